@@ -1,0 +1,130 @@
+"""`Batch`: n samples with the activations of every recorded layer, the only type that crosses from capture to analysis.
+
+Row i of every array belongs to sample `ids[i]`. A batch may come from a model, a file, many files or plain arrays: what
+reads it can't tell, and need not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, Shaped
+from numpy.typing import NDArray
+
+from probes.errors import DataError
+
+__all__ = ["Batch", "LayerInfo"]
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """Where a layer stands in its network, and what was kept of it.
+
+    Attributes
+    ----------
+    name : str
+        Module path; the k-th further call of one module in a forward pass is `name_k`.
+    order : int
+        Rank among the recorded layers, by first execution, from 0.
+    depth : float
+        Share of the forward pass's leaf calls that have run when this output exists: 0 is the input, 1 the output.
+        It does not depend on which layers were recorded, so curves of different networks can be laid over each other.
+    dims : tuple of str
+        Names of the kept array's axes, `("sample", "channel", ...)`.
+    pool : str
+        What was done to the output before it was kept.
+    module_type : str
+        Class name of the module.
+    call_index : int
+        0 for the module's first call in a forward pass, 1 for the next.
+    source_shape : tuple of int
+        Shape of one sample's output before pooling.
+    dtype_source : str
+        Element type of the output before pooling.
+    """
+
+    name: str
+    order: int
+    depth: float
+    dims: tuple[str, ...]
+    pool: str = "none"
+    module_type: str = ""
+    call_index: int = 0
+    source_shape: tuple[int, ...] = ()
+    dtype_source: str = ""
+
+
+def default_info(layers: Mapping[str, NDArray[Any]]) -> dict[str, LayerInfo]:
+    """The `LayerInfo` of arrays that come without one: order and depth follow the mapping's order."""
+    return {
+        name: LayerInfo(
+            name=name,
+            order=order,
+            depth=(order + 1) / len(layers),
+            dims=("sample", "channel", *(f"axis{axis}" for axis in range(2, array.ndim)))[: array.ndim],
+            source_shape=array.shape[1:],
+            dtype_source=str(array.dtype),
+        )
+        for order, (name, array) in enumerate(layers.items())
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """n samples: ids, optional labels and splits, and one array per layer.
+
+    Parameters
+    ----------
+    ids : (n,) integer array
+        Sample ids, unique within the batch.
+    layers : mapping of str to (n, ...) array
+        Activations by layer name, in order of execution. The batch owns them.
+    labels : (n,) integer array, optional
+        Class of each sample.
+    split : (n,) string array, optional
+        Split of each sample, such as `"train"`.
+    info : mapping of str to LayerInfo, optional
+        Defaults to the order of `layers`.
+    left_out : mapping of str to str, optional
+        Layers that ran but are not here, each with the reason.
+
+    Raises
+    ------
+    DataError
+        If the lengths differ or an id stands twice.
+
+    Examples
+    --------
+    >>> batch = Batch(ids=np.arange(2), layers={"relu": np.ones((2, 3))}, labels=np.array([0, 1]))
+    >>> len(batch), batch.info["relu"].depth
+    (2, 1.0)
+    """
+
+    ids: Int[np.ndarray, " n"]
+    layers: Mapping[str, Shaped[np.ndarray, "n ..."]]
+    labels: Int[np.ndarray, " n"] | None = None
+    split: Shaped[np.ndarray, " n"] | None = None
+    info: Mapping[str, LayerInfo] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.ids)
+        if len(np.unique(self.ids)) != n:
+            values, counts = np.unique(self.ids, return_counts=True)
+            raise DataError(f"Sample id {values[counts > 1][0]} stands twice in one batch; ids must be unique.")
+        rows = {f"layer {name!r}": len(array) for name, array in self.layers.items()}
+        rows |= {"labels": n if self.labels is None else len(self.labels)}
+        rows |= {"split": n if self.split is None else len(self.split)}
+        for what, length in rows.items():
+            if length != n:
+                raise DataError(f"{what} has {length} rows for {n} sample ids; every array needs one row per sample.")
+        if missing := [name for name in self.layers if name not in self.info]:
+            if len(missing) != len(self.layers):
+                raise DataError(f"Layer {missing[0]!r} comes without LayerInfo while others have it.")
+            object.__setattr__(self, "info", default_info(self.layers))
+
+    def __len__(self) -> int:
+        return len(self.ids)

@@ -1,0 +1,81 @@
+"""The failures a user can mend, each one clear sentence, and the exit code that the command line gives it.
+
+Every class below also is a standard exception, so that library users catch `ValueError` or `OSError` as usual.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "DataError",
+    "FormatError",
+    "IncompleteError",
+    "LeftOutWarning",
+    "ReportedError",
+    "UsageError",
+    "did_you_mean",
+]
+
+
+class ReportedError(Exception):
+    """A failure whose message alone tells the user what to do; `exit_code` is the command line's.
+
+    Examples
+    --------
+    >>> IncompleteError.exit_code, UsageError.exit_code, DataError.exit_code
+    (3, 2, 1)
+    """
+
+    exit_code = 1
+
+
+class UsageError(ReportedError, ValueError):
+    """What was asked for does not exist or does not fit: a name, a pattern, an option, a path in the way."""
+
+    exit_code = 2
+
+
+class DataError(ReportedError, ValueError):
+    """The data can't give what was asked: labels missing, one class only, NaN or inf in a layer."""
+
+
+class FormatError(ReportedError, OSError):
+    """The file is not an activations file, is damaged, or holds what a trustworthy file never holds."""
+
+
+class IncompleteError(FormatError):
+    """The file was not written to its end; what was committed is whole."""
+
+    exit_code = 3
+
+
+class LeftOutWarning(UserWarning):
+    """Some layers ran but can't be recorded; the message names them and says why."""
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """The half sentence that proposes the closest option, empty where nothing is close.
+
+    Parameters
+    ----------
+    word : str
+        What the user typed.
+    options : iterable of str
+        What would have been accepted.
+
+    Returns
+    -------
+    str
+        `" Did you mean 'x'?"` with its leading space, or `""`.
+
+    Examples
+    --------
+    >>> did_you_mean("fischer_ratio", ["fisher_ratio", "coding_rate"])
+    " Did you mean 'fisher_ratio'?"
+    >>> did_you_mean("zzz", ["fisher_ratio"])
+    ''
+    """
+    close = difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,151 @@
+"""f(S) = 1/2 log det(I + b S): nats that code a zero-mean Gaussian of second moment S up to distortion d / b.
+
+With b = d / eps^2 this is the coding rate of d features (Yu et al. 2020; specification of rate reduction, section 1).
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+from numpy.typing import NDArray
+from scipy.linalg import eigvalsh, lapack, solve_triangular
+
+from repanalysis._checks import one_of, positive
+from repanalysis.statistics import ClassMoments, Moments
+
+__all__ = ["Normalization", "Rates", "half_logdet", "moments_needed", "rates"]
+
+Normalization = Literal["frobenius", "sphere"]
+
+_TINY = 1e-3  # a rate below this is taken from eigenvalues: Cholesky's log det of nearly I has an error near d eps
+_CANCELLED = 1e-6  # a rate reduction below this share of the rate is taken from the form that can't cancel
+
+
+def moments_needed(*, normalization: Normalization = "frobenius", **_: object) -> ClassMoments:
+    """The statistic behind a normalisation: rows must be put on the sphere before anything is summed."""
+    one_of("normalization", normalization, ("frobenius", "sphere"))
+    return ClassMoments(normalize="sphere" if normalization == "sphere" else "none")
+
+
+class Rates(NamedTuple):
+    """Coding rates of one labelled representation, in nats per sample.
+
+    Attributes
+    ----------
+    whole : float
+        R = f(sum_k g_k S_k).
+    classes : float
+        R_c = sum_k g_k f(S_k).
+    reduction : float
+        R - R_c, never negative.
+    note : str
+        What a reader must know, such as classes of zeros.
+    """
+
+    whole: float
+    classes: float
+    reduction: float
+    note: str
+
+
+_latest: tuple[weakref.ref[np.ndarray], tuple[object, ...], Rates] | None = None
+
+
+def rates(moments: Moments, eps_sq: float, normalization: Normalization) -> Rates:
+    """Coding rates of a state; three metrics ask for the same ones in a row, so the latest are remembered.
+
+    Parameters
+    ----------
+    moments : Moments
+        State of `ClassMoments`, of rows on the sphere if `normalization` is "sphere".
+    eps_sq : float
+        Squared distortion eps^2, above 0.
+    normalization : {"frobenius", "sphere"}
+        What gives every class's second moment S_k trace 1: "frobenius" scales Z_k to ||Z_k||_F^2 = n_k, class by
+        class; "sphere" every row to norm 1, in the statistic.
+    """
+    global _latest
+    one_of("normalization", normalization, ("frobenius", "sphere"))
+    b = moments.d / positive("eps_sq", eps_sq)
+    key = (normalization, b, moments.count.tobytes(), moments.spread.tobytes())
+    if _latest and _latest[0]() is moments.scatter and _latest[1] == key:
+        return _latest[2]
+    found = _rates(moments, b, normalization)
+    _latest = (weakref.ref(moments.scatter), key, found)
+    return found
+
+
+def _rates(moments: Moments, b: float, normalization: Normalization) -> Rates:
+    classes = np.flatnonzero(moments.count)
+    shares = moments.count / max(1, moments.n)
+    traces = moments.spread + moments.count * np.square(moments.mean).sum(axis=1)
+    norms = np.where(traces > 0, traces if normalization == "frobenius" else moments.count, 1.0)
+    whole, classwise = np.zeros((moments.d, moments.d)), 0.0
+    for k in classes:
+        second = _second(moments, k, norms)
+        whole += shares[k] * second
+        classwise += shares[k] * half_logdet(second, b)
+    rate = half_logdet(whole, b)
+    reduction = rate - classwise if len(classes) > 1 else 0.0
+    if len(classes) > 1 and reduction < _CANCELLED * rate:
+        reduction = sum(shares[k] * _divergence(_second(moments, k, norms), whole, b) for k in classes)
+        classwise = rate - reduction
+    empty = [str(moments.classes[k]) for k in classes if not traces[k] > 0]
+    return Rates(rate, classwise, reduction, f"all samples of class {', '.join(empty)} are 0" if empty else "")
+
+
+def _second(moments: Moments, k: int, norms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Normalised second moment of class k; only the lower triangle is to be read."""
+    second = np.outer(moments.mean[k], moments.mean[k] * (moments.count[k] / norms[k]))
+    second += moments.scatter[k] / norms[k]
+    return second
+
+
+def half_logdet(second: Float64[np.ndarray, "d d"], b: float) -> float:
+    """1/2 log det(I + b S) of a symmetric positive semi-definite S.
+
+    Parameters
+    ----------
+    second : (d, d) array
+        S; its lower triangle is read.
+    b : float
+        Inverse distortion per feature.
+
+    Returns
+    -------
+    float
+        In nats, 0 or more.
+
+    Examples
+    --------
+    >>> round(half_logdet(np.eye(2) / 2, 20.0), 6)
+    2.397895
+    """
+    rate = float(np.log(np.diag(_factor(second, b))).sum())
+    if rate < _TINY:
+        rate = float(np.log1p(b * np.maximum(eigvalsh(second, check_finite=False), 0.0)).sum() / 2)
+    return rate
+
+
+def _factor(second: NDArray[np.float64], b: float) -> NDArray[np.float64]:
+    """Upper Cholesky factor of I + b S, column-major as LAPACK wants it."""
+    shifted = (b * second).T
+    shifted[np.diag_indices_from(shifted)] += 1.0
+    factor, failed = lapack.dpotrf(shifted, overwrite_a=1, clean=0)
+    if failed:
+        raise FloatingPointError("I + b S is not positive definite; the second moment holds NaN or inf.")
+    return factor
+
+
+def _divergence(second: NDArray[np.float64], whole: NDArray[np.float64], b: float) -> float:
+    """KL(N(0, I + b S_k) || N(0, I + b S)), a sum over eigenvalues of terms that are 0 or more."""
+    factor = _factor(whole, b)
+    excess = b * (second - whole)
+    excess = np.tril(excess) + np.tril(excess, -1).T
+    half = solve_triangular(factor, excess, trans=1, check_finite=False)
+    whitened = solve_triangular(factor, half.T, trans=1, check_finite=False)
+    shifts = np.maximum(eigvalsh(whitened, check_finite=False), -1.0 + 1e-15)
+    return float((shifts - np.log1p(shifts)).sum()) / 2

@@ -1,0 +1,214 @@
+"""The registry of metrics: a metric is a pure function `state -> float or {variant: float}` and what it `needs`.
+
+A new metric is one new file in this folder whose function carries `@metric(needs=...)`; nothing else is edited. The
+command line, `analyze`, the documentation and the conformance tests find it here.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from typing import Any, TypeVar
+
+from probes.errors import UsageError
+from repanalysis._checks import one_of
+from repanalysis.statistics import Statistic
+
+__all__ = ["INVARIANCES", "Metric", "Noted", "get", "metric", "names", "parse"]
+
+INVARIANCES = {
+    "translation": "adding one vector to every sample",
+    "rotation": "an orthogonal map of the features",
+    "scaling": "multiplying every sample by one positive number",
+    "linear": "any invertible linear map of the features",
+    "sign": "flipping the sign of any sample",
+}
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_FOUND: dict[str, Metric] = {}
+
+
+class Noted(float):
+    """A number with a note on how it came about: why it is NaN or infinite, which rank was used.
+
+    Examples
+    --------
+    >>> value = Noted("nan", "one class only")
+    >>> value, value.note
+    (nan, 'one class only')
+    """
+
+    note: str
+
+    def __new__(cls, value: float | str, note: str = "") -> Noted:
+        """A float that carries `note`."""
+        number = super().__new__(cls, value)
+        number.note = note
+        return number
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A registered function with its parameters chosen.
+
+    Attributes
+    ----------
+    name : str
+        Name in tables and on the command line.
+    function : callable
+        `function(state, **parameters) -> float or {variant: float}`.
+    statistic : callable
+        `statistic(**parameters)` is the Statistic whose state the function takes.
+    min_classes : int
+        0: labels are not looked at; 1: labels are needed; 2: at least two classes are needed.
+    invariant : frozenset of str
+        What does not change the value; keys of `INVARIANCES`.
+    chosen : mapping
+        Parameters that differ from the function's defaults.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    statistic: Callable[..., Statistic]
+    min_classes: int
+    invariant: frozenset[str]
+    chosen: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Every parameter with the value it has here."""
+        signature = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY} | dict(self.chosen)
+
+    @property
+    def needs(self) -> Statistic:
+        """The statistic whose state it takes."""
+        return self.statistic(**self.parameters)
+
+    @property
+    def summary(self) -> str:
+        """First line of the function's documentation."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    def __call__(self, state: Any) -> dict[str, Noted]:
+        """Every variant's value; parameters that were chosen stand in the variant's name."""
+        found = self.function(state, **self.chosen)
+        values = found if isinstance(found, Mapping) else {"": found}
+        chosen = [f"{key}={value}" for key, value in self.chosen.items()]
+        return {
+            ",".join(filter(None, [variant, *chosen])): value if isinstance(value, Noted) else Noted(value)
+            for variant, value in values.items()
+        }
+
+
+def metric(
+    needs: Statistic | Callable[..., Statistic], *, min_classes: int = 2, invariant: Iterable[str] = ()
+) -> Callable[[Function], Function]:
+    """Register the decorated function under its own name.
+
+    Parameters
+    ----------
+    needs : Statistic, or callable of the function's parameters
+        Whose state the function takes as its first argument.
+    min_classes : int, default 2
+        0: labels are not looked at; 1: labels are needed; 2: at least two classes are needed.
+    invariant : iterable of str
+        What leaves the value as it is; the conformance tests hold it to that.
+    """
+    if unknown := set(invariant) - set(INVARIANCES):
+        raise ValueError(f"Unknown invariances {sorted(unknown)}; known are {', '.join(INVARIANCES)}.")
+
+    def register(function: Function) -> Function:
+        statistic = needs if not isinstance(needs, Statistic) else lambda **_: needs
+        name = function.__name__
+        _FOUND[name] = Metric(name, function, statistic, min_classes, frozenset(invariant))
+        return function
+
+    return register
+
+
+@cache
+def _discover() -> None:
+    """Import every module of this folder once; each registers what it holds."""
+    package = __name__.rpartition(".")[0]
+    for module in pkgutil.iter_modules(import_module(package).__path__):
+        if not module.name.startswith("_"):
+            import_module(f"{package}.{module.name}")
+
+
+def names() -> list[str]:
+    """Names of all metrics, sorted.
+
+    Examples
+    --------
+    >>> "fisher_ratio" in names()
+    True
+    """
+    _discover()
+    return sorted(_FOUND)
+
+
+def get(name: str, **parameters: Any) -> Metric:
+    """The metric called `name`, with parameters of its function chosen.
+
+    Parameters
+    ----------
+    name : str
+        Such as `"rate_reduction"`.
+    **parameters
+        Such as `eps_sq=0.1`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such metric or parameter.
+
+    Examples
+    --------
+    >>> get("rate_reduction", eps_sq=0.1).chosen
+    {'eps_sq': 0.1}
+    """
+    found = _FOUND[one_of("metric", name, names())]
+    for key in parameters:
+        one_of(f"parameter of {name}", key, found.parameters)
+    return Metric(found.name, found.function, found.statistic, found.min_classes, found.invariant, parameters)
+
+
+def parse(text: str) -> list[Metric]:
+    """The metrics of a command-line list such as `fisher_ratio,rate_reduction:eps_sq=0.1,normalization=sphere`.
+
+    Raises
+    ------
+    UsageError
+        If a metric or a parameter is unknown.
+
+    Examples
+    --------
+    >>> [(m.name, m.chosen) for m in parse("fisher_ratio,rate_reduction:eps_sq=0.1")]
+    [('fisher_ratio', {}), ('rate_reduction', {'eps_sq': 0.1})]
+    """
+    chosen: list[tuple[str, dict[str, Any]]] = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, colon, setting = item.partition(":")
+        if not colon and "=" in item and chosen:
+            setting = item
+        else:
+            chosen.append((name, {}))
+        if setting:
+            key, equals, value = setting.partition("=")
+            if not equals:
+                raise UsageError(f"{setting!r} in {text!r} is no parameter; write name:key=value,key=value.")
+            chosen[-1][1][key.strip()] = _value(value.strip())
+    return [get(name, **parameters) for name, parameters in chosen]
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

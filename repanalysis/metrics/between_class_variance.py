@@ -1,0 +1,58 @@
+"""between_class_variance = Tr Sigma_B  (specification of separation, section 0)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from repanalysis.metrics._registry import Noted, metric
+from repanalysis.statistics import ClassMoments, Moments
+from repanalysis.statistics.moments import Weighting
+
+
+@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation"})
+def between_class_variance(moments: Moments, *, class_weight: Weighting = "balanced") -> dict[str, Noted]:
+    r"""Mean squared distance of a class mean from the mean of the class means.
+
+    .. math:: \mathrm{Tr}\,\Sigma_B = \sum_c \pi_c \|\mu_c - \mu_G\|^2, \qquad \mu_G = \sum_c \pi_c \mu_c
+
+    Parameters
+    ----------
+    moments : Moments
+        State of `ClassMoments` of K classes of d features.
+    class_weight : {"balanced", "empirical"}, default "balanced"
+        Class weights pi_c: 1/K or n_c/n, the same in every matrix.
+
+    Returns
+    -------
+    dict of str to float
+        `""`: the variance summed over features, in squared units, in [0, inf).
+        `"relative"`: its share of the total variance, in [0, 1]; 1 minus that of `within_class_variance`.
+
+    Notes
+    -----
+    Sampling noise adds about (1 - 1/K) Tr Sigma_W K/n to it. Time K d.
+
+    References
+    ----------
+    J. Zarka, F. Guth, S. Mallat, "Separation and concentration in deep networks", ICLR 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[0.0], [2.0], [3.0], [5.0]])
+    >>> values = between_class_variance(ClassMoments().of(x, np.array([0, 0, 1, 1])))
+    >>> values[""], round(values["relative"], 4)
+    (2.25, 0.6923)
+    """
+    if moments.k < 2:
+        return dict.fromkeys(("", "relative"), Noted(math.nan, "needs two classes"))
+    weights = moments.weights(class_weight)
+    within = float(weights @ moments.class_variances())
+    between = float(weights @ np.square(moments.centred_means(class_weight)).sum(axis=1))
+    total = within + between
+    return {
+        "": Noted(between),
+        "relative": Noted(between / total) if total > 0 else Noted(math.nan, "all samples are equal"),
+    }

@@ -1,0 +1,76 @@
+"""class_mean_separation = mean over pairs c < c' of ||mu_c - mu_c'||^2  (specification of separation, section 0)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from repanalysis.metrics._registry import Noted, metric
+from repanalysis.statistics import ClassMoments, Moments
+
+
+@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation"})
+def class_mean_separation(moments: Moments) -> dict[str, Noted]:
+    r"""Mean squared distance between the means of two classes.
+
+    .. math:: \frac{2}{K(K-1)} \sum_{c<c'} \|\mu_c - \mu_{c'}\|^2 = \frac{2K}{K-1} \mathrm{Tr}\,\Sigma_B
+
+    Parameters
+    ----------
+    moments : Moments
+        State of `ClassMoments` of K classes of d features.
+
+    Returns
+    -------
+    dict of str to float
+        `""`: the mean, in squared units of the features, in [0, inf); large: classes lie far apart.
+        `"min"`: the closest pair. `"relative"`: the mean divided by the within-class variance, for comparing layers.
+        `"debiased"`: the mean minus what sampling noise adds to it; may be negative.
+
+    Notes
+    -----
+    The plug-in value exceeds the truth by Tr Sigma_c / n_c for each of the two classes; `debiased` subtracts the
+    unbiased estimate spread_c / (n_c (n_c - 1)). Time and memory K^2 d. All pairs weigh the same, so there is no
+    `class_weight`.
+
+    References
+    ----------
+    J. Zarka, F. Guth, S. Mallat, "Separation and concentration in deep networks", ICLR 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[0.0, 0.0], [2.0, 0.0], [3.0, 4.0], [5.0, 4.0]])
+    >>> values = class_mean_separation(ClassMoments().of(x, np.array([0, 0, 1, 1])))
+    >>> values[""], values["relative"], values["debiased"]
+    (25.0, 25.0, 23.0)
+    """
+    there = moments.count > 0
+    if moments.k < 2:
+        return dict.fromkeys(("", "min", "relative", "debiased"), Noted(math.nan, "needs two classes"))
+    means, count, spread = moments.mean[there], moments.count[there], moments.spread[there]
+    distances = np.array([np.square(means[c + 1 :] - means[c]).sum(axis=1).min() for c in range(len(means) - 1)])
+    centred = moments.centred_means()[there]
+    mean = 2.0 / (len(means) - 1) * np.square(centred).sum()
+    within = float(np.mean(spread / count))
+    return {
+        "": Noted(mean),
+        "min": Noted(distances.min()),
+        "relative": _relative(mean, within),
+        "debiased": _debiased(mean, count, spread),
+    }
+
+
+def _relative(separation: float, within: float) -> Noted:
+    if within > 0:
+        return Noted(separation / within)
+    if separation > 0:
+        return Noted(math.inf, "the within-class variance is 0")
+    return Noted(math.nan, "all samples are equal")
+
+
+def _debiased(separation: float, count: np.ndarray, spread: np.ndarray) -> Noted:
+    if (count < 2).any():
+        return Noted(math.nan, "a class of one sample has no variance estimate")
+    return Noted(separation - 2.0 * np.mean(spread / (count * (count - 1.0))))

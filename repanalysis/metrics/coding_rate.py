@@ -1,0 +1,61 @@
+"""coding_rate = 1/2 log det(I + d/eps^2 Sigma)  (specification of rate reduction, section 1)."""
+
+from __future__ import annotations
+
+import math
+
+from repanalysis.metrics._gaussian_rate import Normalization, moments_needed, rates
+from repanalysis.metrics._registry import Noted, metric
+from repanalysis.statistics import Moments
+
+
+@metric(needs=moments_needed, min_classes=0, invariant={"rotation", "scaling", "sign"})
+def coding_rate(moments: Moments, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> Noted:
+    r"""Coding rate of all samples: nats per sample that describe them up to squared distortion eps^2.
+
+    .. math:: R = \tfrac12 \log\det\Bigl(I + \frac{d}{\varepsilon^2} \Sigma\Bigr), \qquad
+              \Sigma = \sum_k \frac{n_k}{n} \Sigma_k
+
+    Parameters
+    ----------
+    moments : Moments
+        State of `ClassMoments` of K classes of d features; one class where samples have no labels.
+    eps_sq : float, default 0.5
+        Squared distortion eps^2. The published code calls it `eps`.
+    normalization : {"frobenius", "sphere"}, default "frobenius"
+        What makes the trace of every Sigma_k, the uncentred second moment of class k, 1: scaling the class as a whole,
+        or every sample to norm 1.
+
+    Returns
+    -------
+    float
+        In nats, in [1/2 log(1 + d/eps^2), d/2 log(1 + 1/eps^2)]; large: samples fill many directions.
+
+    Raises
+    ------
+    UsageError
+        If `eps_sq` is not above 0 or the normalisation is unknown.
+
+    Notes
+    -----
+    The mean is not removed. b = d/eps^2 uses the nominal d, so padding with zeros changes the value and layers of
+    different width are not comparable as they stand. Time d^3/3, memory d^2.
+
+    References
+    ----------
+    Y. Yu et al., "Learning diverse and discriminative representations via the principle of maximal coding rate
+    reduction", NeurIPS 2020.
+
+    Examples
+    --------
+    Two orthogonal lines, eps^2 = 0.1: R = log(1 + 10) = 2.397895.
+
+    >>> import numpy as np
+    >>> from repanalysis.statistics import ClassMoments
+    >>> round(coding_rate(ClassMoments().of(np.eye(2), np.array([0, 1])), eps_sq=0.1), 6)
+    2.397895
+    """
+    found = rates(moments, eps_sq, normalization)
+    if not moments.n:
+        return Noted(math.nan, "no samples")
+    return Noted(found.whole, found.note)

@@ -1,0 +1,58 @@
+"""within_class_variance = Tr Sigma_W  (specification of separation, section 0)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from repanalysis.metrics._registry import Noted, metric
+from repanalysis.statistics import ClassMoments, Moments
+from repanalysis.statistics.moments import Weighting
+
+
+@metric(needs=ClassMoments(scatter="none"), min_classes=1, invariant={"translation", "rotation"})
+def within_class_variance(moments: Moments, *, class_weight: Weighting = "balanced") -> dict[str, Noted]:
+    r"""Mean squared distance of a sample from the mean of its class.
+
+    .. math:: \mathrm{Tr}\,\Sigma_W = \sum_c \pi_c \, \frac{1}{n_c} \sum_{i \in c} \|z_i - \mu_c\|^2
+
+    Parameters
+    ----------
+    moments : Moments
+        State of `ClassMoments` of K classes of d features.
+    class_weight : {"balanced", "empirical"}, default "balanced"
+        Class weights pi_c: 1/K or n_c/n, the same in every matrix.
+
+    Returns
+    -------
+    dict of str to float
+        `""`: the variance summed over features, in squared units, in [0, inf), ddof = 0.
+        `"relative"`: its share of the total variance, in [0, 1]; comparable across layers, small: concentrated classes.
+
+    Notes
+    -----
+    ddof = 0: the expectation is (n_c - 1)/n_c of the population's. Time K d.
+
+    References
+    ----------
+    J. Zarka, F. Guth, S. Mallat, "Separation and concentration in deep networks", ICLR 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[0.0], [2.0], [3.0], [5.0]])
+    >>> values = within_class_variance(ClassMoments().of(x, np.array([0, 0, 1, 1])))
+    >>> values[""], round(values["relative"], 4)
+    (1.0, 0.3077)
+    """
+    if not moments.k:
+        return dict.fromkeys(("", "relative"), Noted(math.nan, "no samples"))
+    weights = moments.weights(class_weight)
+    within = float(weights @ moments.class_variances())
+    between = float(weights @ np.square(moments.centred_means(class_weight)).sum(axis=1))
+    total = within + between
+    return {
+        "": Noted(within),
+        "relative": Noted(within / total) if total > 0 else Noted(math.nan, "all samples are equal"),
+    }

@@ -1,0 +1,84 @@
+"""Statistics: what a pass over the data remembers, so small that the data need not be kept.
+
+A `Statistic` is a frozen specification with three functions over a state, a `NamedTuple` of arrays:
+
+    init(d)                  the state of no samples
+    update(state, x, y)      the state after n more samples
+    merge(a, b)              the state of the samples of both
+
+Merging is associative and commutative, and the state does not depend on how the rows were batched (to rtol 1e-12), so
+shards, processes and machines need no further thought. `update` may reuse the memory of the state it is given (the
+caller hands it over, as with a donated buffer); `merge` touches neither argument. Every subclass is found by the
+conformance tests; there is no list to edit.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from probes.errors import DataError
+
+__all__ = ["NonFiniteError", "Statistic"]
+
+
+class NonFiniteError(DataError):
+    """A row holds NaN or inf; `row` is its index among the rows given to `update`."""
+
+    def __init__(self, row: int, value: float) -> None:
+        super().__init__(f"Row {row} holds {value}.")
+        self.row, self.value = row, value
+
+
+class Statistic(ABC):
+    """Specification of a mergeable state; subclasses are frozen dataclasses, so equal ones are computed once."""
+
+    registered: ClassVar[list[type[Statistic]]] = []
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Statistic.registered.append(cls)
+
+    @abstractmethod
+    def init(self, d: int, classes: Sequence[int] = ()) -> Any:
+        """The state of no samples.
+
+        Parameters
+        ----------
+        d : int
+            Number of features.
+        classes : sequence of int, optional
+            Classes known to come; saves growing the state class by class.
+        """
+
+    @abstractmethod
+    def update(self, state: Any, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"]) -> Any:
+        """The state after n more samples; `state` is consumed."""
+
+    @abstractmethod
+    def merge(self, a: Any, b: Any) -> Any:
+        """The state of the samples of both; neither is changed."""
+
+    @abstractmethod
+    def state_bytes(self, d: int, k: int) -> int:
+        """Memory of a state of d features and k classes, in bytes."""
+
+    def covers(self, other: Statistic) -> bool:
+        """Whether a state of this statistic serves whoever needs `other`."""
+        return self == other
+
+    def of(self, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"]) -> Any:
+        """The state of one array of samples, for use without a file.
+
+        Parameters
+        ----------
+        x : (n, d) array
+            Samples.
+        y : (n,) integer array
+            Their classes.
+        """
+        return self.update(self.init(x.shape[1]), x, y)

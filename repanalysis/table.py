@@ -1,0 +1,193 @@
+"""`Table`: tidy results, one value a row, and the provenance that says how each was obtained.
+
+Columns: run, model, layer, order, depth, metric, variant, split, perturbation, strength, value, se, n, note. A CSV file
+holds them and one column more, `provenance`: JSON in the first row of each run. So any tool reads it, nothing can be
+separated from it, and files may simply be concatenated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from probes.errors import FormatError, UsageError
+from repanalysis._checks import one_of
+
+__all__ = ["COLUMNS", "Table"]
+
+COLUMNS = {
+    "run": "str",
+    "model": "str",
+    "layer": "str",
+    "order": "int64",
+    "depth": "float64",
+    "metric": "str",
+    "variant": "str",
+    "split": "str",
+    "perturbation": "str",
+    "strength": "float64",
+    "value": "float64",
+    "se": "float64",
+    "n": "int64",
+    "note": "str",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Results of one or more runs.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        One value a row, with the columns of `COLUMNS`.
+    provenance : mapping of str to mapping
+        By run: source, its attributes, metrics with all their parameters, versions, when.
+
+    Examples
+    --------
+    >>> row = dict(run="a", layer="relu", metric="fisher_ratio", value=1.5, n=10)
+    >>> table = Table.from_rows([row], {"a": {"source": "a.h5"}})
+    >>> table.select(metric="fisher_ratio").frame["value"].item()
+    1.5
+    """
+
+    frame: pd.DataFrame
+    provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if missing := [column for column in COLUMNS if column not in self.frame]:
+            raise FormatError(f"The table lacks the columns {', '.join(missing)}; `repanalysis analyze` writes them.")
+
+    @classmethod
+    def from_rows(
+        cls, rows: Iterable[Mapping[str, Any]], provenance: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Self:
+        """A table of rows; a column that a row lacks is empty or NaN."""
+        blank = {name: "" if kind == "str" else 0 if kind == "int64" else float("nan") for name, kind in COLUMNS.items()}
+        frame = pd.DataFrame([blank | dict(row) for row in rows], columns=list(COLUMNS))
+        return cls(frame.astype(COLUMNS), provenance or {})
+
+    @classmethod
+    def concat(cls, tables: Sequence[Self]) -> Self:
+        """The rows of several tables, one after the other.
+
+        Raises
+        ------
+        UsageError
+            If two different runs have the same name.
+        """
+        provenance: dict[str, Mapping[str, Any]] = {}
+        for table in tables:
+            for run, facts in table.provenance.items():
+                if run in provenance and provenance[run] != facts:
+                    raise UsageError(f"Two runs are called {run!r}; give each its own name (run=...).")
+                provenance[run] = facts
+        return cls(pd.concat([table.frame for table in tables], ignore_index=True), provenance)
+
+    def select(self, **equal: Any) -> Self:
+        """The rows in which every named column has the given value, or one of the given list.
+
+        Raises
+        ------
+        UsageError
+            If there is no such column.
+        """
+        frame = self.frame
+        for column, wanted in equal.items():
+            one_of("column", column, COLUMNS)
+            frame = frame[frame[column].isin(wanted if isinstance(wanted, list | tuple | set) else [wanted])]
+        return type(self)(frame.reset_index(drop=True), self.provenance)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def to_csv(self, path: str | PathLike[str]) -> None:
+        """Write a CSV file; every number keeps all its digits."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._with_provenance().to_csv(path, index=False)
+
+    def to_parquet(self, path: str | PathLike[str]) -> None:
+        """Write a parquet file; needs `pip install repanalysis[parquet]`."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._with_provenance().to_parquet(path, index=False)
+        except ImportError as error:
+            raise UsageError("Parquet files need pyarrow: pip install 'repanalysis[parquet]', or write a .csv.") from error
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write CSV or parquet, by the file's ending."""
+        if one_of("table format", Path(path).suffix, (".csv", ".parquet")) == ".csv":
+            self.to_csv(path)
+        else:
+            self.to_parquet(path)
+
+    @classmethod
+    def from_csv(cls, path: str | PathLike[str]) -> Self:
+        """Read what `to_csv` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        FormatError
+            If it is not a table of results.
+        """
+        try:
+            text = {name: "str" for name, kind in COLUMNS.items() if kind == "str"} | {"provenance": "str"}
+            # Empty strings stay empty, and only a number can be missing: a layer may be called "NA".
+            frame = pd.read_csv(path, dtype=text, keep_default_na=False, float_precision="round_trip")
+        except FileNotFoundError:
+            raise FileNotFoundError(f"There is no file {path}.") from None
+        except (ValueError, UnicodeDecodeError) as error:
+            raise FormatError(f"{path} is no table of results: {error}".strip()) from error
+        return cls._from_frame(frame, path)
+
+    @classmethod
+    def from_parquet(cls, path: str | PathLike[str]) -> Self:
+        """Read what `to_parquet` wrote; needs `pip install repanalysis[parquet]`."""
+        if not Path(path).exists():
+            raise FileNotFoundError(f"There is no file {path}.")
+        try:
+            frame = pd.read_parquet(path)
+        except ImportError as error:
+            raise UsageError("Parquet files need pyarrow: pip install 'repanalysis[parquet]'.") from error
+        except (ValueError, OSError) as error:
+            raise FormatError(f"{path} is no table of results: {error}") from error
+        return cls._from_frame(frame, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Read CSV or parquet, by the file's ending."""
+        suffix = one_of("table format", Path(path).suffix, (".csv", ".parquet"))
+        return cls.from_csv(path) if suffix == ".csv" else cls.from_parquet(path)
+
+    def _with_provenance(self) -> pd.DataFrame:
+        frame = self.frame.copy()
+        first = ~frame["run"].duplicated()
+        facts = frame["run"].map(lambda run: json.dumps(self.provenance.get(run, {}), ensure_ascii=False))
+        frame["provenance"] = facts.where(first, "")
+        return frame
+
+    @classmethod
+    def _from_frame(cls, frame: pd.DataFrame, path: str | PathLike[str]) -> Self:
+        if missing := [column for column in COLUMNS if column not in frame]:
+            raise FormatError(f"{path} is no table of results: it lacks the columns {', '.join(missing)}.")
+        provenance: dict[str, Mapping[str, Any]] = {}
+        if "provenance" in frame:
+            told = frame[frame["provenance"].fillna("") != ""]
+            for run, facts in zip(told["run"], told["provenance"], strict=True):
+                provenance[run] = provenance.get(run) or json.loads(facts)
+        frame = frame[list(COLUMNS)].copy()
+        try:
+            for column, kind in COLUMNS.items():
+                frame[column] = pd.to_numeric(frame[column].replace("", "nan")) if kind == "float64" else frame[column]
+            return cls(frame.astype(COLUMNS), provenance)
+        except ValueError as error:
+            raise FormatError(f"{path} is no table of results: {error}") from error
