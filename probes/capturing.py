@@ -120,8 +120,7 @@ def capture(
             reasons = "; ".join(f"{name}: {why}" for name, why in list(recording.left_out.items())[:3])
             raise DataError(f"No layer of {type(model).__name__} can be recorded ({reasons or 'no module was called'}).")
         if step == 0 and recording.left_out:
-            names = "; ".join(f"{name}: {why}" for name, why in recording.left_out.items())
-            warnings.warn(f"{len(recording.left_out)} layers are left out ({names})", LeftOutWarning, stacklevel=2)
+            warnings.warn(_left_out(recording.left_out), LeftOutWarning, stacklevel=2)
         yield Batch(
             ids=np.arange(done, done + rows) if ids is None else _integers(ids, "ids"),
             layers={name: kept.cpu().numpy() for name, kept in recording.items()},
@@ -131,6 +130,13 @@ def capture(
             left_out=recording.left_out,
         )
         done += rows
+
+
+def _left_out(reasons: Mapping[str, str]) -> str:
+    """One sentence on the layers that can't be recorded."""
+    shown = "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:2])
+    more = f"; and {len(reasons) - 2} more, all named in the batch's or the file's left_out" if len(reasons) > 2 else ""
+    return f"{len(reasons)} layers are left out ({shown}{more})."
 
 
 def _unpack(item: Any) -> tuple[Any, Any, Any]:

@@ -14,6 +14,7 @@ from repanalysis.statistics.moments import Weighting
 
 _EPS = np.finfo(np.float64).eps
 _CONSTANT = 1e-12  # a feature whose spread is below this share of its magnitude is constant up to rounding
+_NOISE = 10.0  # rounding errors of a network's own sums, in units of the last digit of what it gave out
 _LEAK = 1e-10  # share of Tr Sigma_B outside the range of Sigma_W that rounding explains
 
 
@@ -44,8 +45,9 @@ def fisher_ratio(moments: Moments, *, class_weight: Weighting = "balanced") -> d
     Where Sigma_W is singular, one of two things holds, and a note says which. If the class means do not leave the range
     of Sigma_W (dead or repeated features), the ratio on that range is exact. If they do (always with d > n - K), some
     direction separates these samples perfectly and the ratio is inf.
-    Eigenvalues below d eps lambda_max count as zero, after scaling every feature to unit variance, so the units of the
-    features do not matter.
+    Every feature is scaled to unit variance first, so units do not matter. Then eigenvalues count as zero below
+    d eps lambda_max, or below what rounding in the type of the samples explains, (10 eps |x| / sd)^2: the features of a
+    float32 network that depend on each other do so up to rounding, and rounding separates no classes.
     Bias: for Gaussian classes of one covariance, E[trace] = (d (K-1) + n F) / (n - K - d - 1), where F is the truth:
     with n not much above d, most of a ratio is bias. Time d^3, memory d^2.
 
@@ -73,10 +75,12 @@ def fisher_ratio(moments: Moments, *, class_weight: Weighting = "balanced") -> d
     if not alive.any():
         return dict.fromkeys(("", "trace", "pinv"), Noted(math.nan, "every feature is constant"))
     scaled = within[np.ix_(alive, alive)] / np.outer(scale[alive], scale[alive])
-    if (regular := _regular_trace(scaled, weights, means[:, alive] / scale[alive])) is not None:
+    magnitude = np.sqrt(np.square(moments.mean).max(axis=0) + scale**2)
+    rounding = np.square(_NOISE * float(moments.resolution) * magnitude[alive] / scale[alive]).max()
+    if (regular := _regular_trace(scaled, weights, means[:, alive] / scale[alive], rounding)) is not None:
         return _values(moments, regular, int(alive.sum()))
     values, vectors = eigh(scaled, overwrite_a=True, check_finite=False)
-    kept = values > len(values) * _EPS * max(values[-1], 0.0)
+    kept = values > max(len(values) * _EPS * values[-1], rounding)
     energy = weights @ np.square((means[:, alive] / scale[alive]) @ vectors)
     trace = float((energy[kept] / values[kept]).sum())
     leak = float(energy[~kept].sum() / energy.sum()) if energy.sum() > 0 else 0.0
@@ -90,14 +94,15 @@ def fisher_ratio(moments: Moments, *, class_weight: Weighting = "balanced") -> d
 
 
 def _regular_trace(
-    within: NDArray[np.float64], weights: NDArray[np.float64], means: NDArray[np.float64]
+    within: NDArray[np.float64], weights: NDArray[np.float64], means: NDArray[np.float64], rounding: float
 ) -> float | None:
     """Tr(Sigma_W^-1 Sigma_B) by Cholesky, 20 times faster than by eigenvalues; None if Sigma_W is near singular."""
     upper, failed = lapack.dpotrf(within, clean=0)
     if failed:
         return None
-    inverse_condition, _ = lapack.dpocon(upper, np.abs(within).sum(axis=0).max())
-    if inverse_condition < 10 * len(within) * _EPS:
+    norm = np.abs(within).sum(axis=0).max()
+    inverse_condition, _ = lapack.dpocon(upper, norm)
+    if inverse_condition < 10 * max(len(within) * _EPS, rounding / norm):
         return None
     half = solve_triangular(upper, means.T, trans=1, check_finite=False)
     return float(np.square(half).sum(axis=0) @ weights)

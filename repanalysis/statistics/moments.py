@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int, Int64, Shaped
@@ -29,6 +29,7 @@ __all__ = ["ClassMoments", "Moments"]
 Weighting = Literal["balanced", "empirical"]
 
 _BLOCK_BYTES = 8 << 20  # float64 rows worked on at a time: they stay in cache from the gather to the product
+_EPS = float(np.finfo(np.float64).eps)
 _MIN_NORM = 1e-8  # below it a row is left as it is, as in the published code of rate reduction
 
 
@@ -47,6 +48,8 @@ class Moments(NamedTuple):
         Traces of the class scatters, sum_i ||z_i - mu_c||^2.
     scatter : (K, d, d) float64, or (K, 0, 0)
         Lower triangle of every S_c, the upper one being zero; empty with `scatter="none"`.
+    resolution : () float64
+        Machine epsilon of the coarsest type that samples came in: what of a small variance is rounding.
     """
 
     classes: Int64[np.ndarray, " K"]
@@ -54,6 +57,7 @@ class Moments(NamedTuple):
     mean: Float64[np.ndarray, "K d"]
     spread: Float64[np.ndarray, " K"]
     scatter: Float64[np.ndarray, "K s s"]
+    resolution: Float64[np.ndarray, ""]
 
     @property
     def n(self) -> int:
@@ -124,7 +128,8 @@ class ClassMoments(Statistic):
         """The state of no samples of d features."""
         names = np.unique(np.asarray(classes, dtype=np.int64))
         k, side = len(names), d if self.scatter == "per_class" else 0
-        return Moments(names, np.zeros(k, np.int64), np.zeros((k, d)), np.zeros(k), np.zeros((k, side, side)))
+        zeros = np.zeros(k, np.int64), np.zeros((k, d)), np.zeros(k), np.zeros((k, side, side))
+        return Moments(names, *zeros, np.array(_EPS))
 
     def update(self, state: Moments, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"]) -> Moments:
         """The state after the rows of `x`; `state` is consumed.
@@ -134,7 +139,7 @@ class ClassMoments(Statistic):
         NonFiniteError
             If a row holds NaN or inf.
         """
-        state = _grown(state, np.unique(y), copy=False)
+        state = _grown(state, np.unique(y), _resolution(x), copy=False)
         order = np.argsort(y, kind="stable")
         index = np.searchsorted(state.classes, y[order])
         rows = max(64, _BLOCK_BYTES // (8 * max(1, state.d)))
@@ -152,7 +157,7 @@ class ClassMoments(Statistic):
 
     def merge(self, a: Moments, b: Moments) -> Moments:
         """The state of the samples of both."""
-        merged = _grown(a, b.classes, copy=True)
+        merged = _grown(a, b.classes, b.resolution, copy=True)
         at = np.searchsorted(merged.classes, b.classes)
         delta, weight = _shift(merged, at, b.count, b.mean)
         merged.scatter[at] += b.scatter
@@ -171,8 +176,14 @@ class ClassMoments(Statistic):
         return same and self.scatter in ("per_class", other.scatter)
 
 
-def _grown(state: Moments, labels: NDArray[np.int64], *, copy: bool) -> Moments:
-    """The state with room for every label; a copy only if wanted or needed."""
+def _resolution(x: NDArray[Any]) -> NDArray[np.float64]:
+    """Machine epsilon of an array's type; integers are exact."""
+    return np.array(np.finfo(x.dtype).eps if x.dtype.kind == "f" else _EPS, dtype=np.float64)
+
+
+def _grown(state: Moments, labels: NDArray[np.int64], resolution: NDArray[np.float64], *, copy: bool) -> Moments:
+    """The state with room for every label and at most that resolution; a copy only if wanted or needed."""
+    state = state._replace(resolution=np.asarray(np.maximum(state.resolution, resolution)))
     classes = np.union1d(state.classes, labels).astype(np.int64)
     if len(classes) == len(state.classes):
         return Moments(*(array.copy() for array in state)) if copy else state
@@ -183,7 +194,7 @@ def _grown(state: Moments, labels: NDArray[np.int64], *, copy: bool) -> Moments:
         larger[at] = array
         return larger
 
-    return Moments(classes, *(spread_out(array) for array in state[1:]))
+    return Moments(classes, *(spread_out(array) for array in state[1:-1]), state.resolution)
 
 
 def _absorb(state: Moments, z: Float64[np.ndarray, "n d"], index: Int[np.ndarray, " n"]) -> None:

@@ -1,0 +1,258 @@
+"""`"imagefolder:DIR"` -> labelled images with ids that do not depend on the order in which they are read.
+
+Specifications: `digits` (scikit-learn's handwritten digits, with splits train and test of half each), `imagefolder:DIR`
+(a folder of class folders, or a .tar, .tar.gz of one), `npz:FILE` (arrays x and y, or x_train, y_train, x_test, ...).
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from probes.errors import DataError, FormatError, UsageError, did_you_mean
+
+__all__ = ["Data", "load_data"]
+
+_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
+_SCHEMES = ("digits", "imagefolder", "npz")
+_TAR_BYTES = 4 << 30  # compressed archives can't be read out of order: they are held in memory, up to this
+
+Transform = Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Data(Dataset[tuple[Tensor, int, int]]):
+    """Samples `(x, label, id)`, ready for a loader.
+
+    Attributes
+    ----------
+    spec : str
+        What was asked for.
+    read : callable
+        From a sample id to what the transform takes: a PIL image, or an array.
+    ids : (n,) int64 array
+        Sample ids: positions in the full data set.
+    labels : (n,) int64 array or None
+        Classes.
+    class_names : list of str or None
+        Name of class 0, 1, ...
+    split : str or None
+        The split that all samples belong to.
+    transform : callable or None
+        From what `read` returns to a tensor.
+    """
+
+    spec: str
+    read: Callable[[int], Any]
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
+    class_names: list[str] | None = None
+    split: str | None = None
+    transform: Transform | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        sample = int(self.ids[index])
+        x = (self.transform or as_tensor)(self.read(sample))
+        return x, -1 if self.labels is None else int(self.labels[index]), sample
+
+    def sample(self, n: int, *, seed: int) -> Data:
+        """A random subset of n samples, drawn from the seed and in the original order."""
+        if n >= len(self):
+            return self
+        picked = np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False))
+        labels = None if self.labels is None else self.labels[picked]
+        return Data(self.spec, self.read, self.ids[picked], labels, self.class_names, self.split, self.transform)
+
+    def loader(self, batch_size: int, *, workers: int = 0) -> DataLoader[Any]:
+        """Batches `(x, labels or None, ids)` in order."""
+        if batch_size < 1:
+            raise UsageError(f"The batch size is {batch_size}; it must be at least 1.")
+        return DataLoader(self, batch_size, num_workers=workers, collate_fn=_Collate(labelled=self.labels is not None))
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Stacks samples; a sentence where their shapes differ."""
+
+    labelled: bool
+
+    def __call__(self, items: Sequence[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor | None, Tensor]:
+        images, labels, ids = zip(*items, strict=True)
+        shapes = {tuple(image.shape) for image in images}
+        if len(shapes) > 1:
+            one, other = sorted(shapes)[:2]
+            raise DataError(f"Images have different shapes ({one}, {other}); give --size to make them equal.")
+        return torch.stack(images), torch.tensor(labels) if self.labelled else None, torch.tensor(ids)
+
+
+def as_tensor(value: Any) -> Tensor:
+    """Image or array -> float tensor: 8-bit values to [0, 1], channels first; other arrays as they are, in float32.
+
+    Examples
+    --------
+    >>> as_tensor(np.full((2, 2), 255, np.uint8)).tolist()
+    [[[1.0, 1.0], [1.0, 1.0]]]
+    """
+    array = np.asarray(value)
+    if array.dtype != np.uint8:
+        return torch.from_numpy(np.array(array, dtype=np.float32))
+    if array.ndim == 2:
+        array = array[..., None]
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).float() / 255
+
+
+def load_data(spec: str, *, split: str | None = None, transform: Transform | None = None, colours: int = 3) -> Data:
+    """Open the data that a specification names.
+
+    Parameters
+    ----------
+    spec : str
+        `digits`, `imagefolder:DIR` or `npz:FILE`.
+    split : str, optional
+        Which split: a folder below DIR, the ending of the array names, "train" or "test" of the digits.
+    transform : callable, optional
+        From a PIL image to a tensor, such as a model's; by default pixels in [0, 1].
+    colours : int, default 3
+        What images are turned into for the transform: 3 for RGB, 1 for grey.
+
+    Returns
+    -------
+    Data
+        A torch data set.
+
+    Raises
+    ------
+    UsageError
+        If the specification or the split is unknown.
+    FileNotFoundError, FormatError, DataError
+        If the files are not there, can't be read, or hold no image.
+    """
+    scheme, _, path = spec.partition(":")
+    if scheme not in _SCHEMES or (scheme != "digits" and not path):
+        raise UsageError(
+            f"Unknown data {spec!r}.{did_you_mean(scheme, _SCHEMES)} Write digits, imagefolder:DIR or npz:FILE."
+        )
+    if scheme == "digits":
+        return _digits(spec, split, transform, colours)
+    if scheme == "npz":
+        return _npz(spec, Path(path), split, transform, colours)
+    return _imagefolder(spec, Path(path), split, transform, colours)
+
+
+def _digits(spec: str, split: str | None, transform: Transform | None, colours: int) -> Data:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    images = (digits.images / 16).astype(np.float32)[:, None]
+    labels = digits.target.astype(np.int64)
+    halves = train_test_split(np.arange(len(labels)), test_size=0.5, random_state=0, stratify=labels)
+    ids = {"train": np.sort(halves[0]), "test": np.sort(halves[1]), None: np.arange(len(labels))}
+    if split not in ids:
+        raise UsageError(f"The digits have no split {split!r}; they have train and test.")
+
+    def read(sample: int) -> Any:
+        return images[sample] if transform is None else _picture((images[sample, 0] * 255).astype(np.uint8), colours)
+
+    picked = ids[split]
+    return Data(spec, read, picked, labels[picked], [str(digit) for digit in range(10)], split, transform)
+
+
+def _npz(spec: str, path: Path, split: str | None, transform: Transform | None, colours: int) -> Data:
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = set(file.files)
+            ending = "" if split is None else f"_{split}"
+            if f"x{ending}" not in names:
+                splits = sorted(name[2:] for name in names if name.startswith("x_"))
+                choice = f" It has the splits {', '.join(splits)}: choose one with --split." if splits else ""
+                raise UsageError(f"{path} has no array 'x{ending}'.{choice}")
+            x = file[f"x{ending}"]
+            labels = file[f"y{ending}"].reshape(-1).astype(np.int64) if f"y{ending}" in names else None
+    except (ValueError, OSError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise FormatError(f"{path} can't be read as an npz file of plain arrays ({error}).") from error
+    if labels is not None and len(labels) != len(x):
+        raise FormatError(f"{path} has {len(x)} samples and {len(labels)} labels; each sample needs one.")
+    pictures = x.dtype == np.uint8 and x.ndim in (3, 4)
+
+    def read(sample: int) -> Any:
+        return _picture(x[sample], colours) if pictures and transform is not None else x[sample]
+
+    return Data(spec, read, np.arange(len(x)), labels, None, split, transform if pictures else None)
+
+
+def _picture(array: NDArray[np.uint8], colours: int) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(array).convert("RGB" if colours == 3 else "L")
+
+
+def _imagefolder(spec: str, path: Path, split: str | None, transform: Transform | None, colours: int) -> Data:
+    if not path.exists():
+        raise FileNotFoundError(f"There is no folder or archive {path}.")
+    names, content = _archive(path) if path.is_file() else _folder(path)
+    if split is not None:
+        names = [name for name in names if split in Path(name).parts[:-2]]
+        if not names:
+            raise UsageError(f"{path} has no folder {split!r} of class folders.")
+    if not names:
+        raise DataError(f"{path} holds no images ({', '.join(sorted(_IMAGES))}).")
+    parents = [Path(name).parent for name in names]
+    classes = sorted({parent.name for parent in parents})
+    if len({parent.parent for parent in parents}) > 1:
+        splits = sorted({parent.parent.name for parent in parents})
+        raise UsageError(f"{path} holds class folders below {', '.join(splits[:6])}; choose one with --split.")
+    labelled = any(str(parent) != "." for parent in parents)
+    labels = np.array([classes.index(parent.name) for parent in parents], np.int64) if labelled else None
+
+    def read(sample: int) -> Any:
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(content(names[sample])) as image:
+                return image.convert("RGB" if colours == 3 else "L")
+        except (UnidentifiedImageError, OSError) as error:
+            raise DataError(f"Image {names[sample]} of {path} can't be read ({error}).") from error
+
+    return Data(spec, read, np.arange(len(names)), labels, classes if labelled else None, split, transform)
+
+
+def _folder(path: Path) -> tuple[list[str], Callable[[str], Any]]:
+    """Names of the images below a folder, and how to open one."""
+    files = (file for file in path.rglob("*") if file.suffix.lower() in _IMAGES and file.is_file())
+    return sorted(file.relative_to(path).as_posix() for file in files), lambda name: path / name
+
+
+def _archive(path: Path) -> tuple[list[str], Callable[[str], Any]]:
+    """Names of the images in a tar file, and how to open one: from memory, since archives are read front to back."""
+    content: dict[str, bytes] = {}
+    size = 0
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.isfile() and Path(member.name).suffix.lower() in _IMAGES:
+                    size += member.size
+                    if size > _TAR_BYTES:
+                        raise UsageError(f"{path} holds over {_TAR_BYTES >> 30} GB of images: unpack it and give the folder.")
+                    source = tar.extractfile(member)
+                    content[member.name] = b"" if source is None else source.read()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise FormatError(f"{path} can't be read as a tar archive ({error}).") from error
+    return sorted(content), lambda name: io.BytesIO(content[name])

@@ -1,0 +1,108 @@
+"""The demo: one small network before and after training, layer by layer, on real handwriting, in seconds.
+
+Trains `digits_cnn` on one half of scikit-learn's digits, records it untrained and trained on the other half, analyzes
+both, and leaves two activations files, the weights, the results and a figure.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import torch
+from safetensors.torch import save_file
+
+import probes
+from probes.errors import UsageError
+from repanalysis.data import load_data
+from repanalysis.engine import analyze
+from repanalysis.models import load_model
+from repanalysis.networks.digits_cnn import accuracy, train
+from repanalysis.plots import overview
+from repanalysis.table import Table
+
+__all__ = ["Demo", "run_demo"]
+
+SPEC = "py:repanalysis.networks.digits_cnn:digits_cnn"
+FILES = ("untrained.h5", "trained.h5", "trained.safetensors", "results.csv", "depth.svg", "depth.png")
+
+
+class Demo(NamedTuple):
+    """What a demo gave.
+
+    Attributes
+    ----------
+    table : Table
+        Both runs.
+    accuracy : float
+        Of the trained network on the held-out half, in [0, 1].
+    files : list of pathlib.Path
+        What was written.
+    """
+
+    table: Table
+    accuracy: float
+    files: list[Path]
+
+
+def run_demo(folder: Path, *, seed: int = 0, overwrite: bool = False, progress: bool | None = None) -> Demo:
+    """Train, record, analyze and plot.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where the files go; made if it is not there.
+    seed : int, default 0
+        Of the initial weights and the training.
+    overwrite : bool, default False
+        Replace an earlier demo's files.
+    progress : bool, optional
+        Show progress bars; by default only on a terminal.
+
+    Returns
+    -------
+    Demo
+        The table, the accuracy and the files.
+
+    Raises
+    ------
+    UsageError
+        If one of the files exists and `overwrite` is false.
+    """
+    files = [folder / name for name in FILES]
+    if (there := [str(file) for file in files if file.exists()]) and not overwrite:
+        raise UsageError(f"{there[0]} exists already; nothing was written. Give -o FOLDER, or --overwrite to replace it.")
+    untrained, trained, weights, results, *figures = files
+    torch.manual_seed(seed)
+    train_half, test_half = load_data("digits", split="train"), load_data("digits", split="test")
+    model = load_model(SPEC)
+    for path in (untrained, trained):
+        attrs = {
+            **(model.card if path is untrained else load_model(SPEC, weights=weights).card),
+            "model": f"{SPEC} ({path.stem})",
+            "dataset": "digits, split test",
+            "seed": seed,
+            "command": " ".join(["repanalysis", *sys.argv[1:]]),
+        }
+        probes.record(
+            model.module,
+            test_half.loader(256),
+            path,
+            split="test",
+            attrs=attrs,
+            class_names=test_half.class_names,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        if path is untrained:
+            train(model.module, train_half, seed=seed, progress=progress)
+            save_file(model.module.state_dict(), weights)
+    table = Table.concat([analyze(path, progress=progress) for path in (untrained, trained)])
+    table.to_csv(results)
+    figure = overview(table)
+    for path in figures:
+        figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return Demo(table, accuracy(model.module, test_half), files)

@@ -1,0 +1,7 @@
+"""Plots: a `Table` in, matplotlib out; nothing is computed and no global style is set."""
+
+from __future__ import annotations
+
+from repanalysis.plots.curves import depth, overview
+
+__all__ = ["depth", "overview"]

@@ -1,0 +1,217 @@
+"""Depth curves: one metric against depth, a line per run; and the overview, a panel per metric.
+
+A plot reads a `Table` and computes nothing. A band is one standard error, where the table has one; a value that is
+undefined leaves a gap, an infinite one stands as a triangle at the upper edge, and the caption counts both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Any, Literal
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from probes.errors import UsageError
+from repanalysis._checks import one_of
+from repanalysis.table import Table
+
+__all__ = ["depth", "overview"]
+
+_COLOURS = ("#2563eb", "#d97706", "#059669", "#c026d3", "#dc2626", "#0891b2", "#65a30d", "#475569")
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+_UNITS = {
+    "class_mean_separation": "squared units",
+    "within_class_variance": "squared units",
+    "between_class_variance": "squared units",
+    "coding_rate": "nats per sample",
+    "coding_rate_classes": "nats per sample",
+    "rate_reduction": "nats per sample",
+}
+_MOST_NAMES = 26  # more layer names than this can't be read under one panel
+_INK, _FAINT = "#1f2937", "#e5e7eb"
+
+
+def depth(
+    table: Table,
+    *,
+    metric: str = "fisher_ratio",
+    variant: str = "",
+    x: Literal["auto", "layer", "depth"] = "auto",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw one metric against depth, a line per run.
+
+    Parameters
+    ----------
+    table : Table
+        Results of one or more runs.
+    metric : str, default "fisher_ratio"
+        Which metric.
+    variant : str, default ""
+        Which of its variants.
+    x : {"auto", "layer", "depth"}, default "auto"
+        "layer" names the layers, which all runs must share; "depth" is the share of the network's leaf calls that have
+        run, 0 at the input and 1 at the output; "auto" names layers where they are shared and few.
+    ax : matplotlib Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+        With the curves, for further work.
+
+    Raises
+    ------
+    UsageError
+        If the table has no such metric or variant, or the runs' layers can't be named on one axis.
+
+    Examples
+    --------
+    >>> rows = [dict(run="a", layer=f"l{i}", order=i, depth=(i + 1) / 3, metric="nc1", value=i, n=9) for i in range(3)]
+    >>> axes = depth(Table.from_rows(rows), metric="nc1")
+    >>> [text.get_text() for text in axes.get_xticklabels()]
+    ['l0', 'l1', 'l2']
+    >>> plt.close(axes.figure)
+    """
+    frame = _rows(table, metric, variant)
+    named = _named(frame, x)
+    if ax is None:
+        width = max(6.4, 0.32 * frame["layer"].nunique() + 2.0) if named else 6.4
+        ax = plt.subplots(figsize=(width, 4.6 if named else 4.0), layout="constrained")[1]
+    for index, (run, rows) in enumerate(frame.groupby("run", sort=False)):
+        _curve(ax, rows.sort_values("order"), str(run), index, named=named)
+    title = metric.replace("_", " ") + (f" ({variant})" if variant else "")
+    unit = "" if variant in ("relative", "trace", "pinv") else _UNITS.get(metric, "")
+    ax.set_title(title, loc="left", fontsize=11, fontweight="bold", color=_INK)
+    ax.set_ylabel(unit or "ratio", fontsize=9, color=_INK)
+    if named:
+        layers = list(dict.fromkeys(frame.sort_values("order")["layer"]))
+        ax.set_xticks(range(len(layers)), layers, rotation=90 if len(layers) > 8 else 30, fontsize=8)
+        ax.set_xlabel("layer, in order of execution", fontsize=9, color=_INK)
+    else:
+        ax.set_xlim(-0.02, 1.02)
+        ax.set_xlabel("depth (share of the network's leaf calls that have run)", fontsize=9, color=_INK)
+    _dress(ax)
+    if frame["run"].nunique() > 1:
+        ax.legend(frameon=False, fontsize=9)
+    ax.annotate(
+        _caption(frame), (1, 1), xycoords="axes fraction", xytext=(0, 5), textcoords="offset points", ha="right",
+        va="bottom", fontsize=7.5, color="#6b7280",
+    )  # fmt: skip
+    return ax
+
+
+def overview(
+    table: Table, *, metrics: Sequence[str] | None = None, x: Literal["auto", "layer", "depth"] = "auto"
+) -> Figure:
+    """Draw small multiples: every metric against depth, a panel each.
+
+    Parameters
+    ----------
+    table : Table
+        Results of one or more runs.
+    metrics : sequence of str, optional
+        Which metrics, in which order; default: all of the table.
+    x : {"auto", "layer", "depth"}, default "auto"
+        As for `depth`.
+
+    Returns
+    -------
+    matplotlib Figure
+        With a panel per metric and one legend.
+
+    Raises
+    ------
+    UsageError
+        If the table has no such metric.
+    """
+    wanted = list(metrics or dict.fromkeys(table.frame["metric"]))
+    if not wanted:
+        raise UsageError("The table is empty; there is nothing to plot.")
+    named = _named(_rows(table, wanted[0], _first_variant(table, wanted[0])), x)
+    columns = min(3, len(wanted))
+    count = ceil(len(wanted) / columns)
+    figure, grid = plt.subplots(
+        count, columns, figsize=(4.6 * columns, (3.6 if named else 3.0) * count + 0.5), layout="constrained", squeeze=False
+    )
+    for panel, metric in zip(grid.flat, wanted, strict=False):
+        depth(table, metric=metric, variant=_first_variant(table, metric), x="layer" if named else "depth", ax=panel)
+        panel.set_xlabel("" if named else "depth", fontsize=9)
+        if legend := panel.get_legend():
+            legend.remove()
+        if named:
+            panel.tick_params(axis="x", labelsize=7)
+    for panel in grid.flat[len(wanted) :]:
+        panel.set_axis_off()
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False, fontsize=10)
+    return figure
+
+
+def _first_variant(table: Table, metric: str) -> str:
+    """The plain variant, or the first one where parameters were chosen."""
+    found = table.select(metric=metric).frame["variant"]
+    return "" if found.empty or (found == "").any() else str(found.iloc[0])
+
+
+def _rows(table: Table, metric: str, variant: str) -> pd.DataFrame:
+    one_of("metric of this table", metric, list(dict.fromkeys(table.frame["metric"])))
+    frame = table.select(metric=metric).frame
+    one_of(f"variant of {metric}", variant, list(dict.fromkeys(frame["variant"])))
+    return frame[frame["variant"] == variant]
+
+
+def _named(frame: pd.DataFrame, x: str) -> bool:
+    """Whether the horizontal axis names layers."""
+    one_of("x", x, ("auto", "layer", "depth"))
+    lists = {tuple(rows.sort_values("order")["layer"]) for _, rows in frame.groupby("run")}
+    if x == "layer" and len(lists) > 1:
+        raise UsageError("The runs have different layers, which can't share an axis of names; use x='depth'.")
+    return x == "layer" or (x == "auto" and len(lists) == 1 and len(next(iter(lists))) <= _MOST_NAMES)
+
+
+def _curve(ax: Axes, rows: pd.DataFrame, run: str, index: int, *, named: bool) -> None:
+    """One run's line, its band, and triangles where it is infinite."""
+    at = np.arange(len(rows), dtype=float) if named else rows["depth"].to_numpy()
+    value, se = rows["value"].to_numpy(), rows["se"].to_numpy()
+    style: dict[str, Any] = {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
+    finite = np.where(np.isfinite(value), value, np.nan)
+    ax.plot(at, finite, label=run, linewidth=1.8, markersize=4.5, **style)
+    if np.isfinite(se).any():
+        ax.fill_between(at, finite - se, finite + se, color=style["color"], alpha=0.18, linewidth=0)
+    infinite = at[np.isposinf(value)]
+    ax.plot(
+        infinite, np.full(len(infinite), 0.98), linestyle="none", marker="^", markersize=7, color=style["color"],
+        markerfacecolor="none", transform=ax.get_xaxis_transform(), clip_on=False,
+    )  # fmt: skip
+
+
+def _caption(frame: pd.DataFrame) -> str:
+    """Number of samples, and what the curves can't show."""
+    low, high = frame["n"].min(), frame["n"].max()
+    parts = [f"n = {low:,}" if low == high else f"n = {low:,} to {high:,}"]
+    if infinite := int(np.isposinf(frame["value"]).sum()):
+        parts.append(f"▵ infinite: {infinite}")
+    if undefined := int(frame["value"].isna().sum()):
+        parts.append(f"undefined: {undefined}")
+    return "   ".join(parts)
+
+
+def _dress(ax: Axes) -> None:
+    """A quiet frame, and zero in sight where it is near."""
+    ax.grid(visible=True, color=_FAINT, linewidth=0.8)
+    ax.set_axisbelow(True)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_color("#9ca3af")
+    ax.tick_params(colors=_INK, labelsize=8)
+    low, high = ax.get_ylim()
+    if 0 < low < 0.5 * high:
+        ax.set_ylim(bottom=0)
