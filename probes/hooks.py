@@ -89,6 +89,7 @@ class Recording(Mapping[str, Tensor]):
         return len(self._kept)
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Hook: a module call begins."""
         if module is self._model and not any(frame.module is module for frame in self._stack):
             self.clear()
             self.rows = rows_of((*args, *kwargs.values()))
@@ -97,6 +98,7 @@ class Recording(Mapping[str, Tensor]):
         self._stack.append(_Frame(module))
 
     def after(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        """Hook: a module call ends, with its output."""
         leaf = self._pop(module)
         self._leaf_calls += leaf
         name = self._name(module)
@@ -161,7 +163,7 @@ class Recording(Mapping[str, Tensor]):
 
 
 def rows_of(inputs: Iterable[object]) -> int | None:
-    """Number of samples: the length of the first tensor found."""
+    """Number of samples: the length of the first tensor found in the inputs."""
     for value in inputs:
         if isinstance(value, Tensor) and value.ndim:
             return len(value)
@@ -214,6 +216,7 @@ def attach(model: nn.Module, layers: Patterns = None, pool: str = "mean") -> Ite
 
 @contextmanager
 def hooked(model: nn.Module, recording: Recording) -> Iterator[None]:
+    """Put a recording's hooks on every module for as long as the block lasts."""
     handles: list[RemovableHandle] = []
     skipped = {
         inner

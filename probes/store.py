@@ -43,6 +43,7 @@ COMPRESSIONS = ("none", "lzf", "gzip")
 _CHUNK_BYTES = (2 << 20, 8 << 20)  # the smallest and largest chunk aimed at
 _CHUNKS_TOTAL = 128 << 20  # what one chunk of every layer may weigh together: bounds the buffers of a compressed file
 _BLOCK_BYTES = 32 << 20  # what one batch of an iteration over the file may weigh
+_WAITING_BYTES = 16 << 20  # rows held back so that small batches of many layers do not cost a write each
 _COMMIT_SECONDS = 5.0
 _DIMENSION = "This is a netCDF dimension but not a netCDF variable. {:>9d}"  # the netCDF-4 mark of a bare dimension
 
@@ -153,6 +154,7 @@ class Writer:
         self._columns: dict[str, _Column] = {}
         self._layers: dict[str, _Column] = {}
         self._committed_at = monotonic()
+        self._waiting = 0
         header = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -201,6 +203,11 @@ class Writer:
         for name, array in columns.items():
             self._columns[name].append(array)
         self.n_written += len(batch)
+        self._waiting += sum(array.nbytes for array in batch.layers.values())
+        if self._waiting > _WAITING_BYTES:
+            for column in self._layers.values():
+                column.drain()
+            self._waiting = 0
         if monotonic() - self._committed_at > _COMMIT_SECONDS:
             self.commit()
 
@@ -264,15 +271,14 @@ class Writer:
             data.dims[axis].attach_scale(_dimension(group, dim, size))
         for key, value in asdict(info).items():
             data.attrs[key] = json.dumps(value) if isinstance(value, tuple | list) else value
-        return _Column(data, buffered=self._compression is not None)
+        return _Column(data)
 
 
 class _Column:
-    """One dataset that grows by rows; a compressed one is fed whole chunks, so that none is packed twice."""
+    """One dataset that grows by rows, and the rows that wait to be written to it."""
 
-    def __init__(self, data: h5py.Dataset, *, buffered: bool = False) -> None:
+    def __init__(self, data: h5py.Dataset) -> None:
         self.data = data
-        self.buffered = buffered
         self.waiting: list[NDArray[Any]] = []
 
     def check(self, name: str, array: NDArray[Any], row: int) -> None:
@@ -283,20 +289,24 @@ class _Column:
             )
 
     def append(self, array: NDArray[Any]) -> None:
-        if not self.buffered:
-            self._write(array)
-            return
         self.waiting.append(array)
-        rows, chunk = sum(map(len, self.waiting)), self.data.chunks[0]
-        if rows >= chunk:
-            whole = np.concatenate(self.waiting)
-            cut = rows - (len(self.data) + rows) % chunk
-            self._write(whole[:cut])
-            self.waiting = [whole[cut:].copy()] if cut < rows else []
+
+    def drain(self) -> None:
+        """Write what waits; of a compressed dataset whole chunks only, so that none is packed twice."""
+        if not self.waiting:
+            return
+        rows = self.waiting[0] if len(self.waiting) == 1 else np.concatenate(self.waiting)
+        packed = self.data.compression is not None
+        cut = len(rows) - (len(self.data) + len(rows)) % self.data.chunks[0] if packed else len(rows)
+        if cut > 0:
+            self._write(rows[:cut])
+        self.waiting = [rows[max(cut, 0) :].copy()] if cut < len(rows) else []
 
     def flush(self) -> None:
+        """Write everything that waits."""
+        self.drain()
         if self.waiting:
-            self._write(np.concatenate(self.waiting))
+            self._write(self.waiting[0])
             self.waiting = []
 
     def _write(self, array: NDArray[Any]) -> None:

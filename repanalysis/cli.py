@@ -378,11 +378,11 @@ def info(
     return Said(text, facts | {"complete": store.complete, "layers": found, "left_out": store.left_out})
 
 
-def _columns(header: list[str], rows: list[list[Any]]) -> str:
+def _columns(header: list[str], rows: list[list[Any]], *, numeric: bool = False) -> str:
     """A table in plain text, words to the left and numbers to the right."""
     lines = [header, *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    right = [not isinstance(cell, str) for cell in rows[0]] if rows else [False] * len(header)
+    right = [numeric or not isinstance(cell, str) for cell in rows[0]] if rows else [numeric] * len(header)
     return "\n".join(
         "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)).rstrip()
         for line in lines
@@ -400,28 +400,30 @@ def _data(table: Table) -> dict[str, Any]:
 
 
 def _pretty(table: Table) -> str:
-    """The headline metrics, a row per layer and a column per run."""
+    """The headline metrics side by side, a row per layer and a column per run; then what is undefined, and why."""
     frame = table.frame
-    present = set(zip(frame["metric"], frame["variant"], strict=True))
-    shown = [pair for pair in _HEADLINES if pair in present] or list(dict.fromkeys(zip(frame["metric"], frame["variant"], strict=True)))[:3]
-    runs = list(dict.fromkeys(frame["run"]))
-    blocks = []
-    for metric, variant in shown:
+    present = list(dict.fromkeys(zip(frame["metric"], frame["variant"], strict=True)))
+    layers, runs = list(dict.fromkeys(frame["layer"])), list(dict.fromkeys(frame["run"]))
+    blocks = [["", *([""] if len(runs) > 1 else []), *layers]]
+    for metric, variant in [pair for pair in _HEADLINES if pair in present] or present[:3]:
         rows = frame[(frame["metric"] == metric) & (frame["variant"] == variant)]
-        wide = rows.pivot_table(index="layer", columns="run", values="value", sort=False, dropna=False)[runs]
-        wide.columns = [_head(metric, variant, str(run), several=len(runs) > 1) for run in runs]
-        blocks.append(wide)
-    notes = _notes(frame)
-    import pandas as pd
-
-    joined: pd.DataFrame = pd.concat(blocks, axis=1)
-    joined.index.name = None
-    return joined.to_string(float_format=lambda value: f"{value:.4g}", na_rep="undefined") + (f"\n{notes}" if notes else "")
+        values = {(run, layer): value for run, layer, value in zip(rows["run"], rows["layer"], rows["value"], strict=True)}
+        body = [[_number(values.get((run, layer))) for run in runs] for layer in layers]
+        lines = _columns(runs if len(runs) > 1 else body[0], body if len(runs) > 1 else body[1:], numeric=True).split("\n")
+        blocks.append([metric.replace("_", " ") + (f" ({variant})" if variant else ""), *lines])
+    text = "\n".join("   ".join(_padded(blocks, row)).rstrip() for row in range(len(blocks[0])))
+    return "\n".join(filter(None, [text, _notes(frame)]))
 
 
-def _head(metric: str, variant: str, run: str, *, several: bool) -> str:
-    name = f"{metric}[{variant}]" if variant else metric
-    return f"{name} ({run})" if several else name
+def _padded(blocks: list[list[str]], row: int) -> list[str]:
+    """One line of every block, each as wide as its block: names to the left, numbers to the right."""
+    left, *rest = blocks
+    head = [block[row].ljust if row == 0 else block[row].rjust for block in rest]
+    return [left[row].ljust(max(map(len, left))), *(pad(max(map(len, block))) for pad, block in zip(head, rest, strict=True))]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else "undefined" if math.isnan(value) else f"{value:.4g}"
 
 
 def _notes(frame: pd.DataFrame) -> str:

@@ -27,6 +27,14 @@ __all__ = ["Demo", "run_demo"]
 
 SPEC = "py:repanalysis.networks.digits_cnn:digits_cnn"
 FILES = ("untrained.h5", "trained.h5", "trained.safetensors", "results.csv", "depth.svg", "depth.png")
+PANELS = (
+    "fisher_ratio",
+    "rate_reduction",
+    "within_class_variance",
+    "class_mean_separation",
+    "coding_rate",
+    "coding_rate_classes",
+)
 
 
 class Demo(NamedTuple):
@@ -101,7 +109,7 @@ def run_demo(folder: Path, *, seed: int = 0, overwrite: bool = False, progress: 
             save_file(model.module.state_dict(), weights)
     table = Table.concat([analyze(path, progress=progress) for path in (untrained, trained)])
     table.to_csv(results)
-    figure = overview(table)
+    figure = overview(table, metrics=PANELS)
     for path in figures:
         figure.savefig(path, dpi=150)
     plt.close(figure)

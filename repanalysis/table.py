@@ -142,7 +142,8 @@ class Table:
         try:
             text = {name: "str" for name, kind in COLUMNS.items() if kind == "str"} | {"provenance": "str"}
             # Empty strings stay empty, and only a number can be missing: a layer may be called "NA".
-            frame = pd.read_csv(path, dtype=text, keep_default_na=False, float_precision="round_trip")
+            missing = {name: ["", "nan", "NaN"] for name, kind in COLUMNS.items() if kind == "float64"}
+            frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=missing, float_precision="round_trip")
         except FileNotFoundError:
             raise FileNotFoundError(f"There is no file {path}.") from None
         except (ValueError, UnicodeDecodeError) as error:
@@ -186,8 +187,6 @@ class Table:
                 provenance[run] = provenance.get(run) or json.loads(facts)
         frame = frame[list(COLUMNS)].copy()
         try:
-            for column, kind in COLUMNS.items():
-                frame[column] = pd.to_numeric(frame[column].replace("", "nan")) if kind == "float64" else frame[column]
             return cls(frame.astype(COLUMNS), provenance)
         except ValueError as error:
             raise FormatError(f"{path} is no table of results: {error}") from error

@@ -79,7 +79,7 @@ def rates(moments: Moments, eps_sq: float, normalization: Normalization) -> Rate
 
 
 def _rates(moments: Moments, b: float, normalization: Normalization) -> Rates:
-    classes = np.flatnonzero(moments.count)
+    classes = [int(k) for k in np.flatnonzero(moments.count)]
     shares = moments.count / max(1, moments.n)
     traces = moments.spread + moments.count * np.square(moments.mean).sum(axis=1)
     norms = np.where(traces > 0, traces if normalization == "frobenius" else moments.count, 1.0)

@@ -32,6 +32,7 @@ _UNITS = {
     "coding_rate_classes": "nats per sample",
     "rate_reduction": "nats per sample",
 }
+_FIRST = ("fisher_ratio", "rate_reduction", "within_class_variance", "class_mean_separation")
 _MOST_NAMES = 26  # more layer names than this can't be read under one panel
 _INK, _FAINT = "#1f2937", "#e5e7eb"
 
@@ -85,9 +86,9 @@ def depth(
         ax = plt.subplots(figsize=(width, 4.6 if named else 4.0), layout="constrained")[1]
     for index, (run, rows) in enumerate(frame.groupby("run", sort=False)):
         _curve(ax, rows.sort_values("order"), str(run), index, named=named)
-    title = metric.replace("_", " ") + (f" ({variant})" if variant else "")
+    title = metric.replace("_", " ").capitalize() + (f" ({variant})" if variant else "")
     unit = "" if variant in ("relative", "trace", "pinv") else _UNITS.get(metric, "")
-    ax.set_title(title, loc="left", fontsize=11, fontweight="bold", color=_INK)
+    ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=_INK)
     ax.set_ylabel(unit or "ratio", fontsize=9, color=_INK)
     if named:
         layers = list(dict.fromkeys(frame.sort_values("order")["layer"]))
@@ -99,10 +100,7 @@ def depth(
     _dress(ax)
     if frame["run"].nunique() > 1:
         ax.legend(frameon=False, fontsize=9)
-    ax.annotate(
-        _caption(frame), (1, 1), xycoords="axes fraction", xytext=(0, 5), textcoords="offset points", ha="right",
-        va="bottom", fontsize=7.5, color="#6b7280",
-    )  # fmt: skip
+    ax.set_title(_caption(frame), loc="right", fontsize=8, color="#6b7280")
     return ax
 
 
@@ -116,7 +114,8 @@ def overview(
     table : Table
         Results of one or more runs.
     metrics : sequence of str, optional
-        Which metrics, in which order; default: all of the table.
+        Which metrics, in which order; default: all of the table. Of a metric that has units, the variant "relative" is
+        shown where there is one, since it is comparable across layers.
     x : {"auto", "layer", "depth"}, default "auto"
         As for `depth`.
 
@@ -130,34 +129,40 @@ def overview(
     UsageError
         If the table has no such metric.
     """
-    wanted = list(metrics or dict.fromkeys(table.frame["metric"]))
+    wanted = list(metrics or sorted(dict.fromkeys(table.frame["metric"]), key=_rank))
     if not wanted:
         raise UsageError("The table is empty; there is nothing to plot.")
-    named = _named(_rows(table, wanted[0], _first_variant(table, wanted[0])), x)
+    panels = {metric: _best_variant(table, metric) for metric in wanted}
+    named = all(_named(_rows(table, metric, variant), x) for metric, variant in panels.items())
     columns = min(3, len(wanted))
     count = ceil(len(wanted) / columns)
-    figure, grid = plt.subplots(
-        count, columns, figsize=(4.6 * columns, (3.6 if named else 3.0) * count + 0.5), layout="constrained", squeeze=False
-    )
-    for panel, metric in zip(grid.flat, wanted, strict=False):
-        depth(table, metric=metric, variant=_first_variant(table, metric), x="layer" if named else "depth", ax=panel)
-        panel.set_xlabel("" if named else "depth", fontsize=9)
-        if legend := panel.get_legend():
+    size = (4.6 * columns, (3.5 if named else 2.9) * count + 0.4)
+    figure, grid = plt.subplots(count, columns, figsize=size, layout="constrained", squeeze=False)
+    shared = _caption(table.frame.assign(value=0.0))
+    for ax, (metric, variant) in zip(grid.flat, panels.items(), strict=False):
+        depth(table, metric=metric, variant=variant, x="layer" if named else "depth", ax=ax)
+        ax.set_xlabel("" if named else "depth", fontsize=9)
+        if legend := ax.get_legend():
             legend.remove()
-        if named:
-            panel.tick_params(axis="x", labelsize=7)
-    for panel in grid.flat[len(wanted) :]:
-        panel.set_axis_off()
+        if ax.get_title("right") == shared:
+            ax.set_title("", loc="right")
+    figure.supxlabel(shared, x=1.0, ha="right", fontsize=8, color="#6b7280")
+    for ax in grid.flat[len(wanted) :]:
+        ax.set_axis_off()
     handles, labels = grid.flat[0].get_legend_handles_labels()
     if len(labels) > 1:
-        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False, fontsize=10)
+        figure.legend(handles, labels, loc="outside upper left", ncols=min(6, len(labels)), frameon=False, fontsize=10)
     return figure
 
 
-def _first_variant(table: Table, metric: str) -> str:
-    """The plain variant, or the first one where parameters were chosen."""
-    found = table.select(metric=metric).frame["variant"]
-    return "" if found.empty or (found == "").any() else str(found.iloc[0])
+def _rank(metric: str) -> tuple[int, str]:
+    return (_FIRST.index(metric) if metric in _FIRST else len(_FIRST), metric)
+
+
+def _best_variant(table: Table, metric: str) -> str:
+    """The relative one where it is, else the plain one, else the first (where parameters were chosen)."""
+    found = list(dict.fromkeys(table.select(metric=metric).frame["variant"]))
+    return next((variant for variant in ("relative", "") if variant in found), found[0] if found else "")
 
 
 def _rows(table: Table, metric: str, variant: str) -> pd.DataFrame:
@@ -186,10 +191,10 @@ def _curve(ax: Axes, rows: pd.DataFrame, run: str, index: int, *, named: bool) -
     if np.isfinite(se).any():
         ax.fill_between(at, finite - se, finite + se, color=style["color"], alpha=0.18, linewidth=0)
     infinite = at[np.isposinf(value)]
-    ax.plot(
-        infinite, np.full(len(infinite), 0.98), linestyle="none", marker="^", markersize=7, color=style["color"],
-        markerfacecolor="none", transform=ax.get_xaxis_transform(), clip_on=False,
-    )  # fmt: skip
+    if len(infinite):  # an empty line without clipping has no extent, which the layout engine can't place
+        top = np.full(len(infinite), 0.98)
+        hollow = style | {"linestyle": "none", "marker": "^", "markersize": 7, "markerfacecolor": "none"}
+        ax.plot(infinite, top, transform=ax.get_xaxis_transform(), clip_on=False, **hollow)
 
 
 def _caption(frame: pd.DataFrame) -> str:
@@ -211,7 +216,7 @@ def _dress(ax: Axes) -> None:
         ax.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         ax.spines[side].set_color("#9ca3af")
-    ax.tick_params(colors=_INK, labelsize=8)
+    ax.tick_params(colors=_INK, labelsize=7.5)
     low, high = ax.get_ylim()
     if 0 < low < 0.5 * high:
         ax.set_ylim(bottom=0)

@@ -22,6 +22,7 @@ from jaxtyping import Float64, Int, Int64, Shaped
 from numpy.typing import NDArray
 from scipy.linalg import blas
 
+from repanalysis._checks import one_of
 from repanalysis.statistics.base import NonFiniteError, Statistic
 
 __all__ = ["ClassMoments", "Moments"]
@@ -76,8 +77,7 @@ class Moments(NamedTuple):
 
     def weights(self, class_weight: Weighting = "balanced") -> NDArray[np.float64]:
         """Class weights pi_c, (K,): 1/K ("balanced") or n_c/n ("empirical"); a class without samples has none."""
-        if class_weight not in ("balanced", "empirical"):
-            raise ValueError(f"class_weight is {class_weight!r}; it must be 'balanced' or 'empirical'.")
+        one_of("class_weight", class_weight, ("balanced", "empirical"))
         mass = (self.count > 0).astype(np.float64) if class_weight == "balanced" else self.count.astype(np.float64)
         return mass / max(mass.sum(), 1.0)
 
@@ -148,11 +148,9 @@ class ClassMoments(Statistic):
             z = x[picked].astype(np.float64, copy=False)
             if self.normalize == "sphere":
                 norms = np.linalg.norm(z, axis=1, keepdims=True)
+                _refuse_non_finite(norms, z, picked)
                 z = z / np.where(norms > _MIN_NORM, norms, 1.0)
-            try:
-                _absorb(state, z, index[start : start + rows])
-            except NonFiniteError as error:
-                raise NonFiniteError(int(picked[error.row]), error.value) from None
+            _absorb(state, z, index[start : start + rows], picked)
         return state
 
     def merge(self, a: Moments, b: Moments) -> Moments:
@@ -189,7 +187,7 @@ def _grown(state: Moments, labels: NDArray[np.int64], resolution: NDArray[np.flo
         return Moments(*(array.copy() for array in state)) if copy else state
     at = np.searchsorted(classes, state.classes)
 
-    def spread_out(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    def spread_out(array: NDArray[Any]) -> NDArray[Any]:
         larger = np.zeros((len(classes), *array.shape[1:]), array.dtype)
         larger[at] = array
         return larger
@@ -197,7 +195,16 @@ def _grown(state: Moments, labels: NDArray[np.int64], resolution: NDArray[np.flo
     return Moments(classes, *(spread_out(array) for array in state[1:-1]), state.resolution)
 
 
-def _absorb(state: Moments, z: Float64[np.ndarray, "n d"], index: Int[np.ndarray, " n"]) -> None:
+def _refuse_non_finite(summary: NDArray[np.float64], z: NDArray[np.float64], picked: NDArray[np.int64]) -> None:
+    """Raise if a summary of rows (sums, norms) shows that one holds NaN or inf; `picked` are the rows' positions."""
+    if not np.isfinite(summary).all() and not (finite := np.isfinite(z)).all():
+        row = int(np.flatnonzero(~finite.all(axis=1))[0])
+        raise NonFiniteError(int(picked[row]), float(z[row][~finite[row]][0]))
+
+
+def _absorb(
+    state: Moments, z: Float64[np.ndarray, "n d"], index: Int[np.ndarray, " n"], picked: Int[np.ndarray, " n"]
+) -> None:
     """Add rows, sorted by class, to the state in place; `index` is each row's class position in the state."""
     starts = np.flatnonzero(np.diff(index, prepend=-1))
     stops = np.append(starts[1:], len(index))
@@ -206,9 +213,7 @@ def _absorb(state: Moments, z: Float64[np.ndarray, "n d"], index: Int[np.ndarray
     # BLAS has threads of its own, which spin against scipy's (benchmarks/analyze.py).
     sums = [blas.dgemv(1.0, z[lo:hi].T, np.ones(hi - lo)) for lo, hi in zip(starts, stops, strict=True)]
     means = np.stack(sums) / counts[:, None]
-    if not np.isfinite(means).all():
-        row = int(np.flatnonzero(~np.isfinite(z).all(axis=1))[0])
-        raise NonFiniteError(row, float(z[row][~np.isfinite(z[row])][0]))
+    _refuse_non_finite(means, z, picked)
     delta, weight = _shift(state, at, counts, means)
     rows = delta * np.sqrt(weight)[:, None]
     for k, lo, hi, mean, row in zip(at, starts, stops, means, rows, strict=True):
