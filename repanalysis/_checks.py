@@ -34,7 +34,7 @@ def one_of(what: str, value: str, options: Collection[str]) -> str:
     probes.errors.UsageError: Unknown metric 'fischer_ratio'. Did you mean 'fisher_ratio'? Known are fisher_ratio, coding_rate.
     """
     if value not in options:
-        raise UsageError(f"Unknown {what} {value!r}.{did_you_mean(value, options)} Known are {', '.join(options)}.")
+        raise UsageError(f"Unknown {what} {value!r}.{did_you_mean(str(value), options)} Known are {', '.join(options)}.")
     return value
 
 

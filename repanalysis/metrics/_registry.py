@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from probes.errors import UsageError
-from repanalysis._checks import one_of
+from repanalysis._checks import one_of, positive
 from repanalysis.statistics import Statistic
 
 __all__ = ["INVARIANCES", "Metric", "Noted", "get", "metric", "names", "parse"]
@@ -166,7 +166,7 @@ def get(name: str, **parameters: Any) -> Metric:
     Raises
     ------
     UsageError
-        If there is no such metric or parameter.
+        If there is no such metric or parameter, or its value is none of those allowed.
 
     Examples
     --------
@@ -174,8 +174,13 @@ def get(name: str, **parameters: Any) -> Metric:
     {'eps_sq': 0.1}
     """
     found = _FOUND[one_of("metric", name, names())]
-    for key in parameters:
+    hints = get_type_hints(found.function)
+    for key, value in parameters.items():
         one_of(f"parameter of {name}", key, found.parameters)
+        if get_origin(hints[key]) is Literal:
+            one_of(f"{key} of {name}", value, get_args(hints[key]))
+        elif hints[key] is float:
+            positive(f"{key} of {name}", value)
     return Metric(found.name, found.function, found.statistic, found.min_classes, found.invariant, parameters)
 
 

@@ -1,0 +1,135 @@
+"""fisher_ratio: closed forms, laws of its own, two oracles, and the singular cases where research code breaks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.linalg import eigh
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from repanalysis.metrics import fisher_ratio
+from repanalysis.statistics import ClassMoments
+
+Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
+
+
+def ratio(x: np.ndarray, y: np.ndarray, **options: str) -> dict[str, float]:
+    return fisher_ratio(ClassMoments().of(x, y), **options)  # type: ignore[arg-type]
+
+
+def isotropic(means: np.ndarray, s: float, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Classes whose sample covariance is exactly s^2 I: every class is a rotated copy of +- s sqrt(d) e_j."""
+    k, d = means.shape
+    star = np.concatenate([np.eye(d), -np.eye(d)]) * s * math.sqrt(d)
+    x = np.concatenate([mean + np.tile(star @ np.linalg.qr(rng.normal(size=(d, d)))[0], (n, 1)) for mean in means])
+    return x, np.repeat(np.arange(k), 2 * d * n)
+
+
+def test_isotropic_classes_have_the_closed_form(rng: np.random.Generator) -> None:
+    means = rng.normal(size=(5, 7))
+    x, y = isotropic(means, 0.3, 2, rng)
+    between = np.square(means - means.mean(axis=0)).sum() / 5
+    values = ratio(x, y)
+    assert values[""] == pytest.approx(between / (5 * 0.3**2), rel=1e-12)
+    assert values["trace"] == pytest.approx(between / 0.3**2, rel=1e-12)
+    assert values["pinv"] == values[""]
+
+
+def test_two_balanced_classes_give_a_quarter_of_the_mahalanobis_distance(rng: np.random.Generator) -> None:
+    x, y = rng.normal(size=(400, 5)) @ rng.normal(size=(5, 5)), np.arange(400) % 2
+    x[y == 1] += rng.normal(size=5)
+    within = (np.cov(x[y == 0].T, bias=True) + np.cov(x[y == 1].T, bias=True)) / 2
+    difference = x[y == 1].mean(axis=0) - x[y == 0].mean(axis=0)
+    assert ratio(x, y)["trace"] == pytest.approx(difference @ np.linalg.solve(within, difference) / 4, rel=1e-10)
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", "empirical"])
+def test_is_the_sum_of_generalised_eigenvalues(classes: Classes, class_weight: str) -> None:
+    x, y = classes(500, 8, 5)
+    labels, count = np.unique(y, return_counts=True)
+    weights = np.full(5, 0.2) if class_weight == "balanced" else count / 500
+    means = np.array([x[y == label].mean(axis=0) for label in labels])
+    within = sum(w * np.cov(x[y == label].T, bias=True) for w, label in zip(weights, labels, strict=True))
+    centred = means - weights @ means
+    between = centred.T @ (centred * weights[:, None])
+    assert ratio(x, y, class_weight=class_weight)["trace"] == pytest.approx(eigh(between, within, eigvals_only=True).sum(), rel=1e-9)
+
+
+def test_agrees_with_scikit_learn(classes: Classes) -> None:
+    """LDA's discriminants are uncorrelated within classes: F_tr is the sum of their variance ratios."""
+    x, y = classes(600, 6, 4)
+    z = LinearDiscriminantAnalysis(solver="svd").fit(x, y).transform(x)
+    means = np.array([z[y == c].mean(axis=0) for c in range(4)])
+    between = np.bincount(y) / 600 @ np.square(means - z.mean(axis=0))
+    within = np.square(z - means[y]).mean(axis=0)
+    assert ratio(x, y, class_weight="empirical")["trace"] == pytest.approx((between / within).sum(), rel=1e-9)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.6])
+def test_the_expected_bias_of_the_documentation(shift: float) -> None:
+    """E[trace] = (d (K-1) + n F) / (n - K - d - 1), within four standard errors of 600 draws."""
+    rng = np.random.default_rng(3)
+    d, k, n = 6, 4, 200
+    means = shift * rng.normal(size=(k, d))
+    truth = np.square(means - means.mean(axis=0)).sum() / k
+    y = np.arange(n) % k
+    draws = [ratio(rng.normal(size=(n, d)) + means[y], y)["trace"] for _ in range(600)]
+    expected = (d * (k - 1) + n * truth) / (n - k - d - 1)
+    assert np.mean(draws) == pytest.approx(expected, abs=4 * np.std(draws) / math.sqrt(600))
+
+
+def test_dead_constant_and_repeated_features_change_nothing(classes: Classes) -> None:
+    x, y = classes(300, 5, 4)
+    padded = np.c_[x, np.zeros(300), np.full(300, 7.3), x[:, 0], x @ np.ones(5)]
+    values = fisher_ratio(ClassMoments().of(padded, y))
+    assert values[""] == pytest.approx(ratio(x, y)[""], rel=1e-8)
+    assert values[""].note == "on the range of the within-class covariance, rank 5 of 9; class means stay in it"
+
+
+def test_features_that_depend_on_each_other_up_to_float32_rounding_separate_nothing(classes: Classes) -> None:
+    """A story: pooled convolutions of one channel span 9 directions; their rounding counted as 16 more, 4 % of the value."""
+    x, y = classes(900, 5, 4)
+    wide = (x.astype(np.float32) @ np.random.default_rng(0).normal(size=(5, 40)).astype(np.float32)).astype(np.float32)
+    values = fisher_ratio(ClassMoments().of(wide, y))
+    assert values[""] == pytest.approx(ratio(x, y)[""], rel=1e-3)
+    assert "rank 5 of 40" in values[""].note
+
+
+def test_more_features_than_samples_separate_perfectly(rng: np.random.Generator) -> None:
+    x, y = rng.normal(size=(30, 50)), np.arange(30) % 3
+    values = fisher_ratio(ClassMoments().of(x, y))
+    assert values[""] == math.inf
+    assert "rank 27 of 50" in values[""].note
+    centred = x - np.array([x[y == c].mean(axis=0) for c in range(3)])[y]
+    scale = x.std(axis=0)
+    means = np.array([x[y == c].mean(axis=0) for c in range(3)]) - x.mean(axis=0)
+    within, between = centred.T @ centred / 30, means.T @ means / 3
+    inverse = np.linalg.pinv(within / np.outer(scale, scale), rcond=1e-10, hermitian=True)
+    assert values["pinv"] == pytest.approx(np.trace(inverse @ (between / np.outer(scale, scale))) / 3, rel=1e-8)
+
+
+def test_collapsed_classes_are_infinitely_separated() -> None:
+    values = fisher_ratio(ClassMoments().of(np.repeat(np.eye(3), 5, axis=0), np.repeat(np.arange(3), 5)))
+    assert values[""] == math.inf
+    assert values["pinv"] == 0.0
+    assert "100.00% of the between-class variance" in values["pinv"].note
+
+
+def test_coincident_means_give_zero() -> None:
+    star = np.concatenate([np.eye(3), -np.eye(3)])
+    assert ratio(np.concatenate([star, 2 * star]), np.repeat([0, 1], 6))[""] == 0.0
+
+
+def test_units_of_features_do_not_matter(classes: Classes) -> None:
+    x, y = classes(400, 5, 3)
+    assert ratio(x * np.array([1e-9, 1e-3, 1.0, 1e4, 1e9]), y)[""] == pytest.approx(ratio(x, y)[""], rel=1e-9)
+
+
+def test_a_linear_reduction_never_raises_it(classes: Classes, rng: np.random.Generator) -> None:
+    x, y = classes(400, 8, 4)
+    whole = ratio(x, y)[""]
+    for width in range(1, 8):
+        assert ratio(x @ rng.normal(size=(8, width)), y)[""] <= whole * (1 + 1e-12)

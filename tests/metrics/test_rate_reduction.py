@@ -1,0 +1,97 @@
+"""rate_reduction: canonical values, both its forms, and that it is never negative where it cancels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from repanalysis.metrics import get
+from repanalysis.metrics._gaussian_rate import _divergence, rates
+from repanalysis.statistics import ClassMoments
+from tests.metrics.rates import CANONICAL, plain, subspaces
+
+Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
+
+
+def reduction(x: np.ndarray, y: np.ndarray, **parameters: object) -> float:
+    metric = get("rate_reduction", **parameters)
+    return float(next(iter(metric(metric.needs.of(x, y)).values())))
+
+
+@pytest.mark.parametrize("case", CANONICAL)
+@pytest.mark.parametrize("normalization", ["frobenius", "sphere"])
+def test_canonical_values(case: str, normalization: str) -> None:
+    (dims, copies, d, eps_sq), (_, _, expected) = CANONICAL[case]
+    x, y = subspaces(dims, copies, d)
+    assert reduction(x, y, eps_sq=eps_sq, normalization=normalization) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("normalization", ["frobenius", "sphere"])
+def test_agrees_with_the_definition(classes: Classes, normalization: str) -> None:
+    x, y = classes(200, 7, 4)
+    whole, parts = plain(x, y, 0.3, normalization)
+    assert reduction(x, y, eps_sq=0.3, normalization=normalization) == pytest.approx(whole - parts, rel=1e-9)
+
+
+def test_the_divergences_add_up_to_the_difference_of_rates(classes: Classes) -> None:
+    x, y = classes(300, 6, 3)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    seconds = [x[y == c].T @ x[y == c] / (y == c).sum() for c in range(3)]
+    shares = np.bincount(y) / 300
+    whole = sum(g * second for g, second in zip(shares, seconds, strict=True))
+    total = sum(g * _divergence(second, whole, 6 / 0.5) for g, second in zip(shares, seconds, strict=True))
+    assert reduction(x, y, normalization="sphere") == pytest.approx(total, rel=1e-10)
+
+
+def test_classes_z_and_minus_z_and_identical_classes_give_zero(rng: np.random.Generator) -> None:
+    z = rng.normal(size=(50, 4))
+    y = np.repeat([0, 1], 50)
+    for twin in (z, -z):
+        found = reduction(np.concatenate([z, twin]), y)
+        assert 0 <= found < 1e-28
+
+
+@pytest.mark.parametrize("gap", [1e-3, 1e-5, 1e-7])
+def test_small_values_keep_their_digits(gap: float) -> None:
+    """Two classes on one line, second moments 1 +- gap apart in direction: f is quadratic, so the value is ~ gap^2."""
+    a, b = np.array([[1.0, 0.0]]), np.array([[math.cos(gap), math.sin(gap)]])
+    found = reduction(np.concatenate([a, b]), np.array([0, 1]), eps_sq=0.5)
+    # R = 1/2 log((1 + b) + b^2/4 sin^2(gap)), R_c = 1/2 log(1 + b), b = 4.
+    assert found == pytest.approx(math.log1p(4.0 * math.sin(gap) ** 2 / 5.0) / 2, rel=1e-6)
+
+
+def test_random_labels_have_the_documented_bias() -> None:
+    rng = np.random.default_rng(2)
+    n, d, k, eps_sq = 2100, 7, 3, 0.5
+    found = []
+    for _ in range(40):
+        z = rng.normal(size=(n, d))
+        found.append(reduction(z, np.arange(n) % k, eps_sq=eps_sq, normalization="sphere"))
+    assert np.mean(found) == pytest.approx(d * (d - 1) * (k - 1) / (4 * n * (1 + eps_sq) ** 2), rel=0.15)
+
+
+def test_refining_labels_never_lowers_it(classes: Classes) -> None:
+    x, y = classes(400, 5, 8)
+    coarse = [reduction(x, y // parts, normalization="sphere") for parts in (8, 4, 2, 1) if len(np.unique(y // parts)) > 1]
+    assert coarse == sorted(coarse)
+
+
+def test_the_upper_bound_holds(classes: Classes) -> None:
+    d = 6
+    for eps_sq in (1e-3, 0.1, 1.0):
+        bound = d / 2 * math.log1p(1 / eps_sq) - math.log1p(d / eps_sq) / 2
+        assert reduction(*classes(300, d, 4), eps_sq=eps_sq) <= bound
+
+
+def test_remembered_rates_are_not_those_of_another_state(classes: Classes) -> None:
+    """A state that is updated in place keeps its array: what was remembered for it must not be served again."""
+    x, y = classes(300, 5, 4)
+    statistic = ClassMoments()
+    state = statistic.update(statistic.init(5, range(4)), x[:100], y[:100])
+    early = rates(state, 0.5, "frobenius")
+    state = statistic.update(state, x[100:], y[100:])
+    assert rates(state, 0.5, "frobenius") != early
+    assert rates(state, 0.5, "frobenius").whole == pytest.approx(rates(statistic.of(x, y), 0.5, "frobenius").whole, rel=1e-12)
