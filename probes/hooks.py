@@ -46,6 +46,7 @@ class Recording(Mapping[str, Tensor]):
         self._selection = Selection(layers)
         self._pool = pool_named(pool)
         self._names = {module: name or "model" for name, module in model.named_modules()}
+        self._modules = set(self._names.values())
         self.clear()
 
     def clear(self) -> None:
@@ -119,8 +120,10 @@ class Recording(Mapping[str, Tensor]):
     def _name(self, module: nn.Module) -> str:
         index, base = self._count[module], self._names[module]
         self._count[module] += 1
-        name = f"{base}_{index}" if index else base
-        while name in self._calls:
+        if not index:
+            return base
+        name = f"{base}_{index}"
+        while name in self._calls or name in self._modules:
             name += "_"
         return name
 
@@ -157,6 +160,8 @@ class Recording(Mapping[str, Tensor]):
             return "it was computed in inference mode; use torch.no_grad() with attach"
         if not output.is_floating_point():
             return f"its output is {str(output.dtype).removeprefix('torch.')}, not floating point"
+        if not output.numel():
+            return f"its output has shape {tuple(output.shape)}: it is empty"
         if output.ndim == 0 or (self.rows is not None and len(output) != self.rows):
             return f"its output has shape {tuple(output.shape)} for {self.rows} samples: rows are not samples"
         return ""

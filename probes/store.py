@@ -240,11 +240,13 @@ class Writer:
         """Create the datasets that the first batch asks for."""
         if not batch.layers:
             raise DataError("The first batch holds no layer; there is nothing to write.")
+        if empty := [name for name, array in batch.layers.items() if not array.size]:
+            raise DataError(f"Layer {empty[0]!r} has shape {batch.layers[empty[0]].shape}: it holds no numbers; leave it out.")
         sample = self._file["sample"]
         for name, values in columns.items():
-            text = values.dtype.kind in "OUST"
+            text, rows = values.dtype.kind in "OUST", max(1, min(4096, self._expected or 4096))
             data = self._file.create_dataset(
-                f"obs/{name}", (0,), h5py.string_dtype() if text else np.int64, maxshape=(None,), chunks=(4096,)
+                f"obs/{name}", (0,), h5py.string_dtype() if text else np.int64, maxshape=(None,), chunks=(rows,)
             )
             data.dims[0].attach_scale(sample)
             self._columns[name] = _Column(data)
@@ -262,7 +264,7 @@ class Writer:
             (0, *array.shape[1:]),
             array.dtype,
             maxshape=(None, *array.shape[1:]),
-            chunks=(rows, *(max(1, size) for size in array.shape[1:])),
+            chunks=(rows, *array.shape[1:]),
             compression=self._compression,
             shuffle=self._compression is not None,
         )
@@ -532,7 +534,7 @@ def _layers(file: h5py.File, n: int) -> dict[str, LayerInfo]:
         raise FormatError(f"{file.filename} is damaged: it names {n} samples but holds no ids or no layers.")
     try:
         for key in groups:
-            data = columns[f"/layers/{key}"] = groups[key]["x"]
+            data = columns[f"/layers/{key}/x"] = groups[key]["x"]
             attrs = {name: value.item() if isinstance(value, np.generic) else value for name, value in data.attrs.items()}
             for name in ("dims", "source_shape"):
                 attrs[name] = tuple(json.loads(attrs[name]))

@@ -24,8 +24,12 @@ _TINY = 1e-3  # a rate below this is taken from eigenvalues: Cholesky's log det 
 _CANCELLED = 1e-6  # a rate reduction below this share of the rate is taken from the form that can't cancel
 
 
-def moments_needed(*, normalization: Normalization = "frobenius", **_: object) -> ClassMoments:
-    """The statistic behind a normalisation: rows must be put on the sphere before anything is summed."""
+def moments_needed(*, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> ClassMoments:
+    """The statistic behind a normalisation: rows must be put on the sphere before anything is summed.
+
+    Parameters are checked here too, before a pass over the data rather than after it.
+    """
+    positive("eps_sq", eps_sq)
     one_of("normalization", normalization, ("frobenius", "sphere"))
     return ClassMoments(normalize="sphere" if normalization == "sphere" else "none")
 

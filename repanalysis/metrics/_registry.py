@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from probes.errors import UsageError
-from repanalysis._checks import one_of, positive
+from repanalysis._checks import one_of
 from repanalysis.statistics import Statistic
 
 __all__ = ["INVARIANCES", "Metric", "Noted", "get", "metric", "names", "parse"]
@@ -179,8 +179,8 @@ def get(name: str, **parameters: Any) -> Metric:
         one_of(f"parameter of {name}", key, found.parameters)
         if get_origin(hints[key]) is Literal:
             one_of(f"{key} of {name}", value, get_args(hints[key]))
-        elif hints[key] is float:
-            positive(f"{key} of {name}", value)
+        elif hints[key] is float and not isinstance(value, int | float):
+            raise UsageError(f"{key} of {name} is {value!r}; it must be a number.")
     return Metric(found.name, found.function, found.statistic, found.min_classes, found.invariant, parameters)
 
 

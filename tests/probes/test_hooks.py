@@ -1,0 +1,73 @@
+"""attach: a mapping of the latest forward pass. The laws of hooks are in tests/conformance/test_hooks.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import probes
+
+
+def test_every_forward_pass_starts_afresh() -> None:
+    net = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    with probes.attach(net) as recording:
+        net(torch.zeros(4, 3))
+        net(torch.ones(5, 3))
+    assert {name: tuple(kept.shape) for name, kept in recording.items()} == {"0": (5, 2), "1": (5, 2)}
+    assert recording.info["1"].depth == 1.0
+
+
+def test_parts_of_a_model_may_be_called_alone() -> None:
+    net = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    with probes.attach(net) as recording:
+        net[0](torch.zeros(4, 3))
+        net[0](torch.zeros(4, 3))
+        assert list(recording) == ["0", "0_1"]
+        recording.clear()
+        assert len(recording) == 0
+
+
+def test_a_name_that_was_not_recorded_is_explained() -> None:
+    net = nn.Sequential(nn.LSTM(3, 2, batch_first=True))
+    with probes.attach(net) as recording:
+        net(torch.zeros(4, 5, 3))
+    with pytest.raises(KeyError, match="'0' was not recorded in the latest forward pass: it was left out, its output is a tuple"):
+        recording["0"]
+
+
+def test_a_pattern_that_matches_nothing_fails_at_the_first_pass_and_leaves_no_hook() -> None:
+    net = nn.Sequential(nn.Linear(3, 2))
+    with pytest.raises(probes.UsageError, match="No layer of 'Sequential' matches 'conv'"), probes.attach(net, "conv"):
+        net(torch.zeros(4, 3))
+    assert not net[0]._forward_hooks
+
+
+def test_containers_can_be_asked_for() -> None:
+    net = nn.Sequential(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), nn.Linear(2, 2))
+    with probes.attach(net, ["0", "type:Linear"]) as recording:
+        net(torch.zeros(4, 3))
+    assert list(recording) == ["0.0", "0", "1"]
+    assert [round(info.depth, 3) for info in recording.info.values()] == [0.333, 0.667, 1.0]
+
+
+def test_inference_tensors_are_left_out_with_advice() -> None:
+    net = nn.Sequential(nn.Linear(3, 2))
+    with probes.attach(net) as recording, torch.inference_mode():
+        net(torch.zeros(4, 3))
+    assert "use torch.no_grad()" in recording.left_out["0"]
+
+
+def test_a_call_named_like_another_module_does_not_replace_it() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu, self.relu_1 = nn.ReLU(), nn.Tanh()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.relu_1(self.relu(self.relu(x)))
+
+    net = Net()
+    with probes.attach(net) as recording:
+        net(torch.ones(2, 3))
+    assert {name: info.module_type for name, info in recording.info.items()} == {"relu": "ReLU", "relu_1_": "ReLU", "relu_1": "Tanh"}
