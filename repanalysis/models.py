@@ -163,7 +163,9 @@ def _load(module: nn.Module, path: Path) -> None:
     for prefix in ("module.", "_orig_mod."):
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
+    # Counters of batches came with torch 0.4.1 and play no part in eval mode; older weights lack them.
     wanted = module.state_dict()
+    state = {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")} | dict(state)
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     odd = [key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape]
     if missing or extra or odd:

@@ -140,10 +140,10 @@ class Table:
             If it is not a table of results.
         """
         try:
-            text = {name: "str" for name, kind in COLUMNS.items() if kind == "str"} | {"provenance": "str"}
-            # Empty strings stay empty, and only a number can be missing: a layer may be called "NA".
-            missing = {name: ["", "nan", "NaN"] for name, kind in COLUMNS.items() if kind == "float64"}
-            frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=missing, float_precision="round_trip")
+            # As text first: a layer may be called "NA", and every digit of a number counts.
+            frame = pd.read_csv(path, dtype="str", keep_default_na=False)
+            for column in (name for name, kind in COLUMNS.items() if kind == "float64" and name in frame):
+                frame[column] = [float(value or "nan") for value in frame[column]]
         except FileNotFoundError:
             raise FileNotFoundError(f"There is no file {path}.") from None
         except (ValueError, UnicodeDecodeError) as error:

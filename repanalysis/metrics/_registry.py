@@ -175,12 +175,14 @@ def get(name: str, **parameters: Any) -> Metric:
     """
     found = _FOUND[one_of("metric", name, names())]
     hints = get_type_hints(found.function)
-    for key, value in parameters.items():
+    for key, value in tuple(parameters.items()):
         one_of(f"parameter of {name}", key, found.parameters)
         if get_origin(hints[key]) is Literal:
             one_of(f"{key} of {name}", value, get_args(hints[key]))
-        elif hints[key] is float and not isinstance(value, int | float):
-            raise UsageError(f"{key} of {name} is {value!r}; it must be a number.")
+        elif hints[key] is float:
+            if not isinstance(value, int | float):
+                raise UsageError(f"{key} of {name} is {value!r}; it must be a number.")
+            parameters[key] = float(value)
     return Metric(found.name, found.function, found.statistic, found.min_classes, found.invariant, parameters)
 
 

@@ -134,7 +134,7 @@ def overview(
         raise UsageError("The table is empty; there is nothing to plot.")
     panels = {metric: _best_variant(table, metric) for metric in wanted}
     named = all(_named(_rows(table, metric, variant), x) for metric, variant in panels.items())
-    columns = min(3, len(wanted))
+    columns = len(wanted) if len(wanted) <= 3 else min(4, ceil(len(wanted) / 2))
     count = ceil(len(wanted) / columns)
     size = (4.6 * columns, (3.5 if named else 2.9) * count + 0.4)
     figure, grid = plt.subplots(count, columns, figsize=size, layout="constrained", squeeze=False)

@@ -1,0 +1,102 @@
+"""Depth curves: what is drawn is what is in the table, and what can't be drawn is said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from probes import UsageError
+from repanalysis.plots import depth, overview
+from repanalysis.table import Table
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_is_left_open() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def table(runs: int = 2, layers: int = 5, metrics: tuple[str, ...] = ("fisher_ratio",), value: float | None = None) -> Table:
+    return Table.from_rows(
+        {
+            "run": f"run{run}", "layer": f"layer{i}", "order": i, "depth": (i + 1) / layers, "metric": metric, "n": 1000,
+            "value": (i + 1.0) * (run + 1) if value is None or i != 2 else value, "se": 0.1 if run else math.nan,
+        }
+        for run in range(runs) for metric in metrics for i in range(layers)
+    )  # fmt: skip
+
+
+def test_lines_are_the_values_in_order_of_execution() -> None:
+    shuffled = table()
+    shuffled = Table(shuffled.frame.sample(frac=1, random_state=0))
+    ax = depth(shuffled)
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    assert set(lines) == {"run0", "run1"}
+    np.testing.assert_array_equal(lines["run1"].get_ydata(), [2, 4, 6, 8, 10])
+    assert [text.get_text() for text in ax.get_xticklabels()] == [f"layer{i}" for i in range(5)]
+    assert ax.get_title("right") == "n = 1,000"
+    assert len(ax.collections) == 1  # the band of the run that has standard errors
+    assert ax.get_legend() is not None
+
+
+def test_depth_axis_where_layers_are_many_or_differ() -> None:
+    ax = depth(table(layers=60))
+    np.testing.assert_allclose(ax.get_lines()[0].get_xdata(), (np.arange(60) + 1) / 60)
+    mixed = Table.concat([table(1, 5), table(2, 7).select(run="run1")])
+    assert depth(mixed).get_xlabel().startswith("depth")
+    with pytest.raises(UsageError, match="The runs have different layers"):
+        depth(mixed, x="layer")
+
+
+def test_infinite_and_undefined_values_are_counted() -> None:
+    ax = depth(table(1, value=math.inf))
+    assert "infinite: 1" in ax.get_title("right")
+    assert [line.get_marker() for line in ax.get_lines()] == ["o", "^"]
+    assert "undefined: 1" in depth(table(1, value=math.nan)).get_title("right")
+
+
+def test_an_axes_of_ones_own_is_used_and_nothing_global_changes() -> None:
+    before = dict(plt.rcParams)
+    _, ax = plt.subplots()
+    assert depth(table(), ax=ax) is ax
+    assert dict(plt.rcParams) == before
+
+
+def test_what_the_table_lacks_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match="Unknown metric of this table 'fisher'. Did you mean 'fisher_ratio'?"):
+        depth(table(), metric="fisher")
+    with pytest.raises(UsageError, match="Unknown variant of fisher_ratio 'x'"):
+        depth(table(), variant="x")
+    with pytest.raises(UsageError, match="Unknown x 'y'"):
+        depth(table(), x="y")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 7])
+def test_overview_has_a_panel_per_metric_and_saves_without_a_warning(count: int, tmp_path: Path) -> None:
+    names = ("coding_rate", "fisher_ratio", "rate_reduction", "nc1", "nc2", "nc3", "nc4")[:count]
+    figure = overview(table(metrics=names))
+    shown = [ax for ax in figure.axes if ax.axison]
+    assert len(shown) == count
+    figure.savefig(tmp_path / "x.png")
+    figure.savefig(tmp_path / "x.svg")
+    assert len(figure.legends) == 1
+    boxes = [ax.get_window_extent() for ax in shown]
+    assert all(box.width > 100 and box.height > 80 for box in boxes), "the layout collapsed"
+
+
+def test_overview_begins_with_the_fisher_ratio_and_prefers_relative_values() -> None:
+    rows = table(1, metrics=("coding_rate", "within_class_variance", "fisher_ratio")).frame
+    relative = rows[rows["metric"] == "within_class_variance"].assign(variant="relative")
+    figure = overview(Table(__import__("pandas").concat([rows, relative])))
+    titles = [ax.get_title("left") for ax in figure.axes if ax.axison]
+    assert titles == ["Fisher ratio", "Within class variance (relative)", "Coding rate"]
+
+
+def test_an_empty_table_is_refused() -> None:
+    with pytest.raises(UsageError, match="nothing to plot"):
+        overview(Table.from_rows([]))

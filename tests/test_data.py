@@ -1,0 +1,138 @@
+"""Data by specification: ids that stay, labels that fit, one sentence where they don't."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
+
+from probes import DataError, FormatError, UsageError
+from repanalysis.data import as_tensor, load_data
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for split in ("train", "val"):
+        for c, name in enumerate(("cat", "dog")):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for i in range(3):
+                Image.new("RGB", (6, 5), (c * 100, i, 0)).save(tmp_path / "set" / split / name / f"{i}.png")
+    (tmp_path / "set" / "val" / "dog" / "notes.txt").write_text("no image")
+    return tmp_path / "set"
+
+
+def test_digits_halves_are_disjoint_and_stratified() -> None:
+    train, test, whole = (load_data("digits", split=split) for split in ("train", "test", None))
+    assert not set(train.ids) & set(test.ids)
+    assert len(train) + len(test) == len(whole) == 1797
+    assert np.abs(np.bincount(train.labels) - np.bincount(test.labels)).max() <= 1
+    x, y, sample = test[5]
+    assert x.shape == (1, 8, 8)
+    assert 0 <= x.min() <= x.max() <= 1
+    twin = whole[int(test.ids[5])]
+    assert torch.equal(x, twin[0])
+    assert (y, sample) == twin[1:]
+
+
+@pytest.mark.parametrize("archive", [None, "tar", "tar.gz"])
+def test_imagefolder_reads_folders_and_archives_alike(folder: Path, archive: str | None, tmp_path: Path) -> None:
+    path = folder
+    if archive:
+        path = tmp_path / f"set.{archive}"
+        with tarfile.open(path, f"w:{archive.partition('.')[2]}") as tar:
+            tar.add(folder, "root")
+    data = load_data(f"imagefolder:{path}", split="val")
+    assert data.class_names == ["cat", "dog"]
+    assert data.labels is not None
+    assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.ids.tolist() == list(range(6))
+    assert as_tensor(data.read(4)).shape == (3, 5, 6)
+    assert (as_tensor(data.read(4))[:, 0, 0] * 255).tolist() == [100, 1, 0]
+    x, y, ids = next(iter(data.loader(4)))
+    assert (x.shape, y.tolist(), ids.tolist()) == ((4, 3, 5, 6), [0, 0, 0, 1], [0, 1, 2, 3])
+    with pytest.raises(UsageError, match="holds class folders below train, val; choose one with --split"):
+        load_data(f"imagefolder:{path}")
+    with pytest.raises(UsageError, match="has no folder 'test' of class folders"):
+        load_data(f"imagefolder:{path}", split="test")
+
+
+def test_a_flat_folder_has_no_labels(folder: Path) -> None:
+    data = load_data(f"imagefolder:{folder / 'val' / 'dog'}")
+    assert data.labels is None
+    assert next(iter(data.loader(2)))[1] is None
+
+
+def test_transforms_get_pictures_with_the_colours_of_the_model(folder: Path) -> None:
+    grey = load_data(f"imagefolder:{folder}", split="val", transform=pil_to_tensor, colours=1)
+    assert grey[0][0].shape == (1, 5, 6)
+    assert load_data("digits", transform=pil_to_tensor, colours=3)[0][0].shape == (3, 8, 8)
+
+
+def test_npz_with_and_without_splits(tmp_path: Path) -> None:
+    images = np.arange(4 * 5 * 5, dtype=np.uint8).reshape(4, 5, 5)
+    np.savez(tmp_path / "split.npz", x_train=images, y_train=[0, 1, 0, 1], x_test=images[:2], y_test=[[1], [0]])
+    data = load_data(f"npz:{tmp_path / 'split.npz'}", split="test")
+    assert data.labels is not None
+    assert data.labels.tolist() == [1, 0]
+    assert data[1][0].shape == (1, 5, 5)
+    assert load_data(f"npz:{tmp_path / 'split.npz'}", split="train", transform=pil_to_tensor)[0][0].shape == (3, 5, 5)
+    with pytest.raises(UsageError, match="has no array 'x'. It has the splits test, train: choose one with --split"):
+        load_data(f"npz:{tmp_path / 'split.npz'}")
+    np.savez(tmp_path / "vectors.npz", x=np.ones((3, 7)))
+    plain = load_data(f"npz:{tmp_path / 'vectors.npz'}", transform=pil_to_tensor)
+    assert plain.labels is None
+    assert (plain[0][0].shape, plain[0][0].dtype) == ((7,), torch.float32)
+
+
+def test_a_sample_is_drawn_from_the_seed_and_keeps_its_ids() -> None:
+    data = load_data("digits")
+    some = data.sample(100, seed=1)
+    assert len(some) == len(set(some.ids)) == 100
+    assert np.array_equal(some.ids, data.sample(100, seed=1).ids)
+    assert not np.array_equal(some.ids, data.sample(100, seed=2).ids)
+    assert some.labels is not None
+    assert data.labels is not None
+    np.testing.assert_array_equal(some.labels, data.labels[some.ids])
+    assert data.sample(10**6, seed=0) is data
+
+
+def test_images_of_different_shapes_are_one_sentence(tmp_path: Path) -> None:
+    for i, size in enumerate([(4, 4), (5, 4)]):
+        Image.new("RGB", size).save(tmp_path / f"{i}.png")
+    with pytest.raises(DataError, match=r"Images have different shapes .* give --size"):
+        next(iter(load_data(f"imagefolder:{tmp_path}").loader(2)))
+
+
+def test_what_is_wrong_is_one_sentence(tmp_path: Path) -> None:
+    for spec, sentence in {"digts": "Did you mean 'digits'?", "npz": "Unknown data 'npz'", "imagefolder:": "Unknown data"}.items():
+        with pytest.raises(UsageError, match=sentence.replace("?", r"\?")):
+            load_data(spec)
+    with pytest.raises(UsageError, match="The digits have no split 'val'"):
+        load_data("digits", split="val")
+    for spec in ("npz:none.npz", "imagefolder:none"):
+        with pytest.raises(FileNotFoundError, match="There is no"):
+            load_data(spec)
+    with pytest.raises(DataError, match="holds no images"):
+        load_data(f"imagefolder:{tmp_path}")
+    (tmp_path / "bad").write_text("x")
+    with pytest.raises(FormatError, match="can't be read as a tar archive"):
+        load_data(f"imagefolder:{tmp_path / 'bad'}")
+    with pytest.raises(FormatError, match="can't be read as an npz file"):
+        load_data(f"npz:{tmp_path / 'bad'}")
+    np.savez(tmp_path / "odd.npz", x=np.zeros((3, 2)), y=np.zeros(2))
+    with pytest.raises(FormatError, match="has 3 samples and 2 labels"):
+        load_data(f"npz:{tmp_path / 'odd.npz'}")
+    np.savez(tmp_path / "pickle.npz", x=np.array([{}], dtype=object))
+    with pytest.raises(FormatError, match="plain arrays"):
+        load_data(f"npz:{tmp_path / 'pickle.npz'}")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "0.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"Image 0.png of .* can't be read"):
+        load_data(f"imagefolder:{tmp_path / 'broken'}")[0]
+    with pytest.raises(UsageError, match="The batch size is 0"):
+        load_data("digits").loader(0)

@@ -1,0 +1,200 @@
+"""analyze: one answer whatever the source, one sentence whatever is wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import probes
+from probes import Batch, DataError, UsageError
+from probes.store import create
+from repanalysis import Table, analyze, metrics
+from repanalysis.statistics import ClassMoments, Statistic
+
+Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
+Batches = Callable[..., list[Batch]]
+
+
+@pytest.fixture
+def data(classes: Classes) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    x, y = classes(400, 6, 4)
+    return {"conv": x.astype("f4"), "relu": np.maximum(x, 0), "map": x.reshape(400, 3, 2)}, y
+
+
+def write(path: Path, batches: list[Batch]) -> Path:
+    with create(path, attrs={"model": "m"}) as writer:
+        for batch in batches:
+            writer.append(batch)
+    return path
+
+
+def values(table: Table) -> np.ndarray:
+    return table.frame["value"].to_numpy()
+
+
+def test_every_metric_of_every_layer_is_that_of_the_plain_arrays(
+    data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches
+) -> None:
+    layers, y = data
+    table = analyze(batches(layers, y, 64))
+    for name, x in layers.items():
+        for metric in map(metrics.get, metrics.names()):
+            expected = metric(metric.needs.of(x.reshape(400, -1), y))
+            for variant, value in expected.items():
+                row = table.select(layer=name, metric=metric.name, variant=variant).frame
+                assert len(row) == 1
+                assert row["value"].item() == pytest.approx(float(value), rel=1e-9, nan_ok=True)
+                assert row["n"].item() == 400
+    assert table.frame["layer"].unique().tolist() == ["conv", "relu", "map"]
+    assert table.frame["depth"].unique().tolist() == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_the_source_does_not_matter(data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path) -> None:
+    layers, y = data
+    cut = batches(layers, y, 37)
+    path = write(tmp_path / "acts.h5", cut)
+    (tmp_path / "shards").mkdir()
+    shards = [write(tmp_path / "shards" / f"{i}.h5", part) for i, part in enumerate((cut[:4], cut[4:]))]
+    expected = values(analyze(cut))
+    sources = [path, str(path), probes.open(path), tmp_path / "shards", shards, probes.open(shards), iter(cut), (b for b in cut)]
+    for source in sources:
+        np.testing.assert_allclose(values(analyze(source)), expected, rtol=1e-10)
+
+
+def test_a_file_gives_its_name_and_provenance(data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path) -> None:
+    path = write(tmp_path / "night.h5", batches(*data, 64, split="val"))
+    table = analyze(path, ["fisher_ratio", "rate_reduction:eps_sq=0.1"], layers="re:c.*")
+    assert table.frame["run"].unique().tolist() == ["night"]
+    assert table.frame["model"].unique().tolist() == ["m"]
+    assert table.frame["split"].unique().tolist() == ["val"]
+    assert table.frame["variant"].tolist() == ["", "trace", "pinv", "eps_sq=0.1"]
+    facts = table.provenance["night"]
+    assert facts["source"] == str(path)
+    assert facts["metrics"]["rate_reduction"] == {"eps_sq": 0.1, "normalization": "frobenius"}
+    assert facts["layers"]["conv"]["d"] == 6
+    assert facts["recorded"]["format_version"] == 1
+
+
+def test_what_metrics_share_is_computed_once(
+    data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Statistic] = []
+    update = ClassMoments.update
+
+    def counted(self: ClassMoments, *arguments: object) -> object:
+        calls.append(self)
+        return update(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ClassMoments, "update", counted)
+    analyze(batches({"conv": data[0]["conv"]}, data[1], 400))
+    assert calls == [ClassMoments()]
+    calls.clear()
+    analyze(batches({"conv": data[0]["conv"]}, data[1], 400), "class_mean_separation,rate_reduction:normalization=sphere")
+    assert set(calls) == {ClassMoments(scatter="none"), ClassMoments(normalize="sphere")}
+
+
+def test_a_layer_too_wide_for_the_budget_keeps_what_it_can(
+    data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    layers = {"narrow": data[0]["conv"], "wide": rng.normal(size=(400, 300))}
+    path = write(tmp_path / "x.h5", batches(layers, data[1], 64))
+    table = analyze(path, state_budget=200_000)
+    wide = table.select(layer="wide").frame
+    refused = wide[wide["note"].str.contains("more than the budget")]
+    assert set(refused["metric"]) == {"fisher_ratio", "coding_rate", "coding_rate_classes", "rate_reduction"}
+    assert refused["value"].isna().all()
+    assert wide[wide["metric"] == "class_mean_separation"]["value"].notna().all()
+    assert not table.select(layer="narrow").frame["note"].str.contains("budget").any()
+
+
+def test_unlabelled_data_gives_what_needs_no_labels(data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path) -> None:
+    for source in (batches(data[0], None, 64), write(tmp_path / "x.h5", batches(data[0], None, 64))):
+        table = analyze(source, "coding_rate")
+        assert table.frame["value"].notna().all()
+        with pytest.raises(DataError, match="The activations have no labels, which fisher_ratio need.* do without: coding_rate"):
+            analyze(source, "coding_rate,fisher_ratio")
+
+
+def test_one_class_is_one_sentence(data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path) -> None:
+    y = np.full(400, 3)
+    for source in (batches(data[0], y, 64), write(tmp_path / "x.h5", batches(data[0], y, 64))):
+        with pytest.raises(DataError, match=r"All samples are of one class \(3\), and .*fisher_ratio.* compare classes"):
+            analyze(source)
+        assert analyze(source, "coding_rate,coding_rate_classes").frame["value"].notna().all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_names_layer_and_sample(bad: float, data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches) -> None:
+    layers, y = data
+    layers["relu"][321, 2] = bad
+    with pytest.raises(DataError, match=f"Layer 'relu' holds {bad} at sample id 321. Leave the layer out"):
+        analyze(batches(layers, y, 64))
+    assert analyze(batches(layers, y, 64), layers=["conv", "map"]).frame["value"].notna().any()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"metrics": "fischer_ratio"}, "Unknown metric 'fischer_ratio'. Did you mean 'fisher_ratio'?"),
+        ({"metrics": "rate_reduction:eps=0.1"}, "Unknown parameter of rate_reduction 'eps'. Did you mean 'eps_sq'?"),
+        ({"metrics": "rate_reduction:eps_sq=-1"}, "eps_sq is -1.0; it must be a finite number above 0"),
+        ({"metrics": "rate_reduction:eps_sq=x"}, "eps_sq of rate_reduction is 'x'; it must be a number"),
+        ({"metrics": "rate_reduction:0.1"}, "is no parameter; write name:key=value"),
+        ({"metrics": ""}, "Unknown metric ''"),
+        ({"layers": "cov"}, "No layer of the batches matches 'cov'. Did you mean 'conv'?"),
+    ],
+)
+def test_what_is_unknown_is_one_sentence(
+    options: dict[str, str], sentence: str, data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        analyze(batches(*data, 64), **options)  # type: ignore[arg-type]
+    assert sentence in str(caught.value)
+
+
+def test_no_samples_and_changing_layers_are_refused(data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches) -> None:
+    with pytest.raises(DataError, match="There were no samples to analyze"):
+        analyze([])
+    layers, y = data
+
+    def changing() -> Iterator[Batch]:
+        yield batches(layers, y, 400)[0]
+        yield Batch(np.arange(400, 402), {"conv": np.zeros((2, 6))}, np.arange(2))
+
+    with pytest.raises(DataError, match=r"The batches do not all hold the same layers \(map, relu\)"):
+        analyze(changing())
+
+
+def test_an_incomplete_file_is_analysed_only_if_asked(data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with pytest.raises(ZeroDivisionError), create(path) as writer:
+        for batch in batches(*data, 100)[:3]:
+            writer.append(batch)
+        raise ZeroDivisionError
+    with pytest.raises(probes.IncompleteError, match="stopped after 300 samples"):
+        analyze(path)
+    assert set(analyze(path, partial=True).frame["n"]) == {300}
+
+
+def test_a_live_model_needs_no_file(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
+    steps = [(torch.randn(30, 4), torch.arange(30) % 3) for _ in range(5)]
+    live = analyze(probes.capture(model, steps))
+    np.testing.assert_allclose(values(live), values(analyze(probes.record(model, steps, tmp_path / "x.h5"))), rtol=1e-10)
+
+
+def test_infinite_and_undefined_values_keep_their_reason(batches: Batches) -> None:
+    x, y = np.repeat(np.eye(3), 4, axis=0), np.repeat(np.arange(3), 4)
+    table = analyze(batches({"x": x}, y, 5), "fisher_ratio")
+    row = table.select(variant="").frame
+    assert math.isinf(row["value"].item())
+    assert "separate perfectly" in row["note"].item()

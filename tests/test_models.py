@@ -1,0 +1,134 @@
+"""Models by specification: timm, factories, weights that fit and weights that don't."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from probes import UsageError
+from repanalysis.models import load_model
+
+RESNET = "py:tests.networks.cifar_resnet:resnet20"
+
+
+def test_a_timm_model_brings_its_preprocessing() -> None:
+    torch.manual_seed(0)
+    model = load_model("timm:resnet18", weights="random")
+    assert model.input_size == (3, 224, 224)
+    assert model.transform is not None
+    image = model.transform(Image.fromarray(np.full((300, 400, 3), 124, np.uint8)))
+    assert image.shape == (3, 224, 224)
+    assert image[0].mean() == pytest.approx((124 / 255 - 0.485) / 0.229, abs=1e-3)
+    assert model.card["model"] == "timm:resnet18 (random weights)"
+    assert len(model.card["weights_sha256"]) == 64
+    assert not model.module.training
+
+
+def test_the_hash_is_that_of_the_weights() -> None:
+    torch.manual_seed(0)
+    first = load_model(RESNET).card["weights_sha256"]
+    torch.manual_seed(0)
+    assert load_model(RESNET).card["weights_sha256"] == first
+    assert load_model(RESNET).card["weights_sha256"] != first
+
+
+def test_a_factory_may_speak_timms_language_and_options_override_it() -> None:
+    model = load_model(RESNET)
+    assert model.input_size == (3, 32, 32)
+    assert model.card["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
+    assert load_model(RESNET, size=64, mean=(0.0, 0.0, 0.0)).card["preprocessing"]["mean"] == [0.0, 0.0, 0.0]
+    silent = load_model("py:repanalysis.networks.digits_cnn:digits_cnn")
+    assert silent.transform is None
+    assert silent.input_size is None
+    grey = load_model("py:repanalysis.networks.digits_cnn:digits_cnn", size=8)
+    assert grey.input_size == (1, 8, 8)
+    assert grey.transform is not None
+    assert grey.transform(Image.fromarray(np.full((9, 9), 255, np.uint8))).mean() == 1.0
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}, "epoch": 3}])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_are_found_in_every_common_wrapping(tmp_path: Path, wrap: object, suffix: str) -> None:
+    torch.manual_seed(5)
+    state = load_model(RESNET).module.state_dict()
+    path = tmp_path / f"w{suffix}"
+    wrapped = wrap(state)  # type: ignore[operator]
+    if suffix == ".pt":
+        torch.save(wrapped, path)
+    else:
+        save_file(wrapped.get("state_dict", wrapped), path)
+    loaded = load_model(RESNET, weights=path).module.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
+
+
+def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
+    state = load_model(RESNET).module.state_dict()
+    del state["linear.bias"]
+    state |= {"head.weight": torch.zeros(1), "linear.weight": torch.zeros(5, 64)}
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(UsageError) as caught:
+        load_model(RESNET, weights=tmp_path / "w.pt")
+    assert str(caught.value).endswith(
+        "do not fit CifarResNet (1 missing: linear.bias; 1 unknown: head.weight; "
+        "1 of another shape: linear.weight (5, 64) for (10, 64))."
+    )
+
+
+def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="There is no weights file"):
+        load_model(RESNET, weights=tmp_path / "none.pt")
+    for name in ("text.pt", "text.safetensors"):
+        (tmp_path / name).write_text("hello, this is no file of weights at all")
+        with pytest.raises(UsageError, match="can't be read as weights"):
+            load_model(RESNET, weights=tmp_path / name)
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(UsageError, match="holds no dictionary of tensors"):
+        load_model(RESNET, weights=tmp_path / "list.pt")
+    torch.save(nn.Linear(1, 1), tmp_path / "module.pt")  # pickled code, which must not run
+    with pytest.raises(UsageError, match="can't be read as weights"):
+        load_model(RESNET, weights=tmp_path / "module.pt")
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ("resnet18", "Unknown model 'resnet18'.* Write timm:NAME or py:package.module:factory"),
+        ("tim:resnet18", "Did you mean 'timm'?"),
+        ("timm:resnet81", "timm has no model 'resnet81'. Did you mean 'resnet"),
+        ("py:os.path", "names no factory"),
+        ("py:no_such_package.x:f", "There is no module 'no_such_package'"),
+        ("py:tests.networks.cifar_resnet:resnet21", "has no 'resnet21'. Did you mean 'resnet"),
+        ("py:os:getcwd", "returned a str; a torch.nn.Module is needed"),
+    ],
+)
+def test_what_is_unknown_is_one_sentence(spec: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        load_model(spec)
+
+
+def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    def offline(name: str, **_: object) -> nn.Module:
+        raise OSError("no route to the hub")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(UsageError, match=r"could not be had \(OSError: no route to the hub\). Give --weights FILE"):
+        load_model("timm:resnet18")
+
+
+def test_real_weights_classify_real_images(real_data: Path) -> None:
+    """The table of the data folder: resnet20 reaches 0.810 on the 10,000 JPEG test images; half of them are here."""
+    from repanalysis.data import load_data
+
+    model = load_model(RESNET, weights=real_data / "weights" / "resnet20-12fca82f.th")
+    data = load_data(f"imagefolder:{real_data / 'cifar10' / 'val.tar.gz'}", transform=model.transform).sample(1000, seed=0)
+    with torch.no_grad():
+        hits = sum(int((model.module(x).argmax(1) == y).sum()) for x, y, _ in data.loader(250))
+    assert 0.77 < hits / 1000 < 0.85
