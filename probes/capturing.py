@@ -147,14 +147,17 @@ def _unpack(item: Any) -> tuple[Any, Any, Any]:
         ids = inputs.pop("ids", None)
         return inputs, labels, ids
     if isinstance(item, list | tuple):
-        return tuple([*item, None, None][:3])  # type: ignore[return-value]  # a list of three, whatever came
+        inputs, labels, ids = [*item, None, None][:3]
+        return inputs, labels, ids
     return item, None, None
 
 
 def _integers(values: Any, what: str) -> Int64[np.ndarray, " n"]:
     array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
     if array.ndim != 1 or array.dtype.kind not in "iub":
-        raise DataError(f"The loader's {what} have shape {array.shape} and type {array.dtype}; one integer per sample is needed.")
+        raise DataError(
+            f"The loader's {what} have shape {array.shape} and type {array.dtype}; one integer per sample is needed."
+        )
     return array.astype(np.int64)
 
 
@@ -231,9 +234,7 @@ def record(
     first = next(batches, None)
     if first is None:
         raise DataError("The loader gave no batch; there is nothing to record.")
-    writer = create(
-        path, attrs=attrs, class_names=class_names, compression=compression, expected=expected, overwrite=overwrite
-    )
+    writer = create(path, attrs=attrs, class_names=class_names, compression=compression, expected=expected, overwrite=overwrite)
     hidden = None if progress is None else not progress
     with tqdm(total=expected, unit=" samples", disable=hidden, desc=path.name) as bar:
         try:

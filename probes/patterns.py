@@ -102,7 +102,6 @@ def select(patterns: Patterns, info: Mapping[str, LayerInfo], where: str) -> lis
     for pattern, found in hits.items():
         if not found:
             raise UsageError(
-                f"No layer of {where} matches {pattern!r}.{closest(pattern, info)} "
-                f"`repanalysis info` lists all {len(info)}."
+                f"No layer of {where} matches {pattern!r}.{closest(pattern, info)} `repanalysis info` lists all {len(info)}."
             )
     return [name for name in info if any(name in found for found in hits.values())]

@@ -112,6 +112,4 @@ class Shards:
 
 def _kind(store: Store) -> dict[str, tuple[LayerInfo, tuple[int, ...]]]:
     """What must be the same in every shard; the depth is rounded, since it is a float."""
-    return {
-        name: (replace(info, depth=round(info.depth, 9)), store._data(name).shape[1:]) for name, info in store.info.items()
-    }
+    return {name: (replace(info, depth=round(info.depth, 9)), store._data(name).shape[1:]) for name, info in store.info.items()}

@@ -231,9 +231,7 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close(complete=error is None)
 
     def _start(self, batch: Batch, columns: Mapping[str, NDArray[Any]]) -> None:
@@ -461,7 +459,7 @@ class Store:
         row_bytes = sum(source.dtype.itemsize * int(np.prod(source.shape[1:])) for source in data)
         rows = max(1, _BLOCK_BYTES // max(1, row_bytes))
         chunk = min((source.chunks[0] for source in data if source.chunks), default=1)
-        return rows if rows < chunk else rows - rows % chunk
+        return int(rows if rows < chunk else rows - rows % chunk)
 
     def __enter__(self) -> Self:
         return self
@@ -503,9 +501,7 @@ def _header(file: h5py.File) -> dict[str, Any]:
         raise FormatError(f"{file.filename} is an HDF5 file, but not an activations file (attribute format).")
     version = attrs.get("format_version")
     if version != FORMAT_VERSION:
-        raise FormatError(
-            f"{file.filename} has format version {version}; this repanalysis reads {FORMAT_VERSION}: update it."
-        )
+        raise FormatError(f"{file.filename} has format version {version}; this repanalysis reads {FORMAT_VERSION}: update it.")
     _refuse_foreign(file, file)
     if not isinstance(attrs.get("n_committed"), int) or "complete" not in attrs:
         raise FormatError(f"{file.filename} is damaged: n_committed or complete is missing. Extract it again.")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from probes.errors import FormatError, LeftOutWarning, ReportedError, UsageError
+from probes.errors import LeftOutWarning, ReportedError, UsageError
 from repanalysis._checks import one_of
 
 if TYPE_CHECKING:
@@ -229,7 +229,9 @@ def layers(
     with probes.attach(built.module, "*" if everything and not layers else layers) as recording, torch.no_grad():
         built.module(example)
     found = [asdict(info) for info in recording.info.values()]
-    rows = [[i["order"], i["name"], i["module_type"], "x".join(map(str, i["source_shape"])), f"{i['depth']:.3f}"] for i in found]
+    rows = [
+        [i["order"], i["name"], i["module_type"], "x".join(map(str, i["source_shape"])), f"{i['depth']:.3f}"] for i in found
+    ]
     text = _columns(["order", "layer", "type", "shape", "depth"], rows) + _left_out(recording.left_out)
     return Said(text, {"layers": found, "left_out": recording.left_out})
 
@@ -301,7 +303,9 @@ def analyze(
     settings: Settings,
     sources: Annotated[list[Path], typer.Argument(help="Activations files; a folder is read as shards of one run.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")] = None,
-    metrics: Annotated[str | None, typer.Option("--metrics", "-m", help="Such as fisher_ratio,rate_reduction:eps_sq=0.1")] = None,
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", "-m", help="Such as fisher_ratio,rate_reduction:eps_sq=0.1")
+    ] = None,
     layers: Layers = None,
     partial: Annotated[bool, typer.Option("--partial", help="Read what is there of an incomplete file.")] = False,
     overwrite: Overwrite = False,
@@ -313,9 +317,7 @@ def analyze(
 
     if output is not None:
         one_of("table format", refuse_existing(output, overwrite=overwrite).suffix, (".csv", ".parquet"))
-    tables = [
-        analyze_source(source, metrics, layers=layers, partial=partial, progress=settings.progress) for source in sources
-    ]
+    tables = [analyze_source(source, metrics, layers=layers, partial=partial, progress=settings.progress) for source in sources]
     table = Table.concat(tables)
     if output is not None:
         table.save(output)

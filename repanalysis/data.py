@@ -142,9 +142,7 @@ def load_data(spec: str, *, split: str | None = None, transform: Transform | Non
     """
     scheme, _, path = spec.partition(":")
     if scheme not in _SCHEMES or (scheme != "digits" and not path):
-        raise UsageError(
-            f"Unknown data {spec!r}.{did_you_mean(scheme, _SCHEMES)} Write digits, imagefolder:DIR or npz:FILE."
-        )
+        raise UsageError(f"Unknown data {spec!r}.{did_you_mean(scheme, _SCHEMES)} Write digits, imagefolder:DIR or npz:FILE.")
     if scheme == "digits":
         return _digits(spec, split, transform, colours)
     if scheme == "npz":

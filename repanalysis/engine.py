@@ -243,9 +243,7 @@ def _states(
         yield layer
 
 
-def _started(
-    info: LayerInfo, d: int, classes: Sequence[int], metrics: Sequence[Metric], budget: int
-) -> _Layer:
+def _started(info: LayerInfo, d: int, classes: Sequence[int], metrics: Sequence[Metric], budget: int) -> _Layer:
     """A layer's empty states: those that metrics need, can be afforded, and no other one covers."""
     needed = dict.fromkeys(metric.needs for metric in metrics)
     sizes = {statistic: statistic.state_bytes(d, max(1, len(classes))) for statistic in needed}
@@ -264,14 +262,14 @@ def _provenance(
     source: Store | Shards | Iterable[Batch], metrics: Sequence[Metric], layers: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """How the numbers were obtained, as JSON can hold it."""
-    stored = isinstance(source, Store | Shards)
+    stored = source if isinstance(source, Store | Shards) else None
     try:
         ours = version("repanalysis")
     except PackageNotFoundError:
         ours = "not installed"
     return {
-        "source": str(source.path) if stored else "batches in memory",
-        "recorded": {key: value for key, value in source.attrs.items() if key != "left_out"} if stored else {},
+        "source": str(stored.path) if stored else "batches in memory",
+        "recorded": {key: value for key, value in stored.attrs.items() if key != "left_out"} if stored else {},
         "layers": {name: {key: _plain(value) for key, value in facts.items()} for name, facts in layers.items()},
         "metrics": {metric.name: metric.parameters for metric in metrics},
         "analyzed": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -90,7 +90,9 @@ def load_model(
     """
     scheme, _, name = spec.partition(":")
     if scheme not in _SCHEMES or not name:
-        raise UsageError(f"Unknown model {spec!r}.{did_you_mean(scheme, _SCHEMES)} Write timm:NAME or py:package.module:factory.")
+        raise UsageError(
+            f"Unknown model {spec!r}.{did_you_mean(scheme, _SCHEMES)} Write timm:NAME or py:package.module:factory."
+        )
     module = _timm(name, weights) if scheme == "timm" else _factory(name)
     random = weights is not None and str(weights) == "random"
     if weights is not None and not random:
@@ -183,11 +185,11 @@ def _channels(module: nn.Module) -> int:
 
 
 def _config(module: nn.Module, override: Mapping[str, Any]) -> dict[str, Any] | None:
-    """timm's data configuration of a network, or of one that speaks timm's language; None if it says nothing."""
+    """Timm's data configuration of a network, or of one that speaks timm's language; None if it says nothing."""
     own = getattr(module, "pretrained_cfg", None) or {}
     if not own and not override:
         return None
-    from timm.data import resolve_data_config
+    from timm.data.config import resolve_data_config
 
     if not own:
         override = {"mean": (0.0,), "std": (1.0,), "crop_pct": 1.0} | dict(override)
@@ -197,8 +199,8 @@ def _config(module: nn.Module, override: Mapping[str, Any]) -> dict[str, Any] | 
 
 
 def _transform(config: Mapping[str, Any]) -> Callable[[Any], Tensor]:
-    """timm's own evaluation transform: resize, centre crop, tensor, normalise."""
-    from timm.data import create_transform
+    """Timm's own evaluation transform: resize, centre crop, tensor, normalise."""
+    from timm.data.transforms_factory import create_transform
 
     transform: Callable[[Any], Tensor] = create_transform(
         input_size=tuple(config["input_size"]),

@@ -66,9 +66,7 @@ class Table:
             raise FormatError(f"The table lacks the columns {', '.join(missing)}; `repanalysis analyze` writes them.")
 
     @classmethod
-    def from_rows(
-        cls, rows: Iterable[Mapping[str, Any]], provenance: Mapping[str, Mapping[str, Any]] | None = None
-    ) -> Self:
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]], provenance: Mapping[str, Mapping[str, Any]] | None = None) -> Self:
         """A table of rows; a column that a row lacks is empty or NaN."""
         blank = {name: "" if kind == "str" else 0 if kind == "int64" else float("nan") for name, kind in COLUMNS.items()}
         frame = pd.DataFrame([blank | dict(row) for row in rows], columns=list(COLUMNS))

@@ -25,7 +25,7 @@ DIGITS = "py:repanalysis.networks.digits_cnn:digits_cnn"
 
 
 def write_acts(
-    path: Path, layers: dict[str, np.ndarray] | None = None, y: np.ndarray | None | str = "three", *, complete: bool = True
+    path: Path, layers: dict[str, np.ndarray] | None = None, y: np.ndarray | str | None = "three", *, complete: bool = True
 ) -> Path:
     """A small activations file: 60 samples of three classes in two layers, unless told otherwise."""
     rng = np.random.default_rng(0)
@@ -90,7 +90,9 @@ def test_a_timm_model_on_a_folder_of_images_with_local_weights(tmp_path: Path) -
         for i in range(3):
             Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8)).save(tmp_path / "images" / name / f"{i}.jpg")
     words = ["extract", "timm:resnet18", "--weights", tmp_path / "w.pth", "--data", f"imagefolder:{tmp_path / 'images'}"]
-    done = run(*words, "-o", tmp_path / "acts.h5", "--size", 64, "-l", "layer?", "-l", "type:Linear", "--batch-size", 4, "--json")
+    done = run(
+        *words, "-o", tmp_path / "acts.h5", "--size", 64, "-l", "layer?", "-l", "type:Linear", "--batch-size", 4, "--json"
+    )
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["layers"] == ["layer1", "layer2", "layer3", "layer4", "fc"]
     told = json.loads(run("info", tmp_path / "acts.h5", "--json").stdout)
@@ -147,11 +149,17 @@ def test_several_runs_stand_side_by_side(acts: Path, tmp_path: Path) -> None:
 def test_wrong_words(acts: Path, tmp_path: Path) -> None:
     assert refused("analyze", acts, "-m", "fischer", code=2).startswith("Unknown metric 'fischer'.")
     assert refused("analyze", acts, "-l", "rellu", code=2).endswith("Did you mean 'relu'? `repanalysis info` lists all 2.")
-    assert "Did you mean 'conv1'?" in refused("extract", DIGITS, "--data", "digits", "-o", tmp_path / "x.h5", "-l", "convv1", code=2)
-    assert "Unknown pool 'meen'" in refused("extract", DIGITS, "--data", "digits", "-o", tmp_path / "x.h5", "--pool", "meen", code=2)
+    assert "Did you mean 'conv1'?" in refused(
+        "extract", DIGITS, "--data", "digits", "-o", tmp_path / "x.h5", "-l", "convv1", code=2
+    )
+    assert "Unknown pool 'meen'" in refused(
+        "extract", DIGITS, "--data", "digits", "-o", tmp_path / "x.h5", "--pool", "meen", code=2
+    )
     assert "Unknown table format '.txt'" in refused("analyze", acts, "-o", tmp_path / "r.txt", code=2)
     assert "Unknown figure format '.jpeg'" in refused("plot", acts, "-o", tmp_path / "r.jpeg", code=2)
-    assert "is no list of numbers" in refused("extract", DIGITS, "--data", "digits", "-o", tmp_path / "x.h5", "--mean", "a", code=2)
+    assert "is no list of numbers" in refused(
+        "extract", DIGITS, "--data", "digits", "-o", tmp_path / "x.h5", "--mean", "a", code=2
+    )
     assert not (tmp_path / "x.h5").exists()
     assert run("analyse", acts).exit_code == 2
     assert run("analyze").exit_code == 2
@@ -258,4 +266,3 @@ def test_the_real_resnet20_rises_over_its_last_stage(real_data: Path, tmp_path: 
         assert len(values) == 9
         assert (np.diff(values[5:]) > 0).all(), f"{metric}: {values}"
         assert values[-1] > 3 * values[5]
-

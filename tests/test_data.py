@@ -109,7 +109,11 @@ def test_images_of_different_shapes_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_one_sentence(tmp_path: Path) -> None:
-    for spec, sentence in {"digts": "Did you mean 'digits'?", "npz": "Unknown data 'npz'", "imagefolder:": "Unknown data"}.items():
+    for spec, sentence in {
+        "digts": "Did you mean 'digits'?",
+        "npz": "Unknown data 'npz'",
+        "imagefolder:": "Unknown data",
+    }.items():
         with pytest.raises(UsageError, match=sentence.replace("?", r"\?")):
             load_data(spec)
     with pytest.raises(UsageError, match="The digits have no split 'val'"):

@@ -60,12 +60,23 @@ def test_the_source_does_not_matter(data: tuple[dict[str, np.ndarray], np.ndarra
     (tmp_path / "shards").mkdir()
     shards = [write(tmp_path / "shards" / f"{i}.h5", part) for i, part in enumerate((cut[:4], cut[4:]))]
     expected = values(analyze(cut))
-    sources = [path, str(path), probes.open(path), tmp_path / "shards", shards, probes.open(shards), iter(cut), (b for b in cut)]
+    sources = [
+        path,
+        str(path),
+        probes.open(path),
+        tmp_path / "shards",
+        shards,
+        probes.open(shards),
+        iter(cut),
+        (b for b in cut),
+    ]
     for source in sources:
         np.testing.assert_allclose(values(analyze(source)), expected, rtol=1e-10)
 
 
-def test_a_file_gives_its_name_and_provenance(data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path) -> None:
+def test_a_file_gives_its_name_and_provenance(
+    data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path
+) -> None:
     path = write(tmp_path / "night.h5", batches(*data, 64, split="val"))
     table = analyze(path, ["fisher_ratio", "rate_reduction:eps_sq=0.1"], layers="re:c.*")
     assert table.frame["run"].unique().tolist() == ["night"]
@@ -112,11 +123,15 @@ def test_a_layer_too_wide_for_the_budget_keeps_what_it_can(
     assert not table.select(layer="narrow").frame["note"].str.contains("budget").any()
 
 
-def test_unlabelled_data_gives_what_needs_no_labels(data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path) -> None:
+def test_unlabelled_data_gives_what_needs_no_labels(
+    data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path
+) -> None:
     for source in (batches(data[0], None, 64), write(tmp_path / "x.h5", batches(data[0], None, 64))):
         table = analyze(source, "coding_rate")
         assert table.frame["value"].notna().all()
-        with pytest.raises(DataError, match="The activations have no labels, which fisher_ratio need.* do without: coding_rate"):
+        with pytest.raises(
+            DataError, match="The activations have no labels, which fisher_ratio need.* do without: coding_rate"
+        ):
             analyze(source, "coding_rate,fisher_ratio")
 
 
@@ -129,7 +144,9 @@ def test_one_class_is_one_sentence(data: tuple[dict[str, np.ndarray], np.ndarray
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_value_that_is_not_finite_names_layer_and_sample(bad: float, data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches) -> None:
+def test_a_value_that_is_not_finite_names_layer_and_sample(
+    bad: float, data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches
+) -> None:
     layers, y = data
     layers["relu"][321, 2] = bad
     with pytest.raises(DataError, match=f"Layer 'relu' holds {bad} at sample id 321. Leave the layer out"):
@@ -170,7 +187,9 @@ def test_no_samples_and_changing_layers_are_refused(data: tuple[dict[str, np.nda
         analyze(changing())
 
 
-def test_an_incomplete_file_is_analysed_only_if_asked(data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path) -> None:
+def test_an_incomplete_file_is_analysed_only_if_asked(
+    data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path
+) -> None:
     path = tmp_path / "x.h5"
     with pytest.raises(ZeroDivisionError), create(path) as writer:
         for batch in batches(*data, 100)[:3]:

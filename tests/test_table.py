@@ -14,7 +14,15 @@ from repanalysis.table import COLUMNS, Table
 
 ROWS = [
     {"run": "a", "model": "m", "layer": "NA", "order": 0, "depth": 0.1, "metric": "x", "value": 0.1 + 0.2, "n": 5},
-    {"run": "a", "layer": "null", "order": 1, "metric": "x", "variant": "v,w", "value": math.nan, "note": 'a "quoted", note\n2nd'},
+    {
+        "run": "a",
+        "layer": "null",
+        "order": 1,
+        "metric": "x",
+        "variant": "v,w",
+        "value": math.nan,
+        "note": 'a "quoted", note\n2nd',
+    },
     {"run": "b", "layer": "ünï", "metric": "y", "value": math.inf, "strength": 0.5, "se": 1e-300, "note": "nan"},
     {"run": "b", "layer": "c", "metric": "y", "value": -math.inf},
 ]

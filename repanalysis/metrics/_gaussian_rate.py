@@ -74,7 +74,7 @@ def rates(moments: Moments, eps_sq: float, normalization: Normalization) -> Rate
     global _latest
     one_of("normalization", normalization, ("frobenius", "sphere"))
     b = moments.d / positive("eps_sq", eps_sq)
-    key = (normalization, b, moments.count.tobytes(), moments.spread.tobytes())
+    key = (normalization, b, moments.counts.tobytes(), moments.spread.tobytes())
     if _latest and _latest[0]() is moments.scatter and _latest[1] == key:
         return _latest[2]
     found = _rates(moments, b, normalization)
@@ -83,10 +83,10 @@ def rates(moments: Moments, eps_sq: float, normalization: Normalization) -> Rate
 
 
 def _rates(moments: Moments, b: float, normalization: Normalization) -> Rates:
-    classes = [int(k) for k in np.flatnonzero(moments.count)]
-    shares = moments.count / max(1, moments.n)
-    traces = moments.spread + moments.count * np.square(moments.mean).sum(axis=1)
-    norms = np.where(traces > 0, traces if normalization == "frobenius" else moments.count, 1.0)
+    classes = [int(k) for k in np.flatnonzero(moments.counts)]
+    shares = moments.counts / max(1, moments.n)
+    traces = moments.spread + moments.counts * np.square(moments.mean).sum(axis=1)
+    norms = np.where(traces > 0, traces if normalization == "frobenius" else moments.counts, 1.0)
     whole, classwise = np.zeros((moments.d, moments.d)), 0.0
     for k in classes:
         second = _second(moments, k, norms)
@@ -103,7 +103,7 @@ def _rates(moments: Moments, b: float, normalization: Normalization) -> Rates:
 
 def _second(moments: Moments, k: int, norms: NDArray[np.float64]) -> NDArray[np.float64]:
     """Normalised second moment of class k; only the lower triangle is to be read."""
-    second = np.outer(moments.mean[k], moments.mean[k] * (moments.count[k] / norms[k]))
+    second = np.outer(moments.mean[k], moments.mean[k] * (moments.counts[k] / norms[k]))
     second += moments.scatter[k] / norms[k]
     return second
 
@@ -141,7 +141,8 @@ def _factor(second: NDArray[np.float64], b: float) -> NDArray[np.float64]:
     factor, failed = lapack.dpotrf(shifted, overwrite_a=1, clean=0)
     if failed:
         raise FloatingPointError("I + b S is not positive definite; the second moment holds NaN or inf.")
-    return factor
+    upper: NDArray[np.float64] = factor
+    return upper
 
 
 def _divergence(second: NDArray[np.float64], whole: NDArray[np.float64], b: float) -> float:

@@ -46,10 +46,10 @@ def class_mean_separation(moments: Moments) -> dict[str, Noted]:
     >>> values[""], values["relative"], values["debiased"]
     (25.0, 25.0, 23.0)
     """
-    there = moments.count > 0
+    there = moments.counts > 0
     if moments.k < 2:
         return dict.fromkeys(("", "min", "relative", "debiased"), Noted(math.nan, "needs two classes"))
-    means, count, spread = moments.mean[there], moments.count[there], moments.spread[there]
+    means, count, spread = moments.mean[there], moments.counts[there], moments.spread[there]
     distances = np.array([np.square(means[c + 1 :] - means[c]).sum(axis=1).min() for c in range(len(means) - 1)])
     centred = moments.centred_means()[there]
     mean = 2.0 / (len(means) - 1) * np.square(centred).sum()
@@ -73,4 +73,4 @@ def _relative(separation: float, within: float) -> Noted:
 def _debiased(separation: float, count: np.ndarray, spread: np.ndarray) -> Noted:
     if (count < 2).any():
         return Noted(math.nan, "a class of one sample has no variance estimate")
-    return Noted(separation - 2.0 * np.mean(spread / (count * (count - 1.0))))
+    return Noted(separation - 2.0 * float(np.mean(spread / (count * (count - 1.0)))))

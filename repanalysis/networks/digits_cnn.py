@@ -64,7 +64,8 @@ def train(model: nn.Module, data: Data, *, epochs: int = 20, seed: int = 0, prog
     for _ in tqdm(range(epochs), desc="train", unit=" epochs", disable=None if progress is None else not progress):
         for images, labels, _ids in loader:
             optimizer.zero_grad()
-            functional.cross_entropy(model(_shifted(images, generator)), labels).backward()
+            loss = functional.cross_entropy(model(_shifted(images, generator)), labels)
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
     model.eval()

@@ -98,15 +98,13 @@ def depth(
         ax.set_xlim(-0.02, 1.02)
         ax.set_xlabel("depth (share of the network's leaf calls that have run)", fontsize=9, color=_INK)
     _dress(ax)
-    if frame["run"].nunique() > 1:
+    if len(set(frame["run"])) > 1:
         ax.legend(frameon=False, fontsize=9)
     ax.set_title(_caption(frame), loc="right", fontsize=8, color="#6b7280")
     return ax
 
 
-def overview(
-    table: Table, *, metrics: Sequence[str] | None = None, x: Literal["auto", "layer", "depth"] = "auto"
-) -> Figure:
+def overview(table: Table, *, metrics: Sequence[str] | None = None, x: Literal["auto", "layer", "depth"] = "auto") -> Figure:
     """Draw small multiples: every metric against depth, a panel each.
 
     Parameters

@@ -41,7 +41,7 @@ class Moments(NamedTuple):
     ----------
     classes : (K,) int64
         Labels, ascending.
-    count : (K,) int64
+    counts : (K,) int64
         Samples per class, n_c.
     mean : (K, d) float64
         Class means, mu_c.
@@ -54,7 +54,7 @@ class Moments(NamedTuple):
     """
 
     classes: Int64[np.ndarray, " K"]
-    count: Int64[np.ndarray, " K"]
+    counts: Int64[np.ndarray, " K"]
     mean: Float64[np.ndarray, "K d"]
     spread: Float64[np.ndarray, " K"]
     scatter: Float64[np.ndarray, "K s s"]
@@ -63,35 +63,38 @@ class Moments(NamedTuple):
     @property
     def n(self) -> int:
         """Number of samples."""
-        return int(self.count.sum())
+        return int(self.counts.sum())
 
     @property
     def d(self) -> int:
         """Number of features."""
-        return self.mean.shape[1]
+        return int(self.mean.shape[1])
 
     @property
     def k(self) -> int:
         """Number of classes that have samples."""
-        return int((self.count > 0).sum())
+        return int((self.counts > 0).sum())
 
     def weights(self, class_weight: Weighting = "balanced") -> NDArray[np.float64]:
         """Class weights pi_c, (K,): 1/K ("balanced") or n_c/n ("empirical"); a class without samples has none."""
         one_of("class_weight", class_weight, ("balanced", "empirical"))
-        mass = (self.count > 0).astype(np.float64) if class_weight == "balanced" else self.count.astype(np.float64)
-        return mass / max(mass.sum(), 1.0)
+        mass: NDArray[np.float64] = np.array(self.counts > 0 if class_weight == "balanced" else self.counts, np.float64)
+        mass /= max(mass.sum(), 1.0)
+        return mass
 
     def class_variances(self) -> NDArray[np.float64]:
         """Tr Sigma_c of every class, (K,), with ddof = 0."""
-        return self.spread / np.maximum(self.count, 1)
+        variances: NDArray[np.float64] = self.spread / np.maximum(self.counts, 1)
+        return variances
 
     def centred_means(self, class_weight: Weighting = "balanced") -> NDArray[np.float64]:
         """mu_c - mu_G, (K, d), with mu_G = sum_c pi_c mu_c."""
-        return self.mean - self.weights(class_weight) @ self.mean
+        centred: NDArray[np.float64] = self.mean - self.weights(class_weight) @ self.mean
+        return centred
 
     def within(self, class_weight: Weighting = "balanced") -> NDArray[np.float64]:
         """Sigma_W = sum_c pi_c Sigma_c, (d, d)."""
-        factors = self.weights(class_weight) / np.maximum(self.count, 1)
+        factors = self.weights(class_weight) / np.maximum(self.counts, 1)
         return _full(np.einsum("k,kij->ij", factors, self.scatter))
 
 
@@ -128,8 +131,8 @@ class ClassMoments(Statistic):
         """The state of no samples of d features."""
         names = np.unique(np.asarray(classes, dtype=np.int64))
         k, side = len(names), d if self.scatter == "per_class" else 0
-        zeros = np.zeros(k, np.int64), np.zeros((k, d)), np.zeros(k), np.zeros((k, side, side))
-        return Moments(names, *zeros, np.array(_EPS))
+        scatter = np.zeros((k, side, side))
+        return Moments(names, np.zeros(k, np.int64), np.zeros((k, d)), np.zeros(k), scatter, np.array(_EPS))
 
     def update(self, state: Moments, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"]) -> Moments:
         """The state after the rows of `x`; `state` is consumed.
@@ -157,7 +160,7 @@ class ClassMoments(Statistic):
         """The state of the samples of both."""
         merged = _grown(a, b.classes, b.resolution, copy=True)
         at = np.searchsorted(merged.classes, b.classes)
-        delta, weight = _shift(merged, at, b.count, b.mean)
+        delta, weight = _shift(merged, at, b.counts, b.mean)
         merged.scatter[at] += b.scatter
         for k, row, w in zip(at, delta, weight, strict=True):
             _add_products(merged.scatter[k], row * np.sqrt(w))
@@ -170,8 +173,9 @@ class ClassMoments(Statistic):
 
     def covers(self, other: Statistic) -> bool:
         """Whoever needs the traces alone is served by the scatters too."""
-        same = isinstance(other, ClassMoments) and self.normalize == other.normalize
-        return same and self.scatter in ("per_class", other.scatter)
+        if not isinstance(other, ClassMoments) or self.normalize != other.normalize:
+            return False
+        return self.scatter in ("per_class", other.scatter)
 
 
 def _resolution(x: NDArray[Any]) -> NDArray[np.float64]:
@@ -192,7 +196,8 @@ def _grown(state: Moments, labels: NDArray[np.int64], resolution: NDArray[np.flo
         larger[at] = array
         return larger
 
-    return Moments(classes, *(spread_out(array) for array in state[1:-1]), state.resolution)
+    counts, mean, spread, scatter = map(spread_out, (state.counts, state.mean, state.spread, state.scatter))
+    return Moments(classes, counts, mean, spread, scatter, state.resolution)
 
 
 def _refuse_non_finite(summary: NDArray[np.float64], z: NDArray[np.float64], picked: NDArray[np.int64]) -> None:
@@ -202,9 +207,7 @@ def _refuse_non_finite(summary: NDArray[np.float64], z: NDArray[np.float64], pic
         raise NonFiniteError(int(picked[row]), float(z[row][~finite[row]][0]))
 
 
-def _absorb(
-    state: Moments, z: Float64[np.ndarray, "n d"], index: Int[np.ndarray, " n"], picked: Int[np.ndarray, " n"]
-) -> None:
+def _absorb(state: Moments, z: Float64[np.ndarray, "n d"], index: Int[np.ndarray, " n"], picked: Int[np.ndarray, " n"]) -> None:
     """Add rows, sorted by class, to the state in place; `index` is each row's class position in the state."""
     starts = np.flatnonzero(np.diff(index, prepend=-1))
     stops = np.append(starts[1:], len(index))
@@ -229,11 +232,11 @@ def _shift(
     state: Moments, at: NDArray[np.int64], counts: NDArray[np.int64], means: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Move counts and means in place; return delta and n_a n_b / (n_a + n_b) of every class."""
-    before, total = state.count[at], state.count[at] + counts
+    before, total = state.counts[at], state.counts[at] + counts
     delta = means - state.mean[at]
     share = counts / np.maximum(total, 1)
     state.mean[at] += delta * share[:, None]
-    state.count[at] = total
+    state.counts[at] = total
     return delta, before * share
 
 

@@ -27,8 +27,8 @@ def values(metric: Metric, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 def assert_same(a: dict[str, float], b: dict[str, float], rtol: float = 1e-8) -> None:
     assert a.keys() == b.keys()
-    for variant in a:
-        assert a[variant] == pytest.approx(b[variant], rel=rtol, abs=1e-10, nan_ok=True), variant
+    for variant, value in a.items():
+        assert value == pytest.approx(b[variant], rel=rtol, abs=1e-10, nan_ok=True), variant
 
 
 def transformed(kind: str, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -56,7 +56,9 @@ def test_it_is_described(metric: Metric) -> None:
 
 @every
 @pytest.mark.parametrize("kind", INVARIANCES)
-def test_declared_invariances_hold_and_others_do_not(metric: Metric, kind: str, classes: Classes, rng: np.random.Generator) -> None:
+def test_declared_invariances_hold_and_others_do_not(
+    metric: Metric, kind: str, classes: Classes, rng: np.random.Generator
+) -> None:
     x, y = classes(300, 6, 4)
     before, after = values(metric, x, y), values(metric, transformed(kind, x, rng), y)
     if kind in metric.invariant:
@@ -66,7 +68,9 @@ def test_declared_invariances_hold_and_others_do_not(metric: Metric, kind: str, 
 
 
 @every
-def test_order_of_samples_names_of_classes_and_batches_do_not_matter(metric: Metric, classes: Classes, rng: np.random.Generator) -> None:
+def test_order_of_samples_names_of_classes_and_batches_do_not_matter(
+    metric: Metric, classes: Classes, rng: np.random.Generator
+) -> None:
     x, y = classes(300, 6, 4)
     expected = values(metric, x, y)
     order = rng.permutation(300)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from itertools import product
+from itertools import pairwise, product
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -49,14 +49,12 @@ def test_there_is_something_to_test(statistic: Statistic) -> None:
 @every
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(0, 300), max_size=6), seed=st.integers(0, 9), offset=st.sampled_from([0.0, 1e3]))
-def test_merging_any_split_gives_the_one_shot_state(
-    statistic: Statistic, cuts: list[int], seed: int, offset: float
-) -> None:
+def test_merging_any_split_gives_the_one_shot_state(statistic: Statistic, cuts: list[int], seed: int, offset: float) -> None:
     rng = np.random.default_rng(seed)
     y = rng.choice(5, 300, p=[0.5, 0.3, 0.1, 0.08, 0.02])
     x = rng.normal(size=(300, 7)) + rng.normal(size=(5, 7))[y] + offset
     edges = [0, *sorted(cuts), 300]
-    parts = [statistic.of(x[a:b], y[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [statistic.of(x[a:b], y[a:b]) for a, b in pairwise(edges)]
     merged = statistic.init(7)
     for part in rng.permutation(len(parts)):
         merged = statistic.merge(merged, parts[part])
@@ -96,7 +94,9 @@ def test_an_empty_state_is_neutral(statistic: Statistic, classes: Classes) -> No
 
 
 @every
-def test_the_order_of_samples_and_float32_do_not_matter(statistic: Statistic, classes: Classes, rng: np.random.Generator) -> None:
+def test_the_order_of_samples_and_float32_do_not_matter(
+    statistic: Statistic, classes: Classes, rng: np.random.Generator
+) -> None:
     x, y = classes(500, 6, 4)
     x = x.astype(np.float32)
     order = rng.permutation(500)

@@ -41,7 +41,9 @@ def test_debiased_is_unbiased_where_the_plain_value_is_not() -> None:
     means, sizes = np.array([[0.0, 0.0, 0.0], [0.3, 0.0, 0.0], [0.0, 0.4, 0.0]]), [4, 9, 30]
     y = np.repeat(np.arange(3), sizes)
     truth = np.mean([0.09, 0.16, 0.25])
-    found = [class_mean_separation(ClassMoments(scatter="none").of(rng.normal(size=(43, 3)) + means[y], y)) for _ in range(3000)]
+    found = [
+        class_mean_separation(ClassMoments(scatter="none").of(rng.normal(size=(43, 3)) + means[y], y)) for _ in range(3000)
+    ]
     debiased = [values["debiased"] for values in found]
     error = np.std(debiased) / math.sqrt(3000)
     assert np.mean(debiased) == pytest.approx(truth, abs=4 * error)

@@ -42,4 +42,6 @@ def test_of_one_class_is_the_coding_rate(classes: Classes) -> None:
 
 def test_merging_classes_never_lowers_it(classes: Classes) -> None:
     x, y = classes(300, 5, 4)
-    assert rate("coding_rate_classes", x, y // 2, normalization="sphere") >= rate("coding_rate_classes", x, y, normalization="sphere")
+    assert rate("coding_rate_classes", x, y // 2, normalization="sphere") >= rate(
+        "coding_rate_classes", x, y, normalization="sphere"
+    )

@@ -55,7 +55,9 @@ def test_is_the_sum_of_generalised_eigenvalues(classes: Classes, class_weight: s
     within = sum(w * np.cov(x[y == label].T, bias=True) for w, label in zip(weights, labels, strict=True))
     centred = means - weights @ means
     between = centred.T @ (centred * weights[:, None])
-    assert ratio(x, y, class_weight=class_weight)["trace"] == pytest.approx(eigh(between, within, eigvals_only=True).sum(), rel=1e-9)
+    assert ratio(x, y, class_weight=class_weight)["trace"] == pytest.approx(
+        eigh(between, within, eigvals_only=True).sum(), rel=1e-9
+    )
 
 
 def test_agrees_with_scikit_learn(classes: Classes) -> None:

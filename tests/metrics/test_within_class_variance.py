@@ -34,5 +34,8 @@ def test_agrees_with_a_loop(classes: Classes, class_weight: str) -> None:
 def test_empirical_weights_give_the_trace_of_the_covariance(classes: Classes) -> None:
     x, y = classes(300, 5, 4)
     moments = ClassMoments(scatter="none").of(x, y)
-    total = within_class_variance(moments, class_weight="empirical")[""] + between_class_variance(moments, class_weight="empirical")[""]
+    total = (
+        within_class_variance(moments, class_weight="empirical")[""]
+        + between_class_variance(moments, class_weight="empirical")[""]
+    )
     assert total == pytest.approx(np.var(x, axis=0).sum(), rel=1e-12)

@@ -22,7 +22,10 @@ def test_order_and_depth_default_to_the_order_of_the_layers() -> None:
         ({"labels": np.arange(3)}, "labels has 3 rows for 2 sample ids"),
         ({"split": np.array(["a"])}, "split has 1 rows for 2 sample ids"),
         ({"layers": {"a": np.zeros((5, 3))}}, "layer 'a' has 5 rows for 2 sample ids"),
-        ({"layers": {"a": np.zeros((2, 1)), "b": np.zeros((2, 1))}, "info": {"a": LayerInfo("a", 0, 1.0, ())}}, "Layer 'b' comes without"),
+        (
+            {"layers": {"a": np.zeros((2, 1)), "b": np.zeros((2, 1))}, "info": {"a": LayerInfo("a", 0, 1.0, ())}},
+            "Layer 'b' comes without",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict[str, object], sentence: str) -> None:

@@ -118,9 +118,7 @@ def test_what_was_recorded_before_a_failure_stays_readable(tmp_path: Path, error
 
     with pytest.raises(error) as caught:
         probes.record(model, steps(), path)  # type: ignore[arg-type]  # an iterator is an iterable
-    assert caught.value.__notes__ == [
-        f"8 samples are whole in {path}; read them with probes.open({str(path)!r}, partial=True)"
-    ]
+    assert caught.value.__notes__ == [f"8 samples are whole in {path}; read them with probes.open({str(path)!r}, partial=True)"]
     with pytest.raises(probes.IncompleteError, match="its writing stopped after 8 samples"):
         probes.open(path)
     store = probes.open(path, partial=True)

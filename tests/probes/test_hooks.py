@@ -32,7 +32,9 @@ def test_a_name_that_was_not_recorded_is_explained() -> None:
     net = nn.Sequential(nn.LSTM(3, 2, batch_first=True))
     with probes.attach(net) as recording:
         net(torch.zeros(4, 5, 3))
-    with pytest.raises(KeyError, match="'0' was not recorded in the latest forward pass: it was left out, its output is a tuple"):
+    with pytest.raises(
+        KeyError, match="'0' was not recorded in the latest forward pass: it was left out, its output is a tuple"
+    ):
         recording["0"]
 
 
@@ -70,4 +72,8 @@ def test_a_call_named_like_another_module_does_not_replace_it() -> None:
     net = Net()
     with probes.attach(net) as recording:
         net(torch.ones(2, 3))
-    assert {name: info.module_type for name, info in recording.info.items()} == {"relu": "ReLU", "relu_1_": "ReLU", "relu_1": "Tanh"}
+    assert {name: info.module_type for name, info in recording.info.items()} == {
+        "relu": "ReLU",
+        "relu_1_": "ReLU",
+        "relu_1": "Tanh",
+    }

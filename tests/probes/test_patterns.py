@@ -8,7 +8,10 @@ from probes import LayerInfo, UsageError
 from probes.patterns import as_patterns, closest, matches, select
 
 NAMES = ["conv1", "layer1.0.conv1", "layer1.0.relu", "layer1.0.relu_1", "layer4.1.conv2", "fc"]
-INFO = {name: LayerInfo(name, i, (i + 1) / 6, (), module_type="ReLU" if "relu" in name else "Conv2d") for i, name in enumerate(NAMES)}
+INFO = {
+    name: LayerInfo(name, i, (i + 1) / 6, (), module_type="ReLU" if "relu" in name else "Conv2d")
+    for i, name in enumerate(NAMES)
+}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +47,9 @@ def test_the_closest_pattern_is_proposed_only_if_it_matches(pattern: str, propos
 def test_a_pattern_that_matches_nothing_is_one_sentence() -> None:
     with pytest.raises(UsageError) as caught:
         select("layr4.*", INFO, "acts.h5")
-    assert str(caught.value) == "No layer of acts.h5 matches 'layr4.*'. Did you mean 'layer4.*'? `repanalysis info` lists all 6."
+    assert (
+        str(caught.value) == "No layer of acts.h5 matches 'layr4.*'. Did you mean 'layer4.*'? `repanalysis info` lists all 6."
+    )
 
 
 @pytest.mark.parametrize("bad", ["re:(", []])

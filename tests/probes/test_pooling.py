@@ -8,7 +8,11 @@ import torch
 from probes import UsageError
 from probes.pooling import POOLS, keep, pool_named
 
-MAP, TOKENS, LAST = ("sample", "channel", "height", "width"), ("sample", "token", "channel"), ("sample", "height", "width", "channel")
+MAP, TOKENS, LAST = (
+    ("sample", "channel", "height", "width"),
+    ("sample", "token", "channel"),
+    ("sample", "height", "width", "channel"),
+)
 
 
 def test_values() -> None:

@@ -212,7 +212,9 @@ def changes() -> Iterator[tuple[dict[str, object], str]]:
 
 
 @pytest.mark.parametrize(("change", "sentence"), list(changes()))
-def test_a_batch_of_another_kind_is_refused_and_the_rest_is_kept(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
+def test_a_batch_of_another_kind_is_refused_and_the_rest_is_kept(
+    tmp_path: Path, change: dict[str, object], sentence: str
+) -> None:
     given: dict[str, object] = {"layers": {"a": np.zeros((2, 3), "f4")}, "labels": np.arange(2)}
     with pytest.raises(probes.DataError, match=sentence), create(tmp_path / "x.h5") as writer:
         writer.append(probes.Batch(ids=np.arange(2), **given))  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ def test_agrees_with_the_two_pass_formulas(classes: Classes) -> None:
     moments = ClassMoments().of(x, y)
     for index, label in enumerate(moments.classes):
         mine = x[y == label]
-        assert moments.count[index] == len(mine)
+        assert moments.counts[index] == len(mine)
         np.testing.assert_allclose(moments.mean[index], mine.mean(axis=0), rtol=1e-12)
         scatter = np.cov(mine.T, bias=True) * len(mine)
         np.testing.assert_allclose(np.tril(scatter), moments.scatter[index], rtol=1e-10, atol=1e-10)
@@ -29,7 +29,7 @@ def test_total_covariance_is_within_plus_between(classes: Classes, class_weight:
     x, y = classes(400, 6, 4)
     moments = ClassMoments().of(x, y)
     weights, means = moments.weights(class_weight), moments.centred_means(class_weight)  # type: ignore[arg-type]
-    per_sample = (weights / moments.count)[y]
+    per_sample = (weights / moments.counts)[y]
     centred = x - per_sample @ x
     total = (centred * per_sample[:, None]).T @ centred
     within = moments.within(class_weight)  # type: ignore[arg-type]
