@@ -206,6 +206,7 @@ def attach(model: nn.Module, layers: Patterns = None, pool: str = "mean") -> Ite
 
     Examples
     --------
+    >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True))
     >>> with attach(net) as recording:
     ...     _ = net(torch.zeros(2, 1, 8, 8))
