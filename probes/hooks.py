@@ -1,6 +1,7 @@
 """Hooks: what every layer of a network gave out, pooled and copied the moment it exists.
 
-`attach` puts hooks on a model for as long as a `with` block lasts. Hooks only read: the network computes what it would
+`attach` puts hooks on a model for as long as a `with` block lasts. An output may be a tensor, or tensors in tuples, lists,
+mappings and dataclasses: then every part is a layer of its own, `attn.0`, `encoder.last_hidden_state`. Hooks only read: the network computes what it would
 compute without them, and after the block, however it ends, none is left.
 """
 
@@ -10,7 +11,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from probes.layers import Selection, axes, unwrap
 from probes.patterns import Patterns
 from probes.pooling import keep, pool_named
 
-__all__ = ["Recording", "attach", "hooked", "rows_of"]
+__all__ = ["Recording", "attach", "hooked", "parts_of", "rows_of"]
 
 
 @dataclass
@@ -103,8 +104,10 @@ class Recording(Mapping[str, Tensor]):
         self._leaf_calls += leaf
         name = self._name(module)
         self._calls[name] = type(module).__name__
-        if self._selection.wants(name, module, leaf=leaf):
-            self._keep(name, module, output)
+        whole = self._selection.wants(name, module, leaf=leaf)
+        for part, value in self._parts(name, output):
+            if whole or (part != name and self._selection.wants(part, module, leaf=leaf)):
+                self._keep(part, module, value)
         if module is self._model and not self._stack:
             self.check()
 
@@ -125,6 +128,19 @@ class Recording(Mapping[str, Tensor]):
         while name in self._calls or name in self._modules:
             name += "_"
         return name
+
+    def _parts(self, name: str, output: object) -> list[tuple[str, object]]:
+        """What an output holds, named: the call's own name if that is one thing, else name.KEY of every part."""
+        parts = [(key, value) for key, value in parts_of(output) if value is not None]
+        if len(parts) < 2:
+            return [(name, parts[0][1] if parts else output)]
+        named = []
+        for key, value in parts:
+            part = f"{name}.{key}"
+            while part in self._modules:
+                part += "_"
+            named.append((part, value))
+        return named
 
     def _keep(self, name: str, module: nn.Module, output: object) -> None:
         if reason := self._unfit(output):
@@ -164,6 +180,28 @@ class Recording(Mapping[str, Tensor]):
         if output.ndim == 0 or (self.rows is not None and len(output) != self.rows):
             return f"its output has shape {tuple(output.shape)} for {self.rows} samples: rows are not samples"
         return ""
+
+
+def parts_of(output: object, key: str = "") -> Iterator[tuple[str, object]]:
+    """Everything that a nested output holds, with the dotted keys that lead to it: tuples, lists, mappings, dataclasses.
+
+    Examples
+    --------
+    >>> list(parts_of({"a": 1, "b": (2, [3])}))
+    [('a', 1), ('b.0', 2), ('b.1.0', 3)]
+    """
+    items: Iterable[tuple[Any, object]]
+    if isinstance(output, Mapping):
+        items = output.items()
+    elif is_dataclass(output) and not isinstance(output, type):
+        items = ((field.name, getattr(output, field.name)) for field in fields(output))
+    elif isinstance(output, list | tuple):
+        items = enumerate(output)
+    else:
+        yield key, output
+        return
+    for inner, value in items:
+        yield from parts_of(value, f"{key}.{inner}" if key else str(inner))
 
 
 def rows_of(inputs: Iterable[object]) -> int | None:

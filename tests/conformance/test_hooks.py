@@ -6,6 +6,7 @@ import contextlib
 import gc
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -128,17 +129,10 @@ def test_between_steps_of_capture_the_model_is_as_it_was(name: str) -> None:
     frozen = list(model.modules())[-1]
     frozen.training = False
     steps = iter(probes.capture(model, [x, x, x]))
-    with pytest.warns(probes.LeftOutWarning) if name == "attention" else _nothing():
-        next(steps)
+    next(steps)
     assert hooks_on(model) == 0
     assert not frozen.training
     assert all(module.training for module in model.modules() if module is not frozen)
-
-
-class _nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 @every
@@ -160,8 +154,7 @@ def test_a_step_that_fails_leaves_no_trace(name: str, error: type[BaseException]
 @every
 def test_every_leaf_call_is_there_with_the_rows_of_the_batch(name: str) -> None:
     model, x = built(name)
-    with _nothing() if name != "attention" else pytest.warns(probes.LeftOutWarning):
-        batch = next(probes.capture(model, [x]))
+    batch = next(probes.capture(model, [x]))
     assert len(batch) == 6
     for layer, array in batch.layers.items():
         assert array.shape[0] == 6
@@ -214,12 +207,11 @@ def test_the_whole_map_is_not_kept_alive() -> None:
 
 
 def test_a_leaf_is_a_call_without_calls_inside() -> None:
-    """`out_proj` of attention is a child that is never called: the attention itself is the leaf; it returns a tuple."""
+    """`out_proj` of attention is a child that is never called: the attention itself is the leaf; it returns (x, None)."""
     model, x = built("attention")
-    with pytest.warns(probes.LeftOutWarning, match="self_attn: its output is a tuple"):
-        batch = next(probes.capture(model, [x]))
-    assert list(batch.left_out) == ["self_attn"]
-    assert list(batch.layers) == ["dropout1", "norm1", "linear1", "dropout", "linear2", "dropout2", "norm2"]
+    batch = next(probes.capture(model, [x]))
+    assert not batch.left_out
+    assert list(batch.layers) == ["self_attn", "dropout1", "norm1", "linear1", "dropout", "linear2", "dropout2", "norm2"]
 
 
 def test_parametrizations_are_not_layers() -> None:
@@ -259,6 +251,51 @@ def test_outputs_whose_rows_are_no_samples_are_left_out_with_the_reason() -> Non
         list(probes.capture(Windows(), [torch.randn(6, 4)]))
     assert "inner: its output has shape (12, 2) for 6 samples: rows are not samples" in str(caught.value)
     assert "ints: its output is int64, not floating point" in str(caught.value)
+
+
+@dataclass
+class Output:
+    last: Tensor
+    pooled: Tensor | None = None
+
+
+class Nested(nn.Module):
+    """Tuples, mappings and dataclasses, with parts that are no tensors or whose rows are no samples."""
+
+    class Leaf(nn.Module):
+        def forward(self, x: Tensor) -> object:
+            return {"a": x, "b": (x + 1, [x + 2]), "n": 3, "t": x.T}
+
+    class Record(nn.Module):
+        def forward(self, x: Tensor) -> Output:
+            return Output(x)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leaf, self.record, self.lstm = self.Leaf(), self.Record(), nn.LSTM(4, 3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(self.record(self.leaf(x)["a"]).last[:, None])[0]
+
+
+def test_every_part_of_a_nested_output_is_a_layer() -> None:
+    x = torch.randn(6, 4)
+    with pytest.warns(probes.LeftOutWarning, match="4 layers are left out"):
+        batch = next(probes.capture(Nested(), [x]))
+    assert list(batch.layers) == ["leaf.a", "leaf.b.0", "leaf.b.1.0", "record", "lstm.0"]
+    np.testing.assert_array_equal(batch.layers["leaf.b.1.0"], x.numpy() + 2)
+    assert batch.left_out == {
+        "leaf.n": "its output is a int, not a tensor",
+        "leaf.t": "its output has shape (4, 6) for 6 samples: rows are not samples",
+        "lstm.1.0": "its output has shape (1, 6, 3) for 6 samples: rows are not samples",
+        "lstm.1.1": "its output has shape (1, 6, 3) for 6 samples: rows are not samples",
+    }
+    assert batch.info["leaf.a"].depth == batch.info["leaf.b.0"].depth == pytest.approx(1 / 3)
+
+
+def test_parts_can_be_chosen() -> None:
+    chosen = next(probes.capture(Nested(), [torch.randn(6, 4)], layers=["leaf.b.*", "lstm.0"]))
+    assert list(chosen.layers) == ["leaf.b.0", "leaf.b.1.0", "lstm.0"]
 
 
 class Argmax(nn.Module):
