@@ -1,8 +1,8 @@
 """Hooks: what every layer of a network gave out, pooled and copied the moment it exists.
 
-`attach` puts hooks on a model for as long as a `with` block lasts. An output may be a tensor, or tensors in tuples, lists,
-mappings and dataclasses: then every part is a layer of its own, `attn.0`, `encoder.last_hidden_state`. Hooks only read: the network computes what it would
-compute without them, and after the block, however it ends, none is left.
+`attach` puts hooks on a model for as long as a `with` block lasts. Hooks only read: the network computes what it would
+compute without them, and after the block, however it ends, none is left. An output may be a tensor, or tensors in
+tuples, lists, mappings and dataclasses: then every part is a layer of its own, `attn.0`, `encoder.last_hidden_state`.
 """
 
 from __future__ import annotations

@@ -33,9 +33,11 @@ def test_a_name_that_was_not_recorded_is_explained() -> None:
     with probes.attach(net) as recording:
         net(torch.zeros(4, 5, 3))
     with pytest.raises(
-        KeyError, match="'0' was not recorded in the latest forward pass: it was left out, its output is a tuple"
+        KeyError, match=r"'0\.1\.0' was not recorded in the latest forward pass: it was left out, its output has"
     ):
-        recording["0"]
+        recording["0.1.0"]
+    with pytest.raises(KeyError, match="'nix' was not recorded in the latest forward pass"):
+        recording["nix"]
 
 
 def test_a_pattern_that_matches_nothing_fails_at_the_first_pass_and_leaves_no_hook() -> None:
