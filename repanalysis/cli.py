@@ -41,6 +41,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"repanalysis {version('repanalysis')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """What a network does to its data, layer by layer."""
+
+
 _HEADLINES = (("fisher_ratio", ""), ("rate_reduction", ""), ("within_class_variance", "relative"))
 
 
@@ -308,6 +324,7 @@ def analyze(
     ] = None,
     layers: Layers = None,
     partial: Annotated[bool, typer.Option("--partial", help="Read what is there of an incomplete file.")] = False,
+    state_budget: Annotated[float, typer.Option(min=0, help="GiB that the statistics of a layer may take.")] = 2.0,
     overwrite: Overwrite = False,
 ) -> Said:
     """Compute metrics of every layer."""
@@ -317,7 +334,9 @@ def analyze(
 
     if output is not None:
         one_of("table format", refuse_existing(output, overwrite=overwrite).suffix, (".csv", ".parquet"))
-    tables = [analyze_source(source, metrics, layers=layers, partial=partial, progress=settings.progress) for source in sources]
+    options: dict[str, Any] = {"layers": layers, "partial": partial, "progress": settings.progress}
+    options["state_budget"] = int(state_budget * 2**30)
+    tables = [analyze_source(source, metrics, **options) for source in sources]
     table = Table.concat(tables)
     if output is not None:
         table.save(output)
@@ -432,7 +451,7 @@ def _notes(frame: pd.DataFrame) -> str:
     """What is undefined or infinite, and why, once per reason."""
     odd = frame[~frame["value"].between(-math.inf, math.inf, inclusive="neither")]
     reasons = odd.groupby("note", sort=False)["layer"].nunique()
-    return "\n".join(f"Undefined or infinite at {count} layers: {note}." for note, count in reasons.items())
+    return "\n".join(f"Undefined or infinite at {count} layer{'s' * (count > 1)}: {note}." for note, count in reasons.items())
 
 
 def main() -> None:

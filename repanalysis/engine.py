@@ -249,7 +249,7 @@ def _started(info: LayerInfo, d: int, classes: Sequence[int], metrics: Sequence[
     sizes = {statistic: statistic.state_bytes(d, max(1, len(classes))) for statistic in needed}
     refused = {
         statistic: f"d = {d} needs {size / 2**30:.1f} GiB of state, more than the budget of {budget / 2**30:.1f} GiB; "
-        "pool the layer, or raise state_budget"
+        "pool the layer, or raise the budget (state_budget=, --state-budget)"
         for statistic, size in sizes.items()
         if size > budget
     }

@@ -244,6 +244,16 @@ def test_a_log_has_no_progress_bar_and_threads_are_limited(acts: Path, tmp_path:
     assert "Traceback" in broken.stderr
 
 
+def test_the_memory_of_statistics_is_bounded_and_the_bound_can_be_raised(acts: Path) -> None:
+    tight = run("analyze", acts, "-m", "fisher_ratio", "--state-budget", 1e-7)
+    assert "raise the budget (state_budget=, --state-budget)" in tight.stdout
+    assert "Undefined" not in run("analyze", acts, "-m", "fisher_ratio").stdout
+
+
+def test_the_version_is_told() -> None:
+    assert run("--version").stdout.startswith("repanalysis ")
+
+
 def test_every_verb_takes_the_common_options() -> None:
     for verb in ("demo", "layers", "extract", "analyze", "plot", "info"):
         command: Any = __import__("typer").main.get_command(app)
