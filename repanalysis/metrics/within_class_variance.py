@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassMoments, Moments
 from repanalysis.statistics.moments import Weighting
@@ -48,9 +46,7 @@ def within_class_variance(moments: Moments, *, class_weight: Weighting = "balanc
     """
     if not moments.k:
         return dict.fromkeys(("", "relative"), Noted(math.nan, "no samples"))
-    weights = moments.weights(class_weight)
-    within = float(weights @ moments.class_variances())
-    between = float(weights @ np.square(moments.centred_means(class_weight)).sum(axis=1))
+    within, between = moments.traces(class_weight)
     total = within + between
     return {
         "": Noted(within),

@@ -82,15 +82,16 @@ class Moments(NamedTuple):
         mass /= max(mass.sum(), 1.0)
         return mass
 
-    def class_variances(self) -> NDArray[np.float64]:
-        """Tr Sigma_c of every class, (K,), with ddof = 0."""
-        variances: NDArray[np.float64] = self.spread / np.maximum(self.counts, 1)
-        return variances
-
     def centred_means(self, class_weight: Weighting = "balanced") -> NDArray[np.float64]:
         """mu_c - mu_G, (K, d), with mu_G = sum_c pi_c mu_c."""
         centred: NDArray[np.float64] = self.mean - self.weights(class_weight) @ self.mean
         return centred
+
+    def traces(self, class_weight: Weighting = "balanced") -> tuple[float, float]:
+        """Tr Sigma_W = sum_c pi_c Tr Sigma_c, and Tr Sigma_B = sum_c pi_c ||mu_c - mu_G||^2."""
+        weights = self.weights(class_weight)
+        between = weights @ np.square(self.centred_means(class_weight)).sum(axis=1)
+        return float(weights @ (self.spread / np.maximum(self.counts, 1))), float(between)
 
     def within(self, class_weight: Weighting = "balanced") -> NDArray[np.float64]:
         """Sigma_W = sum_c pi_c Sigma_c, (d, d)."""
