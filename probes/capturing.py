@@ -129,6 +129,7 @@ def capture(
             info=recording.info,
             left_out=recording.left_out,
         )
+        recording.reserve()
         done += rows
 
 

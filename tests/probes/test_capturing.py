@@ -64,6 +64,23 @@ def test_captured_values_are_those_of_hand_written_hooks() -> None:
     np.testing.assert_array_equal(batch.layers["0"], kept["conv"].detach().numpy())
 
 
+@pytest.mark.parametrize("pool", ["mean", "none"])
+def test_batches_that_are_kept_hold_what_each_step_gave(pool: str) -> None:
+    """From the second step on, what is kept lies in one block laid out beforehand: each step needs a block of its own."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Identity(), nn.ReLU(inplace=True))
+    steps = [torch.randn(rows, 1, 8, 8) for rows in (4, 4, 4, 2, 4)]
+    found = list(probes.capture(model, steps, pool=pool))
+    for x, batch in zip(steps, found, strict=True):
+        with torch.no_grad():
+            conv = model[0](x)
+        for layer, expected in {"0": conv, "1": conv, "2": conv.clamp(min=0)}.items():
+            kept = expected.mean((2, 3)) if pool == "mean" else expected
+            np.testing.assert_array_equal(batch.layers[layer], kept.numpy())
+    arrays = [array for batch in found for array in batch.layers.values()]
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
+
+
 def test_another_forward_can_be_given() -> None:
     model = net()
     batch = next(probes.capture(model, [torch.zeros(2, 1, 8, 8)], forward=lambda x: model[1](model[0](x))))
