@@ -12,50 +12,60 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probes.arrays import Arrays, from_arrays, from_npz
 from probes.batch import Batch, LayerInfo
-from probes.errors import DataError, FormatError, IncompleteError, LeftOutWarning, ReportedError, UsageError
-from probes.shards import Shards
-from probes.store import Store, Writer, create
+from probes.errors import DataError, FormatError, IncompleteError, LeftOutWarning, NonFiniteWarning, ReportedError, UsageError
+from probes.shards import Shards, merge
+from probes.source import Source
+from probes.store import Store
+from probes.writer import Writer, create, resume
 
 if TYPE_CHECKING:
-    from probes.capturing import capture, record
+    from probes.capturing import capture
     from probes.hooks import Recording, attach
+    from probes.recording import record
 
 __all__ = [
+    "Arrays",
     "Batch",
     "DataError",
     "FormatError",
     "IncompleteError",
     "LayerInfo",
     "LeftOutWarning",
+    "NonFiniteWarning",
     "Recording",
     "ReportedError",
     "Shards",
+    "Source",
     "Store",
     "UsageError",
     "Writer",
     "attach",
     "capture",
     "create",
+    "from_arrays",
+    "merge",
     "open",
     "record",
+    "resume",
 ]
 
 
-def open(source: str | PathLike[str] | Sequence[str | PathLike[str]], *, partial: bool = False) -> Store | Shards:
-    """Open an activations file, or several shards as one, for lazy reading.
+def open(source: str | PathLike[str] | Sequence[str | PathLike[str]], *, partial: bool = False) -> Source:
+    """Open an activations file, several shards as one, or an npz file of features, for lazy reading.
 
     Parameters
     ----------
     source : path-like, or sequence of path-like
-        A file, a folder whose `*.h5` files are shards of one run, or a list of shards.
+        A file, a folder whose `*.h5` files are shards of one run, a list of shards, or an `.npz` file of arrays.
     partial : bool, default False
         Whether to read what is committed of a file that was not written to its end.
 
     Returns
     -------
-    Store or Shards
-        Both have `layers`, `info`, `attrs`, `ids`, `labels`, `iter(layers, size)` and `[layer]`.
+    Source
+        A `Store`, `Shards` or `Arrays`: all have `layers`, `info`, `attrs`, `ids`, `labels`, `iter(layers, size)`, `[layer]`.
 
     Raises
     ------
@@ -72,6 +82,8 @@ def open(source: str | PathLike[str] | Sequence[str | PathLike[str]], *, partial
     if not isinstance(source, str | PathLike):
         return Shards([Store(path, partial=partial) for path in source])
     path = Path(source)
+    if path.suffix == ".npz":
+        return from_npz(path)
     if not path.is_dir():
         return Store(path, partial=partial)
     files = sorted(path.glob("*.h5"))
@@ -80,7 +92,7 @@ def open(source: str | PathLike[str] | Sequence[str | PathLike[str]], *, partial
     return Shards([Store(file, partial=partial) for file in files])
 
 
-_LAZY = {"attach": "hooks", "Recording": "hooks", "capture": "capturing", "record": "capturing"}
+_LAZY = {"attach": "hooks", "Recording": "hooks", "capture": "capturing", "record": "recording"}
 
 
 def __getattr__(name: str) -> Any:

@@ -44,6 +44,8 @@ class LayerInfo:
         Shape of one sample's output before pooling.
     dtype_source : str
         Element type of the output before pooling.
+    prefix_tokens : int
+        How many tokens at the front of `source_shape` belong to no place in the image (CLS, registers).
     """
 
     name: str
@@ -55,6 +57,7 @@ class LayerInfo:
     call_index: int = 0
     source_shape: tuple[int, ...] = ()
     dtype_source: str = ""
+    prefix_tokens: int = 0
 
 
 def default_info(layers: Mapping[str, NDArray[Any]]) -> dict[str, LayerInfo]:

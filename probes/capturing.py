@@ -1,4 +1,4 @@
-"""A model over a loader: `capture` yields a `Batch` per step, `record` writes those batches to a file.
+"""A model over a loader: `capture` yields a `Batch` per step, which `recording.py` writes and the engine analyses.
 
 The model runs in eval mode and without gradients, hooks on, for one step at a time; between steps it is as it was.
 """
@@ -6,25 +6,27 @@ The model runs in eval mode and without gradients, hooks on, for one step at a t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from os import PathLike
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from probes.batch import Batch
-from probes.errors import DataError, LeftOutWarning, ReportedError, UsageError
-from probes.hooks import Recording, hooked, rows_of
+from probes.batch import Batch, LayerInfo
+from probes.errors import DataError, LeftOutWarning, ReportedError, UsageError, did_you_mean
+from probes.hooks import Enough, Recording, hooked, rows_of
 from probes.layers import unwrap
 from probes.patterns import Patterns
-from probes.store import Store, create, refuse_existing
+from probes.pooling import Pools
 
-__all__ = ["capture", "record", "versions"]
+__all__ = ["PRECISIONS", "capture", "device_of", "integers", "unpack"]
+
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @contextmanager
@@ -44,9 +46,17 @@ def capture(
     loader: Iterable[Any],
     *,
     layers: Patterns = None,
-    pool: str = "mean",
+    pool: Pools = "mean",
+    ops: bool = False,
+    prefix_tokens: int | None = None,
+    dtype: str = "auto",
+    seed: int = 0,
     split: str | None = None,
     device: torch.device | str | None = None,
+    precision: str = "float32",
+    channels_last: bool = False,
+    early_stop: bool = True,
+    first_id: int = 0,
     forward: Callable[[Any], Any] | None = None,
 ) -> Iterator[Batch]:
     """Run `model` over `loader` and yield, step by step, what its layers gave out.
@@ -58,26 +68,34 @@ def capture(
     loader : iterable
         Yields `x`, `(x, labels)` or `(x, labels, ids)`; `x` is a tensor, or a dict of keyword arguments. A dict may
         itself hold `labels` and `ids`. Without ids, samples are numbered in the order in which they come.
-    layers : str or sequence of str, optional
-        Patterns, as for `attach`. Default: every leaf call.
-    pool : {"mean", "max", "flatten", "none"}, default "mean"
-        What is kept of each output.
+    layers, pool, ops, prefix_tokens, dtype, seed
+        As for `attach`.
     split : str, optional
         Name of the split that all samples belong to.
     device : torch.device or str, optional
         Where the inputs go; by default where the model's first parameter is. The model is not moved.
+    precision : {"float32", "bfloat16", "float16"}, default "float32"
+        What the network computes in: "float32" leaves everything as it is, the others are automatic mixed precision.
+    channels_last : bool, default False
+        Give images to the network in channels-last memory, which is faster on many devices; results may differ by
+        rounding.
+    early_stop : bool, default True
+        Leave the forward pass once the last wanted layer has run. Not done where `forward` is given.
+    first_id : int, default 0
+        Number of the first sample, where the loader gives no ids.
     forward : callable, optional
         What to run instead of the model itself, such as `model.forward_features`.
 
     Yields
     ------
     Batch
-        Activations as numpy arrays, with ids, labels and split.
+        Activations as numpy arrays, with ids, labels and split. A layer whose shape is not that of the first step is
+        in `left_out` from there on.
 
     Raises
     ------
     UsageError
-        If a pattern matches nothing that runs (after the first step).
+        If a pattern matches nothing that runs (after the first step), or the precision is unknown.
     DataError
         If no layer at all can be recorded.
 
@@ -94,43 +112,105 @@ def capture(
     ((2, 4), [0, 1], True)
     """
     model = unwrap(model)
-    recording = Recording(model, layers, pool)
-    if device is None:
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    recording = Recording(model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed)
+    where = torch.device(device) if device is not None else device_of(model)
+    steps = _Steps(model, recording, forward or model, where, _autocast(precision, where), channels_last)
+    shapes: dict[str, tuple[int, ...]] = {}
+    info: dict[str, LayerInfo] = {}
+    left_out: dict[str, str] = {}
     done = 0
     for step, item in enumerate(loader):
-        inputs, labels, ids = _unpack(item)
+        inputs, labels, ids = unpack(item)
         rows = rows_of([inputs])
         if rows is None:
             raise UsageError(f"The loader's item {step} holds no tensor; it should yield x, (x, labels) or (x, labels, ids).")
-        # The hooks live for one step only: whoever stops iterating, by whatever way, leaves no hook behind.
-        try:
-            with hooked(model, recording), _eval_mode(model), torch.no_grad():
-                recording.clear()
-                recording.rows = rows
-                _run(forward or model, _to(inputs, device))
-                if step == 0:
-                    recording.check()
-        except ReportedError:
-            raise
-        except Exception as error:
-            error.add_note(f"while {type(model).__name__} ran on samples {done} to {done + rows - 1} (step {step})")
-            raise
-        if not recording:
-            reasons = "; ".join(f"{name}: {why}" for name, why in list(recording.left_out.items())[:3])
+        steps.run(inputs, rows, done, step)
+        if step == 0:
+            info = recording.info
+            shapes = {name: tuple(kept.shape[1:]) for name, kept in recording.items()}
+            left_out = recording.left_out | recording.idle
+            if early_stop and forward is None and info and (last := list(info)[-1]) and info[last].depth < 1:
+                recording.last = last
+        varied = _varied(recording, shapes, done) if step else {}
+        left_out |= varied
+        kept = {name: value for name, value in recording.items() if name not in varied and (not step or name in shapes)}
+        shapes = {name: shape for name, shape in shapes.items() if name not in varied}
+        if not kept:
+            reasons = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
             raise DataError(f"No layer of {type(model).__name__} can be recorded ({reasons or 'no module was called'}).")
-        if step == 0 and recording.left_out:
-            warnings.warn(_left_out(recording.left_out), LeftOutWarning, stacklevel=2)
+        if said := _ran(varied if step else left_out):
+            warnings.warn(_left_out(said), LeftOutWarning, stacklevel=2)
         yield Batch(
-            ids=np.arange(done, done + rows) if ids is None else _integers(ids, "ids"),
-            layers={name: kept.cpu().numpy() for name, kept in recording.items()},
-            labels=None if labels is None else _integers(labels, "labels"),
+            ids=np.arange(first_id + done, first_id + done + rows) if ids is None else integers(ids, "ids"),
+            layers={name: value.cpu().numpy() for name, value in kept.items()},
+            labels=None if labels is None else integers(labels, "labels"),
             split=None if split is None else np.full(rows, split),
-            info=recording.info,
-            left_out=recording.left_out,
+            info={name: info[name] for name in kept},
+            left_out=dict(left_out),
         )
         recording.reserve()
         done += rows
+
+
+@dataclass
+class _Steps:
+    """One step of a recording: hooks on, eval mode, no gradients; afterwards the model is as it was."""
+
+    model: nn.Module
+    recording: Recording
+    forward: Callable[..., Any]
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[Any]]
+    channels_last: bool
+
+    def run(self, inputs: Any, rows: int, done: int, step: int) -> None:
+        """Run the network on one step's inputs."""
+        inputs = _to(inputs, self.device, channels_last=self.channels_last)
+        # The hooks live for one step only: whoever stops iterating, by whatever way, leaves no hook behind.
+        try:
+            with hooked(self.model, self.recording), _eval_mode(self.model), torch.no_grad(), self.autocast():
+                self.recording.clear()
+                self.recording.rows = rows
+                with suppress(Enough):
+                    if isinstance(inputs, Mapping):
+                        self.forward(**inputs)
+                    else:
+                        self.forward(inputs)
+                if step == 0:
+                    self.recording.check()
+        except ReportedError:
+            raise
+        except Exception as error:
+            error.add_note(f"while {type(self.model).__name__} ran on samples {done} to {done + rows - 1} (step {step})")
+            raise
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network's first parameter is."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    if precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise UsageError(f"Unknown precision {precision!r}.{did_you_mean(precision, PRECISIONS)} Known are {known}.")
+    return nullcontext if precision == "float32" else partial(torch.autocast, device.type, getattr(torch, precision))
+
+
+def _varied(recording: Recording, shapes: Mapping[str, tuple[int, ...]], done: int) -> dict[str, str]:
+    """Layers that do not give out what they gave out in the first step, each with the reason."""
+    found = {}
+    for name, before in shapes.items():
+        now = tuple(recording[name].shape[1:]) if name in recording else None
+        if now != before:
+            what = f"its shape is {now} from sample {done} on, and was {before} before: pool it (mean, max)"
+            found[name] = what if now else f"it did not run at sample {done}, as it had before"
+    return found
+
+
+def _ran(reasons: Mapping[str, str]) -> dict[str, str]:
+    """The layers that did run."""
+    return {name: why for name, why in reasons.items() if not why.startswith("the forward pass never calls it")}
 
 
 def _left_out(reasons: Mapping[str, str]) -> str:
@@ -140,7 +220,7 @@ def _left_out(reasons: Mapping[str, str]) -> str:
     return f"{len(reasons)} layers are left out ({shown}{more})."
 
 
-def _unpack(item: Any) -> tuple[Any, Any, Any]:
+def unpack(item: Any) -> tuple[Any, Any, Any]:
     """Inputs, labels and ids of what a loader yielded."""
     if isinstance(item, Mapping):
         inputs = dict(item)
@@ -153,7 +233,8 @@ def _unpack(item: Any) -> tuple[Any, Any, Any]:
     return item, None, None
 
 
-def _integers(values: Any, what: str) -> Int64[np.ndarray, " n"]:
+def integers(values: Any, what: str) -> Int64[np.ndarray, " n"]:
+    """One integer per sample, as an array; `what` is for the message."""
     array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
     if array.ndim != 1 or array.dtype.kind not in "iub":
         raise DataError(
@@ -162,114 +243,10 @@ def _integers(values: Any, what: str) -> Int64[np.ndarray, " n"]:
     return array.astype(np.int64)
 
 
-def _to(inputs: Any, device: torch.device | str) -> Any:
+def _to(inputs: Any, device: torch.device, *, channels_last: bool) -> Any:
     if isinstance(inputs, Tensor):
-        return inputs.to(device, non_blocking=True)
+        layout = torch.channels_last if channels_last and inputs.ndim == 4 else torch.preserve_format
+        return inputs.to(device, non_blocking=True, memory_format=layout)
     if isinstance(inputs, Mapping):
-        return {key: _to(value, device) for key, value in inputs.items()}
+        return {key: _to(value, device, channels_last=channels_last) for key, value in inputs.items()}
     return inputs
-
-
-def _run(forward: Callable[..., Any], inputs: Any) -> None:
-    if isinstance(inputs, Mapping):
-        forward(**inputs)
-    else:
-        forward(inputs)
-
-
-def record(
-    model: nn.Module,
-    loader: Iterable[Any],
-    path: str | PathLike[str],
-    *,
-    layers: Patterns = None,
-    pool: str = "mean",
-    split: str | None = None,
-    device: torch.device | str | None = None,
-    forward: Callable[[Any], Any] | None = None,
-    attrs: Mapping[str, Any] | None = None,
-    class_names: Sequence[str] | None = None,
-    compression: str = "none",
-    overwrite: bool = False,
-    progress: bool | None = None,
-) -> Store:
-    """Run `model` over `loader` and write what its layers gave out to an activations file, batch by batch.
-
-    Parameters
-    ----------
-    model, loader, layers, pool, split, device, forward
-        As for `capture`.
-    path : path-like
-        File to write, such as `"acts.h5"`.
-    attrs : mapping, optional
-        Provenance to keep: model, weights_sha256, preprocessing, dataset, seed, command, versions.
-    class_names : sequence of str, optional
-        Name of class 0, 1, ...
-    compression : {"none", "lzf", "gzip"}, default "none"
-        How the file is packed.
-    overwrite : bool, default False
-        Replace a file that exists, once the first step has run.
-    progress : bool, optional
-        Show a progress bar; by default only on a terminal.
-
-    Returns
-    -------
-    Store
-        The file, for reading.
-
-    Raises
-    ------
-    UsageError
-        If `path` exists and `overwrite` is false.
-    DataError
-        If the loader gives nothing.
-
-    Notes
-    -----
-    If the model fails in the middle, everything up to the failing step is in the file: `probes.open(path, partial=True)`.
-    """
-    path = refuse_existing(path, overwrite=overwrite)
-    attrs = {"model": type(unwrap(model)).__name__, "versions": versions()} | dict(attrs or {})
-    expected = _length(loader)
-    batches = capture(model, loader, layers=layers, pool=pool, split=split, device=device, forward=forward)
-    first = next(batches, None)
-    if first is None:
-        raise DataError("The loader gave no batch; there is nothing to record.")
-    writer = create(path, attrs=attrs, class_names=class_names, compression=compression, expected=expected, overwrite=overwrite)
-    hidden = None if progress is None else not progress
-    with tqdm(total=expected, unit=" samples", disable=hidden, desc=path.name) as bar:
-        try:
-            with writer:
-                writer.append(first)
-                bar.update(len(first))
-                for batch in batches:
-                    writer.append(batch)
-                    bar.update(len(batch))
-        except BaseException as error:
-            error.add_note(
-                f"{writer.n_committed} samples are whole in {path}; read them with probes.open({str(path)!r}, partial=True)"
-            )
-            raise
-    return Store(path)
-
-
-def _length(loader: Iterable[Any]) -> int | None:
-    """Number of samples to come, where the loader knows it."""
-    try:
-        return len(loader.dataset)  # type: ignore[attr-defined]  # a torch DataLoader
-    except (AttributeError, TypeError):
-        return None
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes a number: Python, torch, numpy, h5py and, where installed, timm and this package."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for name in ("torch", "numpy", "h5py", "timm", "torchvision", "repanalysis"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

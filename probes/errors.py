@@ -13,6 +13,7 @@ __all__ = [
     "FormatError",
     "IncompleteError",
     "LeftOutWarning",
+    "NonFiniteWarning",
     "ReportedError",
     "UsageError",
     "did_you_mean",
@@ -53,6 +54,10 @@ class IncompleteError(FormatError):
 
 class LeftOutWarning(UserWarning):
     """Some layers ran but can't be recorded; the message names them and says why."""
+
+
+class NonFiniteWarning(UserWarning):
+    """NaN or infinite values were recorded; the message names the layers."""
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import mmap
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -23,11 +23,13 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils.hooks import RemovableHandle
 
 from probes.batch import LayerInfo
-from probes.layers import Selection, axes, unwrap
-from probes.patterns import Patterns
-from probes.pooling import keep, pool_named
+from probes.errors import UsageError, did_you_mean
+from probes.layers import Axes, Selection, is_compiled, prefix_tokens_of, types_of, unwrap
+from probes.operations import Operations, is_opaque
+from probes.patterns import Patterns, closest
+from probes.pooling import DTYPES, Layout, Pooling, Pools, UnfitError, keep
 
-__all__ = ["Recording", "attach", "hooked", "parts_of", "rows_of"]
+__all__ = ["Enough", "Recording", "attach", "hooked", "parts_of", "rows_of"]
 
 
 @dataclass
@@ -35,7 +37,14 @@ class _Frame:
     """A module call under way."""
 
     module: nn.Module
+    name: str
+    index: int = 0
     leaf: bool = True
+    operations: Counter[str] = field(default_factory=Counter)
+
+
+class Enough(BaseException):
+    """Raised inside a forward pass once everything wanted was recorded; `capture` catches it."""
 
 
 class Recording(Mapping[str, Tensor]):
@@ -44,14 +53,29 @@ class Recording(Mapping[str, Tensor]):
     Made by `attach`. Every forward pass of the whole model starts it afresh.
     """
 
-    def __init__(self, model: nn.Module, layers: Patterns, pool: str) -> None:
-        self.pool = pool
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Patterns = None,
+        pool: Pools = "mean",
+        *,
+        ops: bool = False,
+        prefix_tokens: int | None = None,
+        dtype: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        one_of_dtypes(dtype)
+        self.pooling = Pooling(pool, seed=seed)
+        self.prefix_tokens = prefix_tokens_of(model) if prefix_tokens is None else prefix_tokens
+        self.ops = ops
+        self.last: str | None = None  # the layer after which a forward pass may end
+        self._dtype = DTYPES[dtype]
         self._model = model
         self._selection = Selection(layers)
-        self._pool = pool_named(pool)
-        self._names = {module: name or "model" for name, module in model.named_modules()}
+        self._names = {module: name.replace("_orig_mod.", "") or "model" for name, module in model.named_modules()}
         self._modules = set(self._names.values())
         self._slots: dict[str, Tensor] = {}
+        self._busy = False
         self.clear()
 
     def clear(self) -> None:
@@ -62,8 +86,9 @@ class Recording(Mapping[str, Tensor]):
         self._calls: dict[str, str] = {}
         self._leaf_calls = 0
         self._count: Counter[nn.Module] = Counter()
+        self._names_used: set[str] = set()
         self._stack: list[_Frame] = []
-        self._axes: dict[tuple[int, ...], tuple[str, ...]] = {}
+        self._axes = Axes(self.prefix_tokens)
         self._latest: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
         self.rows: int | None = None
 
@@ -93,9 +118,29 @@ class Recording(Mapping[str, Tensor]):
         """Every module call of the latest forward pass in order of completion: name -> module type."""
         return dict(self._calls)
 
+    @property
+    def idle(self) -> dict[str, str]:
+        """Wanted modules without children that the latest forward pass never called, each with the reason."""
+        weights = _parametrizations(self._model)
+        reason = "the forward pass never calls it (its parent may use its weights directly, or skip it in eval mode)"
+        return {
+            name: reason
+            for module, name in self._names.items()
+            if not self._count[module]
+            and next(module.children(), None) is None
+            and not isinstance(module, ParametrizationList)
+            and module not in weights
+            and self._selection.wants(name, types_of(module), leaf=True)
+        }
+
     def check(self) -> None:
-        """Raise `UsageError` where a layer pattern has matched nothing that ran."""
+        """Raise `UsageError` where a pattern, of layers or of pools, has matched nothing that ran."""
         self._selection.check(self._model, self._calls)
+        for pattern in (pattern for pattern, met in self.pooling.met.items() if not met):
+            raise UsageError(
+                f"No recorded layer of {type(self._model).__name__!r} matches {pattern!r}, the pattern of a pool."
+                f"{closest(pattern, self._kept)} `repanalysis layers` lists all."
+            )
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._kept:
@@ -116,37 +161,60 @@ class Recording(Mapping[str, Tensor]):
             self.rows = rows_of((*args, *kwargs.values()))
         if self._stack:
             self._stack[-1].leaf = False
-        self._stack.append(_Frame(module))
+        self._stack.append(self._frame(module))
 
     def after(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         """Hook: a module call ends, with its output."""
-        leaf = self._pop(module)
-        self._leaf_calls += leaf
-        name = self._name(module)
+        frame = self._pop(module)
+        self._leaf_calls += frame.leaf
+        name = frame.name
         self._calls[name] = type(module).__name__
-        whole = self._selection.wants(name, module, leaf=leaf)
+        kinds = types_of(module)
+        whole = self._selection.wants(name, kinds, leaf=frame.leaf)
         for part, value in self._parts(name, output):
-            if whole or (part != name and self._selection.wants(part, module, leaf=leaf)):
-                self._keep(part, module, value)
+            if whole or (part != name and self._selection.wants(part, kinds, leaf=frame.leaf)):
+                self._keep(part, value, kinds, frame.index, module)
+            elif self.prefix_tokens and isinstance(value, Tensor) and value.ndim in (3, 4):
+                self._axes.layout(module, value)  # how many places there are, for the tokens to come
         if module is self._model and not self._stack:
+            self.left_out |= self.idle
             self.check()
 
-    def _pop(self, module: nn.Module) -> bool:
+    def listens(self) -> bool:
+        """Whether an operation that is about to run counts: not our own, nor those inside torch's leaf modules."""
+        return not self._busy and bool(self._stack) and not is_opaque(self._stack[-1].module)
+
+    def operation(self, name: str, output: object) -> None:
+        """An operation has run inside the module call under way."""
+        frame = self._stack[-1]
+        index = frame.operations[name]
+        frame.operations[name] += 1
+        path = name if frame.module is self._model else f"{frame.name}.{name}"
+        path = self._free(f"{path}_{index}" if index else path)
+        self._calls[path] = name
+        for part, value in self._parts(path, output):
+            if self._selection.wants(part, [name], leaf=True):
+                self._keep(part, value, [name], index, None)
+
+    def _pop(self, module: nn.Module) -> _Frame:
         """End the call of `module`, and the inner calls that an exception, caught by the model, left open."""
         while self._stack:
             frame = self._stack.pop()
             if frame.module is module:
-                return frame.leaf
-        return True
+                return frame
+        return self._frame(module)
 
-    def _name(self, module: nn.Module) -> str:
+    def _frame(self, module: nn.Module) -> _Frame:
+        """The next call of a module."""
         index, base = self._count[module], self._names[module]
         self._count[module] += 1
-        if not index:
-            return base
-        name = f"{base}_{index}"
-        while name in self._calls or name in self._modules:
+        return _Frame(module, self._free(f"{base}_{index}") if index else base, index)
+
+    def _free(self, name: str) -> str:
+        """The name, made different from every module's and every other call's."""
+        while name in self._names_used or name in self._modules:
             name += "_"
+        self._names_used.add(name)
         return name
 
     def _parts(self, name: str, output: object) -> list[tuple[str, object]]:
@@ -162,22 +230,19 @@ class Recording(Mapping[str, Tensor]):
             named.append((part, value))
         return named
 
-    def _keep(self, name: str, module: nn.Module, output: object) -> None:
+    def _keep(self, name: str, output: object, kinds: Sequence[str], index: int, module: nn.Module | None) -> None:
         if reason := self._unfit(output):
             self.left_out[name] = reason
             return
         assert isinstance(output, Tensor)
-        seen = self._latest.get(id(output))
-        if seen and seen[0]() is output and seen[1] == output._version:
-            twin = self._info[seen[2]]  # an identity handed the same values on: reading them again gives nothing new
-            kept, dims = self._kept[seen[2]], twin.dims
-            kept = kept if name in self._slots else kept.clone()
-        else:
-            kept, dims = keep(output, axes(module, output, self._axes), self._pool)
-        slot = self._slots.pop(name, None)
-        if slot is not None:
-            fits = slot.shape == kept.shape and slot.dtype == kept.dtype and slot.device == kept.device
-            kept = slot.copy_(kept) if fits else kept.clone()
+        self._busy = True
+        try:
+            kept, layout, dims, spec = self._pooled(name, output, kinds, module)
+        except UnfitError as error:
+            self.left_out[name] = str(error)
+            return
+        finally:
+            self._busy = False
         self._latest[id(output)] = (weakref.ref(output), output._version, name)
         self._kept[name] = kept
         self._info[name] = LayerInfo(
@@ -185,12 +250,34 @@ class Recording(Mapping[str, Tensor]):
             order=len(self._info),
             depth=float(self._leaf_calls),
             dims=dims,
-            pool=self.pool,
-            module_type=type(module).__name__,
-            call_index=self._count[module] - 1,
+            pool=spec,
+            module_type=kinds[0] if kinds else "",
+            call_index=index,
             source_shape=tuple(output.shape[1:]),
             dtype_source=str(output.dtype).removeprefix("torch."),
+            prefix_tokens=layout.prefix,
         )
+        if name == self.last:
+            raise Enough
+
+    def _pooled(
+        self, name: str, output: Tensor, kinds: Sequence[str], module: nn.Module | None
+    ) -> tuple[Tensor, Layout, tuple[str, ...], str]:
+        """The part of an output that is kept, in the place that was laid out for it, if there is one."""
+        spec, pool = self.pooling.of(name, kinds)
+        seen = self._latest.get(id(output))
+        if seen and seen[0]() is output and seen[1] == output._version and self._info[seen[2]].pool == spec:
+            twin = self._info[seen[2]]  # an identity handed the same values on: reading them again gives nothing new
+            layout, dims = Layout(twin.dims, twin.prefix_tokens), twin.dims
+            kept = self._kept[seen[2]] if name in self._slots else self._kept[seen[2]].clone()
+        else:
+            layout = self._axes.layout(module, output)
+            kept, dims = keep(output, layout, pool, self._dtype)
+        slot = self._slots.pop(name, None)
+        if slot is not None:
+            fits = slot.shape == kept.shape and slot.dtype == kept.dtype and slot.device == kept.device
+            kept = slot.copy_(kept) if fits else kept.clone()
+        return kept, layout, dims, spec
 
     def _unfit(self, output: object) -> str:
         """Why an output can't be recorded; empty if it can."""
@@ -198,13 +285,31 @@ class Recording(Mapping[str, Tensor]):
             return f"its output is a {type(output).__name__}, not a tensor"
         if output.is_inference():
             return "it was computed in inference mode; use torch.no_grad() with attach"
-        if not output.is_floating_point():
-            return f"its output is {str(output.dtype).removeprefix('torch.')}, not floating point"
+        if output.layout != torch.strided or not output.is_floating_point():
+            what = output.dtype if output.layout == torch.strided else output.layout
+            return f"its output is {str(what).removeprefix('torch.')}, not dense floating point"
         if not output.numel():
             return f"its output has shape {tuple(output.shape)}: it is empty"
         if output.ndim == 0 or (self.rows is not None and len(output) != self.rows):
             return f"its output has shape {tuple(output.shape)} for {self.rows} samples: rows are not samples"
         return ""
+
+
+def one_of_dtypes(dtype: str) -> None:
+    """Raise `UsageError` unless `dtype` is one that can be kept."""
+    if dtype not in DTYPES:
+        raise UsageError(f"Unknown dtype {dtype!r}.{did_you_mean(dtype, DTYPES)} Known are {', '.join(DTYPES)}.")
+
+
+def _parametrizations(model: nn.Module) -> set[nn.Module]:
+    """Modules that compute weights, not features."""
+    return {
+        inner
+        for module in model.modules()
+        for holder in module.children()
+        if isinstance(holder, nn.ModuleDict) and any(isinstance(value, ParametrizationList) for value in holder.values())
+        for inner in holder.modules()
+    }
 
 
 def parts_of(output: object, key: str = "") -> Iterator[tuple[str, object]]:
@@ -219,7 +324,7 @@ def parts_of(output: object, key: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(output, Mapping):
         items = output.items()
     elif is_dataclass(output) and not isinstance(output, type):
-        items = ((field.name, getattr(output, field.name)) for field in fields(output))
+        items = ((part.name, getattr(output, part.name)) for part in fields(output))
     elif isinstance(output, list | tuple):
         items = enumerate(output)
     else:
@@ -241,17 +346,37 @@ def rows_of(inputs: Iterable[object]) -> int | None:
 
 
 @contextmanager
-def attach(model: nn.Module, layers: Patterns = None, pool: str = "mean") -> Iterator[Recording]:
+def attach(
+    model: nn.Module,
+    layers: Patterns = None,
+    pool: Pools = "mean",
+    *,
+    ops: bool = False,
+    prefix_tokens: int | None = None,
+    dtype: str = "auto",
+    seed: int = 0,
+) -> Iterator[Recording]:
     """Record every forward pass of `model` inside the `with` block.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Any network; wrappers such as `DataParallel` are looked through.
+        Any network; wrappers such as `DataParallel` are looked through, and what `torch.compile` has compiled runs
+        without compilation inside the block.
     layers : str or sequence of str, optional
         Patterns: globs over names (`layer*.conv?`), `re:REGEX`, `type:Conv2d`. Default: every leaf call.
-    pool : {"mean", "max", "flatten", "none"}, default "mean"
-        What is kept of each output; `mean` and `max` reduce space or tokens.
+    pool : str, mapping or sequence of str, default "mean"
+        What is kept of each output: `mean`, `max`, `mean_std`, `cls`, `tokens`, `flatten`, `none`, `grid:G`,
+        `project:K`; or pools by layer pattern, the first that matches: `{"layer4*": "none", "*": "mean"}`.
+    ops : bool, default False
+        Whether to record operations that are no modules as well: `layer1.0.add`, `layer1.0.relu_1`.
+    prefix_tokens : int, optional
+        Tokens at the front that are no place in the image (CLS, registers), which no pool mixes with the others. By
+        default those that the network has parameters for.
+    dtype : {"auto", "float32", "float16"}, default "auto"
+        Type to keep; "auto" keeps what the network computes with.
+    seed : int, default 0
+        Seed of random projections.
 
     Yields
     ------
@@ -277,7 +402,7 @@ def attach(model: nn.Module, layers: Patterns = None, pool: str = "mean") -> Ite
     {'0': (2, 4), '1': (2, 4)}
     """
     model = unwrap(model)
-    recording = Recording(model, layers, pool)
+    recording = Recording(model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed)
     with hooked(model, recording):
         yield recording
 
@@ -286,20 +411,18 @@ def attach(model: nn.Module, layers: Patterns = None, pool: str = "mean") -> Ite
 def hooked(model: nn.Module, recording: Recording) -> Iterator[None]:
     """Put a recording's hooks on every module for as long as the block lasts."""
     handles: list[RemovableHandle] = []
-    skipped = {
-        inner
-        for module in model.modules()
-        for parametrization in module.children()
-        if isinstance(parametrization, nn.ModuleDict)
-        and any(isinstance(value, ParametrizationList) for value in parametrization.values())
-        for inner in parametrization.modules()
-    }
-    try:
-        for module in model.modules():
-            if module not in skipped:  # a parametrization computes weights, not features
-                handles.append(module.register_forward_pre_hook(recording.before, with_kwargs=True))
-                handles.append(module.register_forward_hook(recording.after))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    skipped = _parametrizations(model)
+    with ExitStack() as stack:
+        if is_compiled(model):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))  # hooks do not run inside compiled code
+        if recording.ops:
+            stack.enter_context(Operations(recording))
+        try:
+            for module in model.modules():
+                if module not in skipped:
+                    handles.append(module.register_forward_pre_hook(recording.before, with_kwargs=True))
+                    handles.append(module.register_forward_hook(recording.after))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()

@@ -8,18 +8,21 @@ other module is called. That is the leaf of what ran, not of the module tree, so
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isqrt
 
 from torch import Tensor, nn
 
 from probes.errors import UsageError
 from probes.patterns import Patterns, as_patterns, closest, matches
+from probes.pooling import Layout
 
-__all__ = ["Selection", "axes", "unwrap"]
+__all__ = ["Axes", "Selection", "is_compiled", "prefix_tokens_of", "types_of", "unwrap"]
 
 _CHANNEL_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.MultiheadAttention)
 _CHANNEL_FIRST = re.compile(r"(Conv|Norm|Pool|Upsample|Dropout|PReLU).*[123]d|GroupNorm|PixelShuffle")
+_PREFIX = ("cls_token", "class_token", "class_embedding", "dist_token", "distillation_token", "reg_token", "register_tokens")
 _SPATIAL = {1: ("width",), 2: ("height", "width"), 3: ("time", "height", "width")}
 
 
@@ -40,7 +43,7 @@ class Selection:
     Examples
     --------
     >>> selection = Selection("conv?")
-    >>> selection.wants("conv1", nn.Conv2d(1, 1, 1), leaf=True), selection.wants("relu", nn.ReLU(), leaf=True)
+    >>> selection.wants("conv1", ["Conv2d"], leaf=True), selection.wants("relu", ["ReLU"], leaf=True)
     (True, False)
     """
 
@@ -52,12 +55,12 @@ class Selection:
         self.patterns = as_patterns(self.patterns)
         self.met = dict.fromkeys(self.patterns or (), False)
 
-    def wants(self, name: str, module: nn.Module, *, leaf: bool) -> bool:
-        """Whether the call `name` of `module` is to be recorded; remembers which patterns have matched."""
+    def wants(self, name: str, kinds: Sequence[str], *, leaf: bool) -> bool:
+        """Whether the call `name`, of these type names, is to be recorded; remembers which patterns have matched."""
         if self.patterns is None:
             return leaf
         if name not in self._decided:
-            hits = [pattern for pattern in self.patterns if matches(pattern, name, _types(module))]
+            hits = [pattern for pattern in self.patterns if matches(pattern, name, kinds)]
             self.met |= dict.fromkeys(hits, True)
             self._decided[name] = bool(hits)
         return self._decided[name]
@@ -78,7 +81,7 @@ class Selection:
             With the closest pattern that would have matched, or the modules that matched but never ran.
         """
         for pattern in (pattern for pattern, met in self.met.items() if not met):
-            idle = [name for name, module in model.named_modules() if name and matches(pattern, name, _types(module))]
+            idle = [name for name, module in model.named_modules() if name and matches(pattern, name, types_of(module))]
             if idle:
                 raise UsageError(
                     f"Layer pattern {pattern!r} matches {idle[0]!r}, but the forward pass of {_title(model)} never calls "
@@ -90,8 +93,14 @@ class Selection:
             )
 
 
-def _types(module: nn.Module) -> list[str]:
-    """Names of the module's class and its base classes below `nn.Module`."""
+def types_of(module: nn.Module) -> list[str]:
+    """Names of a module's class and its base classes below `nn.Module`.
+
+    Examples
+    --------
+    >>> types_of(nn.ReLU6())
+    ['ReLU6', 'Hardtanh']
+    """
     return [base.__name__ for base in type(module).__mro__ if issubclass(base, nn.Module) and base is not nn.Module]
 
 
@@ -136,38 +145,91 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
-def axes(module: nn.Module, output: Tensor, known: dict[tuple[int, ...], tuple[str, ...]]) -> tuple[str, ...]:
-    """Names of an output's axes, from the module's kind, or from what had the same shape before it.
+def is_compiled(model: nn.Module) -> bool:
+    """Whether some module of a network runs through `torch.compile`."""
+    return any(
+        isinstance(getattr(module, "_orig_mod", None), nn.Module) or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The module that returned `output`.
-    output : torch.Tensor
-        Its output, samples first.
-    known : dict
-        Axes by shape, so far in this forward pass; the function adds what it finds.
 
-    Returns
-    -------
-    tuple of str
-        `("sample", "channel", "height", "width")` for maps, `("sample", "token", "channel")` for tokens, and so on.
-        Convolutions, pooling and batch norm put channels first, linear layers and layer norm last; an element-wise
-        module inherits; what remains is read as a map (4 and 5 axes) or as tokens (3 axes).
+def prefix_tokens_of(model: nn.Module) -> int:
+    """How many tokens a transformer puts in front of those of the image: class, distillation and register tokens.
 
     Examples
     --------
     >>> import torch
-    >>> axes(nn.Linear(2, 2), torch.zeros(1, 7, 7, 2), {})
-    ('sample', 'height', 'width', 'channel')
+    >>> net = nn.Module()
+    >>> net.cls_token, net.reg_token = nn.Parameter(torch.zeros(1, 1, 8)), nn.Parameter(torch.zeros(1, 4, 8))
+    >>> prefix_tokens_of(net)
+    5
     """
-    shape, inner = tuple(output.shape[1:]), output.ndim - 2
-    if inner not in _SPATIAL:
-        return ("sample", "channel", *(f"axis{axis}" for axis in range(2, output.ndim)))[: output.ndim]
-    first = ("sample", "channel", *_SPATIAL[inner])
-    last = ("sample", "token", "channel") if inner == 1 else ("sample", *_SPATIAL[inner], "channel")
-    if _CHANNEL_FIRST.search(type(module).__name__):
-        known[shape] = first
-    elif isinstance(module, _CHANNEL_LAST) or (inner == 2 and getattr(module, "dims", None) == [0, 2, 3, 1]):
-        known[shape] = last
-    return known.get(shape, last if inner == 1 else first)
+    found: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        last = name.rpartition(".")[2]
+        if last in _PREFIX:
+            found.setdefault(last, parameter.shape[-2] if parameter.ndim > 1 else 1)
+    return sum(found.values())
+
+
+class Axes:
+    """What the axes of the outputs of one forward pass mean, from each module's kind and from what came before it.
+
+    Convolutions, pooling and batch norm put channels first, linear layers and layer norm last; an element-wise module
+    inherits from what had the same shape; what remains is read as a map (4 and 5 axes) or as tokens (3 axes).
+
+    Parameters
+    ----------
+    prefix : int, default 0
+        Prefix tokens of the network. An output of T tokens has them if T minus them is a number of places seen before,
+        or, where nothing was seen, unless T itself is a square and T minus them is none.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Axes().layout(nn.Linear(2, 2), torch.zeros(1, 7, 7, 2)).dims
+    ('sample', 'height', 'width', 'channel')
+    >>> Axes(prefix=1).layout(nn.LayerNorm(2), torch.zeros(1, 197, 2)).prefix
+    1
+    """
+
+    def __init__(self, prefix: int = 0) -> None:
+        self._prefix = prefix
+        self._known: dict[tuple[int, ...], tuple[str, ...]] = {}
+        self._places: set[int] = set()
+        self._tokens: set[int] = set()
+
+    def layout(self, module: nn.Module | None, output: Tensor) -> Layout:
+        """Names of an output's axes, samples first, and its prefix tokens; remembers what it has seen."""
+        dims = self._dims(module, output)
+        if dims == ("sample", "token", "channel"):
+            count = output.shape[1]
+            prefix = self._prefix if self._has_prefix(count) else 0
+            self._places.add(count - prefix)
+            self._tokens.add(count)
+            return Layout(dims, prefix)
+        if dims == ("sample", "head", "token", "channel"):
+            return Layout(dims, self._prefix if self._has_prefix(output.shape[2]) else 0)
+        if dims == ("sample", "channel", "height", "width"):
+            self._places.add(output.shape[2] * output.shape[3])
+        return Layout(dims)
+
+    def _has_prefix(self, count: int) -> bool:
+        places = count - self._prefix
+        if not self._prefix or places < 1 or places in self._places or count in self._places:
+            return bool(self._prefix) and places in self._places
+        return isqrt(count) ** 2 != count or isqrt(places) ** 2 == places
+
+    def _dims(self, module: nn.Module | None, output: Tensor) -> tuple[str, ...]:
+        shape, inner = tuple(output.shape[1:]), output.ndim - 2
+        if inner not in _SPATIAL:
+            return ("sample", "channel", *(f"axis{axis}" for axis in range(2, output.ndim)))[: output.ndim]
+        first = ("sample", "channel", *_SPATIAL[inner])
+        last = ("sample", "token", "channel") if inner == 1 else ("sample", *_SPATIAL[inner], "channel")
+        if _CHANNEL_FIRST.search(type(module).__name__):
+            self._known[shape] = first
+        elif shape not in self._known and inner == 2 and shape[1] in self._tokens:
+            return ("sample", "head", "token", "channel")
+        elif isinstance(module, _CHANNEL_LAST) or (inner == 2 and getattr(module, "dims", None) == [0, 2, 3, 1]):
+            self._known[shape] = last
+        return self._known.get(shape, last if inner == 1 else first)

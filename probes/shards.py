@@ -1,27 +1,45 @@
 """Several activations files of one network, read as one: shards of a data set, each sample in one of them.
 
-Every shard must hold the same layers, shapes and pools, and no sample id may stand in two of them; then any statistic
-over the shards is the one over the single file that they could have been.
+Every shard must hold the same layers, shapes and pools, none may be missing, and no sample id may stand in two of them;
+then any statistic over the shards is the one over the single file that they could have been. `merge` writes that file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
-from probes.batch import Batch, LayerInfo
-from probes.errors import FormatError
+from probes.batch import Batch
+from probes.errors import FormatError, IncompleteError, UsageError
+from probes.format import VOLATILE
+from probes.source import Source
 from probes.store import Store
+from probes.writer import create, described
 
-__all__ = ["Shards"]
+__all__ = ["Shards", "merge", "shard_name"]
+
+_IDENTITY = ("model", "weights_sha256", "preprocessing", "pool", "precision", "dtype")
 
 
-class Shards:
-    """Stores read as one, in the order given.
+def shard_name(shard: int, shards: int) -> str:
+    """File name of a shard; names sort in the order of the shards.
+
+    Examples
+    --------
+    >>> shard_name(2, 8)
+    'shard-00002-of-00008.h5'
+    """
+    return f"shard-{shard:05d}-of-{shards:05d}.h5"
+
+
+class Shards(Source):
+    """Stores read as one, in the order of their shard numbers, or else in the order given.
 
     Parameters
     ----------
@@ -31,12 +49,17 @@ class Shards:
     Raises
     ------
     FormatError
-        If layers, shapes or pools differ, or a sample id stands in two shards.
+        If layers, shapes, pools or the network differ, or a sample id stands in two shards.
+    IncompleteError
+        If a shard is missing.
     """
 
     def __init__(self, stores: Sequence[Store]) -> None:
-        self.stores = list(stores)
+        _refuse_missing(stores)
+        self.stores = sorted(stores, key=lambda store: int(store.attrs.get("shard", 0)))
         first = self.stores[0]
+        self.attrs = {key: value for key, value in first.attrs.items() if key not in ("shard", "shards")}
+        self.info = first.info
         for store in self.stores[1:]:
             ours, theirs = _kind(first), _kind(store)
             if ours != theirs:
@@ -44,31 +67,21 @@ class Shards:
                 raise FormatError(
                     f"{store.path} and {first.path} are no shards of one run: layer {odd!r} is not the same in both."
                 )
-            if (store.labels is None) != (first.labels is None):
-                raise FormatError(f"Only one of {store.path} and {first.path} has labels; shards need the same columns.")
+            for key in _IDENTITY:
+                if first.attrs.get(key) != store.attrs.get(key):
+                    raise FormatError(f"{store.path} and {first.path} are no shards of one run: their {key} differs.")
+            if (store.labels is None) != (first.labels is None) or (store.split is None) != (first.split is None):
+                raise FormatError(
+                    f"Only one of {store.path} and {first.path} has labels or splits; shards need the same columns."
+                )
         ids, counts = np.unique(self.ids, return_counts=True)
         if (counts > 1).any():
             raise FormatError(f"Sample id {ids[counts > 1][0]} stands in two shards; each sample belongs in one.")
 
     @property
-    def path(self) -> str:
+    def title(self) -> str:
         """The files, joined by commas."""
         return ", ".join(str(store.path) for store in self.stores)
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        """Provenance of the first shard."""
-        return self.stores[0].attrs
-
-    @property
-    def info(self) -> dict[str, LayerInfo]:
-        """LayerInfo by layer name."""
-        return self.stores[0].info
-
-    @property
-    def layers(self) -> list[str]:
-        """Layer names in order of execution."""
-        return self.stores[0].layers
 
     @property
     def class_names(self) -> list[str] | None:
@@ -86,6 +99,26 @@ class Shards:
         found = [labels for store in self.stores if (labels := store.labels) is not None]
         return np.concatenate(found) if found else None
 
+    @property
+    def split(self) -> NDArray[np.str_] | None:
+        """Split of each sample, (n,), or None."""
+        found = [split for store in self.stores if (split := store.split) is not None]
+        return np.concatenate(found) if found else None
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Layers that ran but were not recorded, each with its reason."""
+        return self.stores[0].left_out
+
+    @property
+    def non_finite(self) -> dict[str, int]:
+        """Layers that hold NaN or inf, and how many of them."""
+        counts: dict[str, int] = {}
+        for store in self.stores:
+            for layer, count in store.non_finite.items():
+                counts[layer] = counts.get(layer, 0) + count
+        return counts
+
     def __len__(self) -> int:
         return sum(map(len, self.stores))
 
@@ -94,7 +127,7 @@ class Shards:
         return np.concatenate([store[layer] for store in self.stores])
 
     def iter(self, layers: Sequence[str] | None = None, size: int | None = None) -> Iterator[Batch]:
-        """Batches of rows, shard after shard; see `Store.iter`."""
+        """Batches of rows, shard after shard; see `Source.iter`."""
         for store in self.stores:
             yield from store.iter(layers, size)
 
@@ -103,13 +136,73 @@ class Shards:
         for store in self.stores:
             store.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def merge(
+    source: Source,
+    path: str | PathLike[str],
+    *,
+    compression: str = "none",
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> Store:
+    """Write all samples of a source to one activations file.
+
+    Parameters
+    ----------
+    source : Source
+        Such as `probes.open("folder/")`.
+    path : path-like
+        File to write.
+    compression : {"none", "lzf", "gzip", "lz4", "zstd"}, default "none"
+        How the file is packed.
+    overwrite : bool, default False
+        Replace a file that exists.
+    progress : bool, optional
+        Show a progress bar; by default only on a terminal.
+
+    Returns
+    -------
+    Store
+        The file, for reading. Its data sets are those that one process would have written.
+    """
+    path = Path(path)
+    files = [store.path for store in getattr(source, "stores", [source]) if isinstance(store, Store)]
+    if path.exists() and any(path.samefile(file) for file in files):
+        raise UsageError(f"{path} is one of the files to merge; give another name.")
+    attrs: Mapping[str, Any] = {key: value for key, value in source.attrs.items() if key not in _WRITTEN_ANEW}
+    hidden = None if progress is None else not progress
+    with (
+        create(path, attrs=attrs, class_names=source.class_names, compression=compression, expected=len(source),
+               overwrite=overwrite) as writer,
+        tqdm(total=len(source), unit=" samples", disable=hidden, desc=path.name) as bar,
+    ):  # fmt: skip
+        for batch in source.iter():
+            writer.append(batch)
+            bar.update(len(batch))
+    return Store(path)
 
 
-def _kind(store: Store) -> dict[str, tuple[LayerInfo, tuple[int, ...]]]:
-    """What must be the same in every shard; the depth is rounded, since it is a float."""
-    return {name: (replace(info, depth=round(info.depth, 9)), store._data(name).shape[1:]) for name, info in store.info.items()}
+_WRITTEN_ANEW = (VOLATILE - {"command", "versions", "device", "created"}) | {"shard", "shards", "compression"}
+
+
+def _refuse_missing(stores: Sequence[Store]) -> None:
+    """Raise if the files say that there are more shards than were given."""
+    totals = {int(store.attrs["shards"]) for store in stores if "shards" in store.attrs}
+    if not totals:
+        return
+    there = [int(store.attrs["shard"]) for store in stores if "shard" in store.attrs]
+    folder = stores[0].path.parent
+    if len(totals) > 1 or len(set(there)) < len(stores):
+        raise FormatError(f"The files in {folder} are no shards of one run: their numbers do not fit together.")
+    total = totals.pop()
+    if missing := sorted(set(range(total)) - set(there)):
+        names = ", ".join(shard_name(shard, total) for shard in missing[:3])
+        raise IncompleteError(
+            f"{len(missing)} of {total} shards are missing in {folder}: {names}{', ...' if len(missing) > 3 else ''}. "
+            f"Extract them with --resume, by as many processes as before."
+        )
+
+
+def _kind(store: Store) -> dict[str, Any]:
+    """What must be the same in every shard."""
+    return {name: (described(info), store.shape(name)[1:]) for name, info in store.info.items()}

@@ -293,7 +293,7 @@ def extract(
     import torch
 
     import probes
-    from probes.store import refuse_existing
+    from probes.writer import refuse_existing
     from repanalysis.data import load_data
     from repanalysis.models import load_model
 
@@ -328,7 +328,7 @@ def analyze(
     overwrite: Overwrite = False,
 ) -> Said:
     """Compute metrics of every layer."""
-    from probes.store import refuse_existing
+    from probes.writer import refuse_existing
     from repanalysis.engine import analyze as analyze_source
     from repanalysis.table import Table
 
@@ -358,7 +358,7 @@ def plot(
     import matplotlib
 
     matplotlib.use("agg")
-    from probes.store import refuse_existing
+    from probes.writer import refuse_existing
     from repanalysis.plots import depth, overview
     from repanalysis.table import Table
 

@@ -20,15 +20,16 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 import probes
-from probes import Batch, DataError, LayerInfo, Shards, Store
+from probes import Batch, DataError, LayerInfo, Shards
 from probes.patterns import Patterns, select
+from probes.source import Source as Opened
 from repanalysis.metrics import Metric, Noted, get, names, parse
 from repanalysis.statistics import NonFiniteError, Statistic
 from repanalysis.table import Table
 
 __all__ = ["Source", "analyze"]
 
-Source = str | PathLike[str] | Store | Shards | Iterable[Batch] | Sequence[str | PathLike[str]]
+Source = str | PathLike[str] | Opened | Iterable[Batch] | Sequence[str | PathLike[str]]
 
 
 def analyze(
@@ -40,13 +41,14 @@ def analyze(
     model: str | None = None,
     partial: bool = False,
     state_budget: int = 2 << 30,
+    recorded: Mapping[str, Any] | None = None,
     progress: bool | None = None,
 ) -> Table:
     """Compute metrics of every layer in one pass.
 
     Parameters
     ----------
-    source : path, Store, Shards, list of paths, or iterable of Batch
+    source : path, probes.Source, list of paths, or iterable of Batch
         Activations: a file, a folder or list of shards, or batches as `probes.capture` yields them (no file at all).
     metrics : str or iterable of str or Metric, optional
         Such as `["fisher_ratio", "rate_reduction:eps_sq=0.1"]`; default: all that there are.
@@ -60,6 +62,8 @@ def analyze(
         Whether to read what is committed of an incomplete file.
     state_budget : int, default 2 GiB
         Bytes that the statistics may take; a metric of a layer too wide for it is NaN, with a note.
+    recorded : mapping, optional
+        Provenance of live batches: model, weights, data; a file brings its own.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
 
@@ -91,13 +95,13 @@ def analyze(
     """
     chosen = _chosen(metrics)
     opened = _opened(source, partial=partial)
-    if isinstance(opened, Store | Shards):
+    if isinstance(opened, Opened):
         run = run or _stem(opened)
         model = model or str(opened.attrs.get("model", ""))
-        wanted = select(layers, opened.info, str(opened.path))
+        wanted = select(layers, opened.info, opened.title)
         labels = opened.labels
         if not len(opened):
-            raise DataError(f"{opened.path} holds no samples.")
+            raise DataError(f"{opened.title} holds no samples.")
         if labels is not None:
             _enough_classes(chosen, np.unique(labels))
         passes: Iterator[Iterable[Batch]] = (opened.iter([layer]) for layer in wanted)
@@ -114,7 +118,7 @@ def analyze(
     if not rows:
         raise DataError("There were no samples to analyze.")
     name = run or "run"
-    provenance = _provenance(opened, chosen, described)
+    provenance = _provenance(opened, chosen, described, recorded or {})
     return Table.from_rows([{"run": name, "model": model or "", **row} for row in rows], {name: provenance})
 
 
@@ -127,7 +131,7 @@ def _chosen(metrics: str | Iterable[str | Metric] | None) -> list[Metric]:
     return found or [get("")]
 
 
-def _opened(source: Source, *, partial: bool) -> Store | Shards | Iterable[Batch]:
+def _opened(source: Source, *, partial: bool) -> Opened | Iterable[Batch]:
     if isinstance(source, str | PathLike):
         return probes.open(source, partial=partial)
     if isinstance(source, list | tuple) and source and all(isinstance(item, str | PathLike) for item in source):
@@ -135,8 +139,9 @@ def _opened(source: Source, *, partial: bool) -> Store | Shards | Iterable[Batch
     return source  # type: ignore[return-value]  # what is left are stores and batches
 
 
-def _stem(source: Store | Shards) -> str:
-    return Path(source.path).stem if isinstance(source, Store) else Path(source.stores[0].path).parent.name
+def _stem(source: Opened) -> str:
+    """What a run is called if nobody says: after the file, or the folder of shards."""
+    return Path(source.stores[0].path).resolve().parent.name if isinstance(source, Shards) else Path(source.title).stem
 
 
 def _only(batches: Iterable[Batch], patterns: Patterns) -> Iterator[Batch]:
@@ -144,7 +149,7 @@ def _only(batches: Iterable[Batch], patterns: Patterns) -> Iterator[Batch]:
     for batch in batches:
         wanted = select(patterns, batch.info, "the batches")
         layers = {name: batch.layers[name] for name in wanted}
-        yield Batch(batch.ids, layers, batch.labels, batch.split, {name: batch.info[name] for name in wanted})
+        yield Batch(batch.ids, layers, batch.labels, batch.split, {name: batch.info[name] for name in wanted}, batch.left_out)
 
 
 def _enough_classes(metrics: Sequence[Metric], classes: NDArray[np.int64] | None) -> None:
@@ -171,6 +176,11 @@ class _Layer:
     d: int = 0
     labelled: bool = True
     splits: set[str] = field(default_factory=set)
+
+    @property
+    def needed(self) -> list[Statistic]:
+        """Every statistic that some metric needs."""
+        return [*self.states, *self.refused]
 
     @property
     def described(self) -> dict[str, Any]:
@@ -212,7 +222,7 @@ class _Layer:
         for statistic, state in self.states.items():
             if statistic.covers(metric.needs):
                 return metric(state)
-        return {"": Noted("nan", self.refused[metric.needs])}
+        return {"": Noted("nan", self.refused.get(metric.needs) or next(iter(self.refused.values())))}
 
 
 def _states(
@@ -230,9 +240,13 @@ def _states(
                 layers[name] = _started(info, d, known, metrics, budget // len(batch.info))
         elif list(batch.info) != list(first):
             odd = sorted(set(first) ^ set(batch.info))
-            raise DataError(f"The batches do not all hold the same layers ({', '.join(odd[:3])}).")
-        for layer in layers.values():
-            layer.absorb(batch)
+            if not set(odd) <= set(batch.left_out):
+                raise DataError(f"The batches do not all hold the same layers ({', '.join(odd[:3])}).")
+            for name in odd:
+                layers[name] = _Layer(layers[name].info, {}, dict.fromkeys(layers[name].needed, batch.left_out[name]))
+            first = batch.info
+        for name in batch.info:
+            layers[name].absorb(batch)
             bar.update(len(batch))
     for layer in layers.values():
         if not layer.labelled:
@@ -259,17 +273,20 @@ def _started(info: LayerInfo, d: int, classes: Sequence[int], metrics: Sequence[
 
 
 def _provenance(
-    source: Store | Shards | Iterable[Batch], metrics: Sequence[Metric], layers: Mapping[str, Mapping[str, Any]]
+    source: Opened | Iterable[Batch],
+    metrics: Sequence[Metric],
+    layers: Mapping[str, Mapping[str, Any]],
+    recorded: Mapping[str, Any],
 ) -> dict[str, Any]:
     """How the numbers were obtained, as JSON can hold it."""
-    stored = source if isinstance(source, Store | Shards) else None
+    stored = source if isinstance(source, Opened) else None
     try:
         ours = version("repanalysis")
     except PackageNotFoundError:
         ours = "not installed"
     return {
-        "source": str(stored.path) if stored else "batches in memory",
-        "recorded": {key: value for key, value in stored.attrs.items() if key != "left_out"} if stored else {},
+        "source": stored.title if stored else "batches in memory",
+        "recorded": {key: value for key, value in (stored.attrs if stored else recorded).items() if key != "left_out"},
         "layers": {name: {key: _plain(value) for key, value in facts.items()} for name, facts in layers.items()},
         "metrics": {metric.name: metric.parameters for metric in metrics},
         "analyzed": datetime.now(UTC).isoformat(timespec="seconds"),

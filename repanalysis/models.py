@@ -7,7 +7,6 @@ timm's do, in a dictionary `pretrained_cfg`: input_size, mean, std, interpolatio
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import sys
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from probes.errors import UsageError, did_you_mean
+from probes.identity import weights_sha256
 from probes.layers import unwrap
 
 __all__ = ["Model", "load_model"]
@@ -101,7 +101,7 @@ def load_model(
     config = _config(module, {key: value for key, value in override.items() if value is not None})
     card = {
         "model": spec + (" (random weights)" if random else ""),
-        "weights_sha256": _sha256(module),
+        "weights_sha256": weights_sha256(module),
         "preprocessing": config or "none",
     }
     transform = None if config is None else _transform(config)
@@ -211,12 +211,3 @@ def _transform(config: Mapping[str, Any]) -> Callable[[Any], Tensor]:
         is_training=False,
     )
     return transform
-
-
-def _sha256(module: nn.Module) -> str:
-    """Hash of every parameter and buffer: name, shape, type and bytes."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

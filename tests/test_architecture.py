@@ -19,7 +19,6 @@ MODULES = sorted(
 # A file imports from lower floors, and from its own floor within the same folder.
 FLOORS = {
     "probes.errors": 0, "probes.batch": 0, "probes.patterns": 0, "repanalysis._checks": 0,
-    "probes.store": 1, "probes.shards": 1, "probes.layers": 1, "probes.pooling": 1, "probes.hooks": 1, "probes.capturing": 1,
     "probes": 1,
     "repanalysis.statistics": 2, "repanalysis.table": 2,
     "repanalysis.metrics": 3,

@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from probes import Batch
-from probes.store import create
+from probes.writer import create
 from repanalysis.cli import app
 from repanalysis.table import Table
 

@@ -11,7 +11,7 @@ import pytest
 
 import probes
 from probes import Batch, DataError, UsageError
-from probes.store import create
+from probes.writer import create
 from repanalysis import Table, analyze, metrics
 from repanalysis.statistics import ClassMoments, Statistic
 
@@ -87,7 +87,7 @@ def test_a_file_gives_its_name_and_provenance(
     assert facts["source"] == str(path)
     assert facts["metrics"]["rate_reduction"] == {"eps_sq": 0.1, "normalization": "frobenius"}
     assert facts["layers"]["conv"]["d"] == 6
-    assert facts["recorded"]["format_version"] == 1
+    assert facts["recorded"]["format_version"] == 2
 
 
 def test_what_metrics_share_is_computed_once(

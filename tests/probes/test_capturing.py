@@ -1,10 +1,6 @@
-"""capture and record: what loaders may yield, where it goes, and what is left when something fails."""
+"""capture: what loaders may yield, how the network is run, and what is left out."""
 
 from __future__ import annotations
-
-import io
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,75 +89,6 @@ def test_an_error_of_the_model_says_at_which_samples() -> None:
     with pytest.raises(RuntimeError) as caught:
         list(probes.capture(model, steps))
     assert caught.value.__notes__ == ["while Sequential ran on samples 2 to 3 (step 1)"]
-
-
-def test_record_gives_back_the_file_for_reading(tmp_path: Path) -> None:
-    model, path = net(), tmp_path / "deep" / "acts.h5"
-    store = probes.record(model, loader(), path, pool="max", split="val", class_names=["a", "b", "c"], attrs={"seed": 3})
-    assert len(store) == 20
-    assert store.layers == ["0", "1", "2", "3"]
-    assert store.attrs["model"] == "Sequential"
-    assert store.attrs["seed"] == 3
-    assert store.class_names == ["a", "b", "c"]
-    captured = np.concatenate([batch.layers["1"] for batch in probes.capture(model, loader(), pool="max")])
-    np.testing.assert_array_equal(store["1"], captured)
-
-
-def test_an_existing_file_is_refused_before_the_model_runs(tmp_path: Path) -> None:
-    path = tmp_path / "acts.h5"
-    path.write_text("precious")
-    with pytest.raises(probes.UsageError, match="exists already; nothing was written"):
-        probes.record(net(), (pytest.fail("the model ran") for _ in range(1)), path)
-    assert path.read_text() == "precious"
-
-
-def test_overwriting_waits_until_the_first_step_has_run(tmp_path: Path) -> None:
-    path = tmp_path / "acts.h5"
-    path.write_text("precious")
-    with pytest.raises(RuntimeError):
-        probes.record(net(), [torch.zeros(2, 5, 8, 8)], path, overwrite=True)
-    assert path.read_text() == "precious"
-    assert len(probes.record(net(), loader(), path, overwrite=True)) == 20
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_what_was_recorded_before_a_failure_stays_readable(tmp_path: Path, error: type[BaseException]) -> None:
-    model, path = net(), tmp_path / "acts.h5"
-
-    def steps() -> object:
-        yield torch.ones(4, 1, 8, 8)
-        yield torch.ones(4, 1, 8, 8)
-        raise error("stop")
-
-    with pytest.raises(error) as caught:
-        probes.record(model, steps(), path)  # type: ignore[arg-type]  # an iterator is an iterable
-    assert caught.value.__notes__ == [f"8 samples are whole in {path}; read them with probes.open({str(path)!r}, partial=True)"]
-    with pytest.raises(probes.IncompleteError, match="its writing stopped after 8 samples"):
-        probes.open(path)
-    store = probes.open(path, partial=True)
-    assert len(store) == 8
-    assert len(store["3"]) == 8
-
-
-def test_shapes_that_vary_are_named(tmp_path: Path) -> None:
-    steps = [torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 9, 9)]
-    with pytest.raises(probes.DataError, match=r"Layer '0' has shape \(3, 7, 7\) and type float32 from sample 2 on"):
-        probes.record(nn.Sequential(nn.Conv2d(1, 3, 3)), steps, tmp_path / "acts.h5", pool="none")
-
-
-def test_an_empty_loader_writes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(probes.DataError, match="The loader gave no batch"):
-        probes.record(net(), [], tmp_path / "acts.h5")
-    assert not list(tmp_path.iterdir())
-
-
-def test_no_progress_bar_in_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", log)
-    probes.record(net(), loader(), tmp_path / "a.h5")
-    assert log.getvalue() == ""
-    probes.record(net(), loader(), tmp_path / "b.h5", progress=True)
-    assert "20/20" in log.getvalue()
 
 
 def test_float16_networks_are_recorded() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import probes
-from probes.store import create
+from probes.writer import create
 
 
 def shard(path: Path, ids: range, *, width: int = 3, labelled: bool = True) -> Path:

@@ -14,7 +14,10 @@ import pytest
 import xarray
 
 import probes
-from probes.store import COMPRESSIONS, Store, create
+from probes.format import COMPRESSIONS
+from probes.store import Store
+from probes.writer import create
+from tests.probes.forging import forged
 
 Batches = Callable[..., list[probes.Batch]]
 DATA = Path(__file__).parent.parent / "data"
@@ -37,8 +40,8 @@ def file(tmp_path: Path, batches: Batches) -> Path:
 def test_what_is_written_is_what_is_read(
     tmp_path: Path, batches: Batches, compression: str, size: int, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("probes.store._WAITING_BYTES", 4000)
-    monkeypatch.setattr("probes.store._CHUNK_BYTES", (1000, 2000))
+    monkeypatch.setattr("probes.writer._WAITING_BYTES", 4000)
+    monkeypatch.setattr("probes.writer._CHUNK_BYTES", (1000, 2000))
     rng = np.random.default_rng(0)
     layers = {"a": rng.normal(size=(300, 5)).astype("f4"), "b": rng.normal(size=(300, 2, 3)), "c": np.zeros((300, 1), "f2")}
     y = rng.integers(0, 9, 300)
@@ -58,7 +61,7 @@ def test_what_is_written_is_what_is_read(
 def test_h5py_finds_what_the_format_promises(file: Path) -> None:
     with h5py.File(file) as raw:
         assert raw.attrs["format"] == "repanalysis-activations"
-        assert (raw.attrs["format_version"], raw.attrs["complete"], raw.attrs["n_committed"]) == (1, 1, 50)
+        assert (raw.attrs["format_version"], raw.attrs["complete"], raw.attrs["n_committed"]) == (2, 1, 50)
         assert raw["obs/id"].dims[0][0].name == "/sample"
         assert raw["layers/conv/x"].dims[0][0] == raw["sample"]
         assert [raw["layers/conv/x"].dims[axis][0].name for axis in (1, 2, 3)] == [
@@ -107,6 +110,22 @@ def test_a_file_of_version_1_is_read_for_ever() -> None:
     assert store.left_out == {"attn": "its output is a tuple, not a tensor"}
 
 
+def test_a_file_of_version_2_is_read_for_ever() -> None:
+    store = Store(DATA / "v2.h5")
+    assert store.layers == ["conv", "block.relu_1"]
+    assert store.info["block.relu_1"].prefix_tokens == 1
+    assert store.attrs["compression"] == "gzip"
+    np.testing.assert_array_equal(store["conv"], np.arange(6 * 2 * 3 * 3, dtype="f4").reshape(6, 2, 3, 3))
+    np.testing.assert_array_equal(store["block.relu_1"], np.arange(6 * 4).reshape(6, 4) / 8)
+    assert store.labels is not None
+    assert store.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert store.ids.tolist() == [10, 11, 12, 13, 14, 15]
+    assert store.split is not None
+    assert store.split.tolist() == ["train"] * 3 + ["test"] * 3
+    assert store.class_names == ["zero", "one", "two"]
+    assert store.non_finite == {}
+
+
 def test_a_store_is_lazy_and_can_be_pickled(file: Path) -> None:
     store = Store(file)
     twin = pickle.loads(pickle.dumps(store))
@@ -124,7 +143,7 @@ def test_an_unknown_layer_is_one_sentence(file: Path) -> None:
 
 
 def test_rows_past_the_commit_do_not_exist(file: Path) -> None:
-    with h5py.File(file, "r+") as raw:
+    with forged(file) as raw:
         raw.attrs["n_committed"] = 30
         raw.attrs["complete"] = 0
     with pytest.raises(probes.IncompleteError, match="stopped after 30 samples"):
@@ -167,6 +186,48 @@ def damaged() -> dict[str, Callable[[h5py.File], None]]:
     def foreign(raw: h5py.File) -> None:
         raw.attrs["format"] = "something else"
 
+    def unknown_filter(raw: h5py.File) -> None:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk((4,))
+        properties.set_filter(32008, h5py.h5z.FLAG_OPTIONAL, ())
+        space = h5py.h5s.create_simple((4,))
+        h5py.h5d.create(raw["obs"].id, b"evil", h5py.h5t.NATIVE_INT8, space, properties)
+
+    def cycle(raw: h5py.File) -> None:
+        raw["layers/evil"] = raw["layers"]
+
+    def never_written(raw: h5py.File) -> None:
+        raw["layers/conv/x"].resize(10**12, axis=0)
+        for name in ("id", "label", "split"):
+            raw[f"obs/{name}"].resize(10**12, axis=0)
+        raw.attrs["n_committed"] = 10**12
+
+    def enormous_chunks(raw: h5py.File) -> None:
+        attrs = dict(raw["layers/conv/x"].attrs)
+        del raw["layers/conv/x"]
+        data = raw["layers/conv"].create_dataset(
+            "x", (50, 1024), "f4", chunks=(1 << 19, 1024), maxshape=(None, 1024), compression="gzip"
+        )
+        for name in ("name", "order", "depth", "pool", "module_type", "call_index", "source_shape", "dtype_source"):
+            data.attrs[name] = attrs[name]
+        data.attrs["dims"] = '["sample", "channel"]'
+
+    def text(raw: h5py.File) -> None:
+        attrs = dict(raw["layers/conv/x"].attrs)
+        del raw["layers/conv/x"]
+        data = raw["layers/conv"].create_dataset("x", (50, 3, 4, 5), h5py.string_dtype())
+        for name in ("name", "order", "depth", "pool", "module_type", "call_index", "source_shape", "dtype_source", "dims"):
+            data.attrs[name] = attrs[name]
+
+    def renamed(raw: h5py.File) -> None:
+        raw["layers/conv/x"].attrs["name"] = "other"
+
+    def odd_attribute(raw: h5py.File) -> None:
+        raw["layers/conv/x"].attrs["order"] = "first"
+
+    def odd_json(raw: h5py.File) -> None:
+        raw.attrs["left_out"] = "[1, 2]"
+
     return {
         "is refused: /layers/evil is a link": link,
         "/layers/evil is a link; activations": soft,
@@ -176,14 +237,22 @@ def damaged() -> dict[str, Callable[[h5py.File], None]]:
         "layer 'conv' lacks its description": undescribed,
         "holds no ids or no layers": no_layers,
         "n_committed or complete is missing": no_count,
-        "format version 99; this repanalysis reads 1: update it": newer,
+        "format version 99; this repanalysis reads 1 to 2: update it": newer,
         "is an HDF5 file, but not an activations file": foreign,
+        "goes through the unknown filter 32008": unknown_filter,
+        "/layers/evil is there twice": cycle,
+        "but not all of them were written": never_written,
+        "have 2048 MB each": enormous_chunks,
+        "its type is object": text,
+        "its name or dims do not fit": renamed,
+        "an attribute has another type than it should": odd_attribute,
+        "no mapping": odd_json,
     }
 
 
 @pytest.mark.parametrize("sentence", damaged())
 def test_damaged_and_foreign_files_are_refused_with_a_sentence(file: Path, sentence: str) -> None:
-    with h5py.File(file, "r+") as raw:
+    with forged(file) as raw:
         damaged()[sentence](raw)
     with pytest.raises(probes.FormatError) as caught:
         Store(file)
@@ -199,7 +268,9 @@ def test_files_that_are_no_hdf5_or_cut_off_are_refused(file: Path, tmp_path: Pat
         Store(tmp_path / "text.h5")
     content = file.read_bytes()
     (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
-    with pytest.raises(probes.FormatError, match="is truncated: it ends before its data does"):
+    with pytest.raises(
+        probes.FormatError, match="is truncated or was changed after it was written: the seal at its end is missing"
+    ):
         Store(tmp_path / "cut.h5")
 
 

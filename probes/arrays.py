@@ -1,0 +1,178 @@
+"""Features that you have already: arrays in memory, read like a file of activations.
+
+`from_arrays` wraps them; `probes.open("features.npz")` reads them from an npz file, in which the arrays `labels`, `ids`,
+`split` and `class_names` are what they are called, and every other one is a layer.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from probes.batch import Batch, default_info
+from probes.errors import DataError, FormatError
+from probes.source import Source
+
+__all__ = ["Arrays", "from_arrays", "from_npz"]
+
+_BLOCK_BYTES = 32 << 20
+_COLUMNS = ("labels", "ids", "split", "class_names")
+
+
+class Arrays(Source):
+    """Activations in memory; made by `from_arrays`."""
+
+    def __init__(self, whole: Batch, class_names: Sequence[str] | None, attrs: Mapping[str, Any], title: str) -> None:
+        self.attrs = dict(attrs)
+        self.info = dict(whole.info)
+        self._whole, self._class_names, self._title = whole, class_names, title
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return self._title
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Sample ids, (n,)."""
+        return self._whole.ids
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """Class of each sample, (n,), or None."""
+        return self._whole.labels
+
+    @property
+    def split(self) -> NDArray[np.str_] | None:
+        """Split of each sample, (n,), or None."""
+        return self._whole.split
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Name of class 0, 1, ..., or None."""
+        return None if self._class_names is None else list(self._class_names)
+
+    def __getitem__(self, layer: str) -> NDArray[Any]:
+        """All rows of one layer, (n, ...)."""
+        self.check_layer(layer)
+        return self._whole.layers[layer]
+
+    def iter(self, layers: Sequence[str] | None = None, size: int | None = None) -> Iterator[Batch]:
+        """Batches of rows, as views; see `Source.iter`."""
+        whole = self._whole
+        arrays = {name: self[name] for name in (self.layers if layers is None else layers)}
+        row_bytes = sum(array[:1].nbytes for array in arrays.values())
+        step = size or max(1, _BLOCK_BYTES // max(1, row_bytes))
+        for start in range(0, len(self), step):
+            rows = slice(start, start + step)
+            yield Batch(
+                ids=whole.ids[rows],
+                layers={name: array[rows] for name, array in arrays.items()},
+                labels=None if whole.labels is None else whole.labels[rows],
+                split=None if whole.split is None else whole.split[rows],
+                info={name: self.info[name] for name in arrays},
+            )
+
+
+def from_arrays(
+    layers: Mapping[str, ArrayLike],
+    *,
+    labels: ArrayLike | None = None,
+    ids: ArrayLike | None = None,
+    split: ArrayLike | str | None = None,
+    class_names: Sequence[str] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> Arrays:
+    """Features that you have already, to analyse or export like a file of activations.
+
+    Parameters
+    ----------
+    layers : mapping of str to (n, ...) array
+        Features by layer, in order of depth. They are not copied.
+    labels : (n,) integers or text, optional
+        Class of each sample. Text is numbered in alphabetical order, and becomes the class names.
+    ids : (n,) integers, optional
+        Sample ids; default 0, 1, ...
+    split : str or (n,) text, optional
+        Split of all samples, or of each.
+    class_names : sequence of str, optional
+        Name of class 0, 1, ...
+    attrs : mapping, optional
+        Provenance, such as `{"model": "mine"}`.
+
+    Returns
+    -------
+    Arrays
+        What `analyze` takes, and what has `to_xarray`, `to_anndata`, `to_safetensors`.
+
+    Raises
+    ------
+    DataError
+        If lengths differ, an id stands twice, or something is not numbers.
+
+    Examples
+    --------
+    >>> source = from_arrays({"early": np.zeros((4, 2)), "late": np.ones((4, 3))}, labels=["cat", "dog", "cat", "dog"])
+    >>> source.layers, source.labels.tolist(), source.class_names
+    (['early', 'late'], [0, 1, 0, 1], ['cat', 'dog'])
+    """
+    arrays = {name: np.asarray(array) for name, array in layers.items()}
+    if not arrays:
+        raise DataError("There are no arrays; give at least one layer.")
+    for name, array in arrays.items():
+        if array.ndim < 1 or array.dtype.kind not in "fiub":
+            raise DataError(
+                f"Layer {name!r} has shape {array.shape} and type {array.dtype}; a row of numbers per sample is due."
+            )
+    arrays = {name: array[:, None] if array.ndim == 1 else array for name, array in arrays.items()}
+    n = len(next(iter(arrays.values())))
+    column = None if labels is None else np.asarray(labels)
+    if column is not None and column.dtype.kind in "US":
+        names, column = np.unique(column, return_inverse=True)
+        class_names = class_names or [str(name) for name in names]
+    if column is not None and (column.ndim != 1 or column.dtype.kind not in "iub"):
+        raise DataError(f"The labels have shape {column.shape} and type {column.dtype}; one integer or name per sample is due.")
+    splits = None if split is None else np.full(n, split) if isinstance(split, str) else np.asarray(split, dtype=np.str_)
+    whole = Batch(
+        ids=np.arange(n) if ids is None else np.asarray(ids, dtype=np.int64),
+        layers=arrays,
+        labels=None if column is None else column.astype(np.int64),
+        split=splits,
+        info=default_info(arrays),
+    )
+    return Arrays(whole, class_names, attrs or {}, "the arrays")
+
+
+def from_npz(path: str | PathLike[str]) -> Arrays:
+    """Features in an npz file; see the module.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    FormatError
+        If it is no npz file of plain arrays.
+    DataError
+        If the arrays do not fit together.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            content = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise FormatError(f"{path} can't be read as an npz file of plain arrays ({error}).") from error
+    columns: dict[str, Any] = {name: content.pop(name) for name in _COLUMNS if name in content}
+    if "class_names" in columns:
+        columns["class_names"] = [str(name) for name in columns["class_names"]]
+    if splits := sorted(name for name in content if name.startswith(("x_", "y_"))):
+        raise DataError(f"{path} holds a data set ({', '.join(splits[:4])}), not features: `extract --data npz:{path}`.")
+    found = from_arrays(content, **columns, attrs={"dataset": str(path)})
+    return Arrays(found._whole, found.class_names, found.attrs, str(path))

@@ -1,0 +1,143 @@
+"""Activations for other programs: xarray, anndata, safetensors. Everything exported is read into memory.
+
+What a layer is goes along: names of axes, pool, order and depth stand in the attributes (xarray, anndata) or in the
+header (safetensors) of what is made.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probes.batch import LayerInfo
+from probes.errors import UsageError
+from probes.patterns import Patterns, select
+from probes.source import Source
+
+if TYPE_CHECKING:
+    import anndata
+    import xarray
+
+__all__ = ["to_anndata", "to_safetensors", "to_xarray"]
+
+
+def to_xarray(source: Source, layers: Patterns = None) -> xarray.Dataset:
+    """Layers as variables of one dataset over the dimension `sample`.
+
+    Parameters
+    ----------
+    source : Source
+        Activations.
+    layers : str or sequence of str, optional
+        Patterns; default all.
+
+    Returns
+    -------
+    xarray.Dataset
+        Variables named after the layers; coordinates `id`, `label`, `class_name`, `split` along `sample`. The other
+        dimensions are called `LAYER:channel` and so on, since layers differ in their widths.
+
+    Raises
+    ------
+    UsageError
+        If xarray is not installed, or a pattern matches nothing.
+    """
+    try:
+        import xarray
+    except ImportError as error:
+        raise UsageError("to_xarray needs xarray: pip install 'repanalysis[export]'.") from error
+    variables = {}
+    for name in select(layers, source.info, source.title):
+        info = source.info[name]
+        variables[name] = (("sample", *(f"{name}:{dim}" for dim in info.dims[1:])), source[name], _described(info))
+    coordinates: dict[str, Any] = {"id": ("sample", source.ids)}
+    if (labels := source.labels) is not None:
+        coordinates["label"] = ("sample", labels)
+        if source.class_names is not None:
+            coordinates["class_name"] = ("sample", np.asarray(source.class_names)[labels])
+    if (split := source.split) is not None:
+        coordinates["split"] = ("sample", split)
+    return xarray.Dataset(variables, coordinates, dict(source.attrs))
+
+
+def to_anndata(source: Source, layer: str) -> anndata.AnnData:
+    """One layer as an annotated matrix: samples are observations, features are variables.
+
+    Parameters
+    ----------
+    source : Source
+        Activations.
+    layer : str
+        A layer's name.
+
+    Returns
+    -------
+    anndata.AnnData
+        `X` of shape (n, features), with `obs` holding label, class_name and split, and `uns` the provenance.
+
+    Raises
+    ------
+    UsageError
+        If anndata is not installed, or there is no such layer.
+    """
+    try:
+        import anndata
+    except ImportError as error:
+        raise UsageError("to_anndata needs anndata: pip install 'repanalysis[export]'.") from error
+    import pandas as pd
+
+    x = source[layer]
+    frame = pd.DataFrame(index=pd.Index(source.ids.astype(str), name="id"))
+    if (labels := source.labels) is not None:
+        frame["label"] = labels
+        if source.class_names is not None:
+            frame["class_name"] = pd.Categorical(np.asarray(source.class_names)[labels])
+    if (split := source.split) is not None:
+        frame["split"] = pd.Categorical(split)
+    flat = x.reshape(len(x), -1)
+    variables = pd.DataFrame(index=pd.Index([str(feature) for feature in range(flat.shape[1])], name="feature"))
+    uns = {"layer": _described(source.info[layer]), "provenance": dict(source.attrs)}
+    return anndata.AnnData(X=flat, obs=frame, var=variables, uns=uns)
+
+
+def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns = None) -> None:
+    """Layers, `ids` and `labels` as tensors of one safetensors file.
+
+    Parameters
+    ----------
+    source : Source
+        Activations.
+    path : path-like
+        File to write; it must not exist.
+    layers : str or sequence of str, optional
+        Patterns; default all.
+
+    Raises
+    ------
+    UsageError
+        If the file exists, a pattern matches nothing, or a layer is called `ids` or `labels`.
+    """
+    from safetensors.numpy import save_file
+
+    if Path(path).exists():
+        raise UsageError(f"{path} exists already; nothing was written. Give another name.")
+    chosen = select(layers, source.info, source.title)
+    tensors = {name: np.ascontiguousarray(source[name]) for name in chosen}
+    extra = {"ids": source.ids} | ({} if source.labels is None else {"labels": source.labels})
+    if clash := sorted(tensors.keys() & extra.keys()):
+        raise UsageError(f"A layer is called {clash[0]!r}, which is what the file calls the samples'; leave it out.")
+    header = {key: value if isinstance(value, str) else json.dumps(value) for key, value in source.attrs.items()}
+    header["layers"] = json.dumps({name: _described(source.info[name]) for name in chosen})
+    if source.class_names is not None:
+        header["class_names"] = json.dumps(source.class_names)
+    save_file(tensors | extra, path, metadata=header)
+
+
+def _described(info: LayerInfo) -> dict[str, Any]:
+    """A layer's description in types that every format can hold."""
+    return {key: json.dumps(value) if isinstance(value, tuple) else value for key, value in asdict(info).items()}

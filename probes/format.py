@@ -1,0 +1,109 @@
+"""What the writer and the reader of an activations file must agree on; `docs/format.md` is the full description."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+from urllib.parse import quote
+
+import h5py
+
+from probes.batch import LayerInfo
+from probes.errors import UsageError, did_you_mean
+
+__all__ = [
+    "COMPRESSIONS",
+    "DIMENSION",
+    "FILTERS",
+    "FORMAT",
+    "FORMAT_VERSION",
+    "LAYER_FIELDS",
+    "VOLATILE",
+    "filter_arguments",
+    "filters_of",
+    "group_of",
+    "load_plugins",
+    "packed",
+]
+
+FORMAT = "repanalysis-activations"
+FORMAT_VERSION = 2
+COMPRESSIONS = ("none", "lzf", "gzip", "lz4", "zstd")
+FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf", 32004: "lz4", 32015: "zstd"}
+DIMENSION = "This is a netCDF dimension but not a netCDF variable. {:>9d}"  # the netCDF-4 mark of a bare dimension
+LAYER_FIELDS = [field.name for field in fields(LayerInfo)]
+# Attributes of the root that say when and how a file was written, not what is in it: they may differ between the runs that
+# wrote its parts.
+VOLATILE = frozenset(("format", "format_version", "seal", "complete", "n_committed", "created", "command", "versions")) | {
+    "left_out",
+    "non_finite",
+    "resumed",
+    "device",
+}
+
+
+def group_of(layer: str) -> str:
+    """Path of a layer's group.
+
+    Examples
+    --------
+    >>> group_of("a/b.relu (1)")
+    'layers/a%2Fb.relu (1)'
+    """
+    return f"layers/{quote(layer, safe=' ()[],:=+')}"
+
+
+def packed(value: Any) -> str | int | float:
+    """An attribute's value as it is stored: text and numbers as they are, the rest as JSON.
+
+    Examples
+    --------
+    >>> packed(("sample", "channel"))
+    '["sample", "channel"]'
+    """
+    return value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
+
+
+def filter_arguments(compression: str) -> dict[str, Any]:
+    """Keyword arguments of `create_dataset` for a compression.
+
+    Raises
+    ------
+    UsageError
+        If the compression is unknown, or needs hdf5plugin, which is not installed.
+    """
+    if compression not in COMPRESSIONS:
+        raise UsageError(
+            f"Unknown compression {compression!r}.{did_you_mean(compression, COMPRESSIONS)} "
+            f"Known are {', '.join(COMPRESSIONS)}."
+        )
+    if compression == "none":
+        return {}
+    if compression in ("lzf", "gzip"):
+        return {"compression": compression, "shuffle": True}
+    load_plugins(f"Compression {compression!r}")
+    import hdf5plugin
+
+    codec = hdf5plugin.LZ4() if compression == "lz4" else hdf5plugin.Zstd()
+    return {"compression": codec, "shuffle": True}
+
+
+def load_plugins(what: str) -> None:
+    """Make HDF5 know lz4 and zstd.
+
+    Raises
+    ------
+    UsageError
+        If hdf5plugin is not installed.
+    """
+    try:
+        import hdf5plugin  # noqa: F401  # importing registers the filters
+    except ImportError as error:
+        raise UsageError(f"{what} needs hdf5plugin: pip install 'repanalysis[compression]'.") from error
+
+
+def filters_of(data: h5py.Dataset) -> list[int]:
+    """Codes of the filters that a dataset's chunks go through."""
+    properties = data.id.get_create_plist()
+    return [properties.get_filter(index)[0] for index in range(properties.get_nfilters())]

@@ -1,0 +1,108 @@
+"""Operations that are no modules (`F.relu`, `+`, `torch.cat`), recorded while the network runs as it always does.
+
+Torch's function mode sees every function that is called on tensors; nothing is traced, so control flow works. An operation
+is named after the module whose `forward` calls it: `layer1.0.add`, `layer1.0.relu_1`; one called by the network itself is
+`add`. What happens inside torch's own leaf modules (the `F.relu` of `nn.ReLU`) is that module's business.
+
+Operations that compute nothing (views, copies, casts) are not recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["Listener", "Operations", "operation_name"]
+
+_CASTS = {"to", "float", "half", "double", "bfloat16", "type", "type_as", "cpu", "cuda"}
+_COPIES = {"clone", "contiguous", "detach", "copy", "deepcopy", "reduce_ex", "requires_grad", "set", "resize", "get", "setitem"}
+_NEW = {f"{value}_like" for value in ("zeros", "ones", "empty", "full", "rand", "randn")}
+_NO_COMPUTATION = _CASTS | _COPIES | _NEW | {f"new_{value}" for value in ("zeros", "ones", "empty", "full", "tensor")}
+_IN_PLACE = ("add", "sub", "mul", "truediv", "floordiv", "matmul", "pow", "mod", "and", "or", "xor")
+
+
+class Listener(Protocol):
+    """Who is told of operations."""
+
+    def listens(self) -> bool:
+        """Whether the operation that is about to run counts."""
+
+    def operation(self, name: str, output: object) -> None:
+        """An operation has run."""
+
+
+def operation_name(function: Callable[..., Any]) -> str:
+    """What an operation is called: `torch.add`, `x.add_` and `x += 1` are all `add`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> [operation_name(f) for f in (torch.add, Tensor.add_, Tensor.__iadd__, Tensor.__rsub__, torch.nn.functional.relu)]
+    ['add', 'add', 'add', 'sub', 'relu']
+    """
+    name = getattr(function, "__name__", "operation").strip("_")
+    for prefix in ("i", "r"):
+        if name.removeprefix(prefix) in _IN_PLACE and name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return name
+
+
+def is_opaque(module: nn.Module) -> bool:
+    """Whether a module is one of torch's own whose operations are its business alone: a leaf, or fused attention."""
+    own = type(module).__module__.startswith("torch.nn")
+    return own and (isinstance(module, nn.MultiheadAttention) or next(module.children(), None) is None)
+
+
+class Operations(TorchFunctionMode):
+    """Tells a listener of every operation that computes something.
+
+    Parameters
+    ----------
+    listener : Listener
+        The recording.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__()
+        self._listener = listener
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run the function; afterwards, tell the listener."""
+        kwargs = kwargs or {}
+        if not self._listener.listens():
+            return func(*args, **kwargs)
+        name = operation_name(func)
+        if name in _NO_COMPUTATION:
+            return func(*args, **kwargs)
+        inputs = [(tensor, _version(tensor)) for tensor in _tensors((*args, *kwargs.values()))]
+        output = func(*args, **kwargs)
+        if inputs:
+            parts = output if isinstance(output, tuple | list) else (output,)
+            if any(isinstance(part, Tensor) and part.is_floating_point() and not _is_view(part, inputs) for part in parts):
+                self._listener.operation(name, output)
+        return output
+
+
+def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _is_view(output: Tensor, inputs: list[tuple[Tensor, int]]) -> bool:
+    """Whether an output shows an input's memory, unchanged."""
+    if output.layout != inputs[0][0].layout or output.is_meta:
+        return False
+    storage = output.untyped_storage().data_ptr()
+    return any(tensor.untyped_storage().data_ptr() == storage and _version(tensor) == before for tensor, before in inputs)

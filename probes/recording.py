@@ -1,0 +1,244 @@
+"""A model over a loader into a file: `record` writes what `capture` yields, in a thread of its own, and can be resumed.
+
+A run that was stopped goes on from the file's last commit: commits lie between steps, so that the remaining steps see the
+batches that they would have seen, and the file becomes the one that an undisturbed run would have written.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from probes.background import Background
+from probes.capturing import capture, device_of, integers, unpack
+from probes.errors import DataError, NonFiniteWarning, UsageError
+from probes.hooks import Recording, rows_of
+from probes.identity import versions, weights_sha256
+from probes.layers import unwrap
+from probes.patterns import Patterns, as_patterns
+from probes.pooling import Pools
+from probes.sealed import is_empty, is_interrupted
+from probes.store import Store
+from probes.writer import create, differences, refuse_existing, refuse_other
+from probes.writer import resume as resume_file
+
+__all__ = ["record"]
+
+_WAITING_BYTES = 64 << 20  # what may wait for the disk
+
+
+def record(
+    model: nn.Module,
+    loader: Iterable[Any],
+    path: str | PathLike[str],
+    *,
+    layers: Patterns = None,
+    pool: Pools = "mean",
+    ops: bool = False,
+    prefix_tokens: int | None = None,
+    dtype: str = "auto",
+    seed: int = 0,
+    split: str | None = None,
+    device: torch.device | str | None = None,
+    precision: str = "float32",
+    channels_last: bool = False,
+    early_stop: bool = True,
+    forward: Callable[[Any], Any] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+    compression: str = "none",
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: bool | None = None,
+) -> Store:
+    """Run `model` over `loader` and write what its layers gave out to an activations file, batch by batch.
+
+    Parameters
+    ----------
+    model, loader, layers, pool, ops, prefix_tokens, dtype, seed, split, device, precision, channels_last, early_stop, forward
+        As for `capture`.
+    path : path-like
+        File to write, such as `"acts.h5"`.
+    attrs : mapping, optional
+        Provenance to keep: model, weights_sha256, preprocessing, dataset, seed, command, versions.
+    class_names : sequence of str, optional
+        Name of class 0, 1, ...
+    compression : {"none", "lzf", "gzip", "lz4", "zstd"}, default "none"
+        How the file is packed.
+    overwrite : bool, default False
+        Replace a file that exists, once the first step has run.
+    resume : bool, default False
+        Go on with a file whose writing was stopped. The loader must give the samples that it gave then, in that order:
+        those that are in the file already are passed over. A file that is complete is left alone; where there is none,
+        writing starts.
+    progress : bool, optional
+        Show a progress bar; by default only on a terminal.
+
+    Returns
+    -------
+    Store
+        The file, for reading.
+
+    Raises
+    ------
+    UsageError
+        If `path` exists and neither `overwrite` nor `resume` is given; if what is resumed was another model, other
+        weights, data, layers or pools; if another process is writing the file.
+    DataError
+        If the loader gives nothing, or other samples than those in the file.
+    OSError
+        If the disk is full. The file is then whole up to its last commit.
+
+    Notes
+    -----
+    Whatever stops the run, a file is left that `resume` can go on with, or that
+    `probes.open(path, partial=True)` reads. Writing happens in a thread of its own, with at most 64 MB waiting.
+    """
+    path = Path(path)
+    network = unwrap(model)
+    recorded = Recording(network, layers, pool, seed=seed)
+    facts = {
+        "model": type(network).__name__,
+        "weights_sha256": weights_sha256(network),
+        "layers": "leaf calls" if layers is None else list(as_patterns(layers) or ()),
+        "pool": str(recorded.pooling),
+        "ops": int(ops),
+        "prefix_tokens": recorded.prefix_tokens if prefix_tokens is None else prefix_tokens,
+        "dtype": dtype,
+        "precision": precision,
+        "channels_last": int(channels_last),
+        "seed": seed,
+        "device": str(device or device_of(network)),
+        "versions": versions(),
+    } | dict(attrs or {})
+    passed = 0
+    if resume and path.exists():
+        if not is_interrupted(path):
+            return _complete(path, facts)
+        passed = _committed(path, facts)
+        overwrite = True  # where nothing was committed, there is nothing to go on with
+    else:
+        refuse_existing(path, overwrite=overwrite)
+    expected = _length(loader)
+    batches = capture(
+        model, _after(loader, passed, path) if passed else loader, layers=layers, pool=pool, ops=ops,
+        prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, split=split, device=device, precision=precision,
+        channels_last=channels_last, early_stop=early_stop, first_id=passed, forward=forward,
+    )  # fmt: skip
+    first = next(batches, None)
+    if first is None and not passed:
+        raise DataError("The loader gave no batch; there is nothing to record.")
+    writer = (
+        resume_file(path, attrs=facts, expected=expected)
+        if passed
+        else create(path, attrs=facts, class_names=class_names, compression=compression, expected=expected,
+                    overwrite=overwrite)
+    )  # fmt: skip
+    hidden = None if progress is None else not progress
+    with tqdm(total=expected, initial=passed, unit=" samples", disable=hidden, desc=path.name) as bar:
+        try:
+            with writer, Background(writer.append, _WAITING_BYTES) as background:
+                for batch in batches if first is None else chain([first], batches):
+                    background.put(batch, sum(array.nbytes for array in batch.layers.values()))
+                    bar.update(len(batch))
+        except BaseException as error:
+            error.add_note(
+                f"{writer.n_committed} samples are whole in {path}; go on with resume=True (--resume), or read them with "
+                f"probes.open({str(path)!r}, partial=True)"
+            )
+            raise
+    store = Store(path)
+    if store.non_finite:
+        warnings.warn(_non_finite(store.non_finite), NonFiniteWarning, stacklevel=2)
+    return store
+
+
+def _complete(path: Path, facts: Mapping[str, Any]) -> Store:
+    """A file that needs no more, after a check that it is this run's."""
+    store = Store(path)
+    if found := differences(store.attrs, facts):
+        raise UsageError(f"{path} is complete, but of another run ({'; '.join(found)}). Give another name.")
+    return store
+
+
+def _committed(path: Path, facts: Mapping[str, Any]) -> int:
+    """Samples that are in an interrupted file; raises where it is another run's."""
+    if is_empty(path):
+        return 0
+    with Store(path, partial=True) as store:
+        refuse_other(path, differences(store.attrs, facts))
+        return len(store)
+
+
+def _after(loader: Iterable[Any], passed: int, path: Path) -> Iterator[Any]:
+    """What a loader gives after the samples that are in the file; raises where those are others than it gives now."""
+    with Store(path, partial=True) as store:
+        there = store.ids
+    done = 0
+    for item in _skipping(loader, passed):
+        if isinstance(item, int):  # so many samples were passed over without being loaded
+            done += item
+            continue
+        if done >= passed:
+            yield item
+            continue
+        inputs, _, ids = unpack(item)
+        rows = rows_of([inputs]) or 0
+        now = np.arange(done, done + rows) if ids is None else integers(ids, "ids")
+        if done + rows > passed or not np.array_equal(now, there[done : done + rows]):
+            raise DataError(
+                f"The loader gives other samples than those in {path}, from row {done} on: it must give the same ones, in the "
+                f"same order and batches, to go on with the file."
+            )
+        done += rows
+
+
+def _skipping(loader: Iterable[Any], passed: int) -> Iterator[Any]:
+    """The items of a loader; a torch DataLoader in fixed order does not even load what is to be passed over."""
+    from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+
+    if not isinstance(loader, DataLoader) or type(loader.batch_sampler) is not BatchSampler:
+        yield from loader
+        return
+    if not isinstance(loader.batch_sampler.sampler, SequentialSampler):
+        yield from loader
+        return
+    batches = list(loader.batch_sampler)
+    done = count = 0
+    while count < len(batches) and done < passed:
+        done += len(batches[count])
+        count += 1
+    yield done
+    rest = DataLoader(
+        loader.dataset, batch_sampler=batches[count:], num_workers=loader.num_workers, collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory, timeout=loader.timeout, worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context, generator=loader.generator,
+    )  # fmt: skip
+    yield from rest
+
+
+def _non_finite(counts: Mapping[str, int]) -> str:
+    """One sentence on the layers that hold NaN or inf."""
+    shown = ", ".join(f"{name}: {count}" for name, count in list(counts.items())[:3])
+    more = f", and {len(counts) - 3} more layers" if len(counts) > 3 else ""
+    return (
+        f"NaN or infinite values were recorded ({shown}{more}): the network made them, or they are too large for the type "
+        f"that is kept. --dtype float32, or --precision float32, may help."
+    )
+
+
+def _length(loader: Iterable[Any]) -> int | None:
+    """Number of samples to come, where the loader knows it."""
+    try:
+        return len(loader.dataset)  # type: ignore[attr-defined]  # a torch DataLoader
+    except (AttributeError, TypeError):
+        return None

@@ -1,0 +1,78 @@
+"""Features that you have already are read like a file of activations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import probes
+from repanalysis import analyze
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(40, 5)), np.arange(40) % 4
+
+
+def test_arrays_analyse_like_the_file_that_holds_them(tmp_path: Path) -> None:
+    source = probes.from_arrays({"early": X, "late": X[:, :2] * 3}, labels=Y, split="val", attrs={"model": "mine"})
+    with probes.create(tmp_path / "x.h5", attrs={"model": "mine"}) as writer:
+        for batch in source.iter(size=7):
+            writer.append(batch)
+    ours, theirs = analyze(source).frame, analyze(tmp_path / "x.h5").frame
+    np.testing.assert_allclose(ours["value"], theirs["value"], rtol=1e-10)
+    columns = ["model", "layer", "order", "depth", "metric", "variant", "split", "n"]
+    assert ours[columns].equals(theirs[columns])
+
+
+def test_names_as_labels() -> None:
+    source = probes.from_arrays({"x": X[:3]}, labels=["b", "a", "b"])
+    assert source.labels is not None
+    assert (source.labels.tolist(), source.class_names) == ([1, 0, 1], ["a", "b"])
+
+
+def test_an_npz_file_is_a_source(tmp_path: Path) -> None:
+    path = tmp_path / "features.npz"
+    np.savez(path, early=X, late=X[:, 0], labels=Y, ids=np.arange(40)[::-1], class_names=["a", "b", "c", "d"])
+    source = probes.open(path)
+    assert source.layers == ["early", "late"]
+    assert source["late"].shape == (40, 1)
+    assert source.ids[0] == 39
+    assert source.class_names == ["a", "b", "c", "d"]
+    table = analyze(path, "class_mean_separation")
+    assert table.frame["run"].unique().tolist() == ["features"]
+
+
+def test_nothing_is_copied() -> None:
+    source = probes.from_arrays({"x": X})
+    assert np.shares_memory(source["x"], X)
+    assert all(np.shares_memory(batch.layers["x"], X) for batch in source.iter(size=9))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"layers": {}}, "There are no arrays"),
+        ({"layers": {"x": ["a", "b"]}}, "Layer 'x' has shape .2,. and type <U1"),
+        ({"layers": {"x": X, "y": X[:9]}}, "layer 'y' has 9 rows for 40"),
+        ({"layers": {"x": X}, "labels": X}, "The labels have shape"),
+        ({"layers": {"x": X}, "ids": np.zeros(40, int)}, "Sample id 0 stands twice"),
+    ],
+)
+def test_arrays_that_do_not_fit(arguments: dict[str, object], sentence: str) -> None:
+    with pytest.raises(probes.DataError, match=sentence):
+        probes.from_arrays(**arguments)  # type: ignore[arg-type]
+
+
+def test_npz_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        probes.open(tmp_path / "none.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(probes.FormatError, match="can't be read as an npz file"):
+        probes.open(tmp_path / "text.npz")
+    np.savez(tmp_path / "pickle.npz", x=np.array([{}], dtype=object))
+    with pytest.raises(probes.FormatError, match="can't be read as an npz file"):
+        probes.open(tmp_path / "pickle.npz")
+    np.savez(tmp_path / "data.npz", x_train=X, y_train=Y)
+    with pytest.raises(probes.DataError, match="holds a data set .*, not features"):
+        probes.open(tmp_path / "data.npz")
