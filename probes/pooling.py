@@ -281,7 +281,7 @@ def _pattern_and_pool(text: str) -> tuple[str, str]:
     return "*", text
 
 
-def keep(x: Tensor, layout: Layout, pool: Pool, dtype: torch.dtype | None = None) -> tuple[Tensor, Dims]:
+def keep(x: Tensor, layout: Layout, pool: Pool, dtype: torch.dtype | None = None, *, owned: bool = True) -> tuple[Tensor, Dims]:
     """Pool one activation and own the result.
 
     Parameters
@@ -295,6 +295,8 @@ def keep(x: Tensor, layout: Layout, pool: Pool, dtype: torch.dtype | None = None
     dtype : torch.dtype, optional
         Type to keep; by default the one that pooling gives. Values beyond float16 become infinite, and are counted where
         they are written (`Store.non_finite`).
+    owned : bool, default True
+        Whether the result must have memory of its own.
 
     Returns
     -------
@@ -314,7 +316,7 @@ def keep(x: Tensor, layout: Layout, pool: Pool, dtype: torch.dtype | None = None
         kept = kept.to(dtype or torch.float32)
     if kept.ndim == 1:
         kept, kept_dims = kept[:, None], ("sample", "channel")
-    if not kept.is_contiguous() or kept.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
+    if owned and (not kept.is_contiguous() or kept.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()):
         kept = kept.clone(memory_format=torch.contiguous_format)
     return kept, kept_dims
 

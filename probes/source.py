@@ -89,6 +89,10 @@ class Source(ABC):
             If a layer is not there.
         """
 
+    def take(self, layer: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Chosen rows of one layer, (len(rows), ...)."""
+        return self[layer][rows]
+
     @property
     def layers(self) -> list[str]:
         """Layer names in order of execution."""

@@ -141,6 +141,12 @@ class Store(Source):
         with self._checked():
             return _read(self._data(layer), slice(0, self.n_committed))
 
+    def take(self, layer: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Chosen rows of one layer, (len(rows), ...); the others are not read."""
+        with self._checked():
+            data = self._data(layer)
+            return np.concatenate([_read(data, slice(int(row), int(row) + 1)) for row in rows])
+
     def shape(self, layer: str) -> tuple[int, ...]:
         """Shape of one layer's rows, (n, ...), without reading them."""
         with self._checked():

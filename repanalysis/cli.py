@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 import os
+import re
 import sys
 import tomllib
 import traceback
@@ -23,12 +24,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from probes.errors import LeftOutWarning, ReportedError, UsageError
+from probes.errors import DataError, IncompleteError, LeftOutWarning, NonFiniteWarning, ReportedError, UsageError
 from repanalysis._checks import one_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from probes.store import Store
     from repanalysis.table import Table
 
 __all__ = ["app"]
@@ -132,7 +134,8 @@ def verb(function: Callable[..., Said]) -> Callable[..., Said]:
         settings = Settings(given["seed"], given["threads"], given["quiet"], given["as_json"])
         try:
             with _threads(settings.threads), warnings.catch_warnings():
-                warnings.simplefilter("ignore", LeftOutWarning)  # the verbs list what is left out themselves
+                for told in (LeftOutWarning, NonFiniteWarning):  # the verbs tell this themselves
+                    warnings.simplefilter("ignore", told)
                 said = function(settings=settings, **values)
         except (Exception, KeyboardInterrupt) as error:
             if os.environ.get("REPANALYSIS_TRACEBACK"):
@@ -185,12 +188,30 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-ModelSpec = Annotated[str, typer.Argument(help="timm:NAME or py:package.module:factory")]
+ModelSpec = Annotated[str, typer.Argument(help="timm:NAME, torchvision:NAME, hf:NAME or py:package.module:factory")]
 DataSpec = Annotated[str, typer.Option("--data", help="digits, imagefolder:DIR (or a tar of one) or npz:FILE")]
 Weights = Annotated[str | None, typer.Option(help="Safetensors or torch file; 'random' for the untrained network.")]
 Layers = Annotated[list[str] | None, typer.Option("--layers", "-l", help="Glob, re:REGEX or type:CLASS; repeat it.")]
 Size = Annotated[int | None, typer.Option(min=1, help="Side of the images, if not the model's own.")]
 Colours = Annotated[str | None, typer.Option(help="Numbers per colour, such as 0.5,0.5,0.5; if not the model's own.")]
+Pool = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What to keep: mean, max, mean_std, cls, tokens, flatten, none, grid:G or project:K; for some layers: "
+        "'layer4*=none'. Repeat it; the first pattern that matches decides. Default mean."
+    ),
+]
+Ops = Annotated[bool, typer.Option("--ops", help="Record operations too that are no modules (+, torch.cat, F.relu).")]
+PrefixTokens = Annotated[int | None, typer.Option(min=0, help="CLS and register tokens; default: the model's own.")]
+Dtype = Annotated[str, typer.Option(help="Type to keep: auto, float32 or float16.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Random subset of so many samples.")]
+Split = Annotated[str | None, typer.Option(help="Split of the data.")]
+Device = Annotated[str | None, typer.Option(help="Such as cuda or cpu; default the GPU where there is one.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that load images.")]
+Compression = Annotated[str, typer.Option(help="none, lzf, gzip; lz4 or zstd with the extra 'compression'.")]
+Partial = Annotated[bool, typer.Option("--partial", help="Read what is there of an incomplete file.")]
+Budget = Annotated[float, typer.Option(min=0, help="GiB that the statistics may take.")]
+Metrics = Annotated[str | None, typer.Option("--metrics", "-m", help="Such as fisher_ratio,rate_reduction:eps_sq=0.1")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
 
 
@@ -228,9 +249,10 @@ def layers(
     model: ModelSpec,
     weights: Weights = "random",
     data: Annotated[str | None, typer.Option(help="Take the first sample from here, not zeros.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of the data.")] = None,
+    split: Split = None,
     layers: Layers = None,
     size: Size = None,
+    ops: Ops = False,
     everything: Annotated[bool, typer.Option("--all", help="Containers too, not only leaf calls.")] = False,
 ) -> Said:
     """List the layers of a model in the order in which they run."""
@@ -242,7 +264,7 @@ def layers(
     torch.manual_seed(settings.seed)
     built = load_model(model, weights=weights, size=size)
     example = _example(built, data, split)
-    with probes.attach(built.module, "*" if everything and not layers else layers) as recording, torch.no_grad():
+    with probes.attach(built.module, "*" if everything and not layers else layers, ops=ops) as recording, torch.no_grad():
         built.module(example)
     found = [asdict(info) for info in recording.info.values()]
     rows = [
@@ -257,16 +279,85 @@ def _example(model: Any, data: str | None, split: str | None) -> Any:
     import torch
 
     from repanalysis.data import load_data
+    from repanalysis.extraction import colours
 
     if data is not None:
-        return load_data(data, split=split, transform=model.transform, colours=_colours(model))[0][0][None]
+        return load_data(data, split=split, transform=model.transform, colours=colours(model))[0][0][None]
     if model.input_size is None:
         raise UsageError("The model does not say how large its inputs are; give --size, or --data for a sample.")
     return torch.zeros(1, *model.input_size)
 
 
-def _colours(model: Any) -> int:
-    return 3 if model.input_size is None else int(model.input_size[0])
+@verb
+def plan(
+    settings: Settings,
+    model: ModelSpec,
+    data: DataSpec,
+    budget: Annotated[
+        str | None, typer.Option(help="What the file may weigh, such as 20GB; pools that fit are proposed.")
+    ] = None,
+    weights: Weights = None,
+    split: Split = None,
+    limit: Limit = None,
+    layers: Layers = None,
+    pool: Pool = None,
+    ops: Ops = False,
+    prefix_tokens: PrefixTokens = None,
+    dtype: Dtype = "auto",
+    size: Size = None,
+    mean: Colours = None,
+    std: Colours = None,
+) -> Said:
+    """Say what extracting would write, layer by layer, before anything is written."""
+    from probes.plan import fit
+    from repanalysis import extraction
+
+    run = extraction.prepare(
+        model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
+        prefix_tokens=prefix_tokens, dtype=dtype, size=size, mean=_numbers(mean), std=_numbers(std), seed=settings.seed,
+    )  # fmt: skip
+    planned = extraction.plan(run)
+    if budget is not None:
+        planned = fit(planned, _bytes(budget))
+    return _planned(planned, 1 if run.data.labels is None else len(set(run.data.labels.tolist())))
+
+
+def _planned(planned: Any, classes: int) -> Said:
+    """A plan as a table, with what it costs to analyse, and the command's pools."""
+    from probes.plan import readable
+    from repanalysis.statistics import ClassMoments
+
+    rows, data = [], []
+    for layer in planned.layers:
+        info, d = layer.info, math.prod(layer.shape)
+        state = ClassMoments().state_bytes(d, classes)
+        total = planned.n * layer.bytes_per_sample
+        kept = {"pool": info.pool, "kept": layer.shape, "bytes_per_sample": layer.bytes_per_sample, "bytes": total}
+        data.append({"layer": info.name, "type": info.module_type, "shape": info.source_shape, **kept, "state_bytes": state})
+        shapes = ["x".join(map(str, shape)) for shape in (info.source_shape, layer.shape)]
+        sizes = [readable(count) for count in (layer.bytes_per_sample, total, state)]
+        rows.append([info.name, info.module_type, shapes[0], info.pool, shapes[1], *sizes])
+    header = ["layer", "type", "shape", "pool", "kept", "per sample", f"{planned.n} samples", "statistics"]
+    pools = " ".join(f"--pool '{pool}'" for pool in planned.pools)
+    text = f"{_columns(header, rows)}{_left_out(planned.left_out)}\n\nTotal: {readable(planned.bytes)} for {planned.n} samples."
+    if planned.lost:
+        text += (
+            "\n\nTo fit the budget:\n" + "\n".join(f"  {sentence}" for sentence in planned.lost) + f"\nExtract with: {pools}"
+        )
+    facts = {"bytes": planned.bytes, "n": planned.n, "pools": planned.pools, "lost": planned.lost}
+    return Said(text, {"layers": data, **facts, "left_out": planned.left_out})
+
+
+def _bytes(text: str) -> int:
+    """`"20GB"` in bytes."""
+    found = re.fullmatch(r"\s*([\d.]+)\s*([kKMGT]?)(i?)[bB]?\s*", text)
+    try:
+        number = float(found[1]) if found else -1.0
+    except ValueError:
+        number = -1.0
+    if not found or number <= 0:
+        raise UsageError(f"{text!r} is no size; write it like 20GB, 500MB or 2GiB.")
+    return int(number * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
 
 
 @verb
@@ -274,44 +365,72 @@ def extract(
     settings: Settings,
     model: ModelSpec,
     data: DataSpec,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, such as acts.h5.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="acts.h5; under torchrun a folder; with --metrics a .csv.")],
     weights: Weights = None,
-    split: Annotated[str | None, typer.Option(help="Split of the data.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Random subset of so many samples.")] = None,
+    split: Split = None,
+    limit: Limit = None,
     layers: Layers = None,
-    pool: Annotated[str, typer.Option(help="What to keep: mean, max, flatten or none.")] = "mean",
+    pool: Pool = None,
+    ops: Ops = False,
+    prefix_tokens: PrefixTokens = None,
+    dtype: Dtype = "auto",
     size: Size = None,
     mean: Colours = None,
     std: Colours = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per forward pass.")] = 64,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 0,
-    device: Annotated[str | None, typer.Option(help="Such as cuda or cpu; default cuda where there is one.")] = None,
-    compression: Annotated[str, typer.Option(help="none, lzf or gzip")] = "none",
+    workers: Workers = 0,
+    device: Device = None,
+    precision: Annotated[str, typer.Option(help="float32; bfloat16 or float16 for automatic mixed precision.")] = "float32",
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Give images in channels-last memory.")] = False,
+    compression: Compression = "none",
+    metrics: Metrics = None,
+    state_budget: Budget = 2.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a file whose writing was stopped.")] = False,
     overwrite: Overwrite = False,
 ) -> Said:
-    """Run a model over data and write what its layers gave out."""
-    import torch
-
-    import probes
+    """Run a model over data and write what its layers gave out; or, with --metrics, the metrics alone."""
     from probes.writer import refuse_existing
-    from repanalysis.data import load_data
-    from repanalysis.models import load_model
+    from repanalysis import extraction
 
-    refuse_existing(output, overwrite=overwrite)
-    torch.manual_seed(settings.seed)
-    built = load_model(model, weights=weights, size=size, mean=_numbers(mean), std=_numbers(std))
-    samples = load_data(data, split=split, transform=built.transform, colours=_colours(built))
-    samples = samples if limit is None else samples.sample(limit, seed=settings.seed)
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    attrs = built.card | {"dataset": data, "seed": settings.seed, "command": " ".join(["repanalysis", *sys.argv[1:]])}
-    store = probes.record(
-        built.module.to(where), samples.loader(batch_size, workers=workers), output, layers=layers, pool=pool,
-        split=samples.split, device=where, attrs=attrs, class_names=samples.class_names, compression=compression,
-        overwrite=overwrite, progress=settings.progress,
+    table = metrics is not None or output.suffix in (".csv", ".parquet")
+    if table:
+        one_of("table format", refuse_existing(output, overwrite=overwrite).suffix, (".csv", ".parquet"))
+    elif not resume and not output.is_dir():
+        refuse_existing(output, overwrite=overwrite)
+    run = extraction.prepare(
+        model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
+        prefix_tokens=prefix_tokens, dtype=dtype, size=size, mean=_numbers(mean), std=_numbers(std), batch_size=batch_size,
+        workers=workers, device=device, precision=precision, channels_last=channels_last, seed=settings.seed,
     )  # fmt: skip
-    size_mb = output.stat().st_size / 2**20
-    text = f"{output}: {len(store)} samples, {len(store.layers)} layers, {size_mb:.1f} MB{_left_out(store.left_out)}"
-    return Said(text, {"path": str(output), "n": len(store), "layers": store.layers, "left_out": store.left_out})
+    if table:
+        options: dict[str, Any] = {
+            "name": output.stem,
+            "state_budget": int(state_budget * 2**30),
+            "progress": settings.progress,
+        }
+        return _tabled(extraction.stream(run, metrics, **options), output)
+    options = {"compression": compression, "overwrite": overwrite, "resume": resume, "progress": settings.progress}
+    return _written(extraction.write(run, output, **options), output)
+
+
+def _written(store: Store | None, output: Path) -> Said:
+    """What a recording has written."""
+    if store is None:
+        return Said(f"{output}: this process has nothing to do; there are fewer batches than processes.", {"n": 0})
+    size_mb = store.path.stat().st_size / 2**20
+    text = f"{store.path}: {len(store)} samples, {len(store.layers)} layers, {size_mb:.1f} MB{_left_out(store.left_out)}"
+    for layer, count in store.non_finite.items():
+        text += f"\n{layer} holds {count} NaN or infinite values; --dtype float32 or --precision float32 may help."
+    facts = {"path": str(store.path), "n": len(store), "layers": store.layers, "left_out": store.left_out}
+    return Said(text, facts | {"non_finite": store.non_finite})
+
+
+def _tabled(table: Table, output: Path | None) -> Said:
+    """A table, written if wanted."""
+    if output is not None:
+        table.save(output)
+    written = "" if output is None else f"\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o depth.svg"
+    return Said(_pretty(table) + written, _data(table))
 
 
 @verb
@@ -319,12 +438,10 @@ def analyze(
     settings: Settings,
     sources: Annotated[list[Path], typer.Argument(help="Activations files; a folder is read as shards of one run.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")] = None,
-    metrics: Annotated[
-        str | None, typer.Option("--metrics", "-m", help="Such as fisher_ratio,rate_reduction:eps_sq=0.1")
-    ] = None,
+    metrics: Metrics = None,
     layers: Layers = None,
-    partial: Annotated[bool, typer.Option("--partial", help="Read what is there of an incomplete file.")] = False,
-    state_budget: Annotated[float, typer.Option(min=0, help="GiB that the statistics of a layer may take.")] = 2.0,
+    partial: Partial = False,
+    state_budget: Budget = 2.0,
     overwrite: Overwrite = False,
 ) -> Said:
     """Compute metrics of every layer."""
@@ -337,11 +454,7 @@ def analyze(
     options: dict[str, Any] = {"layers": layers, "partial": partial, "progress": settings.progress}
     options["state_budget"] = int(state_budget * 2**30)
     tables = [analyze_source(source, metrics, **options) for source in sources]
-    table = Table.concat(tables)
-    if output is not None:
-        table.save(output)
-    written = "" if output is None else f"\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o depth.svg"
-    return Said(_pretty(table) + written, _data(table))
+    return _tabled(Table.concat(tables), output)
 
 
 @verb
@@ -377,26 +490,94 @@ def plot(
 
 
 @verb
+def merge(
+    settings: Settings,
+    source: Annotated[Path, typer.Argument(help="Folder of shards.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, such as acts.h5.")],
+    compression: Compression = "none",
+    overwrite: Overwrite = False,
+) -> Said:
+    """Write the shards of one run to one file."""
+    import probes
+
+    with probes.open(source) as shards:
+        options: dict[str, Any] = {"compression": compression, "overwrite": overwrite, "progress": settings.progress}
+        return _written(probes.merge(shards, output, **options), output)
+
+
+@verb
 def info(
     settings: Settings,
-    path: Annotated[Path, typer.Argument(help="An activations file.")],
+    path: Annotated[Path, typer.Argument(help="An activations file, or a folder of shards.")],
 ) -> Said:
-    """Say where an activations file comes from, and what it holds."""
-    from probes.store import Store
+    """Say where activations come from, and what is in them."""
+    import probes
 
-    store = Store(path, partial=True)
-    state = "complete" if store.complete else f"INCOMPLETE: writing stopped after {len(store)} samples"
-    facts = {key: value for key, value in store.attrs.items() if key not in ("format", "complete", "n_committed", "left_out")}
-    labels = store.labels
-    facts |= {"samples": len(store), "classes": "none" if labels is None else len(set(labels.tolist())), "state": state}
-    found = [asdict(layer) for layer in store.info.values()]
+    with probes.open(path, partial=True) as source:
+        complete = all(store.complete for store in getattr(source, "stores", [source]) if isinstance(store, probes.Store))
+        state = "complete" if complete else f"INCOMPLETE: writing stopped after {len(source)} samples"
+        hidden = ("format", "complete", "n_committed", "left_out", "non_finite")
+        facts = {key: value for key, value in source.attrs.items() if key not in hidden}
+        labels = source.labels
+        facts |= {"samples": len(source), "classes": "none" if labels is None else len(set(labels.tolist())), "state": state}
+        if source.non_finite:
+            facts["non_finite"] = ", ".join(f"{layer}: {count}" for layer, count in source.non_finite.items())
+        found = [asdict(layer) for layer in source.info.values()]
+        left_out = source.left_out
     rows = [
         [i["order"], i["name"], i["module_type"], "x".join(map(str, i["source_shape"])), i["pool"], f"{i['depth']:.3f}"]
         for i in found
     ]
     lines = "\n".join(f"{key:16} {value}" for key, value in facts.items())
-    text = f"{lines}\n\n{_columns(['order', 'layer', 'type', 'shape', 'pool', 'depth'], rows)}{_left_out(store.left_out)}"
-    return Said(text, facts | {"complete": store.complete, "layers": found, "left_out": store.left_out})
+    text = f"{lines}\n\n{_columns(['order', 'layer', 'type', 'shape', 'pool', 'depth'], rows)}{_left_out(left_out)}"
+    return Said(text, facts | {"complete": complete, "layers": found, "left_out": left_out})
+
+
+@verb
+def verify(
+    settings: Settings,
+    model: ModelSpec,
+    path: Annotated[Path, typer.Argument(help="An activations file, or a folder of shards.")],
+    weights: Weights = None,
+    data: Annotated[str | None, typer.Option(help="The data, should they lie elsewhere than the file says.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many samples to run again.")] = 32,
+    device: Device = None,
+    workers: Workers = 0,
+) -> Said:
+    """Run the model again on random samples of a file, and compare what its layers give out."""
+    from repanalysis import extraction
+
+    found = extraction.verify(
+        model, path, weights=weights, data=data, samples=samples, device=device, workers=workers, seed=settings.seed
+    )
+    rows = [[one.layer, f"{one.largest:.2g}", f"{one.scale:.4g}", "equal" if one.ok else "DIFFERENT"] for one in found]
+    text = _columns(["layer", "largest difference", "largest value", ""], rows)
+    if odd := [one.layer for one in found if not one.ok]:
+        raise DataError(f"{path} is not what {model} gives out now: {len(odd)} of {len(found)} layers differ ({odd[0]} first).")
+    data_out = [asdict(one) | {"ok": one.ok} for one in found]
+    return Said(f"{text}\n\n{path}: {len(found)} layers come out again, on {samples} random samples at most.", data_out)
+
+
+@verb
+def doctor(
+    settings: Settings,
+    path: Annotated[Path, typer.Argument(help="An activations file, or a folder of shards.")],
+) -> Said:
+    """Read everything that a file holds; say what is whole, what is not, and what to do."""
+    from probes.check import doctor as examine
+
+    found = examine(path, progress=settings.progress)
+    lines = [
+        f"{one.state.upper():10} {one.path}: {one.what}." + (f"\n{'':10} {one.advice}" if one.advice else "") for one in found
+    ]
+    said = Said("\n".join(lines), [asdict(one) for one in found])
+    if all(one.ok for one in found):
+        return said
+    if not settings.quiet:
+        typer.echo(json.dumps(_plain(said.data), ensure_ascii=False, indent=1) if settings.json else said.text)
+    odd = [one for one in found if not one.ok]
+    kind = IncompleteError if all(one.state in ("resumable", "empty", "busy", "missing") for one in odd) else DataError
+    raise kind(f"{len(odd)} of {len(found)} files need attention.")
 
 
 def _columns(header: list[str], rows: list[list[Any]], *, numeric: bool = False) -> str:

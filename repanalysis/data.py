@@ -72,15 +72,37 @@ class Data(Dataset[tuple[Tensor, int, int]]):
         """A random subset of n samples, drawn from the seed and in the original order."""
         if n >= len(self):
             return self
-        picked = np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False))
-        labels = None if self.labels is None else self.labels[picked]
-        return Data(self.spec, self.read, self.ids[picked], labels, self.class_names, self.split, self.transform)
+        return self._rows(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
 
-    def loader(self, batch_size: int, *, workers: int = 0) -> DataLoader[Any]:
-        """Batches `(x, labels or None, ids)` in order."""
+    def pick(self, ids: NDArray[np.int64]) -> Data:
+        """The samples of these ids, in that order.
+
+        Raises
+        ------
+        DataError
+            If one is not there.
+        """
+        position = {int(sample): row for row, sample in enumerate(self.ids)}
+        if missing := [int(sample) for sample in ids if int(sample) not in position]:
+            raise DataError(f"{self.spec} has no sample {missing[0]}: these are other data, or another split.")
+        return self._rows(np.array([position[int(sample)] for sample in ids], np.int64))
+
+    def parts(self, parts: int, batch_size: int) -> list[Data]:
+        """At most so many parts, one after the other, cut between batches: each batch is one that the whole would have."""
+        batches = -(-len(self) // batch_size)
+        size = max(1, -(-batches // parts)) * batch_size
+        return [self._rows(np.arange(start, min(start + size, len(self)))) for start in range(0, len(self), size)]
+
+    def _rows(self, rows: NDArray[np.int64]) -> Data:
+        labels = None if self.labels is None else self.labels[rows]
+        return Data(self.spec, self.read, self.ids[rows], labels, self.class_names, self.split, self.transform)
+
+    def loader(self, batch_size: int, *, workers: int = 0, pinned: bool = False) -> DataLoader[Any]:
+        """Batches `(x, labels or None, ids)` in order; in page-locked memory, if wanted, for a GPU."""
         if batch_size < 1:
             raise UsageError(f"The batch size is {batch_size}; it must be at least 1.")
-        return DataLoader(self, batch_size, num_workers=workers, collate_fn=_Collate(labelled=self.labels is not None))
+        collate = _Collate(labelled=self.labels is not None)
+        return DataLoader(self, batch_size, num_workers=workers, collate_fn=collate, pin_memory=pinned)
 
 
 @dataclass(frozen=True)

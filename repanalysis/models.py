@@ -1,31 +1,33 @@
 """`"timm:resnet18"` -> a network, the preprocessing it was trained with, and an identity card.
 
-Specifications: `timm:NAME` (pretrained, unless weights are given) and `py:package.module:factory`, a function of yours
-without arguments that returns a `torch.nn.Module`. A network made by a factory may say how it wants its images the way
-timm's do, in a dictionary `pretrained_cfg`: input_size, mean, std, interpolation, crop_pct.
+Specifications: `timm:NAME`, `torchvision:NAME` and `hf:NAME` (a repository of the Hugging Face hub, or a folder), pretrained
+unless weights are given; and `py:package.module:factory`, a function of yours without arguments that returns a
+`torch.nn.Module`. A network made by a factory may say how it wants its images the way timm's do, in a dictionary
+`pretrained_cfg`: input_size, mean, std, interpolation, crop_pct.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from probes.errors import UsageError, did_you_mean
 from probes.identity import weights_sha256
 from probes.layers import unwrap
+from repanalysis.weights import load_weights
 
 __all__ = ["Model", "load_model"]
 
-_SCHEMES = ("timm", "py")
-_SHOWN = 4  # names quoted in a message
+_SCHEMES = ("timm", "torchvision", "hf", "py")
+_FORMS = "Write timm:NAME, torchvision:NAME, hf:NAME or py:package.module:factory."
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,10 @@ def load_model(
     Parameters
     ----------
     spec : str
-        `timm:NAME` or `py:package.module:factory`.
+        `timm:NAME`, `torchvision:NAME`, `hf:NAME` or `py:package.module:factory`.
     weights : path-like or "random", optional
         A safetensors file or a torch file of tensors; "random" leaves the initialisation of the seed. By default timm
-        models are pretrained and factories are taken as they come.
+        and the other collections are pretrained, and factories are taken as they come.
     size : int, optional
         Side of the square images, where the model's own is not wanted.
     mean, std : tuple of float, optional
@@ -90,42 +92,105 @@ def load_model(
     """
     scheme, _, name = spec.partition(":")
     if scheme not in _SCHEMES or not name:
-        raise UsageError(
-            f"Unknown model {spec!r}.{did_you_mean(scheme, _SCHEMES)} Write timm:NAME or py:package.module:factory."
-        )
-    module = _timm(name, weights) if scheme == "timm" else _factory(name)
+        raise UsageError(f"Unknown model {spec!r}.{did_you_mean(scheme, _SCHEMES)} {_FORMS}")
+    build = {"timm": _timm, "torchvision": _torchvision, "hf": _hf, "py": _factory}[scheme]
+    module, own = build(name, weights)
     random = weights is not None and str(weights) == "random"
     if weights is not None and not random:
-        _load(module, Path(weights))
+        load_weights(module, Path(weights))
     override = {"input_size": None if size is None else (_channels(module), size, size), "mean": mean, "std": std}
-    config = _config(module, {key: value for key, value in override.items() if value is not None})
+    override = {key: value for key, value in override.items() if value is not None}
+    config = _config(module, override)
     card = {
         "model": spec + (" (random weights)" if random else ""),
         "weights_sha256": weights_sha256(module),
         "preprocessing": config or "none",
     }
-    transform = None if config is None else _transform(config)
+    transform = None if config is None else own if own is not None and not override else _transform(config)
     return Model(module.eval(), transform, None if config is None else tuple(config["input_size"]), card)
 
 
-def _timm(name: str, weights: str | PathLike[str] | None) -> nn.Module:
+Transform = Callable[[Any], Tensor]
+Weights = str | PathLike[str] | None
+
+
+def _timm(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
     import timm
 
     known = timm.list_models() + timm.list_pretrained()
     if name not in known:
         raise UsageError(f"timm has no model {name!r}.{did_you_mean(name, known)} timm.list_models() lists all.")
-    try:
-        module: nn.Module = timm.create_model(name, pretrained=weights is None)
-    except (OSError, RuntimeError) as error:  # every failure of a download, whichever library reports it
-        reason = str(error).partition("\n")[0]
+    with _download(f"timm:{name}"):
+        return timm.create_model(name, pretrained=weights is None), None
+
+
+def _torchvision(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
+    """A classification network of torchvision's, with the images of its default weights."""
+    from torchvision import models
+    from torchvision.transforms import InterpolationMode
+
+    known = models.list_models()
+    if name not in known:
         raise UsageError(
-            f"The weights of timm:{name} could not be had ({type(error).__name__}: {reason}). "
+            f"torchvision has no model {name!r}.{did_you_mean(name, known)} torchvision.models.list_models() lists all."
+        )
+    default = models.get_model_weights(name).DEFAULT
+    with _download(f"torchvision:{name}"):
+        module = models.get_model(name, weights=default if weights is None else None)
+    preset = default.transforms()
+    if not hasattr(preset, "crop_size"):
+        return module, None
+    crop, resize = preset.crop_size[0], preset.resize_size[0]
+    assert isinstance(preset.interpolation, InterpolationMode)
+    module.pretrained_cfg = {
+        "input_size": (3, crop, crop), "mean": tuple(preset.mean), "std": tuple(preset.std),
+        "interpolation": preset.interpolation.value, "crop_pct": crop / resize,
+    }  # fmt: skip
+    return module, preset
+
+
+def _hf(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
+    """A vision network of the Hugging Face hub or of a folder, with its own image processor; no remote code runs."""
+    try:
+        from transformers import AutoConfig, AutoImageProcessor, AutoModel
+    except ImportError as error:
+        raise UsageError("hf: models need transformers: pip install 'repanalysis[hf]'.") from error
+    with _download(f"hf:{name}"):
+        processor = AutoImageProcessor.from_pretrained(name)
+        if weights is None:
+            module: nn.Module = AutoModel.from_pretrained(name)
+        else:
+            module = AutoModel.from_config(AutoConfig.from_pretrained(name))
+    sizes = dict(getattr(processor, "crop_size", None) or processor.size)
+    height = int(sizes.get("height") or sizes.get("shortest_edge") or 224)
+    width = int(sizes.get("width") or height)
+    module.pretrained_cfg = {  # type: ignore[assignment]  # as timm's networks have it
+        "input_size": (3, height, width), "mean": tuple(processor.image_mean), "std": tuple(processor.image_std),
+        "interpolation": {0: "nearest", 2: "bilinear", 3: "bicubic"}.get(int(processor.resample or 2), "bilinear"),
+        "crop_pct": 1.0,
+    }  # fmt: skip
+
+    def transform(image: Any) -> Tensor:
+        pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
+        return pixels
+
+    return module, transform
+
+
+@contextmanager
+def _download(spec: str) -> Iterator[None]:
+    """Turn every failure of a download, whichever library reports it, into one sentence."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(
+            f"The weights of {spec} could not be had ({type(error).__name__}: {reason}). "
             f"Give --weights FILE, or --weights random for the untrained network."
         ) from error
-    return module
 
 
-def _factory(name: str) -> nn.Module:
+def _factory(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # taken as it comes
     path, colon, attribute = name.partition(":")
     if not colon:
         raise UsageError(f"'py:{name}' names no factory; write py:package.module:factory.")
@@ -140,42 +205,7 @@ def _factory(name: str) -> nn.Module:
     module = getattr(found, attribute)()
     if not isinstance(module, nn.Module):
         raise UsageError(f"'py:{name}' returned a {type(module).__name__}; a torch.nn.Module is needed.")
-    return unwrap(module)
-
-
-def _load(module: nn.Module, path: Path) -> None:
-    """Load weights strictly; a prefix that wrappers add to every name is taken off."""
-    if not path.exists():
-        raise FileNotFoundError(f"There is no weights file {path}.")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a foreign file provokes, it is one thing to the user
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"{path} can't be read as weights ({type(error).__name__}: {reason}).") from error
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UsageError(f"{path} holds no dictionary of tensors; save model.state_dict().")
-    for prefix in ("module.", "_orig_mod."):
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    # Counters of batches came with torch 0.4.1 and play no part in eval mode; older weights lack them.
-    wanted = module.state_dict()
-    state = {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")} | dict(state)
-    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    odd = [key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape]
-    if missing or extra or odd:
-        shapes = [f"{key} {tuple(state[key].shape)} for {tuple(wanted[key].shape)}" for key in sorted(odd)]
-        parts = {"missing": missing, "unknown": extra, "of another shape": shapes}
-        told = "; ".join(f"{len(keys)} {what}: {', '.join(keys[:_SHOWN])}" for what, keys in parts.items() if keys)
-        raise UsageError(f"The weights in {path} do not fit {type(module).__name__} ({told}).")
-    module.load_state_dict(state)
+    return unwrap(module), None
 
 
 def _channels(module: nn.Module) -> int:

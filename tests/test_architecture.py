@@ -23,8 +23,8 @@ FLOORS = {
     "repanalysis.statistics": 2, "repanalysis.table": 2,
     "repanalysis.metrics": 3,
     "repanalysis.engine": 4,
-    "repanalysis.models": 5, "repanalysis.data": 5, "repanalysis.plots": 5, "repanalysis.networks": 5,
-    "repanalysis.demo": 6, "repanalysis.cli": 6,
+    "repanalysis.models": 5, "repanalysis.weights": 5, "repanalysis.data": 5, "repanalysis.plots": 5, "repanalysis.networks": 5,
+    "repanalysis.extraction": 6, "repanalysis.demo": 6, "repanalysis.cli": 6,
 }  # fmt: skip
 
 

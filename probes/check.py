@@ -1,0 +1,224 @@
+"""Can this file be trusted? `doctor` says whether it is whole and what to do; `compare` whether its numbers come out again.
+
+`compare` takes what a network gives out now for some of a file's samples, and measures how far that is from what the file
+holds. Re-running a network rarely gives the same bits (another batch size, another number of threads): differences are told
+relative to the largest value of the layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from probes.atomic import Journal
+from probes.batch import Batch
+from probes.errors import DataError, FormatError, IncompleteError, ReportedError, UsageError
+from probes.sealed import is_empty, is_interrupted
+from probes.shards import Shards
+from probes.source import Source
+from probes.store import Store
+
+__all__ = ["Difference", "Finding", "compare", "doctor"]
+
+_TOLERANCE = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a layer is from what the file holds.
+
+    Attributes
+    ----------
+    layer : str
+        Its name.
+    largest : float
+        Largest absolute difference; NaN where one side is NaN and the other is not.
+    scale : float
+        Largest absolute value in the file, among the samples compared.
+    tolerance : float
+        Share of `scale` that rounding may explain, by the type that the network computes in.
+    """
+
+    layer: str
+    largest: float
+    scale: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether rounding explains it."""
+        return self.largest <= self.tolerance * self.scale
+
+
+def compare(source: Source, batches: Iterable[Batch]) -> list[Difference]:
+    """Compare what a network gives out now with what a file holds, sample by sample.
+
+    Parameters
+    ----------
+    source : Source
+        The file.
+    batches : iterable of Batch
+        The same layers and pools, for some of the samples.
+
+    Returns
+    -------
+    list of Difference
+        One per layer of the file.
+
+    Raises
+    ------
+    DataError
+        If a layer or sample is missing on one side, or shapes differ.
+
+    Examples
+    --------
+    >>> from probes.arrays import from_arrays
+    >>> ours = from_arrays({"x": np.eye(3)})
+    >>> compare(ours, from_arrays({"x": np.eye(3)}).iter())[0].ok
+    True
+    """
+    position = {int(sample): row for row, sample in enumerate(source.ids)}
+    largest = dict.fromkeys(source.layers, 0.0)
+    scale = dict.fromkeys(source.layers, 0.0)
+    for batch in batches:
+        if unknown := [int(sample) for sample in batch.ids if int(sample) not in position]:
+            raise DataError(f"{source.title} has no sample {unknown[0]}; compare samples that are in it.")
+        rows = np.array([position[int(sample)] for sample in batch.ids])
+        for name in source.layers:
+            if name not in batch.layers:
+                why = batch.left_out.get(name, "it does not run")
+                raise DataError(f"Layer {name!r} of {source.title} is not given out now: {why}.")
+            old, new = source.take(name, rows).astype(np.float64), batch.layers[name].astype(np.float64)
+            if old.shape != new.shape:
+                raise DataError(f"Layer {name!r} has shape {old.shape[1:]} in {source.title}, and {new.shape[1:]} now.")
+            with np.errstate(invalid="ignore"):
+                apart = np.where((old == new) | (np.isnan(old) & np.isnan(new)), 0.0, np.abs(old - new))
+            largest[name] = float(np.maximum(largest[name], apart.max(initial=0.0)))
+            scale[name] = max(scale[name], float(np.abs(old[np.isfinite(old)]).max(initial=0.0)))
+    info = source.info
+    kinds = {name: "float16" if source.attrs.get("dtype") == "float16" else info[name].dtype_source for name in largest}
+    if (precision := str(source.attrs.get("precision", "float32"))) != "float32":
+        kinds = dict.fromkeys(kinds, precision)
+    return [Difference(name, largest[name], scale[name], _TOLERANCE.get(kinds[name], 1e-4)) for name in largest]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What `doctor` says of one file.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file, or the folder.
+    state : {"whole", "resumable", "empty", "busy", "damaged", "foreign", "missing"}
+        What it is.
+    what : str
+        One sentence on what was found.
+    advice : str
+        One sentence on what to do; empty where there is nothing to do.
+    """
+
+    path: Path
+    state: str
+    what: str
+    advice: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file is whole."""
+        return self.state == "whole"
+
+
+def doctor(path: str | PathLike[str], *, progress: bool | None = None) -> list[Finding]:
+    """Read everything that a file, or every shard of a folder, holds, and say what is whole and what to do.
+
+    Parameters
+    ----------
+    path : path-like
+        A file, or a folder of shards.
+    progress : bool, optional
+        Show a progress bar; by default only on a terminal.
+
+    Returns
+    -------
+    list of Finding
+        One per file; for a folder, a last one on the shards as a whole.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `path`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if not path.is_dir():
+        return [_examine(path, progress=progress)]
+    files = sorted(path.glob("*.h5"))
+    found = [_examine(file, progress=progress) for file in files]
+    if not files:
+        return [Finding(path, "missing", "the folder holds no *.h5 file", "Extract into it.")]
+    if all(finding.state == "whole" for finding in found):
+        found.append(_together(path, files))
+    return found
+
+
+def _together(path: Path, files: list[Path]) -> Finding:
+    try:
+        with Shards([Store(file) for file in files]) as shards:
+            return Finding(path, "whole", f"{len(files)} shards fit together: {len(shards)} samples, none twice")
+    except IncompleteError as error:
+        return Finding(path, "missing", str(error), "Extract again with --resume, by as many processes as before.")
+    except ReportedError as error:
+        return Finding(path, "foreign", str(error), "Keep the shards of one run in a folder of their own.")
+
+
+def _examine(path: Path, *, progress: bool | None) -> Finding:
+    if is_empty(path) and is_interrupted(path):
+        return Finding(path, "empty", "writing stopped before anything was committed", "Extract it again, with --resume.")
+    try:
+        with Store(path, partial=True) as store:
+            broken = _broken_layers(store, progress=progress)
+            n, state = len(store), "whole" if store.complete else "resumable"
+            odd = store.non_finite
+    except UsageError as error:
+        return Finding(path, "busy", str(error), "Wait until it is written.")
+    except FormatError as error:
+        foreign = "no HDF5 file" in str(error) or "not an activations file" in str(error)
+        journal = Journal.beside(path)
+        advice = (
+            "It is not ours: leave it alone." if foreign else "Copy it again from where it was written, or extract it again."
+        )
+        if not foreign and not journal.exists():
+            advice += f" If it is a copy of a file that was not finished, copy {journal.name} as well."
+        return Finding(path, "foreign" if foreign else "damaged", str(error), advice)
+    if broken:
+        names = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
+        return Finding(
+            path, "damaged", f"{len(broken)} of {len(store.info)} layers can't be read ({names}); the others are whole",
+            "Copy it again from where it was written, or extract it again; the other layers can be used.",
+        )  # fmt: skip
+    what = f"{n} samples, {len(store.info)} layers, every byte as it was written"
+    if odd:
+        what += f"; {sum(odd.values())} values are NaN or infinite, in {', '.join(list(odd)[:3])}"
+    if state == "whole":
+        return Finding(path, "whole", what)
+    return Finding(path, "resumable", f"writing stopped; {n} samples are whole", "Go on with the same command and --resume.")
+
+
+def _broken_layers(store: Store, *, progress: bool | None) -> list[str]:
+    """Layers of which not every row can be read."""
+    broken = []
+    hidden = None if progress is None else not progress
+    for name in tqdm(store.layers, desc=store.path.name, unit=" layers", disable=hidden):
+        try:
+            for _ in store.iter([name]):
+                pass
+        except FormatError:
+            broken.append(name)
+    return broken

@@ -1,0 +1,80 @@
+"""Weights from a file into a network: strictly, and without running anything that the file holds.
+
+Safetensors files hold tensors alone; torch files go through the weights-only loader. Prefixes that wrappers add to every
+name are taken off, and whatever does not fit is listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probes.errors import UsageError
+
+__all__ = ["load_weights"]
+
+_SHOWN = 4  # names quoted in a message
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a file's weights into a network.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    path : pathlib.Path
+        A safetensors file, or a torch file of tensors, perhaps below `state_dict` or `model`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    UsageError
+        If it can't be read, or does not fit: the message lists what is missing, unknown or of another shape.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"There is no weights file {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a foreign file provokes, it is one thing to the user
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{path} can't be read as weights ({type(error).__name__}: {reason}).") from error
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UsageError(f"{path} holds no dictionary of tensors; save model.state_dict().")
+    state, wanted = _unprefixed(dict(state), module), module.state_dict()
+    # Counters of batches came with torch 0.4.1 and play no part in eval mode; older weights lack them.
+    state = {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")} | dict(state)
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    odd = [key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape]
+    if missing or extra or odd:
+        shapes = [f"{key} {tuple(state[key].shape)} for {tuple(wanted[key].shape)}" for key in sorted(odd)]
+        parts = {"missing": missing, "unknown": extra, "of another shape": shapes}
+        told = "; ".join(f"{len(keys)} {what}: {', '.join(keys[:_SHOWN])}" for what, keys in parts.items() if keys)
+        raise UsageError(f"The weights in {path} do not fit {type(module).__name__} ({told}).")
+    module.load_state_dict(state)
+
+
+def _unprefixed(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """The weights without the prefixes of wrappers, one after the other; a network's own names stay."""
+    own = module.state_dict().keys()
+    stripped = True
+    while stripped and state:
+        stripped = False
+        for prefix in _PREFIXES:
+            if all(key.startswith(prefix) for key in state) and not all(key.startswith(prefix) for key in own):
+                state, stripped = {key.removeprefix(prefix): value for key, value in state.items()}, True
+    return state
