@@ -181,6 +181,8 @@ class AtomicFile(io.RawIOBase):
         self.commits = 0  # that are safe on disk
         self._checksums = np.zeros(0, "<u8")
         self._dirty: set[int] = set()
+        if fresh and not path.exists():
+            Journal(uuid, 0).write(path)  # first, or a kill would leave a file that nothing is known of
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(self._fd, path)

@@ -499,9 +499,12 @@ class _Column:
             self.waiting = []
 
     def free(self) -> list[tuple[int, int]]:
-        """Where the rows to come will go in the file: the part of the last chunk that has no rows yet."""
+        """Where the rows to come will go in the file: the part of the last chunk that has no rows yet.
+
+        Text has none: HDF5 reads what it overwrites there, to free the strings that it points to.
+        """
         used = self.rows % self.data.chunks[0]
-        if self.packed or not used:
+        if self.packed or not used or self.data.dtype.hasobject:
             return []
         chunk = self.data.id.get_chunk_info_by_coord((self.rows, *(0 for _ in self.data.shape[1:])))
         start = chunk.byte_offset + used * (chunk.size // self.data.chunks[0])

@@ -227,7 +227,8 @@ def test_a_model_that_fails_in_the_middle_leaves_what_was_written(tmp_path: Path
     sentence = refused("extract", "py:failing:Net", "--data", "digits", "-o", "acts.h5", "--batch-size", 50, code=1)
     assert sentence == (
         "RuntimeError: the third batch is too much (while Net ran on samples 100 to 149 (step 2)) "
-        "(100 samples are whole in acts.h5; go on with resume=True (--resume), or read them with probes.open('acts.h5', partial=True))"
+        "(100 samples are whole in acts.h5; go on with resume=True (--resume), or read them with "
+        "probes.open('acts.h5', partial=True))"
     )
     assert "stopped after 100 samples" in refused("analyze", "acts.h5", code=3)
     assert run("analyze", "acts.h5", "--partial").exit_code == 0

@@ -1,0 +1,132 @@
+"""kill -9 at random moments, and going on: the file becomes the one that an undisturbed run would have written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import probes
+from probes.check import doctor
+
+SERVER = """
+import os, sys, time, torch, probes, probes.writer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+probes.writer._COMMIT_SECONDS = (0.03, 0.03)  # commits all the time: as many places to be killed in as can be
+probes.writer._CHUNK_BYTES = (4000, 8000)
+probes.writer._WAITING_BYTES = 2000
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 5))
+x = torch.randn(480, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+loader = DataLoader(TensorDataset(x, torch.arange(480) % 3, torch.arange(480) * 2), 8)
+
+
+class Slow:
+    dataset = loader.dataset
+
+    def __iter__(self):
+        for batch in loader:
+            time.sleep(0.006)
+            yield batch
+
+
+for line in sys.stdin:  # every run is a process of its own, forked where torch is imported already
+    path, compression = line.split()
+    if not (pid := os.fork()):
+        probes.record(model, Slow(), path, layers="type:*", pool="none", split="test", compression=compression, resume=True)
+        os._exit(0)
+    print(pid, flush=True)
+    print(os.waitpid(pid, 0)[1], flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def run(server: subprocess.Popen[str], path: Path, compression: str, kill_after: float | None) -> bool:
+    """Record in a process of its own; whether it came to its end before it was killed."""
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(f"{path} {compression}\n")
+    server.stdin.flush()
+    pid = int(server.stdout.readline())
+    if kill_after is not None:
+        time.sleep(kill_after)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    status = int(server.stdout.readline())
+    assert status in (0, signal.SIGKILL)
+    return status == 0
+
+
+def content(path: Path) -> dict[str, np.ndarray]:
+    """Every data set of a file, by h5py alone."""
+    found: dict[str, np.ndarray] = {}
+
+    def add(name: str, node: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(node, h5py.Dataset) and not name.endswith("sample"):
+            found[name] = node.asstr()[:] if h5py.check_string_dtype(node.dtype) else node[:]
+
+    with h5py.File(path) as file:
+        file.visititems(add)
+    return found
+
+
+@pytest.mark.parametrize(("compression", "kills"), [("none", 20), ("gzip", 10)])
+def test_killed_at_random_moments_and_resumed_the_file_is_the_same(
+    server: subprocess.Popen[str], tmp_path: Path, compression: str, kills: int
+) -> None:
+    whole, path = tmp_path / "whole.h5", tmp_path / "killed.h5"
+    start = time.monotonic()
+    assert run(server, whole, compression, None)
+    duration = time.monotonic() - start
+    rng = np.random.default_rng(0)
+    killed, found = 0, []
+    while killed < kills:
+        if not killed % 5:  # sometimes from the start, sometimes ever further
+            path.unlink(missing_ok=True)
+        if run(server, path, compression, float(rng.uniform(0, min(0.7, duration)))):
+            assert_equal(whole, path)
+            path.unlink()
+            continue
+        killed += 1
+        if not path.exists():
+            continue
+        (finding,) = doctor(path, progress=False)
+        assert finding.state in ("resumable", "empty", "whole")
+        if finding.state != "empty":
+            with probes.open(path, partial=True) as store, probes.open(whole) as truth:  # what was committed is right
+                found.append(len(store))
+                for layer in store.layers:
+                    np.testing.assert_array_equal(store[layer], truth[layer][: len(store)])
+    assert run(server, path, compression, None)
+    assert_equal(whole, path)
+    assert len(set(found)) > 2, "it was killed at different places"
+
+
+def assert_equal(whole: Path, other: Path) -> None:
+    ours, theirs = content(whole), content(other)
+    assert list(ours) == list(theirs)
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+        assert array.dtype == theirs[name].dtype
+    assert not other.with_name(other.name + ".journal").exists()
+    with probes.open(other) as store:
+        assert len(store) == 480
