@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from probes.atomic import Journal
 from probes.batch import Batch
 from probes.errors import DataError, FormatError, IncompleteError, ReportedError, UsageError
-from probes.sealed import is_empty, is_interrupted
+from probes.sealed import check_bytes, is_empty, is_interrupted
 from probes.shards import Shards
 from probes.source import Source
 from probes.store import Store
@@ -184,6 +184,8 @@ def _examine(path: Path, *, progress: bool | None) -> Finding:
     try:
         with Store(path, partial=True) as store:
             broken = _broken_layers(store, progress=progress)
+            if not broken:
+                check_bytes(path)
             n, state = len(store), "whole" if store.complete else "resumable"
             odd = store.non_finite
     except UsageError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import fields
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "filters_of",
     "group_of",
     "load_plugins",
+    "open_hdf5",
     "packed",
 ]
 
@@ -101,6 +103,23 @@ def load_plugins(what: str) -> None:
         import hdf5plugin  # noqa: F401  # importing registers the filters
     except ImportError as error:
         raise UsageError(f"{what} needs hdf5plugin: pip install 'repanalysis[compression]'.") from error
+
+
+def open_hdf5(content: io.RawIOBase, *, writable: bool) -> h5py.File:
+    """Open the HDF5 file that a binary file object holds.
+
+    `h5py.File(content)` would do, but for one thing: should opening fail, the traceback keeps h5py's access properties
+    alive, and with them a reference to `content` that HDF5 drops after Python has ended, which is a crash.
+    """
+    properties = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    try:
+        properties.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+        properties.set_cache(0, 521, 0, 0.75)  # no chunk cache: rows go straight to where they are wanted, memory stays flat
+        properties.set_fileobj_driver(h5py.h5fd.fileobj_driver, content)
+        flags = h5py.h5f.ACC_RDWR if writable else h5py.h5f.ACC_RDONLY
+        return h5py.File(h5py.h5f.open(repr(content).encode("ascii", "replace"), flags, fapl=properties))
+    finally:
+        properties._close()
 
 
 def filters_of(data: h5py.Dataset) -> list[int]:

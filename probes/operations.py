@@ -4,7 +4,7 @@ Torch's function mode sees every function that is called on tensors; nothing is 
 is named after the module whose `forward` calls it: `layer1.0.add`, `layer1.0.relu_1`; one called by the network itself is
 `add`. What happens inside torch's own leaf modules (the `F.relu` of `nn.ReLU`) is that module's business.
 
-Operations that compute nothing (views, copies, casts) are not recorded.
+Operations that compute nothing (views, copies, casts), or a single number for all samples, are not recorded.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Operations(TorchFunctionMode):
         output = func(*args, **kwargs)
         if inputs:
             parts = output if isinstance(output, tuple | list) else (output,)
-            if any(isinstance(part, Tensor) and part.is_floating_point() and not _is_view(part, inputs) for part in parts):
+            if any(_computed(part, inputs) for part in parts):
                 self._listener.operation(name, output)
         return output
 
@@ -98,6 +98,13 @@ def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
 
 def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
+
+
+def _computed(output: object, inputs: list[tuple[Tensor, int]]) -> bool:
+    """Whether an output is new numbers, more than one."""
+    if not isinstance(output, Tensor) or not output.is_floating_point() or not output.ndim:
+        return False
+    return not _is_view(output, inputs)
 
 
 def _is_view(output: Tensor, inputs: list[tuple[Tensor, int]]) -> bool:

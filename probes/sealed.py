@@ -18,7 +18,7 @@ import xxhash
 from probes.atomic import PAGE, SEAL, SEAL_MAGIC, Journal, page_checksums, read_at
 from probes.errors import FormatError, UsageError
 
-__all__ = ["MARK", "RawFile", "is_empty", "is_interrupted", "open_bytes", "refuse_writing", "uuid_of"]
+__all__ = ["MARK", "RawFile", "check_bytes", "is_empty", "is_interrupted", "open_bytes", "refuse_writing", "uuid_of"]
 
 MARK = b"repanalysis-seal:"  # stands near the start of every sealed file, with the file's uuid after it
 _HEAD = 1 << 16
@@ -126,6 +126,25 @@ def _changed(path: Path, at: int) -> str:
     )
 
 
+def check_bytes(path: Path) -> None:
+    """Read every byte of a sealed file, whether it means anything or not.
+
+    Raises
+    ------
+    FormatError
+        If one is not as it was written.
+    """
+    opened = open_bytes(path)
+    if opened is None:
+        return
+    try:
+        buffer = memoryview(bytearray(256 * PAGE))
+        while opened.readinto(buffer):
+            pass
+    finally:
+        opened.close()
+
+
 class RawFile(io.RawIOBase):
     """A file descriptor read by position; `error` says what was wrong with its bytes, should anything be."""
 
@@ -133,6 +152,10 @@ class RawFile(io.RawIOBase):
         super().__init__()
         self.error: FormatError | None = None
         self._fd, self._path, self._size, self._position = fd, path, size, 0
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # h5py hands over memoryviews
+        """Fill `buffer` from the position on."""
+        raise NotImplementedError
 
     def readable(self) -> bool:
         """Always."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from probes.batch import Batch, LayerInfo
 from probes.errors import FormatError, IncompleteError, ReportedError
-from probes.format import FILTERS, FORMAT, FORMAT_VERSION, LAYER_FIELDS, filters_of, group_of, load_plugins
+from probes.format import FILTERS, FORMAT, FORMAT_VERSION, LAYER_FIELDS, filters_of, group_of, load_plugins, open_hdf5
 from probes.sealed import RawFile, is_interrupted, open_bytes
 from probes.source import Source
 
@@ -231,7 +231,7 @@ def _open(path: Path) -> tuple[h5py.File, RawFile | None]:
         raise FileNotFoundError(f"There is no file {path}.")
     raw = open_bytes(path)
     try:
-        return h5py.File(path if raw is None else raw, "r"), raw
+        return (h5py.File(path, "r") if raw is None else open_hdf5(raw, writable=False)), raw
     except OSError as error:
         found = None if raw is None else raw.error
         if raw is not None:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from probes.atomic import AtomicFile
 from probes.batch import Batch, LayerInfo
 from probes.errors import DataError, FormatError, UsageError
-from probes.format import DIMENSION, FORMAT, FORMAT_VERSION, VOLATILE, filter_arguments, filters_of, group_of, packed
+from probes.format import DIMENSION, FORMAT, FORMAT_VERSION, VOLATILE, filter_arguments, filters_of, group_of, open_hdf5, packed
 from probes.sealed import MARK, is_interrupted, refuse_writing, uuid_of
 from probes.store import Store, read_layers
 
@@ -178,7 +178,7 @@ def resume(path: str | PathLike[str], *, attrs: Mapping[str, Any] | None = None,
         versions, command = store.attrs.get("versions"), store.attrs.get("command")
     atomic = AtomicFile(path, uuid_of(path) or "", fresh=False)
     with _closing(atomic):
-        file = h5py.File(atomic, "r+", rdcc_nbytes=0)
+        file = open_hdf5(atomic, writable=True)
         steps = json.loads(file.attrs.get("resumed", "[]"))
         now = {key: packed(value) for key, value in (attrs or {}).items() if key in ("versions", "command")}
         changed = {key: value for key, value in now.items() if value != {"versions": versions, "command": command}[key]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +69,67 @@ def normed() -> nn.Module:
     return nn.Sequential(weight_norm(nn.Linear(4, 4)), nn.Identity(), nn.Dropout(0.5), nn.BatchNorm1d(4))
 
 
+class Recursive(nn.Module):
+    """A module that calls itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, depth: int = 2) -> Tensor:
+        y = self.fc(x)
+        return self(y, depth - 1) if depth else y
+
+
+class Views(nn.Module):
+    """Modules that return views: of their input, of each other, of one another's memory, later overwritten."""
+
+    class Half(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, :2]
+
+    class Transposed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.view(-1, 2, 2).transpose(1, 2)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.front, self.transposed, self.fc = self.Half(), self.Transposed(), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(x)
+        half, turned = self.front(y), self.transposed(y)
+        y.fill_(7.0)
+        return half + turned.sum((1, 2))[:, None]
+
+
+class Keyword(nn.Module):
+    """Called with keyword arguments, a container that calls nothing, and a module that returns nothing."""
+
+    class Silent(nn.Module):
+        def forward(self, *, x: Tensor) -> None:
+            return None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.silent, self.fc, self.empty = self.Silent(), nn.Linear(4, 2), nn.Sequential()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.silent(x=x)
+        return self.fc(input=self.empty(x))
+
+
+def compiled() -> nn.Module:
+    """A network of which one part is compiled; nothing is, while hooks are on."""
+    inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    return nn.Sequential(torch.compile(inner), nn.Linear(4, 2))  # type: ignore[arg-type]  # compile returns a callable
+
+
+def shared() -> nn.Module:
+    one = nn.Linear(4, 4)
+    return nn.Sequential(one, nn.ReLU(), nn.Sequential(one, nn.ReLU()))
+
+
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "reused": (Reused, (6, 4)),
     "in place": (InPlace, (6, 1, 8, 8)),
@@ -75,9 +137,15 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "attention": (attention, (6, 5, 8)),
     "parametrized": (normed, (6, 4)),
     "root is a leaf": (lambda: nn.Linear(4, 2), (6, 4)),
-    "nested": (lambda: nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Flatten()), (6, 4)),
+    "recursive": (Recursive, (6, 4)),
+    "views": (Views, (6, 4)),
+    "keyword": (Keyword, (6, 4)),
+    "compiled inside": (compiled, (6, 4)),
+    "shared": (shared, (6, 4)),
+    "containers": (lambda: nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Flatten()), (6, 4)),
 }
 every = pytest.mark.parametrize("name", NETS)
+pytestmark = pytest.mark.filterwarnings("ignore::probes.LeftOutWarning")
 
 
 def built(name: str) -> tuple[nn.Module, Tensor]:
@@ -149,6 +217,50 @@ def test_a_step_that_fails_leaves_no_trace(name: str, error: type[BaseException]
         next(probes.capture(model, [x], forward=forward))
     assert hooks_on(model) == 0
     assert all(module.training for module in model.modules())
+
+
+@every
+def test_hand_written_hooks_see_the_same(name: str) -> None:
+    """What capture keeps of every module's first call is, bit for bit, what a plain hook on that module sees."""
+    model, x = built(name)
+    seen: dict[str, np.ndarray] = {}
+
+    def hook(path: str) -> Callable[..., None]:
+        def keep(_module: nn.Module, _args: object, output: object) -> None:
+            if isinstance(output, Tensor) and path not in seen:
+                seen[path] = output.detach().clone().numpy()
+
+        return keep
+
+    if name != "compiled inside":
+        handles = [module.register_forward_hook(hook(path or "model")) for path, module in model.named_modules()]
+        with torch.no_grad():
+            model.eval()(x)
+        for handle in handles:
+            handle.remove()
+    batch = next(probes.capture(model, [x], pool="none"))
+    for layer, array in batch.layers.items():
+        if layer in seen:
+            np.testing.assert_array_equal(array.reshape(seen[layer].shape), seen[layer], err_msg=layer)
+            assert array.flags.owndata or array.base is not None
+
+
+@every
+def test_stopping_early_changes_nothing_but_the_time(name: str) -> None:
+    model, x = built(name)
+    full = list(probes.capture(model, [x, x + 1, x * 2], early_stop=False))
+    first = next(iter(full[0].layers))
+    calls: list[None] = []
+    handle = model.register_forward_hook(lambda *_: calls.append(None))
+    list(probes.capture(model, [x], early_stop=False))
+    once = len(calls)
+    short = list(probes.capture(model, [x, x + 1, x * 2], layers=f"re:{re.escape(first)}"))
+    handle.remove()
+    for a, b in zip(full, short, strict=True):
+        np.testing.assert_array_equal(a.layers[first], b.layers[first])
+        assert b.info[first].depth == a.info[first].depth
+    assert len(calls) == once + once * (3 if full[0].info[first].depth == 1.0 else 1)
+    assert hooks_on(model) == 0
 
 
 @every
@@ -297,6 +409,79 @@ def test_every_part_of_a_nested_output_is_a_layer() -> None:
 def test_parts_can_be_chosen() -> None:
     chosen = next(probes.capture(Nested(), [torch.randn(6, 4)], layers=["leaf.b.*", "lstm.0"]))
     assert list(chosen.layers) == ["leaf.b.0", "leaf.b.1.0", "lstm.0"]
+
+
+def test_views_are_copied_before_they_change() -> None:
+    model, x = built("views")
+    assert isinstance(model, Views)
+    batch = next(probes.capture(model, [x], pool="none"))
+    with torch.no_grad():
+        y = model.fc(x)
+    np.testing.assert_array_equal(batch.layers["front"], y[:, :2].numpy())
+    np.testing.assert_array_equal(batch.layers["transposed"], y.view(-1, 2, 2).transpose(1, 2).numpy())
+
+
+def test_recursive_and_shared_modules_are_numbered_in_the_order_of_their_calls() -> None:
+    model, x = built("recursive")
+    with probes.attach(model, "*") as recording, torch.no_grad():
+        out = model(x)
+    assert list(recording) == ["fc", "fc_1", "fc_2", "model_2", "model_1", "model"]
+    assert [info.call_index for info in recording.info.values()] == [0, 1, 2, 2, 1, 0]
+    torch.testing.assert_close(recording["fc_2"], out, rtol=0, atol=0)
+    model, x = built("shared")
+    assert list(next(probes.capture(model, [x])).layers) == ["0", "1", "0_1", "2.1"]
+
+
+def test_what_is_compiled_is_named_as_if_it_were_not() -> None:
+    model, x = built("compiled inside")
+    assert list(next(probes.capture(model, [x])).layers) == ["0.0", "0.1", "1"]
+
+
+def test_a_network_compiled_in_place_is_recorded() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    model.compile()
+    assert list(next(probes.capture(model, [torch.randn(6, 4)])).layers) == ["0", "1"]
+
+
+def test_what_never_ran_or_returned_nothing_is_listed_with_the_reason() -> None:
+    model, x = built("reused")
+    assert "never calls it" in next(probes.capture(model, [x])).left_out["idle"]
+    model, x = built("keyword")
+    with pytest.warns(probes.LeftOutWarning, match="silent: its output is a NoneType, not a tensor"):
+        batch = next(probes.capture(model, [x]))
+    assert list(batch.layers) == ["empty", "fc"]
+
+
+def test_a_huggingface_style_output_is_taken_apart() -> None:
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(
+        hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, image_size=8, patch_size=4
+    )
+    model, x = ViTModel(config), torch.randn(3, 3, 8, 8)
+    batch = next(probes.capture(model, [{"pixel_values": x}], layers=["model*", "layernorm"], pool="cls"))
+    assert batch.layers["model.last_hidden_state"].shape == (3, 8)
+    assert batch.info["layernorm"].prefix_tokens == 1
+    with torch.no_grad():
+        expected = model.eval()(x).last_hidden_state[:, 0]
+    np.testing.assert_array_equal(batch.layers["model.last_hidden_state"], expected.numpy())
+
+
+def test_a_step_with_another_layer_than_the_first_is_told() -> None:
+    class Fickle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x)) if x.sum() > 0 else self.a(x)
+
+    steps = probes.capture(Fickle(), [torch.ones(2, 4), -torch.ones(2, 4)])
+    assert list(next(steps).layers) == ["a", "b"]
+    with pytest.warns(probes.LeftOutWarning, match="b: it did not run at sample 2, as it had before"):
+        second = next(steps)
+    assert list(second.layers) == ["a"]
+    assert "did not run" in second.left_out["b"]
 
 
 class Argmax(nn.Module):

@@ -116,7 +116,7 @@ def killed_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return arm
 
 
-@pytest.mark.parametrize("calls", range(2, 48))
+@pytest.mark.parametrize("calls", range(48))
 def test_the_file_is_at_its_last_commit_wherever_the_writer_is_killed(
     tmp_path: Path, calls: int, killed_after: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +126,9 @@ def test_the_file_is_at_its_last_commit_wherever_the_writer_is_killed(
         with suppress(Stopped):
             list(steps(path, commits, lambda: ended.append(True)))
     monkeypatch.undo()
+    if not path.exists():
+        assert calls < 4
+        return
     journal = Journal.read(path)
     if ended or not is_interrupted(path):  # killed in the very last step, the file is complete already
         opened = open_bytes(path)
