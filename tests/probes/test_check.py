@@ -1,0 +1,131 @@
+"""doctor: what is whole, what is not, what to do. compare: whether a file's numbers come out again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import probes
+from probes import Batch
+from probes.atomic import Journal
+from probes.check import compare, doctor
+from probes.shards import shard_name
+
+X = np.random.default_rng(0).normal(size=(40, 5)).astype("f4")
+
+
+def write(path: Path, rows: slice = slice(0, 40), *, complete: bool = True, **attrs: object) -> Path:
+    writer = probes.create(path, attrs=attrs)
+    writer.append(Batch(np.arange(40)[rows], {"a": X[rows], "b": np.repeat(X[rows], 20_000, axis=1)}))
+    writer.close(complete=complete)
+    return path
+
+
+def only(path: Path) -> tuple[str, str]:
+    (finding,) = doctor(path, progress=False)
+    return finding.state, f"{finding.what} {finding.advice}"
+
+
+def test_a_whole_file(tmp_path: Path) -> None:
+    assert only(write(tmp_path / "x.h5")) == ("whole", "40 samples, 2 layers, every byte as it was written ")
+
+
+def test_a_stopped_file(tmp_path: Path) -> None:
+    state, text = only(write(tmp_path / "x.h5", complete=False))
+    assert state == "resumable"
+    assert "40 samples are whole" in text
+    assert "--resume" in text
+
+
+def test_a_stopped_file_without_its_journal(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.h5", complete=False)
+    Journal.beside(path).unlink()
+    state, text = only(path)
+    assert state == "damaged"
+    assert "copy x.h5.journal as well" in text
+
+
+def test_a_file_that_was_hardly_begun(tmp_path: Path) -> None:
+    Journal("0" * 32, 0).write(tmp_path / "x.h5")
+    (tmp_path / "x.h5").touch()
+    assert only(tmp_path / "x.h5")[0] == "empty"
+
+
+def test_a_damaged_layer_is_named_and_the_others_are_usable(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.h5")
+    content = bytearray(path.read_bytes())
+    at = content.find(np.repeat(X[20:21], 20_000, axis=1).tobytes()[:4000])
+    content[at + 10_000] ^= 1
+    path.write_bytes(content)
+    state, text = only(path)
+    assert state == "damaged"
+    assert "1 of 2 layers can't be read (b); the others are whole" in text
+    np.testing.assert_array_equal(probes.open(path)["a"], X)
+
+
+def test_what_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "x.h5").write_text("hello")
+    assert only(tmp_path / "x.h5")[0] == "foreign"
+    with pytest.raises(FileNotFoundError):
+        doctor(tmp_path / "none.h5")
+
+
+def test_a_file_that_is_being_written(tmp_path: Path) -> None:
+    with probes.create(tmp_path / "x.h5") as writer:
+        writer.append(Batch(np.arange(3), {"a": X[:3]}))
+        assert only(tmp_path / "x.h5")[0] == "busy"
+
+
+def test_a_folder_of_shards(tmp_path: Path) -> None:
+    for shard in range(3):
+        write(tmp_path / shard_name(shard, 3), slice(10 * shard, 10 * shard + 10), shard=shard, shards=3)
+    *files, whole = doctor(tmp_path, progress=False)
+    assert all(finding.ok for finding in (*files, whole))
+    assert "3 shards fit together: 30 samples" in whole.what
+    (tmp_path / shard_name(1, 3)).unlink()
+    missing = doctor(tmp_path, progress=False)[-1]
+    assert missing.state == "missing"
+    assert "shard-00001-of-00003.h5" in missing.what
+    (tmp_path / "empty").mkdir()
+    assert doctor(tmp_path / "empty")[0].state == "missing"
+
+
+def test_values_that_are_not_finite_are_told(tmp_path: Path) -> None:
+    with probes.create(tmp_path / "x.h5") as writer:
+        writer.append(Batch(np.arange(2), {"a": np.array([[1.0, np.nan], [np.inf, 0.0]])}))
+    assert "2 values are NaN or infinite, in a" in only(tmp_path / "x.h5")[1]
+
+
+def test_what_comes_out_again_is_compared_by_sample(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(5, 4), nn.Tanh()), torch.from_numpy(X)
+    store = probes.record(net, [(x, None, torch.arange(40) * 3)], tmp_path / "x.h5")
+    picked = torch.tensor([30, 3, 17])
+    again = compare(store, probes.capture(net, [(x[picked], None, picked * 3)]))
+    assert [difference.ok for difference in again] == [True, True]
+    assert max(difference.largest for difference in again) < 1e-6
+    with torch.no_grad():
+        net[0].weight += 0.01
+    assert not any(difference.ok for difference in compare(store, probes.capture(net, [(x[picked], None, picked * 3)])))
+
+
+def test_what_can_not_be_compared(tmp_path: Path) -> None:
+    net, x = nn.Sequential(nn.Linear(5, 4), nn.Tanh()), torch.from_numpy(X)
+    store = probes.record(net, [x], tmp_path / "x.h5")
+    with pytest.raises(probes.DataError, match="has no sample 40"):
+        compare(store, probes.capture(net, [(x[:2], None, [40, 41])]))
+    with pytest.raises(probes.DataError, match="Layer '1' of .* is not given out now"):
+        compare(store, probes.capture(net, [x], layers="0"))
+    with pytest.raises(probes.DataError, match=r"Layer '0' has shape \(40, 4\)|has shape .4,. in"):
+        compare(store, probes.capture(nn.Sequential(nn.Linear(5, 3), nn.Tanh()), [x]))
+
+
+def test_nan_differs_from_numbers_but_not_from_nan() -> None:
+    a, b = probes.from_arrays({"x": [[np.nan], [1.0]]}), probes.from_arrays({"x": [[2.0], [1.0]]})
+    assert compare(a, a.iter())[0].ok
+    assert not compare(a, b.iter())[0].ok
+    assert not compare(b, a.iter())[0].ok
