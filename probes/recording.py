@@ -185,21 +185,22 @@ def _after(loader: Iterable[Any], passed: int, path: Path) -> Iterator[Any]:
         there = store.ids
     done = 0
     for item in _skipping(loader, passed):
-        if isinstance(item, int):  # so many samples were passed over without being loaded
-            done += item
-            continue
         if done >= passed:
             yield item
             continue
-        inputs, _, ids = unpack(item)
-        rows = rows_of([inputs]) or 0
-        now = np.arange(done, done + rows) if ids is None else integers(ids, "ids")
-        if done + rows > passed or not np.array_equal(now, there[done : done + rows]):
+        if isinstance(item, int):  # so many samples were passed over without being loaded
+            rows, same = item, True
+        else:
+            inputs, _, ids = unpack(item)
+            rows = rows_of([inputs]) or 0
+            now = np.arange(done, done + rows) if ids is None else integers(ids, "ids")
+            same = np.array_equal(now, there[done : done + rows])
+        done += rows
+        if done > passed or not same:
             raise DataError(
-                f"The loader gives other samples than those in {path}, from row {done} on: it must give the same ones, in the "
+                f"The loader gives other samples than those in {path}, before row {done}: it must give the same ones, in the "
                 f"same order and batches, to go on with the file."
             )
-        done += rows
 
 
 def _skipping(loader: Iterable[Any], passed: int) -> Iterator[Any]:

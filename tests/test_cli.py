@@ -277,3 +277,122 @@ def test_the_real_resnet20_rises_over_its_last_stage(real_data: Path, tmp_path: 
         assert len(values) == 9
         assert (np.diff(values[5:]) > 0).all(), f"{metric}: {values}"
         assert values[-1] > 3 * values[5]
+
+
+def extracted(path: Path, *more: object) -> Path:
+    assert run("extract", DIGITS, "--data", "digits", "--split", "test", "--limit", 100, "-o", path, *more).exit_code == 0
+    return path
+
+
+def test_plan_says_what_would_be_written_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("plan", DIGITS, "--data", "digits", "--split", "test", "--limit", 100, "--pool", "none")
+    result = run(*words)
+    assert "Total: " in result.stdout
+    assert not list(tmp_path.iterdir())
+    planned = json.loads(run(*words, "--json").stdout)
+    path = extracted(tmp_path / "x.h5", "--pool", "none")
+    with h5py.File(path) as raw:
+        assert planned["bytes"] == sum(raw[f"layers/{name}/x"].nbytes for name in raw["layers"])
+    assert all(layer["state_bytes"] > 8 * np.prod(layer["kept"]) ** 2 for layer in planned["layers"])
+
+
+def test_plan_keeps_a_budget_with_pools_that_extract_takes(tmp_path: Path) -> None:
+    words = ("plan", DIGITS, "--data", "digits", "--split", "test", "--limit", 100, "--pool", "none", "--budget", "1MB")
+    result = run(*words)
+    assert "To fit the budget:" in result.stdout
+    assert "loses" in result.stdout
+    planned = json.loads(run(*words, "--json").stdout)
+    assert planned["bytes"] <= 1_000_000
+    pools = [word for pool in planned["pools"] for word in ("--pool", pool)]
+    with h5py.File(extracted(tmp_path / "x.h5", *pools)) as raw:
+        assert planned["bytes"] == sum(raw[f"layers/{name}/x"].nbytes for name in raw["layers"])
+    assert "'20 apples' is no size" in refused(*words[:-1], "20 apples", code=2)
+    assert "more than 10 bytes" in refused(*words[:-1], "10B", code=2)
+
+
+def test_extract_with_metrics_writes_the_table_alone(tmp_path: Path) -> None:
+    streamed = extracted(tmp_path / "x.csv", "--metrics", "fisher_ratio,within_class_variance")
+    assert not list(tmp_path.glob("*.h5"))
+    dumped = tmp_path / "y.csv"
+    run("analyze", extracted(tmp_path / "x.h5"), "-m", "fisher_ratio,within_class_variance", "-o", dumped)
+    a, b = Table.load(streamed), Table.load(dumped)
+    np.testing.assert_allclose(a.frame["value"], b.frame["value"], rtol=1e-10)
+    assert a.frame["layer"].tolist() == b.frame["layer"].tolist()
+    words = ("extract", DIGITS, "--data", "digits", "-o", tmp_path / "z.h5", "--metrics", "fisher_ratio")
+    assert "Unknown table format '.h5'" in refused(*words, code=2)
+
+
+def test_extract_resumes_and_refuses_other_options(tmp_path: Path) -> None:
+    path = write_acts(tmp_path / "x.h5", complete=False)
+    assert "--resume goes on with it" in refused("extract", DIGITS, "--data", "digits", "-o", path, code=2)
+    sentence = refused("extract", DIGITS, "--data", "digits", "-o", path, "--resume", code=2)
+    assert "was written by another run" in sentence
+    assert "model: 'm' in the file" in sentence
+    done = extracted(tmp_path / "y.h5")
+    before = done.read_bytes()
+    extracted(tmp_path / "y.h5", "--resume")
+    assert done.read_bytes() == before
+
+
+def test_pools_by_layer_dtype_ops_and_compression(tmp_path: Path) -> None:
+    path = extracted(
+        tmp_path / "x.h5", "--pool", "conv*=none", "--pool", "max", "--dtype", "float16", "--ops", "--compression", "zstd"
+    )
+    with h5py.File(path) as raw:
+        assert json.loads(raw["layers/conv1/x"].attrs["dims"])[2:] == ["height", "width"]
+        assert raw["layers/relu1/x"].attrs["pool"] == "max"
+        assert raw["layers/relu1/x"].dtype == np.float16
+        assert raw.attrs["ops"] == 1
+    assert "Unknown pool 'men'. Did you mean" in refused(
+        "extract", DIGITS, "--data", "digits", "-o", tmp_path / "y.h5", "--pool", "men", code=2
+    )
+
+
+def test_verify_says_whether_the_numbers_come_out_again(tmp_path: Path) -> None:
+    path = extracted(tmp_path / "x.h5")
+    result = run("verify", DIGITS, path, "--samples", 8)
+    assert result.exit_code == 0
+    assert "layers come out again, on 8 random samples" in result.stdout
+    other = "py:tests.networks.cifar_resnet:resnet20"
+    assert "was made with other weights" in refused("verify", other, path, code=2)
+
+
+def test_doctor_tells_what_is_whole_and_what_to_do(tmp_path: Path) -> None:
+    whole, stopped = write_acts(tmp_path / "a.h5"), write_acts(tmp_path / "b.h5", complete=False)
+    assert run("doctor", whole).exit_code == 0
+    result = run("doctor", stopped)
+    assert result.exit_code == 3
+    assert "RESUMABLE" in result.stdout
+    assert "--resume" in result.stdout
+    content = bytearray(whole.read_bytes())
+    content[len(content) // 2] ^= 1
+    whole.write_bytes(content)
+    result = run("doctor", whole)
+    assert result.exit_code == 1
+    assert "DAMAGED" in result.stdout
+    assert "2 of 2 files need attention" in run("doctor", tmp_path).stderr
+
+
+def test_merge_and_info_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        extracted(tmp_path / "acts", "--batch-size", 16)
+    monkeypatch.undo()
+    assert "samples          100" in run("info", tmp_path / "acts").stdout
+    assert run("merge", tmp_path / "acts", "-o", tmp_path / "one.h5").exit_code == 0
+    a, b = (json.loads(run("analyze", tmp_path / name, "--json").stdout)["rows"] for name in ("acts", "one.h5"))
+    assert [row["value"] for row in a] == pytest.approx([row["value"] for row in b], rel=1e-10)
+
+
+def test_features_in_an_npz_file_are_analysed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "x.npz", early=rng.normal(size=(50, 4)), late=rng.normal(size=(50, 6)), labels=np.arange(50) % 2)
+    result = run("analyze", tmp_path / "x.npz", "-m", "fisher_ratio", "--json")
+    assert {row["layer"] for row in json.loads(result.stdout)["rows"]} == {"early", "late"}
+
+
+def test_operations_are_listed() -> None:
+    result = run("layers", "torchvision:resnet18", "--ops")
+    assert "layer1.0.add" in result.stdout

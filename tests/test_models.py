@@ -132,3 +132,55 @@ def test_real_weights_classify_real_images(real_data: Path) -> None:
     with torch.no_grad():
         hits = sum(int((model.module(x).argmax(1) == y).sum()) for x, y, _ in data.loader(250))
     assert 0.77 < hits / 1000 < 0.85
+
+
+def test_a_torchvision_model_brings_its_own_transform() -> None:
+    model = load_model("torchvision:resnet50", weights="random")
+    assert model.input_size == (3, 224, 224)
+    assert model.transform is not None
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 500, 3), dtype=np.uint8))
+    from torchvision.models import ResNet50_Weights
+
+    assert torch.equal(model.transform(picture), ResNet50_Weights.DEFAULT.transforms()(picture))
+    assert model.card["preprocessing"]["crop_pct"] == pytest.approx(224 / 232)
+    small = load_model("torchvision:resnet50", weights="random", size=64)
+    assert small.transform is not None
+    assert small.transform(picture).shape == (3, 64, 64)
+    with pytest.raises(UsageError, match="torchvision has no model 'resnet81'"):
+        load_model("torchvision:resnet81")
+
+
+def test_a_huggingface_model_of_a_folder_brings_its_own_processor(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8
+    )
+    theirs = transformers.ViTModel(config)
+    theirs.save_pretrained(tmp_path)
+    processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.1, 0.2, 0.3])
+    processor.save_pretrained(tmp_path)
+    model = load_model(f"hf:{tmp_path}")
+    assert model.input_size == (3, 32, 32)
+    assert model.transform is not None
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8))
+    expected = processor(images=picture, return_tensors="pt")["pixel_values"][0]
+    torch.testing.assert_close(torch.as_tensor(model.transform(picture)), torch.as_tensor(expected), rtol=1e-3, atol=2e-2)
+    assert torch.equal(model.module.state_dict()["layernorm.weight"], theirs.state_dict()["layernorm.weight"])
+    assert model.card["preprocessing"]["mean"] == [0.1, 0.2, 0.3]
+    random = load_model(f"hf:{tmp_path}", weights="random")
+    assert random.card["weights_sha256"] != model.card["weights_sha256"]
+
+
+def test_a_hub_that_can_not_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UsageError, match="The weights of hf:nobody/nothing could not be had"):
+        load_model("hf:nobody/nothing")
+
+
+def test_transformers_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UsageError, match=r"need transformers: pip install 'repanalysis\[hf\]'"):
+        load_model("hf:facebook/dinov2-base")

@@ -96,3 +96,53 @@ def test_float16_networks_are_recorded() -> None:
     batch = next(probes.capture(model, [torch.ones(2, 3, dtype=torch.bfloat16)]))
     assert batch.layers["0"].dtype == np.float32
     assert batch.info["0"].dtype_source == "bfloat16"
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_is_what_autocast_gives(precision: str) -> None:
+    model, (x, _) = net().eval(), next(iter(loader()))
+    batch = next(probes.capture(model, loader(), precision=precision))
+    with torch.no_grad(), torch.autocast("cpu", getattr(torch, precision)):
+        expected = model[0](x).float().mean((2, 3))
+    assert batch.info["0"].dtype_source == precision
+    np.testing.assert_allclose(batch.layers["0"], expected.numpy(), rtol=1e-5)
+    with pytest.raises(probes.UsageError, match="Unknown precision 'half'"):
+        next(probes.capture(model, loader(), precision="half"))
+
+
+def test_channels_last_memory_changes_rounding_only() -> None:
+    plain = next(probes.capture(net(), loader(), pool="none"))
+    other = next(probes.capture(net(), loader(), pool="none", channels_last=True))
+    for name, array in plain.layers.items():
+        np.testing.assert_allclose(other.layers[name], array, rtol=1e-4, atol=1e-6)
+        assert other.layers[name].flags.c_contiguous
+
+
+def test_samples_are_numbered_from_where_one_says() -> None:
+    assert next(probes.capture(net(), loader(), first_id=100)).ids.tolist() == list(range(100, 108))
+
+
+def test_pools_by_layer_and_a_pattern_that_meets_none() -> None:
+    batch = next(probes.capture(net(), loader(), pool={"type:Conv2d": "none", "1": "max"}))
+    assert [info.pool for info in batch.info.values()] == ["none", "max", "mean", "mean"]
+    assert batch.layers["0"].shape == (8, 3, 6, 6)
+    with pytest.raises(probes.UsageError, match="No recorded layer of 'Sequential' matches 'conv', the pattern of a pool"):
+        next(probes.capture(net(), loader(), pool="conv=none"))
+
+
+def test_a_layer_that_its_pool_does_not_fit_is_left_out() -> None:
+    with pytest.warns(probes.LeftOutWarning, match="0: it has no prefix token for the pool cls"):
+        batch = next(probes.capture(net(), loader(), pool="cls"))
+    assert list(batch.layers) == ["2", "3"]
+
+
+def test_memory_stays_bounded_by_one_step() -> None:
+    import gc
+    import weakref
+
+    kept = []
+    for batch in probes.capture(net(), loader(80)):
+        kept.append(weakref.ref(batch))
+        del batch
+    gc.collect()
+    assert sum(reference() is not None for reference in kept) == 0

