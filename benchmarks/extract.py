@@ -1,39 +1,46 @@
 """What does recording cost? A bare forward loop, hand-written hooks, `capture` and `record`, in one run.
 
-    python benchmarks/extract.py [--model resnet18] [--images 512] [--threads 2]
+    python benchmarks/extract.py [--models resnet18,vit_tiny_patch16_224,tf_efficientnet_lite0] [--images 512] [--threads 2]
+    python benchmarks/extract.py --models resnet18 --long 8192        # memory must not grow
 
 Every mode runs in a process of its own and is paired, batch by batch, with the bare forward of the same batch: its loader
 runs and times that before it hands the batch out. So a machine that slows down slows both sides, and what is written
-once (creating, closing the file) is counted too. Peak memory is sampled after the first 512 images and at the end of a
-longer run of `record mean`. Prints a table, writes benchmarks/results/extract.json.
+once (creating, closing, sealing the file) is counted too. Peak memory is sampled after the first 512 images and at the end
+of a longer run of `record mean`. Prints a table per network, writes benchmarks/results/extract.json.
 
 Modes
     bare          model(x), without gradients
-    hand hooks    a forward hook on every leaf module that keeps output.mean((2, 3)) as numpy
+    hand hooks    a forward hook on every leaf module that keeps output.mean over space or tokens as numpy
     capture       probes.capture of every leaf call, pool=mean, batches thrown away
+    hand 4, capture 4    the same of the whole output of four layers
     record mean   probes.record of every leaf call, pool=mean, to a file
-    record raw    probes.record of the four stages' whole output, pool=none, to a file
+    record raw    probes.record of the whole output of four layers, pool=none, to a file
+    record gzip, record lz4    the same, packed
+    record ops    probes.record of every leaf call and operation, pool=mean
+    plain write   the bytes of `record raw` with plain `write` and fsync; not paired
 
-Found (timm resnet18, 224 px, batch 32, 2 threads): rounds of whole runs differed by 20 % on a shared machine, pairs of
-batches agree to 2 %. The mean of every output reads 35 MB an image once more (3 %), and that is most of what recording
-costs. An Identity hands on the very tensor that was pooled a moment ago: it is not read again, which takes a fifth of
-the reads away. Registering hooks anew for every step (so that none outlives an abandoned loop) takes under 1 ms. Creating
-77 datasets with their dimension scales takes 0.15 s, once; holding rows back until 16 MB wait took 20 ms a step off the
-writing. Without HDF5's chunk cache rows go straight to the file. What is kept of a step lies in one block
-outside the heap: as small tensors on the heap, between activations of 25 MB that come and go, it broke the heap into
-pieces, and in some runs the peak grew by 200 MB (that of hand-written hooks still does).
+Found (2 threads, shared machine): see the end of this text.
+
+The mean of every output reads it once more, and that is most of what recording costs; an Identity hands on the very tensor
+that was pooled a moment ago and is not read again. Registering hooks anew for every step (so that none outlives an
+abandoned loop) takes under 1 ms. What is kept of a step lies in one block outside the heap: as small tensors on the heap,
+between activations of 25 MB that come and go, it broke the heap into pieces, and in some runs the peak grew by 200 MB (that
+of hand-written hooks still does). Chunks were written twice, first as zeros, until fill_time="never". Checksums of the
+pages that changed cost a read of what was just written, from the system's cache, in the writer's thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -41,7 +48,14 @@ from torch import Tensor, nn
 
 import probes
 
-MODES = ("bare", "hand hooks", "capture", "record mean", "record raw")
+MODES = ("bare", "hand hooks", "capture", "hand 4", "capture 4", "record mean", "record raw")
+MODES += ("record gzip", "record lz4", "record ops")
+MODELS = "resnet18,vit_tiny_patch16_224,tf_efficientnet_lite0"
+FOUR = {
+    "resnet18": ["layer1", "layer2", "layer3", "layer4"],
+    "vit_tiny_patch16_224": ["blocks.2", "blocks.5", "blocks.8", "blocks.11"],
+    "tf_efficientnet_lite0": ["blocks.1", "blocks.2", "blocks.4", "blocks.6"],
+}
 BATCH = 32
 
 
@@ -54,6 +68,7 @@ class Paired:
     def __init__(self, model: nn.Module, images: int, size: int, *, paired: bool) -> None:
         self.model, self.images, self.paired = model, images, paired
         self.x = torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
+        self.dataset = range(images)
         self.bare: list[float] = []
         self.peaks: dict[int, float] = {}
 
@@ -74,23 +89,24 @@ def peak_mb() -> float:
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
-def bare(model: nn.Module, loader: Paired, _: Path) -> None:
+def bare(model: nn.Module, loader: Paired, path: Path, four: list[str]) -> None:
     with torch.no_grad():
         for x in loader:
             model(x)
 
 
-def hand_hooks(model: nn.Module, loader: Paired, _: Path) -> None:
-    kept: dict[str, object] = {}
+def by_hand(model: nn.Module, loader: Paired, keep: Callable[[Tensor], Any], names: list[str] | None) -> None:
+    kept: dict[str, Any] = {}
 
     def hook(name: str) -> Callable[..., None]:
-        def keep(module: nn.Module, args: object, output: Tensor) -> None:
-            kept[name] = (output.mean(list(range(2, output.ndim))) if output.ndim > 2 else output.clone()).numpy()
+        def store(module: nn.Module, args: object, output: Tensor) -> None:
+            kept[name] = keep(output)
 
-        return keep
+        return store
 
-    leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
-    handles = [module.register_forward_hook(hook(name)) for name, module in leaves]
+    modules = dict(model.named_modules())
+    wanted = [name for name, module in modules.items() if not list(module.children())] if names is None else names
+    handles = [modules[name].register_forward_hook(hook(name)) for name in wanted]
     with torch.no_grad():
         for x in loader:
             model(x)
@@ -99,21 +115,42 @@ def hand_hooks(model: nn.Module, loader: Paired, _: Path) -> None:
         handle.remove()
 
 
-def capture(model: nn.Module, loader: Paired, _: Path) -> None:
+def hand_hooks(model: nn.Module, loader: Paired, path: Path, four: list[str]) -> None:
+    def mean(output: Tensor) -> Any:
+        inner = [1] if output.ndim == 3 else list(range(2, output.ndim))
+        return (output.mean(inner) if inner else output.clone()).numpy()
+
+    by_hand(model, loader, mean, None)
+
+
+def hand_four(model: nn.Module, loader: Paired, path: Path, four: list[str]) -> None:
+    by_hand(model, loader, lambda output: output.clone().numpy(), four)
+
+
+def capture(model: nn.Module, loader: Paired, path: Path, four: list[str]) -> None:
     for _batch in probes.capture(model, loader):
         pass
 
 
-def record_mean(model: nn.Module, loader: Paired, path: Path) -> None:
-    probes.record(model, loader, path, overwrite=True, progress=False)
+def capture_four(model: nn.Module, loader: Paired, path: Path, four: list[str]) -> None:
+    for _batch in probes.capture(model, loader, layers=four, pool="none", early_stop=False):
+        pass
 
 
-def record_raw(model: nn.Module, loader: Paired, path: Path) -> None:
-    stages = [f"layer{stage}" for stage in range(1, 5)]
-    probes.record(model, loader, path, layers=stages, pool="none", overwrite=True, progress=False)
+def recorder(**options: Any) -> Callable[[nn.Module, Paired, Path, list[str]], None]:
+    def run(model: nn.Module, loader: Paired, path: Path, four: list[str]) -> None:
+        layers = four if options.get("pool") == "none" else None
+        probes.record(model, loader, path, layers=layers, overwrite=True, progress=False, early_stop=False, **options)
+
+    return run
 
 
-RUN = dict(zip(MODES, (bare, hand_hooks, capture, record_mean, record_raw), strict=True))
+RUN = {
+    "bare": bare, "hand hooks": hand_hooks, "capture": capture, "hand 4": hand_four, "capture 4": capture_four,
+    "record mean": recorder(), "record raw": recorder(pool="none"),
+    "record gzip": recorder(pool="none", compression="gzip"), "record lz4": recorder(pool="none", compression="lz4"),
+    "record ops": recorder(ops=True),
+}  # fmt: skip
 
 
 def measure(mode: str, name: str, images: int, size: int, *, paired: bool) -> dict[str, float]:
@@ -122,26 +159,48 @@ def measure(mode: str, name: str, images: int, size: int, *, paired: bool) -> di
     model = timm.create_model(name).eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "acts.h5"
-        RUN[mode](model, Paired(model, 2 * BATCH, size, paired=True), path)
+        RUN[mode](model, Paired(model, 2 * BATCH, size, paired=True), path, FOUR[name])
         loader = Paired(model, images, size, paired=paired)
         start = time.perf_counter()
-        RUN[mode](model, loader, path)
-        bare = sum(loader.bare)
-        return {
-            "seconds": time.perf_counter() - start - bare,
-            "bare": bare,
+        RUN[mode](model, loader, path, FOUR[name])
+        found = {
+            "seconds": time.perf_counter() - start - sum(loader.bare),
+            "bare": sum(loader.bare),
             "megabytes": path.stat().st_size / 2**20 if path.exists() else 0.0,
             "early_mb": loader.peaks.get(512, float("nan")),
             "late_mb": peak_mb(),
         }
+        if mode == "record raw":
+            found["write"] = plain_write(path)
+        return found
+
+
+def plain_write(path: Path) -> float:
+    """Seconds that writing as many bytes takes with plain `write` and fsync."""
+    block = os.urandom(8 << 20)
+    start = time.perf_counter()
+    with path.with_name("plain").open("wb", buffering=0) as file:
+        for _ in range(path.stat().st_size // len(block)):
+            file.write(block)
+        os.fsync(file.fileno())
+    return time.perf_counter() - start
+
+
+def alone(mode: str, name: str, images: int, arguments: argparse.Namespace, *more: str) -> dict[str, float]:
+    """One measurement in a process of its own."""
+    command = [sys.executable, __file__, "--only", mode, "--images", str(images), "--models", name]
+    command += ["--size", str(arguments.size), "--threads", str(arguments.threads), *more]
+    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--models", default=MODELS)
+    parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--long", type=int, default=2048, help="images of the run in which memory must not grow")
+    parser.add_argument("--long", type=int, default=0, help="images of a run in which memory must not grow")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=MODES, help="run one mode and print what was measured")
     parser.add_argument("--unpaired", action="store_true")
@@ -150,30 +209,33 @@ def main() -> None:
     if arguments.only:
         print(
             json.dumps(
-                measure(arguments.only, arguments.model, arguments.images, arguments.size, paired=not arguments.unpaired)
+                measure(arguments.only, arguments.models, arguments.images, arguments.size, paired=not arguments.unpaired)
             )
         )
         return
-
-    def alone(mode: str, images: int, *more: str) -> dict[str, float]:
-        command = [sys.executable, __file__, "--only", mode, "--images", str(images), "--model", arguments.model]
-        command += ["--size", str(arguments.size), "--threads", str(arguments.threads), *more]
-        found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        return found
-
-    rows = {mode: alone(mode, arguments.images) for mode in MODES}
-    print(f"{arguments.model}, {arguments.size} px, batch {BATCH}, {arguments.threads} threads, torch {torch.__version__}")
-    print(f"{'':12} {'images/s':>9} {'x bare':>7} {'file MB':>8} {'peak MB':>8}")
-    for mode, row in rows.items():
-        row["ratio"] = row["seconds"] / row["bare"]
-        speed = arguments.images / row["seconds"]
-        print(f"{mode:12} {speed:9.1f} {row['ratio']:7.3f} {row['megabytes']:8.1f} {row['late_mb']:8.0f}")
-    rows["long"] = alone("record mean", arguments.long, "--unpaired")
-    grown = rows["long"]["late_mb"] - rows["long"]["early_mb"]
-    print(f"record mean, {arguments.long} images: peak memory {grown:+.1f} MB after the first 512")
+    results: dict[str, Any] = {"arguments": vars(arguments)}
+    for name in arguments.models.split(","):
+        rows = results[name] = {mode: alone(mode, name, arguments.images, arguments) for mode in arguments.modes.split(",")}
+        print(f"\n{name}, {arguments.size} px, batch {BATCH}, {arguments.threads} threads, torch {torch.__version__}")
+        print(f"{'':12} {'images/s':>9} {'x bare':>7} {'file MB':>8} {'peak MB':>8}")
+        for mode, row in rows.items():
+            row["ratio"] = row["seconds"] / row["bare"]
+            speed = arguments.images / row["seconds"]
+            print(f"{mode:12} {speed:9.1f} {row['ratio']:7.3f} {row['megabytes']:8.1f} {row['late_mb']:8.0f}", flush=True)
+        for ours, theirs in (("capture", "hand hooks"), ("capture 4", "hand 4")):
+            if ours in rows and theirs in rows:
+                print(f"{ours} / {theirs}: {rows[ours]['ratio'] / rows[theirs]['ratio']:.3f}")
+        if "record raw" in rows:
+            raw = rows["record raw"]
+            most = max(raw["bare"], raw["write"])
+            print(f"record raw / max(bare, plain write of the bytes, {raw['write']:.2f} s): {raw['seconds'] / most:.3f}")
+        if arguments.long:
+            long = rows["long"] = alone("record mean", name, arguments.long, arguments, "--unpaired")
+            grown = long["late_mb"] - long["early_mb"]
+            print(f"record mean, {arguments.long} images: peak memory {grown:+.1f} MB after the first 512")
     out = Path(__file__).parent / "results" / "extract.json"
     out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps({"arguments": vars(arguments), "rows": rows}, indent=1))
+    out.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

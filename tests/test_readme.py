@@ -27,7 +27,7 @@ def test_the_python_examples_run_one_after_the_other(tmp_path: Path, monkeypatch
         exec(compile(block, "README.md", "exec"), names)
     plt.close("all")
     assert (tmp_path / "results.csv").exists()
-    assert len(blocks("python")) == 2
+    assert len(blocks("python")) == 3
 
 
 def test_every_verb_and_option_that_is_named_exists() -> None:
