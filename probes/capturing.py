@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from probes.batch import Batch, LayerInfo
 from probes.errors import DataError, LeftOutWarning, ReportedError, UsageError, did_you_mean
-from probes.hooks import Enough, Recording, hooked, rows_of
+from probes.hooks import Enough, Recording, first_tensor, hooked
 from probes.layers import unwrap
 from probes.patterns import Patterns
 from probes.pooling import Pools
@@ -121,10 +121,11 @@ def capture(
     done = 0
     for step, item in enumerate(loader):
         inputs, labels, ids = unpack(item)
-        rows = rows_of([inputs])
-        if rows is None:
+        first = first_tensor([inputs])
+        if first is None:
             raise UsageError(f"The loader's item {step} holds no tensor; it should yield x, (x, labels) or (x, labels, ids).")
-        steps.run(inputs, rows, done, step)
+        rows = len(first)
+        steps.run(inputs, first, done, step)
         if step == 0:
             info = recording.info
             shapes = {name: tuple(kept.shape[1:]) for name, kept in recording.items()}
@@ -163,14 +164,14 @@ class _Steps:
     autocast: Callable[[], AbstractContextManager[Any]]
     channels_last: bool
 
-    def run(self, inputs: Any, rows: int, done: int, step: int) -> None:
+    def run(self, inputs: Any, first: Tensor, done: int, step: int) -> None:
         """Run the network on one step's inputs."""
         inputs = _to(inputs, self.device, channels_last=self.channels_last)
         # The hooks live for one step only: whoever stops iterating, by whatever way, leaves no hook behind.
         try:
-            with hooked(self.model, self.recording), _eval_mode(self.model), torch.no_grad(), self.autocast():
-                self.recording.clear()
-                self.recording.rows = rows
+            with hooked(self.recording), _eval_mode(self.model), torch.no_grad(), self.autocast():
+                self.recording.clear(tuple(first.shape[1:]))
+                self.recording.rows = len(first)
                 with suppress(Enough):
                     if isinstance(inputs, Mapping):
                         self.forward(**inputs)
@@ -181,7 +182,7 @@ class _Steps:
         except ReportedError:
             raise
         except Exception as error:
-            error.add_note(f"while {type(self.model).__name__} ran on samples {done} to {done + rows - 1} (step {step})")
+            error.add_note(f"while {type(self.model).__name__} ran on samples {done} to {done + len(first) - 1} (step {step})")
             raise
 
 

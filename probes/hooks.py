@@ -27,9 +27,9 @@ from probes.errors import UsageError, did_you_mean
 from probes.layers import Axes, Selection, is_compiled, prefix_tokens_of, types_of, unwrap
 from probes.operations import Operations, is_opaque
 from probes.patterns import Patterns, closest
-from probes.pooling import DTYPES, Layout, Pooling, Pools, UnfitError, keep
+from probes.pooling import DTYPES, Layout, Pool, Pooling, Pools, UnfitError, keep
 
-__all__ = ["Enough", "Recording", "attach", "hooked", "parts_of", "rows_of"]
+__all__ = ["Enough", "Recording", "attach", "first_tensor", "hooked", "parts_of"]
 
 
 @dataclass
@@ -41,6 +41,17 @@ class _Frame:
     index: int = 0
     leaf: bool = True
     operations: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class _Known:
+    """What the latest pass has found out about an output: valid for every output of that shape and type."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    layout: Layout
+    pool: Pool
+    info: LayerInfo
 
 
 class Enough(BaseException):
@@ -76,10 +87,22 @@ class Recording(Mapping[str, Tensor]):
         self._modules = set(self._names.values())
         self._slots: dict[str, Tensor] = {}
         self._busy = False
+        self._shape: tuple[int, ...] | None = ()
+        self._kinds = {module: types_of(module) for module in self._names}
+        weights = _parametrizations(model)
+        self.modules = [module for module in self._names if module not in weights]
+        self._hookable = set(self.modules)
+        self.compiled = is_compiled(model)
         self.clear()
 
-    def clear(self) -> None:
-        """Forget the latest forward pass; needed only where parts of the model are called instead of the model."""
+    def clear(self, shape: tuple[int, ...] | None = None) -> None:
+        """Forget the latest forward pass; needed only where parts of the model are called instead of the model.
+
+        Parameters
+        ----------
+        shape : tuple of int, optional
+            Of one input sample. While it stays the same, so does what the axes of the outputs mean.
+        """
         self._kept: dict[str, Tensor] = {}
         self._info: dict[str, LayerInfo] = {}
         self.left_out: dict[str, str] = {}
@@ -88,7 +111,10 @@ class Recording(Mapping[str, Tensor]):
         self._count: Counter[nn.Module] = Counter()
         self._names_used: set[str] = set()
         self._stack: list[_Frame] = []
-        self._axes = Axes(self.prefix_tokens)
+        if shape != self._shape:
+            self._shape, self._axes = shape, Axes(self.prefix_tokens)
+            self._recall: dict[str, _Known] = {}
+            self._seen: set[str] = set()
         self._latest: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
         self.rows: int | None = None
 
@@ -121,16 +147,12 @@ class Recording(Mapping[str, Tensor]):
     @property
     def idle(self) -> dict[str, str]:
         """Wanted modules without children that the latest forward pass never called, each with the reason."""
-        weights = _parametrizations(self._model)
         reason = "the forward pass never calls it (its parent may use its weights directly, or skip it in eval mode)"
         return {
             name: reason
             for module, name in self._names.items()
-            if not self._count[module]
-            and next(module.children(), None) is None
-            and not isinstance(module, ParametrizationList)
-            and module not in weights
-            and self._selection.wants(name, types_of(module), leaf=True)
+            if not self._count[module] and next(module.children(), None) is None and module in self._hookable
+            if self._selection.wants(name, self._kinds[module], leaf=True)
         }
 
     def check(self) -> None:
@@ -157,8 +179,9 @@ class Recording(Mapping[str, Tensor]):
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Hook: a module call begins."""
         if module is self._model and not any(frame.module is module for frame in self._stack):
-            self.clear()
-            self.rows = rows_of((*args, *kwargs.values()))
+            first = first_tensor((*args, *kwargs.values()))
+            self.clear(None if first is None else tuple(first.shape[1:]))
+            self.rows = None if first is None else len(first)
         if self._stack:
             self._stack[-1].leaf = False
         self._stack.append(self._frame(module))
@@ -169,12 +192,13 @@ class Recording(Mapping[str, Tensor]):
         self._leaf_calls += frame.leaf
         name = frame.name
         self._calls[name] = type(module).__name__
-        kinds = types_of(module)
+        kinds = self._kinds[module]
         whole = self._selection.wants(name, kinds, leaf=frame.leaf)
         for part, value in self._parts(name, output):
             if whole or (part != name and self._selection.wants(part, kinds, leaf=frame.leaf)):
                 self._keep(part, value, kinds, frame.index, module)
-            elif self.prefix_tokens and isinstance(value, Tensor) and value.ndim in (3, 4):
+            elif self.prefix_tokens and part not in self._seen and isinstance(value, Tensor) and value.ndim in (3, 4):
+                self._seen.add(part)
                 self._axes.layout(module, value)  # how many places there are, for the tokens to come
         if module is self._model and not self._stack:
             self.left_out |= self.idle
@@ -237,7 +261,8 @@ class Recording(Mapping[str, Tensor]):
         assert isinstance(output, Tensor)
         self._busy = True
         try:
-            kept, layout, dims, spec = self._pooled(name, output, kinds, module)
+            known = self._known(name, output, kinds, index, module)
+            kept = self._pooled(name, output, known)
         except UnfitError as error:
             self.left_out[name] = str(error)
             return
@@ -245,39 +270,50 @@ class Recording(Mapping[str, Tensor]):
             self._busy = False
         self._latest[id(output)] = (weakref.ref(output), output._version, name)
         self._kept[name] = kept
-        self._info[name] = LayerInfo(
-            name=name,
-            order=len(self._info),
-            depth=float(self._leaf_calls),
-            dims=dims,
-            pool=spec,
-            module_type=kinds[0] if kinds else "",
-            call_index=index,
-            source_shape=tuple(output.shape[1:]),
-            dtype_source=str(output.dtype).removeprefix("torch."),
-            prefix_tokens=layout.prefix,
-        )
+        self._info[name] = known.info
+        if known.info.order != len(self._info) - 1 or known.info.depth != self._leaf_calls:  # another way through the network
+            self._info[name] = replace(known.info, order=len(self._info) - 1, depth=float(self._leaf_calls))
         if name == self.last:
             raise Enough
 
-    def _pooled(
-        self, name: str, output: Tensor, kinds: Sequence[str], module: nn.Module | None
-    ) -> tuple[Tensor, Layout, tuple[str, ...], str]:
-        """The part of an output that is kept, in the place that was laid out for it, if there is one."""
-        spec, pool = self.pooling.of(name, kinds)
-        seen = self._latest.get(id(output))
-        if seen and seen[0]() is output and seen[1] == output._version and self._info[seen[2]].pool == spec:
-            twin = self._info[seen[2]]  # an identity handed the same values on: reading them again gives nothing new
-            layout, dims = Layout(twin.dims, twin.prefix_tokens), twin.dims
-            kept = self._kept[seen[2]] if name in self._slots else self._kept[seen[2]].clone()
-        else:
+    def _known(self, name: str, output: Tensor, kinds: Sequence[str], index: int, module: nn.Module | None) -> _Known:
+        """What an output's axes mean and how it is pooled: as in the pass before, if its shape and type are the same."""
+        shape, dtype = output.shape[1:], output.dtype
+        known = self._recall.get(name)
+        if known is None or known.shape != shape or known.dtype != dtype:
+            spec, pool = self.pooling.of(name, kinds)
             layout = self._axes.layout(module, output)
-            kept, dims = keep(output, layout, pool, self._dtype)
+            info = LayerInfo(
+                name=name,
+                order=len(self._info),
+                depth=float(self._leaf_calls),
+                dims=layout.dims,
+                pool=spec,
+                module_type=kinds[0] if kinds else "",
+                call_index=index,
+                source_shape=tuple(shape),
+                dtype_source=str(dtype).removeprefix("torch."),
+                prefix_tokens=layout.prefix,
+            )
+            known = self._recall[name] = _Known(shape, dtype, layout, pool, info)
+        return known
+
+    def _pooled(self, name: str, output: Tensor, known: _Known) -> Tensor:
+        """The part of an output that is kept, in the place that was laid out for it, if there is one."""
         slot = self._slots.pop(name, None)
+        seen = self._latest.get(id(output))
+        if seen and seen[0]() is output and seen[1] == output._version and self._info[seen[2]].pool == known.info.pool:
+            # An identity handed the same values on: reading them again gives nothing new.
+            kept, dims = self._kept[seen[2]], self._info[seen[2]].dims
+            kept = kept if slot is not None else kept.clone()
+        else:
+            kept, dims = keep(output, known.layout, known.pool, self._dtype)
+        if known.info.dims != dims:
+            known.info = replace(known.info, dims=dims)
         if slot is not None:
             fits = slot.shape == kept.shape and slot.dtype == kept.dtype and slot.device == kept.device
             kept = slot.copy_(kept) if fits else kept.clone()
-        return kept, layout, dims, spec
+        return kept
 
     def _unfit(self, output: object) -> str:
         """Why an output can't be recorded; empty if it can."""
@@ -334,13 +370,13 @@ def parts_of(output: object, key: str = "") -> Iterator[tuple[str, object]]:
         yield from parts_of(value, f"{key}.{inner}" if key else str(inner))
 
 
-def rows_of(inputs: Iterable[object]) -> int | None:
-    """Number of samples: the length of the first tensor found in the inputs."""
+def first_tensor(inputs: Iterable[object]) -> Tensor | None:
+    """The first tensor found in the inputs, however they are nested: its length is the number of samples."""
     for value in inputs:
         if isinstance(value, Tensor) and value.ndim:
-            return len(value)
+            return value
         inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-        if (found := rows_of(inner)) is not None:
+        if (found := first_tensor(inner)) is not None:
             return found
     return None
 
@@ -403,25 +439,23 @@ def attach(
     """
     model = unwrap(model)
     recording = Recording(model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed)
-    with hooked(model, recording):
+    with hooked(recording):
         yield recording
 
 
 @contextmanager
-def hooked(model: nn.Module, recording: Recording) -> Iterator[None]:
+def hooked(recording: Recording) -> Iterator[None]:
     """Put a recording's hooks on every module for as long as the block lasts."""
     handles: list[RemovableHandle] = []
-    skipped = _parametrizations(model)
     with ExitStack() as stack:
-        if is_compiled(model):
+        if recording.compiled:
             stack.enter_context(torch.compiler.set_stance("force_eager"))  # hooks do not run inside compiled code
         if recording.ops:
             stack.enter_context(Operations(recording))
         try:
-            for module in model.modules():
-                if module not in skipped:
-                    handles.append(module.register_forward_pre_hook(recording.before, with_kwargs=True))
-                    handles.append(module.register_forward_hook(recording.after))
+            for module in recording.modules:
+                handles.append(module.register_forward_pre_hook(recording.before, with_kwargs=True))
+                handles.append(module.register_forward_hook(recording.after))
             yield
         finally:
             for handle in handles:

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from probes.background import Background
 from probes.capturing import capture, device_of, integers, unpack
 from probes.errors import DataError, NonFiniteWarning, UsageError
-from probes.hooks import Recording, rows_of
+from probes.hooks import Recording, first_tensor
 from probes.identity import versions, weights_sha256
 from probes.layers import unwrap
 from probes.patterns import Patterns, as_patterns
@@ -192,7 +192,8 @@ def _after(loader: Iterable[Any], passed: int, path: Path) -> Iterator[Any]:
             rows, same = item, True
         else:
             inputs, _, ids = unpack(item)
-            rows = rows_of([inputs]) or 0
+            first = first_tensor([inputs])
+            rows = 0 if first is None else len(first)
             now = np.arange(done, done + rows) if ids is None else integers(ids, "ids")
             same = np.array_equal(now, there[done : done + rows])
         done += rows
