@@ -196,7 +196,13 @@ class Store(Source):
 
     def _data(self, layer: str) -> h5py.Dataset:
         self.check_layer(layer)
-        return self._file[group_of(layer)]["x"]
+        data = self._file[group_of(layer)]["x"]
+        if not filters_of(data):
+            return data
+        properties = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)  # hold one chunk, so that it is unpacked once, not row by row
+        properties.set_chunk_cache(521, int(np.prod(data.chunks)) * data.dtype.itemsize, 0.0)
+        del data  # or the cache of the open data set would be kept
+        return h5py.Dataset(h5py.h5d.open(self._file.id, f"{group_of(layer)}/x".encode(), properties))
 
     def _block_rows(self, data: Sequence[h5py.Dataset]) -> int:
         """Rows per batch: whole chunks, so that a compressed chunk is unpacked once."""
