@@ -149,7 +149,6 @@ def capture(
             info={name: info[name] for name in kept},
             left_out=dict(left_out),
         )
-        recording.reserve()
         done += rows
 
 

@@ -7,21 +7,19 @@ tuples, lists, mappings and dataclasses: then every part is a layer of its own, 
 
 from __future__ import annotations
 
-import mmap
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils.hooks import RemovableHandle
 
+from probes.arena import Arena, Place
 from probes.batch import LayerInfo
 from probes.errors import UsageError, did_you_mean
 from probes.layers import Axes, Selection, is_compiled, prefix_tokens_of, types_of, unwrap
@@ -85,7 +83,7 @@ class Recording(Mapping[str, Tensor]):
         self._selection = Selection(layers)
         self._names = {module: name.replace("_orig_mod.", "") or "model" for name, module in model.named_modules()}
         self._modules = set(self._names.values())
-        self._slots: dict[str, Tensor] = {}
+        self._arena = Arena()
         self._busy = False
         self._shape: tuple[int, ...] | None = ()
         self._kinds = {module: types_of(module) for module in self._names}
@@ -103,7 +101,8 @@ class Recording(Mapping[str, Tensor]):
         shape : tuple of int, optional
             Of one input sample. While it stays the same, so does what the axes of the outputs mean.
         """
-        self._kept: dict[str, Tensor] = {}
+        self._kept: dict[str, Place] = {}
+        self._arena = Arena(self._arena.used)
         self._info: dict[str, LayerInfo] = {}
         self.left_out: dict[str, str] = {}
         self._calls: dict[str, str] = {}
@@ -117,21 +116,6 @@ class Recording(Mapping[str, Tensor]):
             self._seen: set[str] = set()
         self._latest: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
         self.rows: int | None = None
-
-    def reserve(self) -> None:
-        """Lay out one block, outside the heap, for what the next forward pass will keep: as much as the latest did.
-
-        Small tensors that live on between large ones that come and go break the heap into pieces: hand-written hooks
-        let a process grow by 200 MB that way (benchmarks/extract.py).
-        """
-        self._slots = {}
-        shapes = {name: kept for name, kept in self._kept.items() if kept.device.type == "cpu"}
-        starts = list(accumulate((-(-kept.nbytes // 64) * 64 for kept in shapes.values()), initial=0))
-        if starts[-1]:
-            block = np.frombuffer(mmap.mmap(-1, starts[-1]), np.uint8)
-            for start, (name, kept) in zip(starts, shapes.items(), strict=False):
-                flat = torch.from_numpy(block[start : start + kept.nbytes])
-                self._slots[name] = flat.view(kept.dtype).view(kept.shape)
 
     @property
     def info(self) -> dict[str, LayerInfo]:
@@ -168,7 +152,7 @@ class Recording(Mapping[str, Tensor]):
         if name not in self._kept:
             reason = f": it was left out, {self.left_out[name]}" if name in self.left_out else ""
             raise KeyError(f"{name!r} was not recorded in the latest forward pass{reason}")
-        return self._kept[name]
+        return self._kept[name].tensor()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kept)
@@ -298,22 +282,17 @@ class Recording(Mapping[str, Tensor]):
             known = self._recall[name] = _Known(shape, dtype, layout, pool, info)
         return known
 
-    def _pooled(self, name: str, output: Tensor, known: _Known) -> Tensor:
-        """The part of an output that is kept, in the place that was laid out for it, if there is one."""
-        slot = self._slots.pop(name, None)
+    def _pooled(self, name: str, output: Tensor, known: _Known) -> Place:
+        """The part of an output that is kept, in memory of its own."""
         seen = self._latest.get(id(output))
         if seen and seen[0]() is output and seen[1] == output._version and self._info[seen[2]].pool == known.info.pool:
             # An identity handed the same values on: reading them again gives nothing new.
-            kept, dims = self._kept[seen[2]], self._info[seen[2]].dims
-            kept = kept if slot is not None else kept.clone()
+            kept, dims = self._kept[seen[2]].tensor(), self._info[seen[2]].dims
         else:
             kept, dims = keep(output, known.layout, known.pool, self._dtype)
         if known.info.dims != dims:
             known.info = replace(known.info, dims=dims)
-        if slot is not None:
-            fits = slot.shape == kept.shape and slot.dtype == kept.dtype and slot.device == kept.device
-            kept = slot.copy_(kept) if fits else kept.clone()
-        return kept
+        return self._arena.put(kept)
 
     def _unfit(self, output: object) -> str:
         """Why an output can't be recorded; empty if it can."""

@@ -155,7 +155,7 @@ def plan(
 def _planned(info: LayerInfo, layout: Layout, spec: str, dtype: str, like: Tensor | torch.dtype) -> PlannedLayer:
     """A layer under a pool, computed on a tensor without memory."""
     source = torch.empty(1, *info.source_shape, device="meta", dtype=like.dtype if isinstance(like, Tensor) else like)
-    kept, dims = keep(source, layout, pool_named(spec)[1], DTYPES[dtype], owned=False)
+    kept, dims = keep(source, layout, pool_named(spec)[1], DTYPES[dtype])
     shape = tuple(kept.shape[1:])
     return PlannedLayer(replace(info, pool=pool_named(spec)[0], dims=dims), layout, shape, prod(shape) * kept.element_size())
 

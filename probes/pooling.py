@@ -1,4 +1,4 @@
-"""What is kept of one activation: pool, then copy, so that no view keeps a whole map alive.
+"""What is kept of one activation.
 
 A pool is a function `(x, layout) -> (kept, kept_dims)`; the dictionary `POOLS` names them. `x` has its samples first, and
 the layout says which axis is the channel and how many tokens at the front are prefix tokens (CLS, registers): places in
@@ -281,8 +281,8 @@ def _pattern_and_pool(text: str) -> tuple[str, str]:
     return "*", text
 
 
-def keep(x: Tensor, layout: Layout, pool: Pool, dtype: torch.dtype | None = None, *, owned: bool = True) -> tuple[Tensor, Dims]:
-    """Pool one activation and own the result.
+def keep(x: Tensor, layout: Layout, pool: Pool, dtype: torch.dtype | None = None) -> tuple[Tensor, Dims]:
+    """Pool one activation.
 
     Parameters
     ----------
@@ -295,13 +295,11 @@ def keep(x: Tensor, layout: Layout, pool: Pool, dtype: torch.dtype | None = None
     dtype : torch.dtype, optional
         Type to keep; by default the one that pooling gives. Values beyond float16 become infinite, and are counted where
         they are written (`Store.non_finite`).
-    owned : bool, default True
-        Whether the result must have memory of its own.
 
     Returns
     -------
     kept : torch.Tensor
-        Detached, contiguous, with memory of its own; bfloat16, which neither numpy nor HDF5 knows, as float32.
+        Detached; it may be a view of `x`. bfloat16, which neither numpy nor HDF5 knows, comes as float32.
     kept_dims : tuple of str
         Its axes.
 
@@ -316,8 +314,6 @@ def keep(x: Tensor, layout: Layout, pool: Pool, dtype: torch.dtype | None = None
         kept = kept.to(dtype or torch.float32)
     if kept.ndim == 1:
         kept, kept_dims = kept[:, None], ("sample", "channel")
-    if owned and (not kept.is_contiguous() or kept.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()):
-        kept = kept.clone(memory_format=torch.contiguous_format)
     return kept, kept_dims
 
 
