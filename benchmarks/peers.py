@@ -8,7 +8,15 @@ the same bytes: torchlens by its own `extract_dataset`; captum (`LayerActivation
 sealed and fsynced. Next to each runs the bare forward of the same batches, so a machine that slows down slows both: `x bare` is
 the ratio. Then the numbers of all are compared with those of hand-written hooks in the same process.
 
-Found: see the end of this text. The peers' files hold arrays alone; ours also ids, labels, provenance and checksums.
+Found (256 images; bare before and after):
+
+                   x bare         images/s    MB   largest difference to hooks
+    ours           1.086  1.120       22.3   385   0
+    torchvision    1.107  1.210       25.5   368   0
+    captum         1.102  1.207       23.7   368   0
+    torchlens      2.269  2.279       11.6   368   0
+
+The peers' files hold arrays alone; ours also ids, labels, provenance and checksums.
 """
 
 from __future__ import annotations
@@ -99,7 +107,7 @@ def torchlens(model: Any, xs: list[torch.Tensor], folder: Path) -> Callable[[], 
 
 
 def _torchlens(tl: Any, folder: Path) -> list[np.ndarray]:
-    tensors = tl.load_extraction(folder)
+    tensors = tl.load_extraction(folder).activations
     return [tensors[name].numpy() for name in FOUR]
 
 
