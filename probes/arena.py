@@ -10,6 +10,7 @@ for it, only a `Place`.
 from __future__ import annotations
 
 import mmap
+import sys
 from math import prod
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ __all__ = ["Arena", "Place"]
 
 _BLOCK = 4 << 20
 _LINE = 64  # bytes; what a processor reads at a time
+_SPARE = 4  # blocks of earlier passes that may be used again: one is read, one is queued, one is written
+_UNUSED = 2  # references to a block that nothing points into: the list's, and that of getrefcount itself
 
 
 class Place(NamedTuple):
@@ -41,8 +44,9 @@ class Arena:
 
     Parameters
     ----------
-    expected : int, default 0
-        Bytes that will be asked for, as far as that is known: they then lie in one block.
+    previous : Arena, optional
+        One whose time is over. As many bytes as it gave out will lie in one block, and its blocks are used again where
+        nothing points into them any more: fresh pages cost as much as what is written to them.
 
     Examples
     --------
@@ -51,11 +55,17 @@ class Arena:
     tensor([0., 1., 2.])
     """
 
-    def __init__(self, expected: int = 0) -> None:
+    def __init__(self, previous: Arena | None = None) -> None:
         self.used = 0
-        self._next = max(expected, _BLOCK)
+        self._next = max(previous.used if previous else 0, _BLOCK)
         self._memory = torch.empty(0, dtype=torch.uint8)
         self._free = 0
+        self._blocks: list[mmap.mmap] = []
+        self._old: list[mmap.mmap] = []
+        if previous:
+            previous._memory = self._memory
+            self._old = [*previous._blocks, *previous._old][:_SPARE]
+            previous._blocks, previous._old = [], []
 
     def put(self, x: Tensor) -> Place:
         """Copy a tensor to this memory, contiguous; one on an accelerator is copied where it is."""
@@ -64,11 +74,22 @@ class Arena:
             return Place(x.clone(memory_format=torch.contiguous_format).view(-1).view(torch.uint8), 0, size, x.dtype, x.shape)
         taken = -(-size // _LINE) * _LINE
         if self._free + size > len(self._memory):
-            block = mmap.mmap(-1, max(self._next, taken, 1))
-            self._memory = torch.frombuffer(block, dtype=torch.uint8)
+            self._memory = torch.frombuffer(self._block(max(self._next, taken, 1)), dtype=torch.uint8)
             self._next, self._free = _BLOCK, 0
         place = Place(self._memory, self._free, self._free + size, x.dtype, x.shape)
         place.tensor().copy_(x)
         self._free += taken
         self.used += taken
         return place
+
+    def _block(self, size: int) -> mmap.mmap:
+        """A block that nothing points into: one of before that is large enough, or a new one."""
+        for index in range(len(self._old)):
+            # The tensor over a block holds a reference to it until the last of its views is gone.
+            if size <= len(self._old[index]) <= 2 * size and sys.getrefcount(self._old[index]) == _UNUSED:
+                return self._kept(self._old.pop(index))
+        return self._kept(mmap.mmap(-1, size))
+
+    def _kept(self, block: mmap.mmap) -> mmap.mmap:
+        self._blocks.append(block)
+        return block

@@ -102,7 +102,7 @@ class Recording(Mapping[str, Tensor]):
             Of one input sample. While it stays the same, so does what the axes of the outputs mean.
         """
         self._kept: dict[str, Place] = {}
-        self._arena = Arena(self._arena.used)
+        self._arena = Arena(self._arena)
         self._info: dict[str, LayerInfo] = {}
         self.left_out: dict[str, str] = {}
         self._calls: dict[str, str] = {}
