@@ -33,17 +33,17 @@ Found (2 threads, a shared machine on which `bare` against itself gives 0.91 to 
     8,192 images, record mean       +36 MB after the first 512 at 224 px, +8.5 MB at 64 px
 
 The mean of every output reads it once more, and that is most of what recording costs; an Identity hands on the very tensor
-that was pooled a moment ago and is not read again. Registering hooks anew for every step (so that none outlives an
-abandoned loop) takes under 1 ms. What is kept of a step lies in blocks outside the heap, and no tensor stands for it until
-the step has ended: on the heap, between activations of 20 MB that come and go, even the 200 bytes of a tensor's head make a
-hole too small for the next activation. Hand-written hooks on the vision transformer hold 800 MB more than the bare network
-because of that, and `capture` held 500 MB more (glibc's mallinfo2: 515 MB free, in pieces, after one step). The mean of every
-output reads all of it once more, at the speed of memory: 65 ms of the 620 ms of a batch of the transformer, 105 of 1,000 ms of
-lite0. So pooling alone takes more than 5 % there, whoever does it. Inside the hooks of a batch of lite0 we spend 143 ms, hand-written
-ones 148 ms; they look cheaper from outside because the heap that they break up is never given back, so that the next batch finds
-its pages there: their 300 to 800 MB buy that. Blocks are used again once no batch points into them, which saves the same. Chunks were written twice, first as zeros, until
-fill_time="never". Checksums of the pages that changed cost a read of what was just written, from the system's cache, in the
-writer's thread.
+that was pooled a moment ago and is not read again. Registering hooks anew for every step (so that none outlives an abandoned
+loop) takes under 1 ms. What is kept of a step lies in blocks outside the heap, and no tensor stands for it until the step has
+ended: on the heap, between activations of 20 MB that come and go, even the 200 bytes of a tensor's head make a hole too small
+for the next activation. Hand-written hooks on the vision transformer hold 800 MB more than the bare network because of that,
+and `capture` held 500 MB more (glibc's mallinfo2: 515 MB free, in pieces, after one step). The mean of every output reads all
+of it once more, at the speed of memory: 65 ms of the 620 ms of a batch of the transformer, 105 of 1,000 ms of lite0. So
+pooling alone takes more than 5 % there, whoever does it. Inside the hooks of a batch of lite0 we spend 143 ms, hand-written
+ones 148 ms; they look cheaper from outside because the heap that they break up is never given back, so that the next batch
+finds its pages there: their 300 to 800 MB buy that. Blocks are used again once no batch points into them, which saves the
+same. Chunks were written twice, first as zeros, until fill_time="never". Checksums of the pages that changed cost a read of
+what was just written, from the system's cache, in the writer's thread.
 """
 
 from __future__ import annotations
