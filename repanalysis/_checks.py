@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from probes.errors import UsageError, did_you_mean
 
-__all__ = ["one_of", "positive"]
+__all__ = ["not_negative", "one_of", "positive"]
 
 
 def one_of(what: str, value: str, options: Collection[str]) -> str:
@@ -53,4 +53,22 @@ def positive(what: str, value: float) -> float:
     """
     if not (isinstance(value, int | float) and 0 < value < float("inf")):
         raise UsageError(f"{what} is {value!r}; it must be a finite number above 0.")
+    return float(value)
+
+
+def not_negative(what: str, value: float) -> float:
+    """`value`, if it is a finite number, 0 or above.
+
+    Raises
+    ------
+    UsageError
+        If it is not.
+
+    Examples
+    --------
+    >>> not_negative("ridge", 0)
+    0.0
+    """
+    if not (isinstance(value, int | float) and 0 <= value < float("inf")):
+        raise UsageError(f"{what} is {value!r}; it must be a finite number, 0 or above.")
     return float(value)

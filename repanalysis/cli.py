@@ -15,8 +15,8 @@ import sys
 import tomllib
 import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
@@ -440,21 +440,69 @@ def analyze(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")] = None,
     metrics: Metrics = None,
     layers: Layers = None,
+    split: Annotated[str | None, typer.Option(help="Analyze this split alone.")] = None,
+    by_split: Annotated[bool, typer.Option("--by-split", help="Analyze every split by itself.")] = False,
+    classes: Annotated[str | None, typer.Option(help="Classes to look at, by label or name: cat,dog,7")] = None,
+    superclasses: Annotated[Path | None, typer.Option(help='TOML file of classes to join: animal = ["cat", "dog"]')] = None,
+    groups: Annotated[int, typer.Option(min=0, help="Groups of the jackknife; 0 for no standard errors.")] = 10,
+    null: Annotated[int, typer.Option(min=0, help="Permutations of the labels: what chance alone would give.")] = 0,
+    head: Annotated[
+        str | None, typer.Option(help="Weights of the last linear layer, FILE:NAME, such as model.safetensors:fc")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that analyze layers.")] = 0,
+    dask: Annotated[str | None, typer.Option(help="Address of a dask scheduler, such as tcp://10.0.0.1:8786")] = None,
     partial: Partial = False,
     state_budget: Budget = 2.0,
     overwrite: Overwrite = False,
 ) -> Said:
-    """Compute metrics of every layer."""
+    """Compute metrics of every layer, with standard errors; with --null, what random labels give."""
     from probes.writer import refuse_existing
     from repanalysis.engine import analyze as analyze_source
     from repanalysis.table import Table
+    from repanalysis.weights import load_head
 
     if output is not None:
         one_of("table format", refuse_existing(output, overwrite=overwrite).suffix, (".csv", ".parquet"))
-    options: dict[str, Any] = {"layers": layers, "partial": partial, "progress": settings.progress}
-    options["state_budget"] = int(state_budget * 2**30)
-    tables = [analyze_source(source, metrics, **options) for source in sources]
+    options: dict[str, Any] = {
+        "layers": layers, "partial": partial, "progress": settings.progress, "state_budget": int(state_budget * 2**30),
+        "split": split, "by_split": by_split, "classes": classes.split(",") if classes else None,
+        "superclasses": _superclasses(superclasses), "groups": groups, "null": null, "seed": settings.seed, "workers": workers,
+        "head": load_head(head) if head else None,
+    }  # fmt: skip
+    with _dask(dask) as executor:
+        tables = [analyze_source(source, metrics, executor=executor, **options) for source in sources]
     return _tabled(Table.concat(tables), output)
+
+
+def _superclasses(path: Path | None) -> dict[str, list[int | str]] | None:
+    """Names of superclasses and the classes that they join, from a TOML file."""
+    if path is None:
+        return None
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is no TOML file: {error}.") from None
+    if not content or not all(isinstance(value, list) for value in content.values()):
+        raise UsageError(f'{path} should hold a list of classes per superclass, such as animal = ["cat", "dog"].')
+    return content
+
+
+@contextmanager
+def _dask(address: str | None) -> Iterator[Any]:
+    """An executor on a dask cluster, or None."""
+    if address is None:
+        yield None
+        return
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise UsageError("--dask needs dask.distributed: pip install 'repanalysis[dask]'.") from None
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"There is no dask scheduler at {address}: {error}.") from None
+    with client:
+        yield client.get_executor()
 
 
 @verb

@@ -1,16 +1,21 @@
 """One pass over activations, every metric of every layer: batches -> states -> values -> `Table`.
 
 What a metric `needs` is computed once per layer, however many metrics share it. A file is read layer by layer, so that
-the states of one layer are in memory at a time; a stream of batches, which comes only once, fills the states of all its
-layers together. Both take the same path.
+the states of one layer are in memory at a time, and layers may go to other processes and machines; a stream of batches,
+which comes only once, fills the states of all its layers together. Both take the same path.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,16 +25,19 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 import probes
-from probes import Batch, DataError, LayerInfo, Shards
+from probes import Batch, DataError, Shards, UsageError
 from probes.patterns import Patterns, select
 from probes.source import Source as Opened
-from repanalysis.metrics import Metric, Noted, get, names, parse
-from repanalysis.statistics import NonFiniteError, Statistic
+from repanalysis.metrics import Head, Metric, get, names, parse
+from repanalysis.states import Job, LayerStates, Plan, planned
+from repanalysis.subset import Subset, subset_of
 from repanalysis.table import Table
+from repanalysis.uncertainty import null_summary, permuted
 
 __all__ = ["Source", "analyze"]
 
 Source = str | PathLike[str] | Opened | Iterable[Batch] | Sequence[str | PathLike[str]]
+Found = tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]  # rows, and what layers are
 
 
 def analyze(
@@ -39,12 +47,22 @@ def analyze(
     layers: Patterns = None,
     run: str | None = None,
     model: str | None = None,
+    split: str | None = None,
+    by_split: bool = False,
+    classes: Sequence[int | str] | None = None,
+    superclasses: Mapping[str, Sequence[int | str]] | None = None,
+    groups: int = 10,
+    null: int = 0,
+    seed: int = 0,
+    head: tuple[Any, Any] | None = None,
     partial: bool = False,
     state_budget: int = 2 << 30,
+    executor: Executor | None = None,
+    workers: int = 0,
     recorded: Mapping[str, Any] | None = None,
     progress: bool | None = None,
 ) -> Table:
-    """Compute metrics of every layer in one pass.
+    """Compute metrics of every layer, with their standard errors.
 
     Parameters
     ----------
@@ -58,10 +76,31 @@ def analyze(
         What the table calls this run; by default the file's name, or "run".
     model : str, optional
         What the table calls the model; by default what the file says.
+    split : str, optional
+        Analyze this split alone.
+    by_split : bool, default False
+        Analyze every split by itself.
+    classes : sequence of int or str, optional
+        Classes to look at, by label or name; default all.
+    superclasses : mapping of str to sequence, optional
+        Classes to join: `{"animal": ["cat", "dog"], "vehicle": ["car"]}`; samples of others are left out.
+    groups : int, default 10
+        Groups of samples that the jackknife leaves out in turn, for the standard errors of smooth metrics; 0 for none.
+    null : int, default 0
+        How many times to permute the labels and compute everything anew: rows with perturbation "label permutation", whose
+        value is the mean and whose se is the standard deviation of what labels without meaning give.
+    seed : int, default 0
+        Seed of the permutations.
+    head : (weight, bias), optional
+        The network's last linear layer, (K, d) and (K,), for `nc3_duality` and `nc4_ncc_mismatch`.
     partial : bool, default False
         Whether to read what is committed of an incomplete file.
     state_budget : int, default 2 GiB
         Bytes that the statistics may take; a metric of a layer too wide for it is NaN, with a note.
+    executor : concurrent.futures.Executor, optional
+        Where layers are analyzed, such as `dask.distributed.Client(...).get_executor()`; its workers must see the files.
+    workers : int, default 0
+        Processes of this machine that analyze layers; 0 for this one alone.
     recorded : mapping, optional
         Provenance of live batches: model, weights, data; a file brings its own.
     progress : bool, optional
@@ -75,14 +114,15 @@ def analyze(
     Raises
     ------
     UsageError
-        If a metric, parameter or layer is unknown.
+        If a metric, parameter, layer, split or class is unknown, or a stream should be read more than once.
     DataError
         If there are no samples, no labels or one class only where a metric needs more, or a layer holds NaN or inf.
 
     Notes
     -----
-    Layers with more than one axis per sample are flattened. Time n d^2 per layer; memory: about 32 MB of rows and
-    K d^2 float64 of states, for one layer at a time where the source is a file.
+    Layers with more than one axis per sample are flattened. Time n d^2 per layer, and what the metrics take `groups` times
+    more; memory: about 32 MB of rows, and K d^2 float64 of states `groups` + 3 times, for one layer at a time where the
+    source is a file. Where K d^2 numbers would weigh more than the samples, these are kept instead.
 
     Examples
     --------
@@ -93,37 +133,194 @@ def analyze(
     >>> len(table), table.frame["layer"].unique().tolist(), table.frame["n"].unique().tolist()
     (4, ['relu'], [100])
     """
-    chosen = _chosen(metrics)
+    chosen = _chosen(metrics, head)
     opened = _opened(source, partial=partial)
+    job = Job(tuple(chosen), groups=groups, null=null, seed=seed, budget=state_budget)
+    hidden = None if progress is None else not progress
+    asked = {"split": split, "classes": classes, "superclasses": superclasses}
     if isinstance(opened, Opened):
-        run = run or _stem(opened)
-        model = model or str(opened.attrs.get("model", ""))
+        run, model = run or _stem(opened), model or str(opened.attrs.get("model", ""))
         wanted = select(layers, opened.info, opened.title)
-        labels = opened.labels
         if not len(opened):
             raise DataError(f"{opened.title} holds no samples.")
-        if labels is not None:
-            _enough_classes(chosen, np.unique(labels))
-        passes: Iterator[Iterable[Batch]] = (opened.iter([layer]) for layer in wanted)
-        classes, total = () if labels is None else np.unique(labels).tolist(), len(opened) * len(wanted)
+        jobs = [replace(job, subset=subset) for subset in _subsets(opened, by_split=by_split, **asked)]  # type: ignore[arg-type]
+        for each in jobs:
+            _check_classes(opened, each)
+        rows, described = _of_file(opened, wanted, jobs, executor=executor, workers=workers, hidden=hidden)
     else:
-        passes, classes, total = iter([_only(opened, layers)]), (), None
-    rows: list[dict[str, Any]] = []
-    described: dict[str, dict[str, Any]] = {}
-    with tqdm(total=total, unit=" rows", desc="analyze", disable=None if progress is None else not progress) as bar:
-        for batches in passes:
-            for layer in _states(batches, chosen, classes, state_budget, bar):
-                rows += layer.rows(chosen)
-                described[layer.info.name] = layer.described
+        if by_split or null or any(asked.values()) or executor or workers:
+            raise UsageError("Batches come only once: splits, classes, null and workers need a file, or probes.from_arrays.")
+        rows, described = _of_stream(_only(opened, layers), job, hidden=hidden)
     if not rows:
         raise DataError("There were no samples to analyze.")
     name = run or "run"
-    provenance = _provenance(opened, chosen, described, recorded or {})
+    choice = {key: _plain(value) for key, value in asked.items() if value is not None}
+    drawn = {"groups": groups, "null": null, "seed": seed} | choice
+    provenance = _provenance(opened, chosen, described, recorded or {}, drawn)
     return Table.from_rows([{"run": name, "model": model or "", **row} for row in rows], {name: provenance})
 
 
-def _chosen(metrics: str | Iterable[str | Metric] | None) -> list[Metric]:
-    """Metrics by name, by specification, or as they are."""
+def _subsets(
+    source: Opened,
+    *,
+    by_split: bool,
+    split: str | None,
+    classes: Sequence[int | str] | None,
+    superclasses: Mapping[str, Sequence[int | str]] | None,
+) -> list[Subset]:
+    """The choices of samples that are analyzed, one after the other."""
+    splits: list[str | None] = [split]
+    if by_split:
+        if source.split is None:
+            raise DataError(f"{source.title} has no splits to analyze one by one.")
+        splits = sorted(set(source.split.tolist())) if split is None else [split]
+    known = source.labels, source.split, source.class_names
+    return [subset_of(*known, split=one, classes=classes, superclasses=superclasses)[0] for one in splits]
+
+
+def _check_classes(source: Opened, job: Job) -> None:
+    """Raise where a subset is empty, or has fewer classes than a metric needs."""
+    wanted, labels = job.subset.choose(source.labels, source.split)
+    if wanted is not None and not wanted.any():
+        raise DataError(f"{source.title} has no samples of the chosen split and classes.")
+    _enough_classes(job.metrics, None if labels is None else np.unique(labels))
+    if job.null and labels is None:
+        raise DataError(f"{source.title} has no labels to permute; leave null= (--null) out.")
+
+
+def _of_file(
+    source: Opened, layers: Sequence[str], jobs: Sequence[Job], *, executor: Executor | None, workers: int, hidden: bool | None
+) -> Found:
+    """Rows of every layer and choice of samples, from a source that can be read again."""
+    tasks = [(layer, job) for layer in layers for job in jobs]
+    rows: dict[int, list[dict[str, Any]]] = {}
+    described: dict[str, dict[str, Any]] = {}
+    with ExitStack() as stack:
+        if executor is None and not workers:
+            total = len(source) * sum(1 + job.null for _, job in tasks)
+            bar = stack.enter_context(tqdm(total=total, unit=" rows", desc="analyze", disable=hidden))
+            found: Iterable[tuple[int, Any]] = ((i, _analyzed(source, *task, bar)) for i, task in enumerate(tasks))
+        else:
+            if executor is None:
+                executor = stack.enter_context(_processes(workers))
+            recipe = _recipe(source)
+            futures = {executor.submit(_elsewhere, recipe, *task): index for index, task in enumerate(tasks)}
+            bar = stack.enter_context(tqdm(total=len(tasks), unit=" layers", desc="analyze", disable=hidden))
+            found = ((futures[done], done.result()) for done in _completed(futures))
+        for index, (mine, facts) in found:
+            rows[index], described[tasks[index][0]] = mine, facts
+            if executor is not None:
+                bar.update()
+    ordered = {layer: described[layer] for layer in layers}
+    return [row for index in sorted(rows) for row in rows[index]], ordered
+
+
+def _completed(futures: Mapping[Any, int]) -> Iterator[Any]:
+    """Futures as they are done; of executors with futures of their own, in order."""
+    try:
+        yield from as_completed(futures)
+    except (AttributeError, TypeError):
+        yield from futures
+
+
+def _processes(workers: int) -> ProcessPoolExecutor:
+    """Processes that share the cores of this machine between them."""
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_limit_threads, initargs=(threads,))
+
+
+def _limit_threads(threads: int) -> None:
+    import_module("scipy.linalg")  # so that there is something to limit
+    threadpool_limits = import_module("threadpoolctl").threadpool_limits
+    threadpool_limits(threads)
+
+
+def _recipe(source: Opened) -> Any:
+    """What another process opens: paths; what lies in memory goes as it is."""
+    stores = getattr(source, "stores", [source])
+    if all(hasattr(store, "path") for store in stores):
+        paths = [str(Path(store.path).resolve()) for store in stores]
+        return paths if isinstance(source, Shards) else paths[0]
+    return source
+
+
+def _elsewhere(recipe: Any, layer: str, job: Job) -> Any:
+    """One layer, in another process."""
+    if isinstance(recipe, Opened):
+        return _analyzed(recipe, layer, job, None)
+    with probes.open(recipe, partial=True) as source:  # the caller has checked whether it is complete
+        return _analyzed(source, layer, job, None)
+
+
+def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of one layer, and what the layer is."""
+    wanted, labels = job.subset.choose(source.labels, source.split)
+    classes = [] if labels is None else np.unique(labels).tolist()
+    n = len(source) if wanted is None else int(wanted.sum())
+
+    def states(given: NDArray[np.int64] | None) -> LayerStates:
+        found: LayerStates | None = None
+        start = 0
+        for batch in source.iter([layer]):
+            if found is None:
+                d = int(np.prod(batch.layers[layer].shape[1:]))
+                plan = planned(job.metrics, d, max(1, len(classes)), n, groups=job.groups, budget=job.budget)
+                found = LayerStates(batch.info[layer], job, plan, d, classes)
+            found.absorb(batch, None if given is None else given[start : start + len(batch)])
+            start += len(batch)
+            if bar is not None:
+                bar.update(len(batch))
+        assert found is not None
+        return found
+
+    whole = states(None)
+    rows = list(whole.rows())
+    if job.null:
+        rows += _null_rows(rows, [_permuted_rows(states, source, job, draw, wanted) for draw in range(job.null)])
+    return rows, whole.described
+
+
+def _permuted_rows(states: Any, source: Opened, job: Job, draw: int, wanted: Any) -> dict[tuple[str, str], float]:
+    """Values under labels in random order; those of samples that are not looked at stay."""
+    labels = np.array(source.labels)
+    chosen = np.ones(len(labels), bool) if wanted is None else wanted
+    labels[chosen] = permuted(labels[chosen], job.seed, draw)
+    found = states(labels)
+    found.job = replace(job, groups=0)
+    return {(metric.name, variant): float(value) for (metric, variant), value in found.values().items()}
+
+
+def _null_rows(rows: Sequence[Mapping[str, Any]], draws: Sequence[Mapping[tuple[str, str], float]]) -> list[dict[str, Any]]:
+    """A row per metric and variant: what labels without meaning give."""
+    found = []
+    for row in rows:
+        values = [draw.get((row["metric"], row["variant"]), float("nan")) for draw in draws]
+        mean, spread, note = null_summary(row["value"], values)
+        drawn = {"perturbation": "label permutation", "strength": float(len(draws)), "value": mean, "se": spread, "note": note}
+        found.append({**row, **drawn})
+    return found
+
+
+def _of_stream(batches: Iterable[Batch], job: Job, *, hidden: bool | None) -> Found:
+    """Rows of every layer of batches that come once."""
+    with tqdm(unit=" rows", desc="analyze", disable=hidden) as bar:
+        layers = list(_streamed(batches, job, bar))
+    return [row for layer in layers for row in layer.rows()], {layer.info.name: layer.described for layer in layers}
+
+
+def _chosen(metrics: str | Iterable[str | Metric] | None, head: tuple[Any, Any] | None) -> list[Metric]:
+    """Metrics by name, by specification, or as they are; with the network's head, where they need it."""
+    found = _named(metrics)
+    if head is None:
+        return [metric for metric in found if metrics is not None or not metric.needs_head]
+    weight, bias = (np.asarray(part, np.float64) for part in head)
+    if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+        raise UsageError(f"The head has weights {weight.shape} and offsets {bias.shape}; (K, d) and (K,) are needed.")
+    given = Head(weight, bias)
+    return [get(metric.name, **metric.chosen, head=given) if metric.needs_head else metric for metric in found]
+
+
+def _named(metrics: str | Iterable[str | Metric] | None) -> list[Metric]:
     if metrics is None:
         return [get(name) for name in names()]
     items = [metrics] if isinstance(metrics, str) else metrics
@@ -165,111 +362,36 @@ def _enough_classes(metrics: Sequence[Metric], classes: NDArray[np.int64] | None
     raise DataError(f"All samples are of one class ({classes[0]}), and {', '.join(starved)} compare classes.{instead}")
 
 
-@dataclass
-class _Layer:
-    """The states of one layer, as rows come in."""
-
-    info: LayerInfo
-    states: dict[Statistic, Any]
-    refused: dict[Statistic, str]
-    n: int = 0
-    d: int = 0
-    labelled: bool = True
-    splits: set[str] = field(default_factory=set)
-
-    @property
-    def needed(self) -> list[Statistic]:
-        """Every statistic that some metric needs."""
-        return [*self.states, *self.refused]
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """What the provenance says of the layer."""
-        info = self.info
-        return {"d": self.d, "dims": info.dims, "pool": info.pool, "source_shape": info.source_shape}
-
-    def absorb(self, batch: Batch) -> None:
-        x = batch.layers[self.info.name].reshape(len(batch), -1)
-        y = np.zeros(len(batch), np.int64) if batch.labels is None else batch.labels
-        try:
-            for statistic, state in self.states.items():
-                self.states[statistic] = statistic.update(state, x, y)
-        except NonFiniteError as error:
-            raise DataError(
-                f"Layer {self.info.name!r} holds {error.value} at sample id {batch.ids[error.row]}. Leave the layer out "
-                f"(layers=, --layers), or find what overflows there."
-            ) from error
-        self.n += len(batch)
-        self.labelled &= batch.labels is not None
-        if batch.split is not None:
-            self.splits |= set(np.unique(batch.split).tolist())
-
-    def rows(self, metrics: Sequence[Metric]) -> Iterator[dict[str, Any]]:
-        """Every metric's values as table rows."""
-        place = {"layer": self.info.name, "order": self.info.order, "depth": self.info.depth}
-        for metric in metrics:
-            for variant, value in self._values(metric).items():
-                yield place | {
-                    "metric": metric.name,
-                    "variant": variant,
-                    "split": "+".join(sorted(self.splits)),
-                    "value": float(value),
-                    "n": self.n,
-                    "note": value.note,
-                }
-
-    def _values(self, metric: Metric) -> dict[str, Noted]:
-        for statistic, state in self.states.items():
-            if statistic.covers(metric.needs):
-                return metric(state)
-        return {"": Noted("nan", self.refused.get(metric.needs) or next(iter(self.refused.values())))}
-
-
-def _states(
-    batches: Iterable[Batch], metrics: Sequence[Metric], classes: Sequence[int], budget: int, bar: Any
-) -> Iterator[_Layer]:
+def _streamed(batches: Iterable[Batch], job: Job, bar: Any) -> Iterator[LayerStates]:
     """The layers of a stream of batches with their final states, in order of execution."""
-    layers: dict[str, _Layer] = {}
-    first: Mapping[str, LayerInfo] | None = None
+    layers: dict[str, LayerStates] = {}
+    first: Mapping[str, Any] | None = None
     for batch in batches:
         if first is None:
             first = batch.info
-            known = classes or (() if batch.labels is None else np.unique(batch.labels).tolist())
+            known = () if batch.labels is None else np.unique(batch.labels).tolist()
             for name, info in batch.info.items():
                 d = int(np.prod(batch.layers[name].shape[1:]))
-                layers[name] = _started(info, d, known, metrics, budget // len(batch.info))
+                budget = job.budget // len(batch.info)
+                plan = planned(job.metrics, d, max(1, len(known)), None, groups=job.groups, budget=budget)
+                layers[name] = LayerStates(info, job, plan, d, known)
         elif list(batch.info) != list(first):
             odd = sorted(set(first) ^ set(batch.info))
             if not set(odd) <= set(batch.left_out):
                 raise DataError(f"The batches do not all hold the same layers ({', '.join(odd[:3])}).")
             for name in odd:
-                layers[name] = _Layer(layers[name].info, {}, dict.fromkeys(layers[name].needed, batch.left_out[name]))
+                reasons = dict.fromkeys((metric.needs for metric in job.metrics), batch.left_out[name])
+                layers[name] = LayerStates(layers[name].info, job, Plan((), reasons), layers[name].d)
             first = batch.info
         for name in batch.info:
             layers[name].absorb(batch)
             bar.update(len(batch))
     for layer in layers.values():
         if not layer.labelled:
-            _enough_classes(metrics, None)
-        elif layer.states and not classes:
-            state = next(iter(layer.states.values()))
-            _enough_classes(metrics, state.classes)
+            _enough_classes(job.metrics, None)
+        elif layer.seen_classes is not None:
+            _enough_classes(job.metrics, layer.seen_classes)
         yield layer
-
-
-def _started(info: LayerInfo, d: int, classes: Sequence[int], metrics: Sequence[Metric], budget: int) -> _Layer:
-    """A layer's empty states: those that metrics need, can be afforded, and no other one covers."""
-    needed = dict.fromkeys(metric.needs for metric in metrics)
-    sizes = {statistic: statistic.state_bytes(d, max(1, len(classes))) for statistic in needed}
-    refused = {
-        statistic: f"d = {d} needs {size / 2**30:.1f} GiB of state, more than the budget of {budget / 2**30:.1f} GiB; "
-        "pool the layer, or raise the budget (state_budget=, --state-budget)"
-        for statistic, size in sizes.items()
-        if size > budget
-    }
-    fitting = [statistic for statistic in needed if statistic not in refused]
-    kept = [one for one in fitting if not any(other.covers(one) and other != one for other in fitting)]
-    return _Layer(info, {statistic: statistic.init(d, classes) for statistic in kept}, refused, d=d)
 
 
 def _provenance(
@@ -277,6 +399,7 @@ def _provenance(
     metrics: Sequence[Metric],
     layers: Mapping[str, Mapping[str, Any]],
     recorded: Mapping[str, Any],
+    drawn: Mapping[str, Any],
 ) -> dict[str, Any]:
     """How the numbers were obtained, as JSON can hold it."""
     stored = source if isinstance(source, Opened) else None
@@ -288,7 +411,8 @@ def _provenance(
         "source": stored.title if stored else "batches in memory",
         "recorded": {key: value for key, value in (stored.attrs if stored else recorded).items() if key != "left_out"},
         "layers": {name: {key: _plain(value) for key, value in facts.items()} for name, facts in layers.items()},
-        "metrics": {metric.name: metric.parameters for metric in metrics},
+        "metrics": {metric.name: {key: _plain(value) for key, value in metric.parameters.items()} for metric in metrics},
+        **drawn,
         "analyzed": datetime.now(UTC).isoformat(timespec="seconds"),
         "repanalysis": ours,
         "numpy": np.__version__,
@@ -296,4 +420,8 @@ def _provenance(
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, Head):
+        return f"weights of shape {value.weight.shape}"
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple | list | set) else value

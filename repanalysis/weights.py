@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from probes.errors import UsageError
 
-__all__ = ["load_weights"]
+__all__ = ["load_head", "load_weights"]
 
 _SHOWN = 4  # names quoted in a message
 _PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -38,6 +39,21 @@ def load_weights(module: nn.Module, path: Path) -> None:
     UsageError
         If it can't be read, or does not fit: the message lists what is missing, unknown or of another shape.
     """
+    state, wanted = _unprefixed(_tensors(path), module), module.state_dict()
+    # Counters of batches came with torch 0.4.1 and play no part in eval mode; older weights lack them.
+    state = {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")} | dict(state)
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    odd = [key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape]
+    if missing or extra or odd:
+        shapes = [f"{key} {tuple(state[key].shape)} for {tuple(wanted[key].shape)}" for key in sorted(odd)]
+        parts = {"missing": missing, "unknown": extra, "of another shape": shapes}
+        told = "; ".join(f"{len(keys)} {what}: {', '.join(keys[:_SHOWN])}" for what, keys in parts.items() if keys)
+        raise UsageError(f"The weights in {path} do not fit {type(module).__name__} ({told}).")
+    module.load_state_dict(state)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a weights file, by name."""
     if not path.exists():
         raise FileNotFoundError(f"There is no weights file {path}.")
     try:
@@ -55,17 +71,40 @@ def load_weights(module: nn.Module, path: Path) -> None:
             state = state[key]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UsageError(f"{path} holds no dictionary of tensors; save model.state_dict().")
-    state, wanted = _unprefixed(dict(state), module), module.state_dict()
-    # Counters of batches came with torch 0.4.1 and play no part in eval mode; older weights lack them.
-    state = {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")} | dict(state)
-    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    odd = [key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape]
-    if missing or extra or odd:
-        shapes = [f"{key} {tuple(state[key].shape)} for {tuple(wanted[key].shape)}" for key in sorted(odd)]
-        parts = {"missing": missing, "unknown": extra, "of another shape": shapes}
-        told = "; ".join(f"{len(keys)} {what}: {', '.join(keys[:_SHOWN])}" for what, keys in parts.items() if keys)
-        raise UsageError(f"The weights in {path} do not fit {type(module).__name__} ({told}).")
-    module.load_state_dict(state)
+    return dict(state)
+
+
+def load_head(spec: str) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and offsets of a linear layer in a weights file.
+
+    Parameters
+    ----------
+    spec : str
+        `FILE:NAME`, such as `model.safetensors:fc`; the file holds `fc.weight` and perhaps `fc.bias`.
+
+    Returns
+    -------
+    weight, bias : (K, d) and (K,) float64 arrays
+        The bias is 0 where the layer has none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    UsageError
+        If it can't be read, or holds no such layer.
+    """
+    text, _, name = spec.rpartition(":")
+    if not text or not name:
+        raise UsageError(f"{spec!r} names no layer of a file; write it like model.safetensors:fc.")
+    state = _tensors(Path(text))
+    key = next((key for key in state if key == f"{name}.weight" or key.endswith(f".{name}.weight")), None)
+    if key is None or state[key].ndim != 2:
+        linear = [key.removesuffix(".weight") for key, value in state.items() if key.endswith(".weight") and value.ndim == 2]
+        raise UsageError(f"{text} holds no linear layer {name!r}. It holds {', '.join(linear[-5:]) or 'none'}.")
+    weight = state[key].double().numpy()
+    bias = state.get(key.removesuffix("weight") + "bias")
+    return weight, np.zeros(len(weight)) if bias is None else bias.double().numpy()
 
 
 def _unprefixed(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import probes
 from probes import Batch, DataError, UsageError
 from probes.writer import create
 from repanalysis import Table, analyze, metrics
-from repanalysis.statistics import ClassMoments, Statistic
+from repanalysis.statistics import ClassMoments, Rows, Statistic
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 Batches = Callable[..., list[Batch]]
@@ -42,7 +43,7 @@ def test_every_metric_of_every_layer_is_that_of_the_plain_arrays(
     layers, y = data
     table = analyze(batches(layers, y, 64))
     for name, x in layers.items():
-        for metric in map(metrics.get, metrics.names()):
+        for metric in (each for each in map(metrics.get, metrics.names()) if not each.needs_head):
             expected = metric(metric.needs.of(x.reshape(400, -1), y))
             for variant, value in expected.items():
                 row = table.select(layer=name, metric=metric.name, variant=variant).frame
@@ -94,14 +95,15 @@ def test_what_metrics_share_is_computed_once(
     data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Statistic] = []
-    update = ClassMoments.update
+    update = ClassMoments.update_groups
 
     def counted(self: ClassMoments, *arguments: object) -> object:
         calls.append(self)
         return update(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ClassMoments, "update", counted)
-    analyze(batches({"conv": data[0]["conv"]}, data[1], 400))
+    monkeypatch.setattr(ClassMoments, "update_groups", counted)
+    smooth = [name for name in metrics.names() if metrics.get(name).smooth]
+    analyze(batches({"conv": data[0]["conv"]}, data[1], 400), smooth)
     assert calls == [ClassMoments()]
     calls.clear()
     analyze(batches({"conv": data[0]["conv"]}, data[1], 400), "class_mean_separation,rate_reduction:normalization=sphere")
@@ -114,10 +116,10 @@ def test_a_layer_too_wide_for_the_budget_keeps_what_it_can(
     rng = np.random.default_rng(0)
     layers = {"narrow": data[0]["conv"], "wide": rng.normal(size=(400, 300))}
     path = write(tmp_path / "x.h5", batches(layers, data[1], 64))
-    table = analyze(path, state_budget=200_000)
+    table = analyze(path, [name for name in metrics.names() if metrics.get(name).smooth], state_budget=200_000, groups=0)
     wide = table.select(layer="wide").frame
     refused = wide[wide["note"].str.contains("more than the budget")]
-    assert set(refused["metric"]) == {"fisher_ratio", "coding_rate", "coding_rate_classes", "rate_reduction"}
+    assert set(refused["metric"]) == {name for name in metrics.names() if metrics.get(name).needs == ClassMoments()}
     assert refused["value"].isna().all()
     assert wide[wide["metric"] == "class_mean_separation"]["value"].notna().all()
     assert not table.select(layer="narrow").frame["note"].str.contains("budget").any()
@@ -209,6 +211,126 @@ def test_a_live_model_needs_no_file(tmp_path: Path) -> None:
     steps = [(torch.randn(30, 4), torch.arange(30) % 3) for _ in range(5)]
     live = analyze(probes.capture(model, steps))
     np.testing.assert_allclose(values(live), values(analyze(probes.record(model, steps, tmp_path / "x.h5"))), rtol=1e-10)
+
+
+def stored(path: Path, classes: Classes) -> Path:
+    """A file of two layers, two splits and named classes."""
+    x, y = classes(400, 6, 4)
+    layers = {"a": x.astype("f4"), "b": np.maximum(x, 0)}
+    with create(path, class_names=["cat", "dog", "car", "bus"]) as writer:
+        for start in range(0, 400, 64):
+            rows = slice(start, min(400, start + 64))
+            ids = np.arange(400)[rows]
+            split = np.where(ids % 3 == 0, "test", "train")
+            batch = Batch(ids=ids, layers={name: value[rows] for name, value in layers.items()}, labels=y[rows], split=split)
+            writer.append(batch)
+    return path
+
+
+SMOOTH = "fisher_ratio,nc1,rate_reduction"
+
+
+def test_splits_classes_and_superclasses_are_those_of_chosen_arrays(classes: Classes, tmp_path: Path) -> None:
+    x, y = classes(400, 6, 4)
+    path, test = stored(tmp_path / "x.h5", classes), np.arange(400) % 3 == 0
+    cases: list[tuple[dict[str, object], np.ndarray, np.ndarray]] = [
+        ({"split": "test"}, test, y),
+        ({"classes": ["cat", "car"]}, np.isin(y, [0, 2]), y),
+        ({"superclasses": {"animal": ["cat", "dog"], "vehicle": ["bus"]}}, y != 2, np.where(y < 2, 0, 1)),
+        ({"split": "train", "classes": [1, 3]}, ~test & np.isin(y, [1, 3]), y),
+    ]
+    for options, rows, labels in cases:
+        table = analyze(path, SMOOTH, layers="b", progress=False, **options)  # type: ignore[arg-type]
+        expected = metrics.get("fisher_ratio")(ClassMoments().of(np.maximum(x, 0)[rows], labels[rows]))
+        row = table.select(metric="fisher_ratio", variant="").frame
+        assert row["value"].item() == pytest.approx(float(expected[""]), rel=1e-9)
+        assert row["n"].item() == rows.sum()
+    each = analyze(path, SMOOTH, by_split=True, progress=False)
+    assert each.frame["split"].unique().tolist() == ["test", "train"]
+    alone = analyze(path, SMOOTH, split="train", progress=False)
+    np.testing.assert_array_equal(values(each.select(split="train")), values(alone))
+    assert alone.provenance["x"]["split"] == "train"
+
+
+@pytest.mark.parametrize("how", ["threads", "workers", "dask"])
+def test_where_layers_are_analyzed_does_not_matter(how: str, classes: Classes, tmp_path: Path) -> None:
+    path = stored(tmp_path / "x.h5", classes)
+    expected = analyze(path, progress=False, null=2)
+    if how == "threads":
+        with ThreadPoolExecutor(2) as executor:
+            found = analyze(path, executor=executor, progress=False, null=2)
+    elif how == "workers":
+        found = analyze(path, workers=2, progress=False, null=2)
+    else:
+        distributed = pytest.importorskip("distributed")
+        with (
+            distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True) as cluster,
+            distributed.Client(cluster) as client,
+        ):
+            found = analyze(path, executor=client.get_executor(), progress=False, null=2)
+    for column in ("value", "se"):
+        ours, theirs = found.frame[column].to_numpy(), expected.frame[column].to_numpy()
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+    names = ["layer", "metric", "variant", "note", "n"]
+    assert found.frame[names].equals(expected.frame[names])
+
+
+def test_random_labels_are_rows_of_their_own_and_cover_the_known_bias(tmp_path: Path) -> None:
+    """E[trace] = d (K-1) / (n - K - d - 1) of Gaussian samples whose labels mean nothing; the rate's formula likewise."""
+    rng = np.random.default_rng(0)
+    n, d, k = 2000, 8, 4
+    x, y = rng.normal(size=(n, d)), np.arange(n) % k
+    x[:, 0] += 3.0 * y
+    batch = Batch(ids=np.arange(n), layers={"x": x}, labels=y)
+    sphere = x - x.mean(axis=0)
+    white = sphere @ np.linalg.inv(np.linalg.cholesky(np.cov(sphere.T))).T
+    path = write(tmp_path / "x.h5", [batch])
+    table = analyze(path, "fisher_ratio", null=20, progress=False)
+    drawn = table.select(perturbation="label permutation", variant="trace").frame
+    assert drawn["value"].item() == pytest.approx(d * (k - 1) / (n - k - d - 1), abs=4 * drawn["se"].item() / math.sqrt(20))
+    assert drawn["strength"].item() == 20
+    assert "0 of them reach the value, p = 0.048" in drawn["note"].item()
+    assert len(table.select(perturbation="").frame) == len(table.frame) / 2
+    unit = white / np.linalg.norm(white, axis=1, keepdims=True)
+    path = write(tmp_path / "y.h5", [Batch(ids=np.arange(n), layers={"x": unit}, labels=y)])
+    null = analyze(path, "rate_reduction", null=20, progress=False).select(perturbation="label permutation").frame
+    assert null["value"].item() == pytest.approx(d * (d - 1) * (k - 1) / (4 * n * (1 + 0.5) ** 2), rel=0.15)
+
+
+def test_standard_errors_agree_whether_from_groups_or_from_rows(classes: Classes, tmp_path: Path) -> None:
+    x, y = classes(400, 6, 4)
+    path = write(tmp_path / "x.h5", [Batch(ids=np.arange(400), layers={"x": x}, labels=y)])
+    grouped = analyze(path, SMOOTH, progress=False)
+    many = analyze(path, SMOOTH, progress=False, state_budget=4 * 36 * 8 + 4000)  # moments fit, their groups do not
+    assert grouped.frame["se"].gt(0).all()
+    assert many.frame["se"].isna().all()
+    assert many.frame["note"].str.contains("no standard error").all()
+    monkey = [metric.name for metric in map(metrics.get, SMOOTH.split(","))]
+    from repanalysis.states import Job, LayerStates, Plan
+
+    job = Job(tuple(map(metrics.get, monkey)))
+    with probes.open(path) as store:
+        states = LayerStates(store.info["x"], job, Plan((Rows(),), {}), 6)
+        for batch in store.iter(["x"]):
+            states.absorb(batch)
+    rows = list(states.rows())
+    np.testing.assert_allclose([row["se"] for row in rows], grouped.frame["se"], rtol=1e-7)
+
+
+def test_the_head_of_the_network_is_compared_where_it_fits(classes: Classes, tmp_path: Path) -> None:
+    path = stored(tmp_path / "x.h5", classes)
+    assert "nc3_duality" not in set(analyze(path, progress=False, groups=0).frame["metric"])
+    head = (np.random.default_rng(0).normal(size=(4, 6)), np.zeros(4))
+    table = analyze(path, progress=False, groups=0, head=head)
+    assert table.select(metric=["nc3_duality", "nc4_ncc_mismatch"]).frame["value"].notna().all()
+    assert table.provenance["x"]["metrics"]["nc3_duality"]["head"] == "weights of shape (4, 6)"
+    with pytest.raises(UsageError, match="The head has weights"):
+        analyze(path, head=(np.zeros((4, 6)), np.zeros(3)))
+
+
+def test_a_stream_can_not_be_read_twice(classes: Classes, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Batches come only once"):
+        analyze(iter([]), null=3)
 
 
 def test_infinite_and_undefined_values_keep_their_reason(batches: Batches) -> None:

@@ -6,7 +6,7 @@ With b = d / eps^2 this is the coding rate of d features (Yu et al. 2020; specif
 from __future__ import annotations
 
 import weakref
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigvalsh, lapack, solve_triangular
 
 from repanalysis._checks import one_of, positive
-from repanalysis.statistics import ClassMoments, Moments
+from repanalysis.statistics import ClassGeometry, ClassMoments
 
 __all__ = ["Normalization", "Rates", "half_logdet", "moments_needed", "rates"]
 
@@ -55,16 +55,16 @@ class Rates(NamedTuple):
     note: str
 
 
-_latest: tuple[weakref.ref[np.ndarray], tuple[object, ...], Rates] | None = None
+_latest: tuple[weakref.ref[Any], tuple[object, ...], Rates] | None = None
 
 
-def rates(moments: Moments, eps_sq: float, normalization: Normalization) -> Rates:
-    """Coding rates of a state; three metrics ask for the same ones in a row, so the latest are remembered.
+def rates(moments: ClassGeometry, eps_sq: float, normalization: Normalization) -> Rates:
+    """Coding rates of a state; four metrics ask for the same ones in a row, so the latest are remembered.
 
     Parameters
     ----------
-    moments : Moments
-        State of `ClassMoments`, of rows on the sphere if `normalization` is "sphere".
+    moments : ClassGeometry
+        K classes of d features, of rows on the sphere if `normalization` is "sphere".
     eps_sq : float
         Squared distortion eps^2, above 0.
     normalization : {"frobenius", "sphere"}
@@ -75,37 +75,28 @@ def rates(moments: Moments, eps_sq: float, normalization: Normalization) -> Rate
     one_of("normalization", normalization, ("frobenius", "sphere"))
     b = moments.d / positive("eps_sq", eps_sq)
     key = (normalization, b, moments.counts.tobytes(), moments.spread.tobytes())
-    if _latest and _latest[0]() is moments.scatter and _latest[1] == key:
+    if _latest and _latest[0]() is moments.mean and _latest[1] == key:
         return _latest[2]
     found = _rates(moments, b, normalization)
-    _latest = (weakref.ref(moments.scatter), key, found)
+    _latest = (weakref.ref(moments.mean), key, found)
     return found
 
 
-def _rates(moments: Moments, b: float, normalization: Normalization) -> Rates:
+def _rates(moments: ClassGeometry, b: float, normalization: Normalization) -> Rates:
     classes = [int(k) for k in np.flatnonzero(moments.counts)]
     shares = moments.counts / max(1, moments.n)
     traces = moments.spread + moments.counts * np.square(moments.mean).sum(axis=1)
-    norms = np.where(traces > 0, traces if normalization == "frobenius" else moments.counts, 1.0)
-    whole, classwise = np.zeros((moments.d, moments.d)), 0.0
-    for k in classes:
-        second = _second(moments, k, norms)
-        whole += shares[k] * second
-        classwise += shares[k] * half_logdet(second, b)
+    factors = 1.0 / np.where(traces > 0, traces if normalization == "frobenius" else moments.counts, 1.0)
+    classwise = sum(shares[k] * half_logdet(moments.second_of(k, factors[k]), b) for k in classes)
+    whole = moments.second(shares * factors)
     rate = half_logdet(whole, b)
     reduction = rate - classwise if len(classes) > 1 else 0.0
     if len(classes) > 1 and reduction < _CANCELLED * rate:
-        reduction = sum(shares[k] * _divergence(_second(moments, k, norms), whole, b) for k in classes)
+        alone = np.eye(len(factors)) * factors
+        reduction = sum(shares[k] * _divergence(moments.second(alone[k]), whole, b) for k in classes)
         classwise = rate - reduction
     empty = [str(moments.classes[k]) for k in classes if not traces[k] > 0]
     return Rates(rate, classwise, reduction, f"all samples of class {', '.join(empty)} are 0" if empty else "")
-
-
-def _second(moments: Moments, k: int, norms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Normalised second moment of class k; only the lower triangle is to be read."""
-    second = np.outer(moments.mean[k], moments.mean[k] * (moments.counts[k] / norms[k]))
-    second += moments.scatter[k] / norms[k]
-    return second
 
 
 def half_logdet(second: Float64[np.ndarray, "d d"], b: float) -> float:

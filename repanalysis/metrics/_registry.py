@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from probes.errors import UsageError
 from repanalysis._checks import one_of
-from repanalysis.statistics import Statistic
+from repanalysis.statistics import ClassMoments, Statistic
 
 __all__ = ["INVARIANCES", "Metric", "Noted", "get", "metric", "names", "parse"]
 
@@ -34,21 +35,22 @@ _FOUND: dict[str, Metric] = {}
 
 
 class Noted(float):
-    """A number with a note on how it came about: why it is NaN or infinite, which rank was used.
+    """A number with a note on how it came about (why it is NaN, which rank was used), and its standard error if it knows it.
 
     Examples
     --------
     >>> value = Noted("nan", "one class only")
-    >>> value, value.note
-    (nan, 'one class only')
+    >>> value, value.note, value.se
+    (nan, 'one class only', nan)
     """
 
     note: str
+    se: float
 
-    def __new__(cls, value: float | str, note: str = "") -> Noted:
-        """A float that carries `note`."""
+    def __new__(cls, value: float | str, note: str = "", *, se: float = math.nan) -> Noted:
+        """A float that carries `note` and `se`."""
         number = super().__new__(cls, value)
-        number.note = note
+        number.note, number.se = note, se
         return number
 
 
@@ -91,6 +93,20 @@ class Metric:
         return self.statistic(**self.parameters)
 
     @property
+    def smooth(self) -> bool:
+        """Whether it is a function of moments, so that a jackknife gives its standard error."""
+        return isinstance(self.needs, ClassMoments)
+
+    @property
+    def needs_head(self) -> bool:
+        """Whether it lacks the weights of the network's last linear layer, which `analyze(head=...)` gives."""
+        return "head" in self.parameters and self.parameters["head"] is None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by name and parameters, for other processes."""
+        return _restored, (self.name, dict(self.chosen))
+
+    @property
     def summary(self) -> str:
         """First line of the function's documentation."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
@@ -99,7 +115,7 @@ class Metric:
         """Every variant's value; parameters that were chosen stand in the variant's name."""
         found = self.function(state, **self.chosen)
         values = found if isinstance(found, Mapping) else {"": found}
-        chosen = [f"{key}={value}" for key, value in self.chosen.items()]
+        chosen = [f"{key}={value}" for key, value in self.chosen.items() if isinstance(value, str | int | float)]
         return {
             ",".join(filter(None, [variant, *chosen])): value if isinstance(value, Noted) else Noted(value)
             for variant, value in values.items()
@@ -177,12 +193,14 @@ def get(name: str, **parameters: Any) -> Metric:
     hints = get_type_hints(found.function)
     for key, value in tuple(parameters.items()):
         one_of(f"parameter of {name}", key, found.parameters)
+        if key == "head":
+            continue
         if get_origin(hints[key]) is Literal:
             one_of(f"{key} of {name}", value, get_args(hints[key]))
-        elif hints[key] is float:
-            if not isinstance(value, int | float):
-                raise UsageError(f"{key} of {name} is {value!r}; it must be a number.")
-            parameters[key] = float(value)
+        elif hints[key] in (int, float):
+            if not isinstance(value, (int, float) if hints[key] is float else int):
+                raise UsageError(f"{key} of {name} is {value!r}; it must be a {'whole ' * (hints[key] is int)}number.")
+            parameters[key] = hints[key](value)
     return Metric(found.name, found.function, found.statistic, found.min_classes, found.invariant, parameters)
 
 
@@ -212,6 +230,10 @@ def parse(text: str) -> list[Metric]:
                 raise UsageError(f"{setting!r} in {text!r} is no parameter; write name:key=value,key=value.")
             chosen[-1][1][key.strip()] = _value(value.strip())
     return [get(name, **parameters) for name, parameters in chosen]
+
+
+def _restored(name: str, chosen: dict[str, Any]) -> Metric:
+    return get(name, **chosen)
 
 
 def _value(text: str) -> Any:

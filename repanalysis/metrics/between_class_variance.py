@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 
 from repanalysis.metrics._registry import Noted, metric
-from repanalysis.statistics import ClassMoments, Moments
-from repanalysis.statistics.moments import Weighting
+from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
 @metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation"})
-def between_class_variance(moments: Moments, *, class_weight: Weighting = "balanced") -> dict[str, Noted]:
+def between_class_variance(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> dict[str, Noted]:
     r"""Mean squared distance of a class mean from the mean of the class means.
 
     .. math:: \mathrm{Tr}\,\Sigma_B = \sum_c \pi_c \|\mu_c - \mu_G\|^2, \qquad \mu_G = \sum_c \pi_c \mu_c
 
     Parameters
     ----------
-    moments : Moments
-        State of `ClassMoments` of K classes of d features.
+    moments : ClassGeometry
+        K classes of d features.
     class_weight : {"balanced", "empirical"}, default "balanced"
         Class weights pi_c: 1/K or n_c/n, the same in every matrix.
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
+from repanalysis.metrics._pairs import named_pairs, squared_distances
 from repanalysis.metrics._registry import Noted, metric
-from repanalysis.statistics import ClassMoments, Moments
+from repanalysis.statistics import ClassGeometry, ClassMoments
 
 
 @metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation"})
-def class_mean_separation(moments: Moments) -> dict[str, Noted]:
+def class_mean_separation(moments: ClassGeometry, *, per: Literal["all", "pair"] = "all") -> Mapping[str, Noted]:
     r"""Mean squared distance between the means of two classes.
 
     .. math:: \frac{2}{K(K-1)} \sum_{c<c'} \|\mu_c - \mu_{c'}\|^2 = \frac{2K}{K-1} \mathrm{Tr}\,\Sigma_B
 
     Parameters
     ----------
-    moments : Moments
-        State of `ClassMoments` of K classes of d features.
+    moments : ClassGeometry
+        K classes of d features.
+    per : {"all", "pair"}, default "all"
+        "pair" gives the squared distance of every pair of classes, as a variant `pair=3/5`.
 
     Returns
     -------
@@ -49,14 +54,16 @@ def class_mean_separation(moments: Moments) -> dict[str, Noted]:
     there = moments.counts > 0
     if moments.k < 2:
         return dict.fromkeys(("", "min", "relative", "debiased"), Noted(math.nan, "needs two classes"))
-    means, count, spread = moments.mean[there], moments.counts[there], moments.spread[there]
-    distances = np.array([np.square(means[c + 1 :] - means[c]).sum(axis=1).min() for c in range(len(means) - 1)])
+    count, spread = moments.counts[there], moments.spread[there]
+    distances = squared_distances(moments)
+    if per == "pair":
+        return named_pairs(moments, distances)
     centred = moments.centred_means()[there]
-    mean = 2.0 / (len(means) - 1) * np.square(centred).sum()
+    mean = 2.0 / (len(count) - 1) * np.square(centred).sum()
     within = float(np.mean(spread / count))
     return {
         "": Noted(mean),
-        "min": Noted(distances.min()),
+        "min": Noted(distances[np.triu_indices(len(count), 1)].min()),
         "relative": _relative(mean, within),
         "debiased": _debiased(mean, count, spread),
     }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from repanalysis.metrics._gaussian_rate import Normalization, moments_needed, rates
 from repanalysis.metrics._registry import Noted, metric
-from repanalysis.statistics import Moments
+from repanalysis.statistics import ClassGeometry
 
 
 @metric(needs=moments_needed, min_classes=0, invariant={"rotation", "scaling", "sign"})
-def coding_rate(moments: Moments, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> Noted:
+def coding_rate(
+    moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius"
+) -> Mapping[str, Noted]:
     r"""Coding rate of all samples: nats per sample that describe them up to squared distortion eps^2.
 
     .. math:: R = \tfrac12 \log\det\Bigl(I + \frac{d}{\varepsilon^2} \Sigma\Bigr), \qquad
@@ -18,8 +21,8 @@ def coding_rate(moments: Moments, *, eps_sq: float = 0.5, normalization: Normali
 
     Parameters
     ----------
-    moments : Moments
-        State of `ClassMoments` of K classes of d features; one class where samples have no labels.
+    moments : ClassGeometry
+        K classes of d features; one class where samples have no labels.
     eps_sq : float, default 0.5
         Squared distortion eps^2. The published code calls it `eps`.
     normalization : {"frobenius", "sphere"}, default "frobenius"
@@ -28,8 +31,10 @@ def coding_rate(moments: Moments, *, eps_sq: float = 0.5, normalization: Normali
 
     Returns
     -------
-    float
-        In nats, in [1/2 log(1 + d/eps^2), d/2 log(1 + 1/eps^2)]; large: samples fill many directions.
+    dict of str to float
+        `""`: in nats; large: samples fill many directions.
+        `"lower bound"`: 1/2 log(1 + d/eps^2), all samples on one line. `"upper bound"`: r/2 log(1 + d/(r eps^2)) with
+        r = min(n, d), all r directions filled alike.
 
     Raises
     ------
@@ -52,10 +57,14 @@ def coding_rate(moments: Moments, *, eps_sq: float = 0.5, normalization: Normali
 
     >>> import numpy as np
     >>> from repanalysis.statistics import ClassMoments
-    >>> round(coding_rate(ClassMoments().of(np.eye(2), np.array([0, 1])), eps_sq=0.1), 6)
+    >>> round(coding_rate(ClassMoments().of(np.eye(2), np.array([0, 1])), eps_sq=0.1)[""], 6)
     2.397895
     """
-    found = rates(moments, eps_sq, normalization)
     if not moments.n:
-        return Noted(math.nan, "no samples")
-    return Noted(found.whole, found.note)
+        return dict.fromkeys(("", "lower bound", "upper bound"), Noted(math.nan, "no samples"))
+    found, b, rank = rates(moments, eps_sq, normalization), moments.d / eps_sq, min(moments.n, moments.d)
+    return {
+        "": Noted(found.whole, found.note),
+        "lower bound": Noted(math.log1p(b) / 2),
+        "upper bound": Noted(rank * math.log1p(b / rank) / 2),
+    }

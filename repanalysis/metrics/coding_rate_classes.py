@@ -6,19 +6,19 @@ import math
 
 from repanalysis.metrics._gaussian_rate import Normalization, moments_needed, rates
 from repanalysis.metrics._registry import Noted, metric
-from repanalysis.statistics import Moments
+from repanalysis.statistics import ClassGeometry
 
 
 @metric(needs=moments_needed, min_classes=1, invariant={"rotation", "scaling", "sign"})
-def coding_rate_classes(moments: Moments, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> Noted:
+def coding_rate_classes(moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> Noted:
     r"""Coding rate of the classes: nats per sample that describe the samples once their class is known.
 
     .. math:: R_c = \sum_k \frac{n_k}{n} \, \tfrac12 \log\det\Bigl(I + \frac{d}{\varepsilon^2} \Sigma_k\Bigr)
 
     Parameters
     ----------
-    moments : Moments
-        State of `ClassMoments` of K classes of d features.
+    moments : ClassGeometry
+        K classes of d features.
     eps_sq : float, default 0.5
         Squared distortion eps^2. The published code calls it `eps`.
     normalization : {"frobenius", "sphere"}, default "frobenius"

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh, lapack, solve_triangular
 
+from repanalysis._checks import not_negative, one_of
+from repanalysis.metrics._pairs import named_classes, named_pairs, present
 from repanalysis.metrics._registry import Noted, metric
-from repanalysis.statistics import ClassMoments, Moments
-from repanalysis.statistics.moments import Weighting
+from repanalysis.metrics._whitening import Whitened, whitened
+from repanalysis.statistics import ClassGeometry, ClassMoments, Samples, SampleSet, Statistic, Weighting
 
-_EPS = np.finfo(np.float64).eps
-_CONSTANT = 1e-12  # a feature whose spread is below this share of its magnitude is constant up to rounding
-_NOISE = 10.0  # rounding errors of a network's own sums, in units of the last digit of what it gave out
-_LEAK = 1e-10  # share of Tr Sigma_B outside the range of Sigma_W that rounding explains
+Estimator = Literal["exact", "ledoit_wolf"]
 
 
-@metric(needs=ClassMoments(), invariant={"translation", "rotation", "scaling", "linear"})
-def fisher_ratio(moments: Moments, *, class_weight: Weighting = "balanced") -> dict[str, Noted]:
+def _needed(*, estimator: Estimator = "exact", ridge: float = 0.0, **_: Any) -> Statistic:
+    """Moments; the samples themselves for Ledoit and Wolf's estimate, which needs fourth powers."""
+    not_negative("ridge", ridge)
+    one_of("estimator", estimator, ("exact", "ledoit_wolf"))
+    return ClassMoments() if estimator == "exact" else Samples()
+
+
+@metric(needs=_needed, invariant={"translation", "rotation", "scaling", "linear"})
+def fisher_ratio(
+    moments: ClassGeometry | SampleSet,
+    *,
+    class_weight: Weighting = "balanced",
+    ridge: float = 0.0,
+    estimator: Estimator = "exact",  # noqa: ARG001  # read by `needs`
+    per: Literal["all", "class", "pair"] = "all",
+) -> Mapping[str, Noted]:
     r"""Fisher's discriminant ratio: between-class variance measured in units of the within-class covariance.
 
     .. math:: \frac1K \mathrm{Tr}(\Sigma_W^{-1} \Sigma_B)
@@ -27,10 +41,17 @@ def fisher_ratio(moments: Moments, *, class_weight: Weighting = "balanced") -> d
 
     Parameters
     ----------
-    moments : Moments
-        State of `ClassMoments` of K classes of d features.
+    moments : ClassGeometry
+        K classes of d features; with `estimator="ledoit_wolf"` a `SampleSet`.
     class_weight : {"balanced", "empirical"}, default "balanced"
         Class weights pi_c: 1/K or n_c/n, the same in Sigma_W, Sigma_B and mu_G.
+    ridge : float, default 0
+        a: Sigma_W + a Tr(Sigma_W)/d I in place of Sigma_W; finite wherever Sigma_W is not 0, and smaller the larger a is.
+    estimator : {"exact", "ledoit_wolf"}, default "exact"
+        "ledoit_wolf" shrinks Sigma_W towards a multiple of I by as much as Ledoit and Wolf's estimate says.
+    per : {"all", "class", "pair"}, default "all"
+        "class" gives (mu_c - mu_G)^T Sigma_W^-1 (mu_c - mu_G) of every class, as a variant `class=3`; "pair" the squared
+        Mahalanobis distance of every pair, as `pair=3/5`, whose mean over ordered pairs is twice the balanced trace.
 
     Returns
     -------
@@ -40,6 +61,11 @@ def fisher_ratio(moments: Moments, *, class_weight: Weighting = "balanced") -> d
         `"pinv"`: with the pseudo-inverse of Sigma_W (features scaled to unit variance), which drops the directions in
         which no class varies; always finite, and equal to `""` where that is.
 
+    Raises
+    ------
+    UsageError
+        If the ridge is negative.
+
     Notes
     -----
     Where Sigma_W is singular, one of two things holds, and a note says which. If the class means do not leave the range
@@ -48,13 +74,15 @@ def fisher_ratio(moments: Moments, *, class_weight: Weighting = "balanced") -> d
     Every feature is scaled to unit variance first, so units do not matter. Then eigenvalues count as zero below
     d eps lambda_max, or below what rounding in the type of the samples explains, (10 eps |x| / sd)^2: the features of a
     float32 network that depend on each other do so up to rounding, and rounding separates no classes.
+    A ridge or shrinkage leaves only rotations, translations and scalings as invariances.
     Bias: for Gaussian classes of one covariance, E[trace] = (d (K-1) + n F) / (n - K - d - 1), where F is the truth:
     with n not much above d, most of a ratio is bias. Time d^3, memory d^2.
 
     References
     ----------
     R. A. Fisher, "The use of multiple measurements in taxonomic problems", Annals of Eugenics 7, 1936.
-    J. Zarka, F. Guth, S. Mallat, "Separation and concentration in deep networks", ICLR 2021.
+    O. Ledoit, M. Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", J. Multivariate Analysis
+    88, 2004. J. Zarka, F. Guth, S. Mallat, "Separation and concentration in deep networks", ICLR 2021.
 
     Examples
     --------
@@ -66,50 +94,51 @@ def fisher_ratio(moments: Moments, *, class_weight: Weighting = "balanced") -> d
     >>> round(values[""], 12), round(values["trace"], 12)
     (0.5, 1.0)
     """
+    not_negative("ridge", ridge)
     if moments.k < 2:
         return dict.fromkeys(("", "trace", "pinv"), Noted(math.nan, "needs two classes"))
-    weights, means = moments.weights(class_weight), moments.centred_means(class_weight)
-    within = moments.within(class_weight)
-    scale = np.sqrt(np.diag(within) + weights @ np.square(means))
-    alive = scale > _CONSTANT * np.abs(moments.mean).max(axis=0)
-    if not alive.any():
+    note, within = "", None
+    if isinstance(moments, SampleSet):
+        note = moments.note
+        moments, within = _shrunk(moments, class_weight)
+    found = whitened(moments, class_weight, ridge=ridge, within=within)
+    if found is None:
         return dict.fromkeys(("", "trace", "pinv"), Noted(math.nan, "every feature is constant"))
-    scaled = within[np.ix_(alive, alive)] / np.outer(scale[alive], scale[alive])
-    magnitude = np.sqrt(np.square(moments.mean).max(axis=0) + scale**2)
-    rounding = np.square(_NOISE * float(moments.resolution) * magnitude[alive] / scale[alive]).max()
-    if (regular := _regular_trace(scaled, weights, means[:, alive] / scale[alive], rounding)) is not None:
-        return _values(moments, regular, int(alive.sum()))
-    values, vectors = eigh(scaled, overwrite_a=True, check_finite=False)
-    kept = values > max(len(values) * _EPS * values[-1], rounding)
-    energy = weights @ np.square((means[:, alive] / scale[alive]) @ vectors)
-    trace = float((energy[kept] / values[kept]).sum())
-    leak = float(energy[~kept].sum() / energy.sum()) if energy.sum() > 0 else 0.0
-    rank = int(kept.sum())
-    if leak <= _LEAK:
-        return _values(moments, trace, rank)
-    lacking = f"the within-class covariance has rank {rank} of {moments.d}"
+    if per != "all":
+        return _each(moments, found, per)
+    trace = float(moments.weights(class_weight) @ np.square(found.means).sum(axis=1))
+    if not found.lost.size:
+        on_range = f"on the range of the within-class covariance, rank {found.rank} of {moments.d}; class means stay in it"
+        note = "; ".join(filter(None, [note, on_range if found.rank < moments.d else ""]))
+        return {"": Noted(trace / moments.k, note), "trace": Noted(trace, note), "pinv": Noted(trace / moments.k, note)}
+    lacking = f"the within-class covariance has rank {found.rank} of {moments.d}"
     perfect = Noted(math.inf, f"{lacking} and class means differ outside its range: {moments.n} samples separate perfectly")
-    dropped = f"{lacking}; {leak:.2%} of the between-class variance, outside its range, is dropped"
+    dropped = f"{lacking}; {found.leak:.2%} of the between-class variance, outside its range, is dropped"
     return {"": perfect, "trace": perfect, "pinv": Noted(trace / moments.k, dropped)}
 
 
-def _regular_trace(
-    within: NDArray[np.float64], weights: NDArray[np.float64], means: NDArray[np.float64], rounding: float
-) -> float | None:
-    """Tr(Sigma_W^-1 Sigma_B) by Cholesky, 20 times faster than by eigenvalues; None if Sigma_W is near singular."""
-    upper, failed = lapack.dpotrf(within, clean=0)
-    if failed:
-        return None
-    norm = np.abs(within).sum(axis=0).max()
-    inverse_condition, _ = lapack.dpocon(upper, norm)
-    if inverse_condition < 10 * max(len(within) * _EPS, rounding / norm):
-        return None
-    half = solve_triangular(upper, means.T, trans=1, check_finite=False)
-    return float(np.square(half).sum(axis=0) @ weights)
+def _each(moments: ClassGeometry, found: Whitened, per: str) -> Mapping[str, Noted]:
+    """Squared whitened lengths of class means, or of their differences."""
+    there = present(moments)
+    means, lost = found.means[there], found.lost[there]
+    if per == "class":
+        outside = np.square(lost).sum(axis=1) > 1e-10 * max(np.square(lost).sum(), 1e-300)
+        return named_classes(moments, np.where(outside, np.inf, np.square(means).sum(axis=1)), outside)
+    distances, outside = (np.array([np.square(part - row).sum(axis=1) for row in part]) for part in (means, lost))
+    perfect = outside > 1e-10 * max(outside.max(), 1e-300)
+    reasons = np.where(perfect, "the two means differ outside the range of the within-class covariance", "")
+    return named_pairs(moments, np.where(perfect, np.inf, distances), reasons)
 
 
-def _values(moments: Moments, trace: float, rank: int) -> dict[str, Noted]:
-    """The variants of a ratio that is exact on the range of Sigma_W."""
-    note = f"on the range of the within-class covariance, rank {rank} of {moments.d}; class means stay in it"
-    note = note if rank < moments.d else ""
-    return {"": Noted(trace / moments.k, note), "trace": Noted(trace, note), "pinv": Noted(trace / moments.k, note)}
+def _shrunk(samples: SampleSet, class_weight: Weighting) -> tuple[ClassGeometry, NDArray[np.float64]]:
+    """Moments of the samples, and Ledoit and Wolf's estimate of Sigma_W from rows centred on their class means."""
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
+    moments = ClassMoments().of(samples.x, samples.labels, samples.ids)
+    index = np.searchsorted(moments.classes, samples.labels)
+    rows = samples.x - moments.mean[index]
+    rows *= np.sqrt(moments.weights(class_weight) * moments.n / moments.counts)[index][:, None]
+    share = float(ledoit_wolf_shrinkage(rows, assume_centered=True))
+    within = (1.0 - share) * moments.within(class_weight)
+    within[np.diag_indices_from(within)] += share * moments.traces(class_weight)[0] / moments.d
+    return moments, within

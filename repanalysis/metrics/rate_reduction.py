@@ -6,11 +6,11 @@ import math
 
 from repanalysis.metrics._gaussian_rate import Normalization, moments_needed, rates
 from repanalysis.metrics._registry import Noted, metric
-from repanalysis.statistics import Moments
+from repanalysis.statistics import ClassGeometry
 
 
 @metric(needs=moments_needed, min_classes=2, invariant={"rotation", "scaling", "sign"})
-def rate_reduction(moments: Moments, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> Noted:
+def rate_reduction(moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> Noted:
     r"""Rate reduction: nats per sample that knowing the class saves.
 
     .. math:: \Delta R = R - R_c = \sum_k \frac{n_k}{n} \,
@@ -18,8 +18,8 @@ def rate_reduction(moments: Moments, *, eps_sq: float = 0.5, normalization: Norm
 
     Parameters
     ----------
-    moments : Moments
-        State of `ClassMoments` of K classes of d features.
+    moments : ClassGeometry
+        K classes of d features.
     eps_sq : float, default 0.5
         Squared distortion eps^2. The published code calls it `eps`.
     normalization : {"frobenius", "sphere"}, default "frobenius"

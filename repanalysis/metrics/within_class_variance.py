@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Literal
 
+from repanalysis.metrics._pairs import named_classes, present
 from repanalysis.metrics._registry import Noted, metric
-from repanalysis.statistics import ClassMoments, Moments
-from repanalysis.statistics.moments import Weighting
+from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
 @metric(needs=ClassMoments(scatter="none"), min_classes=1, invariant={"translation", "rotation"})
-def within_class_variance(moments: Moments, *, class_weight: Weighting = "balanced") -> dict[str, Noted]:
+def within_class_variance(
+    moments: ClassGeometry, *, class_weight: Weighting = "balanced", per: Literal["all", "class"] = "all"
+) -> Mapping[str, Noted]:
     r"""Mean squared distance of a sample from the mean of its class.
 
     .. math:: \mathrm{Tr}\,\Sigma_W = \sum_c \pi_c \, \frac{1}{n_c} \sum_{i \in c} \|z_i - \mu_c\|^2
 
     Parameters
     ----------
-    moments : Moments
-        State of `ClassMoments` of K classes of d features.
+    moments : ClassGeometry
+        K classes of d features.
     class_weight : {"balanced", "empirical"}, default "balanced"
         Class weights pi_c: 1/K or n_c/n, the same in every matrix.
+    per : {"all", "class"}, default "all"
+        "class" gives Tr Sigma_c of every class, as a variant `class=3`.
 
     Returns
     -------
@@ -46,6 +52,8 @@ def within_class_variance(moments: Moments, *, class_weight: Weighting = "balanc
     """
     if not moments.k:
         return dict.fromkeys(("", "relative"), Noted(math.nan, "no samples"))
+    if per == "class":
+        return named_classes(moments, moments.variances()[present(moments)])
     within, between = moments.traces(class_weight)
     total = within + between
     return {

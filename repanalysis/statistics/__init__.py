@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from repanalysis.statistics.base import NonFiniteError, Statistic
+from repanalysis.statistics.geometry import ClassGeometry, Weighting
+from repanalysis.statistics.groups import GroupedMoments, Groups
 from repanalysis.statistics.moments import ClassMoments, Moments
+from repanalysis.statistics.rows import RowMoments, Rows
+from repanalysis.statistics.samples import Samples, SampleSet
 
-__all__ = ["ClassMoments", "Moments", "NonFiniteError", "Statistic"]
+__all__ = [
+    "ClassGeometry", "ClassMoments", "GroupedMoments", "Groups", "Moments", "NonFiniteError", "RowMoments", "Rows",
+    "SampleSet", "Samples", "Statistic", "Weighting",
+]  # fmt: skip

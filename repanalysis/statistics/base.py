@@ -2,11 +2,12 @@
 
 A `Statistic` is a frozen specification with three functions over a state, a `NamedTuple` of arrays:
 
-    init(d)                  the state of no samples
-    update(state, x, y)      the state after n more samples
-    merge(a, b)              the state of the samples of both
+    init(d)                      the state of no samples
+    update(state, x, y, ids)     the state after n more samples
+    merge(a, b)                  the state of the samples of both
+    finish(state)                what metrics take: by default the state itself
 
-Merging is associative and commutative, and the state does not depend on how the rows were batched (to rtol 1e-12), so
+Merging is associative and commutative, and what `finish` gives does not depend on how the rows were batched (to rtol 1e-12), so
 shards, processes and machines need no further thought. `update` may reuse the memory of the state it is given (the
 caller hands it over, as with a donated buffer); `merge` touches neither argument. Every subclass is found by the
 conformance tests; there is no list to edit.
@@ -16,7 +17,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import fields
+from itertools import product
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -56,8 +59,8 @@ class Statistic(ABC):
         """
 
     @abstractmethod
-    def update(self, state: Any, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"]) -> Any:
-        """The state after n more samples; `state` is consumed."""
+    def update(self, state: Any, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"]) -> Any:
+        """The state after n more samples, with their classes and ids; `state` is consumed."""
 
     @abstractmethod
     def merge(self, a: Any, b: Any) -> Any:
@@ -67,12 +70,16 @@ class Statistic(ABC):
     def state_bytes(self, d: int, k: int) -> int:
         """Memory of a state of d features and k classes, in bytes."""
 
+    def finish(self, state: Any) -> Any:
+        """What a metric takes as its first argument; the state is not changed."""
+        return state
+
     def covers(self, other: Statistic) -> bool:
-        """Whether a state of this statistic serves whoever needs `other`."""
+        """Whether what this statistic finishes with serves whoever needs `other`."""
         return self == other
 
-    def of(self, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"]) -> Any:
-        """The state of one array of samples, for use without a file.
+    def of(self, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"] | None = None) -> Any:
+        """What metrics take, of one array of samples, for use without a file.
 
         Parameters
         ----------
@@ -80,5 +87,14 @@ class Statistic(ABC):
             Samples.
         y : (n,) integer array
             Their classes.
+        ids : (n,) integer array, optional
+            Their ids, by which samples are drawn and split; by default 0 to n - 1.
         """
-        return self.update(self.init(x.shape[1]), x, y)
+        return self.finish(self.update(self.init(x.shape[1]), x, y, np.arange(len(x)) if ids is None else ids))
+
+    @classmethod
+    def examples(cls) -> list[Statistic]:
+        """Specifications that the conformance tests try: every combination of the literal options."""
+        hints = get_type_hints(cls)
+        names = [item.name for item in fields(cls)]  # type: ignore[arg-type]  # subclasses are dataclasses
+        return [cls(**dict(zip(names, values, strict=True))) for values in product(*(get_args(hints[name]) for name in names))]

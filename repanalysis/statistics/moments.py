@@ -6,8 +6,12 @@ Two sets of the same class merge exactly (Chan, Golub and LeVeque 1983), with de
 
     S = S_a + S_b + n_a n_b / (n_a + n_b) delta delta^T.
 
-Every block of rows is centred on its own class means before anything is squared, and delta enters as one more row of
-the same matrix product, so an offset of 1e3 costs no digits and each row is multiplied once. With `scatter="none"`
+Every row is centred on the mean of its class so far before anything is squared, so an offset of 1e3 costs no digits and
+each row is multiplied once; what that mean misses, e = 1/m sum (z_i - mu), is one rank-1 term,
+
+    S += Z^T Z - m^2 / (n + m) e e^T.
+
+With `scatter="none"`
 only the traces Tr S_c are kept, which is all that variances and distances of means need, at any width.
 """
 
@@ -22,19 +26,26 @@ from jaxtyping import Float64, Int, Int64, Shaped
 from numpy.typing import NDArray
 from scipy.linalg import blas
 
-from repanalysis._checks import one_of
 from repanalysis.statistics.base import NonFiniteError, Statistic
+from repanalysis.statistics.geometry import ClassGeometry, add_products, subtract_product
 
 __all__ = ["ClassMoments", "Moments"]
-
-Weighting = Literal["balanced", "empirical"]
 
 _BLOCK_BYTES = 8 << 20  # float64 rows worked on at a time: they stay in cache from the gather to the product
 _EPS = float(np.finfo(np.float64).eps)
 _MIN_NORM = 1e-8  # below it a row is left as it is, as in the published code of rate reduction
 
 
-class Moments(NamedTuple):
+class _Arrays(NamedTuple):
+    classes: Int64[np.ndarray, " K"]
+    counts: Int64[np.ndarray, " K"]
+    mean: Float64[np.ndarray, "K d"]
+    spread: Float64[np.ndarray, " K"]
+    scatter: Float64[np.ndarray, "K s s"]
+    resolution: Float64[np.ndarray, ""]
+
+
+class Moments(_Arrays, ClassGeometry):
     """State of `ClassMoments` for K classes of d features.
 
     Attributes
@@ -53,50 +64,12 @@ class Moments(NamedTuple):
         Machine epsilon of the coarsest type that samples came in: what of a small variance is rounding.
     """
 
-    classes: Int64[np.ndarray, " K"]
-    counts: Int64[np.ndarray, " K"]
-    mean: Float64[np.ndarray, "K d"]
-    spread: Float64[np.ndarray, " K"]
-    scatter: Float64[np.ndarray, "K s s"]
-    resolution: Float64[np.ndarray, ""]
+    __slots__ = ()
 
-    @property
-    def n(self) -> int:
-        """Number of samples."""
-        return int(self.counts.sum())
-
-    @property
-    def d(self) -> int:
-        """Number of features."""
-        return int(self.mean.shape[1])
-
-    @property
-    def k(self) -> int:
-        """Number of classes that have samples."""
-        return int((self.counts > 0).sum())
-
-    def weights(self, class_weight: Weighting = "balanced") -> NDArray[np.float64]:
-        """Class weights pi_c, (K,): 1/K ("balanced") or n_c/n ("empirical"); a class without samples has none."""
-        one_of("class_weight", class_weight, ("balanced", "empirical"))
-        mass: NDArray[np.float64] = np.array(self.counts > 0 if class_weight == "balanced" else self.counts, np.float64)
-        mass /= max(mass.sum(), 1.0)
-        return mass
-
-    def centred_means(self, class_weight: Weighting = "balanced") -> NDArray[np.float64]:
-        """mu_c - mu_G, (K, d), with mu_G = sum_c pi_c mu_c."""
-        centred: NDArray[np.float64] = self.mean - self.weights(class_weight) @ self.mean
-        return centred
-
-    def traces(self, class_weight: Weighting = "balanced") -> tuple[float, float]:
-        """Tr Sigma_W = sum_c pi_c Tr Sigma_c, and Tr Sigma_B = sum_c pi_c ||mu_c - mu_G||^2."""
-        weights = self.weights(class_weight)
-        between = weights @ np.square(self.centred_means(class_weight)).sum(axis=1)
-        return float(weights @ (self.spread / np.maximum(self.counts, 1))), float(between)
-
-    def within(self, class_weight: Weighting = "balanced") -> NDArray[np.float64]:
-        """Sigma_W = sum_c pi_c Sigma_c, (d, d)."""
-        factors = self.weights(class_weight) / np.maximum(self.counts, 1)
-        return _full(np.einsum("k,kij->ij", factors, self.scatter))
+    def scatter_sum(self, factors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """sum_c f_c S_c, (d, d), a new array; only the lower triangle is filled."""
+        found: NDArray[np.float64] = np.einsum("k,kij->ij", factors, self.scatter)
+        return found
 
 
 @dataclass(frozen=True)
@@ -135,7 +108,9 @@ class ClassMoments(Statistic):
         scatter = np.zeros((k, side, side))
         return Moments(names, np.zeros(k, np.int64), np.zeros((k, d)), np.zeros(k), scatter, np.array(_EPS))
 
-    def update(self, state: Moments, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"]) -> Moments:
+    def update(
+        self, state: Moments, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"]
+    ) -> Moments:
         """The state after the rows of `x`; `state` is consumed.
 
         Raises
@@ -143,30 +118,94 @@ class ClassMoments(Statistic):
         NonFiniteError
             If a row holds NaN or inf.
         """
-        state = _grown(state, np.unique(y), _resolution(x), copy=False)
-        order = np.argsort(y, kind="stable")
-        index = np.searchsorted(state.classes, y[order])
-        rows = max(64, _BLOCK_BYTES // (8 * max(1, state.d)))
+        return self.update_groups((state,), x, y, np.zeros(len(y), np.int64))[0]
+
+    def update_groups(
+        self,
+        states: tuple[Moments, ...],
+        x: Shaped[np.ndarray, "n d"],
+        y: Int[np.ndarray, " n"],
+        group: Int64[np.ndarray, " n"],
+    ) -> tuple[Moments, ...]:
+        """Several states at once, each after its own rows: row i goes to `states[group[i]]`; the states are consumed."""
+        labels, resolution = np.unique(y), _resolution(x)
+        states = tuple(_grown(state, labels, resolution, copy=False) for state in states)
+        classes = states[0].classes
+        target = group * len(classes) + np.searchsorted(classes, y)
+        order = np.argsort(target, kind="stable")
+        rows = max(64, _BLOCK_BYTES // (8 * max(1, x.shape[1])))
         for start in range(0, len(order), rows):
             picked = order[start : start + rows]
-            z = x[picked].astype(np.float64, copy=False)
+            self._absorb(states, x, picked, target[picked])
+        for state in states if self.scatter == "per_class" else ():
+            state.spread[:] = np.einsum("kii->k", state.scatter)
+        return states
+
+    def _absorb(
+        self, states: tuple[Moments, ...], x: Shaped[np.ndarray, "n d"], picked: NDArray[np.int64], target: NDArray[np.int64]
+    ) -> None:
+        """Add a block of rows, sorted by group and class, to the states in place."""
+        starts = np.flatnonzero(np.diff(target, prepend=-1))
+        for lo, hi in zip(starts, [*starts[1:], len(target)], strict=True):
+            group, k = divmod(int(target[lo]), len(states[0].classes))
+            state, chosen = states[group], x[picked[lo:hi]]
             if self.normalize == "sphere":
-                norms = np.linalg.norm(z, axis=1, keepdims=True)
-                _refuse_non_finite(norms, z, picked)
-                z = z / np.where(norms > _MIN_NORM, norms, 1.0)
-            _absorb(state, z, index[start : start + rows], picked)
-        return state
+                norms = np.linalg.norm(chosen.astype(np.float64, copy=False), axis=1, keepdims=True)
+                if not np.isfinite(norms).all():
+                    _refuse_non_finite(chosen, picked[lo:hi])
+                chosen = chosen / np.where(norms > _MIN_NORM, norms, 1.0)
+            # Centred on the mean so far, rows need no centring of their own: what that mean misses is one rank-1 term.
+            before = int(state.counts[k])
+            if not before:
+                state.mean[k] = chosen[0]
+            with np.errstate(invalid="ignore"):  # inf - inf; `miss` tells
+                z = chosen - state.mean[k]
+            # Rows are summed by the BLAS that makes the scatter: np.add.reduceat took as long as the scatter itself, and
+            # numpy's BLAS has threads of its own, which spin against scipy's (benchmarks/analyze.py).
+            miss = blas.dgemv(1.0 / len(z), z.T, np.ones(len(z)))
+            if not np.isfinite(miss).all():
+                _refuse_non_finite(x[picked[lo:hi]], picked[lo:hi])
+            total = before + len(z)
+            state.mean[k] += miss * (len(z) / total)
+            state.counts[k] = total
+            if not before:  # there was only a first sample to centre on
+                z -= miss
+                miss[:] = 0.0
+            if self.scatter == "per_class":
+                add_products(state.scatter[k], z)
+                subtract_product(state.scatter[k], miss * (len(z) / np.sqrt(total)))
+            else:
+                gained = float(np.einsum("nd,nd->", z, z)) - len(z) ** 2 / total * float(miss @ miss)
+                state.spread[k] += max(gained, 0.0)
 
     def merge(self, a: Moments, b: Moments) -> Moments:
         """The state of the samples of both."""
         merged = _grown(a, b.classes, b.resolution, copy=True)
         at = np.searchsorted(merged.classes, b.classes)
         delta, weight = _shift(merged, at, b.counts, b.mean)
-        merged.scatter[at] += b.scatter
-        for k, row, w in zip(at, delta, weight, strict=True):
-            _add_products(merged.scatter[k], row * np.sqrt(w))
+        for k, row, w, scatter in zip(at, delta, weight, b.scatter, strict=True):
+            np.add(merged.scatter[k], scatter, out=merged.scatter[k])
+            add_products(merged.scatter[k], row * np.sqrt(w))
         merged.spread[at] += b.spread + weight * np.einsum("kd,kd->k", delta, delta)
         return merged
+
+    def without(self, whole: Moments, part: Moments) -> Moments:
+        """The state of the samples of `whole` that are not those of `part`, which it holds: the inverse of `merge`."""
+        rest = Moments(*(array.copy() for array in whole))
+        at = np.searchsorted(rest.classes, part.classes)
+        counts = whole.counts[at] - part.counts
+        delta = part.mean - whole.mean[at]  # mu_rest = mu - n_part / n_rest (mu_part - mu)
+        rest.mean[at] -= delta * (part.counts / np.maximum(counts, 1))[:, None]
+        rest.counts[at] = counts
+        weight = part.counts * whole.counts[at] / np.maximum(counts, 1)
+        for k, row, w, scatter in zip(at, delta, weight, part.scatter, strict=True):
+            np.subtract(rest.scatter[k], scatter, out=rest.scatter[k])
+            subtract_product(rest.scatter[k], row * np.sqrt(w))
+        rest.spread[at] -= part.spread + weight * np.einsum("kd,kd->k", delta, delta)
+        np.maximum(rest.spread, 0.0, out=rest.spread)
+        for array in (rest.mean, rest.spread, rest.scatter):
+            array[rest.counts == 0] = 0.0
+        return rest
 
     def state_bytes(self, d: int, k: int) -> int:
         """Bytes of the state: K d, and K d^2 with the scatters, in float64."""
@@ -201,32 +240,12 @@ def _grown(state: Moments, labels: NDArray[np.int64], resolution: NDArray[np.flo
     return Moments(classes, counts, mean, spread, scatter, state.resolution)
 
 
-def _refuse_non_finite(summary: NDArray[np.float64], z: NDArray[np.float64], picked: NDArray[np.int64]) -> None:
-    """Raise if a summary of rows (sums, norms) shows that one holds NaN or inf; `picked` are the rows' positions."""
-    if not np.isfinite(summary).all() and not (finite := np.isfinite(z)).all():
+def _refuse_non_finite(x: Shaped[np.ndarray, "n d"], picked: NDArray[np.int64]) -> None:
+    """Raise for the first row that holds NaN or inf; `picked` are the rows' positions."""
+    finite = np.isfinite(x)
+    if not finite.all():
         row = int(np.flatnonzero(~finite.all(axis=1))[0])
-        raise NonFiniteError(int(picked[row]), float(z[row][~finite[row]][0]))
-
-
-def _absorb(state: Moments, z: Float64[np.ndarray, "n d"], index: Int[np.ndarray, " n"], picked: Int[np.ndarray, " n"]) -> None:
-    """Add rows, sorted by class, to the state in place; `index` is each row's class position in the state."""
-    starts = np.flatnonzero(np.diff(index, prepend=-1))
-    stops = np.append(starts[1:], len(index))
-    at, counts = index[starts], stops - starts
-    # Rows are summed by the BLAS that makes the scatter: np.add.reduceat took as long as the scatter itself, and numpy's
-    # BLAS has threads of its own, which spin against scipy's (benchmarks/analyze.py).
-    sums = [blas.dgemv(1.0, z[lo:hi].T, np.ones(hi - lo)) for lo, hi in zip(starts, stops, strict=True)]
-    means = np.stack(sums) / counts[:, None]
-    _refuse_non_finite(means, z, picked)
-    delta, weight = _shift(state, at, counts, means)
-    rows = delta * np.sqrt(weight)[:, None]
-    for k, lo, hi, mean, row in zip(at, starts, stops, means, rows, strict=True):
-        z[lo:hi] -= mean
-        if state.scatter.size:
-            _add_products(state.scatter[k], z[lo:hi])
-            _add_products(state.scatter[k], row)
-    squares = np.einsum("nd,nd->n", z, z)
-    state.spread[at] += np.add.reduceat(squares, starts) + np.einsum("kd,kd->k", rows, rows)
+        raise NonFiniteError(int(picked[row]), float(x[row][~finite[row]][0]))
 
 
 def _shift(
@@ -239,21 +258,3 @@ def _shift(
     state.mean[at] += delta * share[:, None]
     state.counts[at] = total
     return delta, before * share
-
-
-def _add_products(scatter: Float64[np.ndarray, "s s"], rows: Float64[np.ndarray, "*m d"]) -> None:
-    """Add rows^T rows to the lower triangle of `scatter`, in place and without a temporary."""
-    if not scatter.size:
-        return
-    upper = scatter.T  # BLAS counts columns first: the upper triangle of this view is the lower one of `scatter`
-    if rows.ndim == 1:
-        out = blas.dsyr(1.0, rows, a=upper, overwrite_a=1)
-    else:
-        out = blas.dsyrk(1.0, rows.T, beta=1.0, c=upper, overwrite_c=1)
-    if not np.may_share_memory(out, scatter):
-        raise MemoryError("BLAS worked on a copy of the scatter; its rows must be contiguous.")
-
-
-def _full(lower: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The symmetric matrix of which the lower triangle is given."""
-    return lower + np.tril(lower, -1).T

@@ -90,8 +90,8 @@ def test_remembered_rates_are_not_those_of_another_state(classes: Classes) -> No
     """A state that is updated in place keeps its array: what was remembered for it must not be served again."""
     x, y = classes(300, 5, 4)
     statistic = ClassMoments()
-    state = statistic.update(statistic.init(5, range(4)), x[:100], y[:100])
+    state = statistic.update(statistic.init(5, range(4)), x[:100], y[:100], np.arange(100))
     early = rates(state, 0.5, "frobenius")
-    state = statistic.update(state, x[100:], y[100:])
+    state = statistic.update(state, x[100:], y[100:], np.arange(100, 300))
     assert rates(state, 0.5, "frobenius") != early
     assert rates(state, 0.5, "frobenius").whole == pytest.approx(rates(statistic.of(x, y), 0.5, "frobenius").whole, rel=1e-12)

@@ -14,7 +14,7 @@ def test_subclasses_register_themselves() -> None:
 def test_of_is_init_and_update() -> None:
     x, y = np.eye(3), np.array([0, 1, 1])
     statistic = ClassMoments()
-    for left, right in zip(statistic.of(x, y), statistic.update(statistic.init(3), x, y), strict=True):
+    for left, right in zip(statistic.of(x, y), statistic.update(statistic.init(3), x, y, y), strict=True):
         np.testing.assert_array_equal(left, right)
 
 

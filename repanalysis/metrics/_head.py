@@ -1,0 +1,34 @@
+"""The last linear layer of a network, which two measures of neural collapse compare with class means."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+__all__ = ["Head", "unfit"]
+
+
+class Head(NamedTuple):
+    """Weights and offsets of a linear classifier; row c belongs to class c.
+
+    Attributes
+    ----------
+    weight : (K, d) float64
+    bias : (K,) float64
+    """
+
+    weight: Float64[np.ndarray, "K d"]
+    bias: Float64[np.ndarray, " K"]
+
+
+def unfit(head: Head | None, classes: Int64[np.ndarray, " C"], d: int) -> str:
+    """Why a head can't be compared with a layer of d features; empty if it can."""
+    if head is None:
+        return "needs the head's weights: analyze(head=(weight, bias)), or --head FILE:NAME"
+    if head.weight.shape[1] != d:
+        return f"the head takes {head.weight.shape[1]} features, and this layer has {d}"
+    if len(classes) and (classes.min() < 0 or classes.max() >= len(head.weight)):
+        return f"the head tells {len(head.weight)} classes apart, and labels go from {classes.min()} to {classes.max()}"
+    return ""

@@ -1,0 +1,48 @@
+"""Distances between class means, all pairs in one product: what separation, nc1_cdnv and nc2_equiangular share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repanalysis.metrics._registry import Noted
+from repanalysis.statistics.geometry import ClassGeometry
+
+__all__ = ["named_classes", "named_pairs", "present", "squared_distances"]
+
+
+def present(moments: ClassGeometry) -> NDArray[np.int64]:
+    """Positions of the classes that have samples."""
+    found: NDArray[np.int64] = np.flatnonzero(moments.counts)
+    return found
+
+
+def squared_distances(moments: ClassGeometry) -> NDArray[np.float64]:
+    """||mu_c - mu_c'||^2 of all classes that have samples, (K, K), by differences: exact for means that are close."""
+    means = moments.mean[present(moments)]
+    found = np.zeros((len(means), len(means)))
+    for c in range(len(means) - 1):
+        found[c, c + 1 :] = np.square(means[c + 1 :] - means[c]).sum(axis=1)
+    return found + found.T
+
+
+def named_classes(moments: ClassGeometry, values: Any, outside: Any = None) -> Mapping[str, Noted]:
+    """A variant per class, `class=3`; `outside` says which mean leaves the range of the within-class covariance."""
+    labels, reason = moments.classes[present(moments)], "the mean differs outside the range of the within-class covariance"
+    odd = np.zeros(len(labels), bool) if outside is None else outside
+    return {
+        f"class={label}": Noted(value, reason if far else "") for label, value, far in zip(labels, values, odd, strict=True)
+    }
+
+
+def named_pairs(moments: ClassGeometry, values: NDArray[np.float64], notes: Any = "") -> Mapping[str, Noted]:
+    """A variant per pair of classes, `pair=3/5`, from a symmetric matrix."""
+    labels = moments.classes[present(moments)]
+    rows, columns = np.triu_indices(len(labels), 1)
+    return {
+        f"pair={labels[a]}/{labels[b]}": Noted(values[a, b], notes if isinstance(notes, str) else notes[a, b])
+        for a, b in zip(rows, columns, strict=True)
+    }

@@ -1,0 +1,75 @@
+"""What metrics share that fit on one half of the samples and score on the other."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from numpy.typing import NDArray
+from scipy.linalg import blas
+
+from repanalysis.metrics._registry import Noted
+from repanalysis.statistics import SampleSet
+
+__all__ = ["Halves", "accuracy", "halves", "nearest", "one_hot"]
+
+
+class Halves(NamedTuple):
+    """Samples to fit on and samples to score on, centred on the mean of the first.
+
+    Attributes
+    ----------
+    train, test : (m, d) float64
+    train_y, test_y : (m,) int64
+        Positions in `labels`.
+    labels : (K,) int64
+        Classes of the samples to fit on, and others after them.
+    note : str
+        That these are not all samples.
+    """
+
+    train: Float64[np.ndarray, "m d"]
+    train_y: Int64[np.ndarray, " m"]
+    test: Float64[np.ndarray, "t d"]
+    test_y: Int64[np.ndarray, " t"]
+    labels: Int64[np.ndarray, " K"]
+    note: str
+
+
+def halves(samples: SampleSet) -> Halves | str:
+    """Split samples by their ids; a sentence if that can't be done."""
+    if samples.k < 2:
+        return "needs two classes"
+    chosen = samples.training()
+    labels, y = np.unique(samples.labels, return_inverse=True)
+    if len(np.unique(y[chosen])) < 2 or chosen.all():
+        return f"{samples.n} samples are too few to fit on one half and score on the other"
+    x = samples.x.astype(np.float64)
+    x -= x[chosen].mean(axis=0)
+    missing = len(labels) - len(np.unique(y[chosen]))
+    lacking = f"{missing} classes have no samples to fit on, so theirs count as wrong" if missing else ""
+    note = "; ".join(filter(None, [samples.note, lacking]))
+    return Halves(x[chosen], y[chosen], x[~chosen], y[~chosen], labels, note)
+
+
+def accuracy(correct: NDArray[np.bool_], note: str = "") -> Noted:
+    """Share of correct answers, with the standard error that a bootstrap over the scored samples tends to."""
+    share = float(correct.mean())
+    return Noted(share, note, se=math.sqrt(share * (1.0 - share) / len(correct)))
+
+
+def one_hot(y: NDArray[np.int64], k: int) -> NDArray[np.float64]:
+    """Rows of zeros with a one at each sample's class, (n, K)."""
+    found = np.zeros((len(y), k))
+    found[np.arange(len(y)), y] = 1.0
+    return found
+
+
+def nearest(x: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Position of the nearest centre of every row, by Euclidean distance; the first of equals. Centres may be NaN."""
+    cross = blas.dgemm(-2.0, x.T, np.nan_to_num(centres).T, trans_a=1)
+    scores = cross + np.square(centres).sum(axis=1)
+    found: NDArray[np.int64] = np.argmin(np.where(np.isnan(scores), np.inf, scores), axis=1)
+    return found

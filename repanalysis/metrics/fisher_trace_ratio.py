@@ -1,0 +1,49 @@
+"""fisher_trace_ratio = Tr Sigma_B / Tr Sigma_W  (specification of separation, section 0)."""
+
+from __future__ import annotations
+
+import math
+
+from repanalysis.metrics._registry import Noted, metric
+from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
+
+
+@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"})
+def fisher_trace_ratio(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Noted:
+    r"""Between-class variance divided by within-class variance, each summed over features.
+
+    .. math:: \mathrm{Tr}\,\Sigma_B / \mathrm{Tr}\,\Sigma_W
+
+    Parameters
+    ----------
+    moments : ClassGeometry
+        K classes of d features.
+    class_weight : {"balanced", "empirical"}, default "balanced"
+        Class weights pi_c: 1/K or n_c/n, the same in both matrices.
+
+    Returns
+    -------
+    float
+        In [0, inf]; large: classes lie far apart for their size. Defined at any width, blind to directions.
+
+    Notes
+    -----
+    Bias: with one covariance Sigma in all classes, the numerator is too large by Tr Sigma (K - 1)/n. Time and memory K d.
+
+    References
+    ----------
+    K. Fukunaga, "Introduction to statistical pattern recognition", 2nd edition, 1990, section 10.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[0.0], [2.0], [3.0], [5.0]])
+    >>> fisher_trace_ratio(ClassMoments().of(x, np.array([0, 0, 1, 1])))
+    2.25
+    """
+    if moments.k < 2:
+        return Noted(math.nan, "needs two classes")
+    within, between = moments.traces(class_weight)
+    if within > 0:
+        return Noted(between / within)
+    return Noted(math.inf, "the within-class variance is 0") if between > 0 else Noted(math.nan, "all samples are equal")

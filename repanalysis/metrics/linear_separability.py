@@ -1,0 +1,87 @@
+"""linear_separability: accuracy of an unregularised linear classifier on the very samples that it is fitted on."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+from scipy.linalg import blas, eigh
+
+from repanalysis.metrics._registry import Noted, metric
+from repanalysis.statistics import Samples, SampleSet
+
+
+def _needed(*, max_samples: int = 5000) -> Samples:
+    return Samples(limit=max_samples)
+
+
+@metric(needs=_needed, invariant={"translation", "rotation", "scaling", "linear"})
+def linear_separability(samples: SampleSet, *, max_samples: int = 5000) -> Noted:  # noqa: ARG001  # read by `needs`
+    r"""Share of samples that a linear classifier without penalty gets right where it is fitted: 1 if classes are separable.
+
+    .. math:: \frac1n \sum_i \bigl[\arg\max_c (W z_i + b)_c = y_i\bigr], \qquad
+              W, b \text{ minimise the cross-entropy of the same samples}
+
+    Parameters
+    ----------
+    samples : SampleSet
+        Labelled samples of d features.
+    max_samples : int, default 5000
+        Samples to look at, drawn by id; 0 for all.
+
+    Returns
+    -------
+    float
+        In [0, 1]; the depth at which it reaches 1 is the depth at which classes have become linearly separable.
+
+    Notes
+    -----
+    It describes these samples, not the classes: n <= d + 1 samples in general position are always separable, and a note
+    says so. Samples are whitened first, which changes nothing but the number of steps. A fit that has not converged
+    after 1,000 steps gives a lower bound, with a note. Time n d min(n, d) and 1,000 n d K at most.
+
+    References
+    ----------
+    T. Cover, "Geometrical and statistical properties of systems of linear inequalities", IEEE Trans. Electronic Computers
+    14, 1965.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y = np.arange(40) // 20
+    >>> float(linear_separability(Samples().of(np.linspace(0, 1, 40)[:, None], y)))
+    1.0
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    if samples.k < 2:
+        return Noted(math.nan, "needs two classes")
+    x = samples.x.astype(np.float64)
+    x -= x.mean(axis=0)
+    scale = np.abs(x).max()
+    if not scale > 0:
+        return Noted(math.nan, "all samples are equal")
+    white = _white(x / scale)
+    trivial = (
+        f"{samples.n} samples in {white.shape[1]} dimensions are always separable" if samples.n <= white.shape[1] + 1 else ""
+    )
+    if trivial:
+        return Noted(1.0, "; ".join(filter(None, [samples.note, trivial])))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fitted = LogisticRegression(C=np.inf, max_iter=1000, tol=1e-6).fit(white, samples.labels)
+    share = float((fitted.predict(white) == samples.labels).mean())
+    slow = any(issubclass(one.category, ConvergenceWarning) for one in caught) and share < 1.0
+    late = "a lower bound: the fit had not converged after 1,000 steps" if slow else ""
+    return Noted(share, "; ".join(filter(None, [samples.note, late])))
+
+
+def _white(x: np.ndarray) -> np.ndarray:
+    """Left singular vectors of x, scaled to unit variance."""
+    wide = x.shape[1] > len(x)
+    squares, vectors = eigh(blas.dsyrk(1.0, x.T, trans=int(wide)), lower=False, overwrite_a=True, check_finite=False)
+    kept = squares > len(squares) * np.finfo(np.float64).eps * squares[-1]
+    left = vectors[:, kept] if wide else blas.dgemm(1.0, x.T, vectors[:, kept], trans_a=1) / np.sqrt(squares[kept])
+    return np.ascontiguousarray(left * math.sqrt(len(x)))

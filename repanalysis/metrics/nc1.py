@@ -1,0 +1,74 @@
+"""nc1 = 1/K Tr(Sigma_W Sigma_B^+)  (specification of separation, sections 0 and 1)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.linalg import blas, eigh
+
+from repanalysis.metrics._pairs import present
+from repanalysis.metrics._registry import Noted, metric
+from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
+
+_EPS = float(np.finfo(np.float64).eps)
+
+
+@metric(needs=ClassMoments(), invariant={"translation", "rotation", "scaling"})
+def nc1(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Noted:
+    r"""Variability collapse: within-class covariance measured in units of the between-class covariance.
+
+    .. math:: \frac1K \mathrm{Tr}(\Sigma_W \Sigma_B^{+})
+
+    Parameters
+    ----------
+    moments : ClassGeometry
+        K classes of d features.
+    class_weight : {"balanced", "empirical"}, default "balanced"
+        Class weights pi_c: 1/K or n_c/n, the same in Sigma_W, Sigma_B and mu_G.
+
+    Returns
+    -------
+    float
+        In [0, inf]; 0 at neural collapse. Sees only the at most K - 1 directions in which class means differ.
+
+    Notes
+    -----
+    Sigma_B^+ is the pseudo-inverse on the range of Sigma_B. Where that has fewer than min(K - 1, d) dimensions, as with
+    two equal means, the directions that are missing count as 0, and a note gives the rank. With the Fisher trace F =
+    Tr(Sigma_W^-1 Sigma_B) and r the rank, F Tr(Sigma_W Sigma_B^+) >= r^2. Public code often weighs Sigma_W by n_c/n but
+    Sigma_B by 1/K; for equal classes that is the same. Simplex-ETF means of radius a with noise s: (K-1)^2 s^2 / (K a^2).
+    Time K^2 d + K d^2 and K^3, memory d^2.
+
+    References
+    ----------
+    V. Papyan, X. Y. Han, D. L. Donoho, "Prevalence of neural collapse during the terminal phase of deep learning
+    training", PNAS 117, 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[-2.0], [0.0], [0.0], [2.0]])
+    >>> nc1(ClassMoments().of(x, np.array([0, 0, 1, 1])))
+    0.5
+    """
+    if moments.k < 2:
+        return Noted(math.nan, "needs two classes")
+    there = present(moments)
+    means = (moments.centred_means(class_weight) * np.sqrt(moments.weights(class_weight))[:, None])[there]
+    gram = blas.dsyrk(1.0, means.T, trans=1)
+    values, vectors = eigh(gram, lower=False, overwrite_a=True, check_finite=False)
+    within_trace = moments.traces(class_weight)[0]
+    rounding = float(moments.resolution) ** 2 * (within_trace + np.square(moments.mean).sum(axis=1).max())
+    kept = values > max(10 * len(values) * _EPS * values[-1], rounding)
+    if not kept.any():
+        if within_trace > rounding:
+            return Noted(math.inf, "all class means are equal")
+        return Noted(math.nan, "all samples are equal")
+    basis = blas.dgemm(1.0, means.T, vectors[:, kept])  # columns: sqrt(lambda) times eigenvectors of Sigma_B
+    half = blas.dsymm(1.0, moments.within(class_weight), basis)
+    trace = float((np.einsum("dr,dr->r", basis, half) / np.square(values[kept])).sum())
+    rank, most = int(kept.sum()), min(len(there) - 1, moments.d)
+    return Noted(
+        max(trace, 0.0) / len(there), f"the between-class covariance has rank {rank}, not {most}" if rank < most else ""
+    )

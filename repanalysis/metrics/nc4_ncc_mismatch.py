@@ -1,0 +1,75 @@
+"""nc4_ncc_mismatch: how often the head and the nearest class centre disagree  (specification of separation, section 0)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.linalg import blas
+
+from repanalysis.metrics._head import Head, unfit
+from repanalysis.metrics._readout import accuracy, halves, nearest
+from repanalysis.metrics._registry import Noted, metric
+from repanalysis.statistics import ClassMoments, Samples, SampleSet
+
+
+def _needed(*, max_samples: int = 5000, head: Head | None = None) -> Samples:  # noqa: ARG001
+    return Samples(limit=max_samples)
+
+
+@metric(needs=_needed)
+def nc4_ncc_mismatch(
+    samples: SampleSet,
+    *,
+    head: Head | None = None,
+    max_samples: int = 5000,  # noqa: ARG001  # read by `needs`
+) -> Noted:
+    r"""Share of samples for which the head decides otherwise than the nearest class centre: 0 at neural collapse.
+
+    .. math:: \frac1m \sum_i \bigl[\arg\max_c (W z_i + b)_c \ne \arg\min_c \|z_i - \mu_c\|\bigr]
+
+    Parameters
+    ----------
+    samples : SampleSet
+        Labelled samples of d features: those that the head takes.
+    head : Head
+        Its weights and offsets.
+    max_samples : int, default 5000
+        Samples to look at, drawn by id; 0 for all.
+
+    Returns
+    -------
+    float
+        In [0, 1]. NaN at layers that the head does not take.
+
+    Notes
+    -----
+    Class centres come from one half of the samples, the share from the other; the half depends on the id alone. Standard
+    error: that of a bootstrap over the scored samples. Time n K d, memory n d.
+
+    References
+    ----------
+    V. Papyan, X. Y. Han, D. L. Donoho, "Prevalence of neural collapse during the terminal phase of deep learning
+    training", PNAS 117, 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y = np.arange(100) % 2
+    >>> x = np.where(y[:, None], 1.0, -1.0) + np.linspace(-0.4, 0.4, 100)[:, None]
+    >>> float(nc4_ncc_mismatch(Samples().of(x, y), head=Head(np.array([[-1.0], [1.0]]), np.zeros(2))))
+    0.0
+    """
+    if reason := unfit(head, np.unique(samples.labels), samples.x.shape[1]):
+        return Noted(math.nan, reason)
+    assert head is not None
+    split = halves(samples)
+    if isinstance(split, str):
+        return Noted(math.nan, split)
+    moments = ClassMoments(scatter="none").of(split.train, split.train_y)
+    centres = np.full((len(split.labels), split.train.shape[1]), np.nan)
+    centres[moments.classes] = moments.mean
+    chosen = split.labels[nearest(split.test, centres)]
+    rows = samples.x[~samples.training()].astype(np.float64)
+    decided = np.argmax(blas.dgemm(1.0, rows.T, head.weight.T, trans_a=1) + head.bias, axis=1)
+    return accuracy(decided != chosen, split.note)

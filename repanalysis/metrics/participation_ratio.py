@@ -1,0 +1,58 @@
+"""participation_ratio = (Tr Sigma)^2 / Tr Sigma^2."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from repanalysis.metrics._registry import Noted, metric
+from repanalysis.statistics import ClassGeometry, ClassMoments
+
+
+@metric(needs=ClassMoments(), min_classes=0, invariant={"translation", "rotation", "scaling"})
+def participation_ratio(moments: ClassGeometry) -> Mapping[str, Noted]:
+    r"""Number of directions that samples fill, counted by squares of variances.
+
+    .. math:: \frac{(\mathrm{Tr}\,\Sigma)^2}{\mathrm{Tr}\,\Sigma^2} = \frac{(\sum_j \lambda_j)^2}{\sum_j \lambda_j^2}
+
+    Parameters
+    ----------
+    moments : ClassGeometry
+        Samples of d features.
+
+    Returns
+    -------
+    dict of str to float
+        `""`: of the covariance of all samples, in [1, d]; large: variance is spread evenly. `"relative"`: divided by d.
+        `"within"`: of the within-class covariance Sigma_W, classes weighing the same.
+
+    Notes
+    -----
+    Of an isotropic Gaussian, n samples give about d / (1 + d/n): too little where n is not much above d. No eigenvalues are
+    needed: Tr Sigma^2 is the sum of squared entries. Time and memory d^2.
+
+    References
+    ----------
+    P. Gao et al., "A theory of multineuronal dimensionality, dynamics and measurement", bioRxiv 214262, 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(participation_ratio(ClassMoments().of(np.concatenate([np.eye(3), -np.eye(3)]), np.zeros(6, int)))[""], 12)
+    3.0
+    """
+    if not moments.n:
+        return dict.fromkeys(("", "relative", "within"), Noted(math.nan, "no samples"))
+    whole = _ratio(moments.total())
+    relative = Noted(whole / moments.d, whole.note)
+    return {"": whole, "relative": relative, "within": _ratio(moments.within())}
+
+
+def _ratio(covariance: NDArray[np.float64]) -> Noted:
+    scale = float(np.trace(covariance))
+    if not scale > 0:
+        return Noted(math.nan, "all samples are equal")
+    return Noted(1.0 / float(np.square(covariance / scale).sum()))

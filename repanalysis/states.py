@@ -1,0 +1,228 @@
+"""The states of one layer as rows come in, and what metrics make of them: values, standard errors, reasons.
+
+Which statistic serves the metrics depends on the data: moments of every class, in groups so that each group can be left out;
+or the rows themselves where a scatter for each class would weigh more than all of them; or, beyond the budget, nothing but
+a reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from probes import Batch, DataError, LayerInfo
+from repanalysis.metrics import Metric, Noted
+from repanalysis.statistics import ClassMoments, GroupedMoments, Groups, NonFiniteError, RowMoments, Rows, Statistic
+from repanalysis.subset import Subset
+from repanalysis.uncertainty import jackknife
+
+__all__ = ["Job", "LayerStates", "Plan", "planned"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be computed of every layer.
+
+    Attributes
+    ----------
+    metrics : tuple of Metric
+        Which metrics.
+    groups : int
+        Groups of samples that the jackknife leaves out; 0 for no standard errors of smooth metrics.
+    null : int
+        Permutations of the labels.
+    seed : int
+        Seed of the permutations.
+    budget : int
+        Bytes that the states of one layer may take.
+    subset : Subset
+        Which samples.
+    """
+
+    metrics: tuple[Metric, ...]
+    groups: int = 10
+    null: int = 0
+    seed: int = 0
+    budget: int = 2 << 30
+    subset: Subset = field(default_factory=Subset)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The statistics of a layer, why some are refused, and why there are no standard errors."""
+
+    kept: tuple[Statistic, ...]
+    refused: Mapping[Statistic, str]
+    no_error: str = ""
+
+
+def planned(metrics: Sequence[Metric], d: int, k: int, n: int | None, *, groups: int, budget: int) -> Plan:
+    """The statistics that serve these metrics of d features, k classes and n samples (None: not known) within a budget.
+
+    Notes
+    -----
+    Rows are kept in place of moments where K d^2 numbers would weigh more than they do, if they fit.
+    """
+    needed = list(dict.fromkeys(metric.needs for metric in metrics))
+    kept: list[Statistic] = []
+    refused: dict[Statistic, str] = {}
+    no_error = ""
+    normalizations: tuple[Literal["none", "sphere"], ...] = ("none", "sphere")
+    for normalize in normalizations:
+        wanted = [one for one in needed if isinstance(one, ClassMoments) and one.normalize == normalize]
+        if not wanted:
+            continue
+        full = next((one for one in wanted if one.scatter == "per_class"), None)
+        whole = full or wanted[0]
+        grouped: Statistic = Groups(whole, groups) if groups else whole
+        rows = None if n is None else Rows(normalize=normalize).state_bytes(d, k, n)
+        single = whole.state_bytes(d, k)
+        if full and rows is not None and rows < single and rows <= budget:
+            kept.append(Rows(normalize=normalize))
+        elif grouped.state_bytes(d, k) <= budget:
+            kept.append(grouped)
+        elif single <= budget:
+            kept.append(whole)
+            size = grouped.state_bytes(d, k) / 2**30
+            no_error = f"no standard error: the jackknife needs {size:.1f} GiB of state (--state-budget, state_budget=)"
+        elif rows is not None and rows <= budget:
+            kept.append(Rows(normalize=normalize))
+        else:
+            means = [one for one in wanted if one.scatter == "none"]
+            kept += [Groups(one, groups) if groups else one for one in means]
+            refused[whole] = (
+                f"d = {d} needs {single / 2**30:.1f} GiB of state, more than the budget of {budget / 2**30:.1f} GiB; "
+                "pool the layer, or raise the budget (state_budget=, --state-budget)"
+            )
+    kept += [one for one in needed if not isinstance(one, ClassMoments)]
+    return Plan(tuple(kept), refused, no_error)
+
+
+@dataclass
+class LayerStates:
+    """The states of one layer."""
+
+    info: LayerInfo
+    job: Job
+    plan: Plan
+    d: int
+    classes: Sequence[int] = ()
+    n: int = 0
+    labelled: bool = True
+    splits: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.states = {statistic: statistic.init(self.d, self.classes) for statistic in self.plan.kept}
+
+    @property
+    def seen_classes(self) -> Any:
+        """Labels that have come; None where no statistic knows."""
+        for state in self.states.values():
+            one = state[0] if isinstance(state, tuple) and not hasattr(state, "_fields") else state
+            for name in ("classes", "labels"):
+                if (labels := getattr(one, name, None)) is not None:
+                    return np.unique(labels[: int(one.rows)] if hasattr(one, "rows") else labels)
+        return None
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the provenance says of the layer."""
+        info = self.info
+        return {"d": self.d, "dims": info.dims, "pool": info.pool, "source_shape": info.source_shape}
+
+    def absorb(self, batch: Batch, labels: Any = None) -> None:
+        """Add the rows of a batch; `labels` replace the batch's own.
+
+        Raises
+        ------
+        DataError
+            If a row holds NaN or inf.
+        """
+        wanted, y = self.job.subset.choose(batch.labels if labels is None else labels, batch.split)
+        x, ids = batch.layers[self.info.name].reshape(len(batch), -1), batch.ids
+        if wanted is not None:
+            x, ids = x[wanted], ids[wanted]
+        y = np.zeros(len(x), np.int64) if y is None else y
+        try:
+            for statistic, state in self.states.items():
+                self.states[statistic] = statistic.update(state, x, y, ids)
+        except NonFiniteError as error:
+            raise DataError(
+                f"Layer {self.info.name!r} holds {error.value} at sample id {ids[error.row]}. Leave the layer out "
+                f"(layers=, --layers), or find what overflows there."
+            ) from error
+        self.n += len(x)
+        self.labelled &= batch.labels is not None
+        if batch.split is not None:
+            self.splits |= set(np.unique(batch.split if wanted is None else batch.split[wanted]).tolist())
+
+    def values(self) -> dict[tuple[Metric, str], Noted]:
+        """Every metric's variants, with standard errors."""
+        finished = {statistic: statistic.finish(state) for statistic, state in self.states.items()}
+        found: dict[tuple[Metric, str], Noted] = {}
+        for statistic, state in finished.items():
+            mine = [metric for metric in self.job.metrics if _server(metric, self.plan.kept) is statistic]
+            whole = _all(mine, state.whole if isinstance(state, GroupedMoments) else state)
+            found |= self._with_errors(mine, whole, state)
+        for metric in self.job.metrics:
+            if _server(metric, self.plan.kept) is None:
+                reason = self.plan.refused.get(metric.needs) or next(iter(self.plan.refused.values()))
+                found[metric, ""] = Noted("nan", reason)
+        return {
+            (metric, variant): found[metric, variant] for metric in self.job.metrics for key, variant in found if key is metric
+        }
+
+    def _with_errors(
+        self, metrics: Sequence[Metric], whole: dict[tuple[Metric, str], Noted], state: Any
+    ) -> dict[tuple[Metric, str], Noted]:
+        """The values of smooth metrics with their jackknife standard errors."""
+        if isinstance(state, GroupedMoments):
+            replicates: Iterable[tuple[int, Any]] = state.replicates()
+        elif isinstance(state, RowMoments) and self.job.groups:
+            replicates = state.replicates(self.job.groups)
+        else:
+            return {
+                key: Noted(value, _joined(value.note, self.plan.no_error if key[0].smooth else ""), se=value.se)
+                for key, value in whole.items()
+            }
+        sizes, left_out = [], []
+        for size, rest in replicates:
+            sizes.append(size)
+            left_out.append(_all(metrics, rest))
+        nothing = Noted("nan")
+        return {
+            key: Noted(value, value.note, se=jackknife(value, [values.get(key, nothing) for values in left_out], sizes))
+            for key, value in whole.items()
+        }
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The values as table rows."""
+        place = {"layer": self.info.name, "order": self.info.order, "depth": self.info.depth}
+        split = self.job.subset.split or "+".join(sorted(self.splits))
+        for (metric, variant), value in self.values().items():
+            yield place | {
+                "metric": metric.name,
+                "variant": variant,
+                "split": split,
+                "value": float(value),
+                "se": value.se if math.isfinite(value) else math.nan,
+                "n": self.n,
+                "note": value.note,
+            }
+
+
+def _server(metric: Metric, kept: Sequence[Statistic]) -> Statistic | None:
+    """The statistic that serves a metric."""
+    return next((statistic for statistic in kept if statistic.covers(metric.needs)), None)
+
+
+def _all(metrics: Sequence[Metric], state: Any) -> dict[tuple[Metric, str], Noted]:
+    return {(metric, variant): value for metric in metrics for variant, value in metric(state).items()}
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))

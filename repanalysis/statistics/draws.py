@@ -1,0 +1,44 @@
+r"""Draws that depend on a sample's id and a seed alone: neither the order of samples nor batches or shards matter.
+
+    h(id) = mix(mix(id + seed) + seed),   mix the finaliser of SplitMix64 (Steele, Lea and Flood 2014)
+
+Uniform over 64 bits. Different uses take different seeds, so that the half in which a sample is trained on says nothing
+about the group in which it is left out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int, UInt64
+from numpy.typing import NDArray
+
+__all__ = ["DRAWN", "GROUP", "HALF", "hashed", "uniform"]
+
+DRAWN, GROUP, HALF = 1, 2, 3  # seeds: which samples are looked at, left out together, and trained on
+
+
+def hashed(ids: Int[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:
+    """64 uniform bits per sample.
+
+    Examples
+    --------
+    >>> bits = hashed(np.arange(100_000), seed=1)
+    >>> len(np.unique(bits)), round(float((bits >> np.uint64(63)).mean()), 2)
+    (100000, 0.5)
+    """
+    start = np.uint64((seed * 0x9E3779B97F4A7C15) % 2**64)
+    return _mixed(_mixed(ids.astype(np.uint64) + start) + start)
+
+
+def uniform(ids: Int[np.ndarray, " n"], seed: int) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1), one per sample."""
+    found: NDArray[np.float64] = np.multiply(hashed(ids, seed) >> np.uint64(11), 2.0**-53)
+    return found
+
+
+def _mixed(z: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+    """The finaliser of SplitMix64; products wrap around."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: NDArray[np.uint64] = z ^ (z >> np.uint64(31))
+    return mixed

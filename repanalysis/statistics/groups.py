@@ -1,0 +1,93 @@
+"""Groups: one state per group of samples, so that each can be left out in turn.
+
+Samples are assigned to G groups by a hash of their ids. A metric of all samples but one group is a delete-a-group jackknife
+replicate; from G of them comes a standard error (`repanalysis.uncertainty`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from repanalysis.statistics.base import Statistic
+from repanalysis.statistics.draws import GROUP, hashed
+from repanalysis.statistics.moments import ClassMoments, Moments
+
+__all__ = ["GroupedMoments", "Groups"]
+
+
+class GroupedMoments(NamedTuple):
+    """What `Groups` finishes with: moments of all samples, and of every group."""
+
+    whole: Moments
+    parts: tuple[Moments, ...]
+    inner: ClassMoments
+
+    def replicates(self) -> Iterator[tuple[int, Moments]]:
+        """Size of every group that has samples, and the moments of all others."""
+        for part in self.parts:
+            if part.n:
+                yield part.n, self.inner.without(self.whole, part)
+
+
+@dataclass(frozen=True)
+class Groups(Statistic):
+    """Class moments of G groups of samples.
+
+    Parameters
+    ----------
+    inner : ClassMoments
+        Moments to keep of every group.
+    groups : int, default 10
+        G.
+
+    Notes
+    -----
+    Memory: G states, one more for the whole and two while they are worked on.
+
+    Examples
+    --------
+    >>> grouped = Groups(ClassMoments(), 4).of(np.arange(100.0)[:, None], np.zeros(100, int))
+    >>> grouped.whole.n, len(grouped.parts), sum(part.n for part in grouped.parts)
+    (100, 4, 100)
+    """
+
+    inner: ClassMoments = field(default_factory=ClassMoments)
+    groups: int = 10
+
+    def init(self, d: int, classes: Sequence[int] = ()) -> tuple[Moments, ...]:
+        """The states of no samples."""
+        return tuple(self.inner.init(d, classes) for _ in range(self.groups))
+
+    def update(
+        self, state: tuple[Moments, ...], x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"]
+    ) -> tuple[Moments, ...]:
+        """The states after the rows of `x`; `state` is consumed."""
+        group = (hashed(ids, GROUP) % np.uint64(self.groups)).astype(np.int64)
+        return self.inner.update_groups(state, x, y, group)
+
+    def merge(self, a: tuple[Moments, ...], b: tuple[Moments, ...]) -> tuple[Moments, ...]:
+        """The states of the samples of both."""
+        return tuple(self.inner.merge(left, right) for left, right in zip(a, b, strict=True))
+
+    def finish(self, state: tuple[Moments, ...]) -> GroupedMoments:
+        """The groups and the whole."""
+        return GroupedMoments(reduce(self.inner.merge, state), state, self.inner)
+
+    def state_bytes(self, d: int, k: int) -> int:
+        """Bytes of the groups' states, and of three more."""
+        return (self.groups + 3) * self.inner.state_bytes(d, k)
+
+    def covers(self, other: Statistic) -> bool:
+        """Whoever needs the moments is served by the whole."""
+        return self == other or self.inner.covers(other)
+
+    @classmethod
+    def examples(cls) -> list[Statistic]:
+        """Of both kinds of moments."""
+        return [cls(ClassMoments(), 3), cls(ClassMoments(scatter="none"), 3)]

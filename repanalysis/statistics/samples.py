@@ -1,0 +1,160 @@
+"""Samples: rows kept as they are, all of them or a bounded number, for what no moment tells.
+
+With a limit those m samples are kept whose hash of (id, seed) is smallest: a uniform draw without replacement that does not
+depend on order, batches or shards, and merges exactly. Memory m d in the type of the samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int64, Shaped
+
+from repanalysis.statistics.base import NonFiniteError, Statistic
+from repanalysis.statistics.draws import DRAWN, HALF, hashed, uniform
+
+__all__ = ["Kept", "SampleSet", "Samples", "refuse_non_finite"]
+
+
+class Kept(NamedTuple):
+    """State of `Samples`: the first `rows` rows of arrays that may have room for more."""
+
+    ids: Int64[np.ndarray, " m"]
+    labels: Int64[np.ndarray, " m"]
+    x: Float[np.ndarray, "m d"]
+    rows: Int64[np.ndarray, ""]
+    seen: Int64[np.ndarray, ""]
+
+
+class SampleSet(NamedTuple):
+    """Rows in an order that is random but always the same: ascending by hash.
+
+    Attributes
+    ----------
+    ids : (m,) int64
+    labels : (m,) int64
+    x : (m, d)
+        In the type they came in.
+    seen : () int64
+        Samples that there were; the rows are a uniform draw of m of them.
+    """
+
+    ids: Int64[np.ndarray, " m"]
+    labels: Int64[np.ndarray, " m"]
+    x: Float[np.ndarray, "m d"]
+    seen: Int64[np.ndarray, ""]
+
+    @property
+    def n(self) -> int:
+        """Rows kept."""
+        return len(self.ids)
+
+    @property
+    def k(self) -> int:
+        """Classes among them."""
+        return len(np.unique(self.labels))
+
+    @property
+    def note(self) -> str:
+        """What a reader must know: that these are not all samples."""
+        return "" if self.n == int(self.seen) else f"on {self.n} of {int(self.seen)} samples, drawn by id"
+
+    def training(self, share: float = 0.5) -> Bool[np.ndarray, " m"]:
+        """Which rows to fit on; the others are to score on. Decided by the id of each sample alone."""
+        return uniform(self.ids, HALF) < share
+
+
+@dataclass(frozen=True)
+class Samples(Statistic):
+    """Rows kept as they are.
+
+    Parameters
+    ----------
+    limit : int, default 10,000
+        Rows to keep at most; 0 keeps all.
+
+    Notes
+    -----
+    Time n; memory limit d in the type of the samples.
+
+    Examples
+    --------
+    >>> kept = Samples(limit=2).of(np.eye(3), np.array([0, 1, 2]))
+    >>> len(kept.ids), int(kept.seen), kept.note
+    (2, 3, 'on 2 of 3 samples, drawn by id')
+    """
+
+    limit: int = 10_000
+
+    def init(self, d: int, classes: Sequence[int] = ()) -> Kept:
+        """The state of no samples."""
+        none = np.empty(0, np.int64)
+        return Kept(none, none, np.empty((0, d), np.float32), np.array(0), np.array(0))
+
+    def update(self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"]) -> Kept:
+        """The state after the rows of `x`; `state` is consumed.
+
+        Raises
+        ------
+        NonFiniteError
+            If a row holds NaN or inf.
+        """
+        refuse_non_finite(x)
+        kind = np.result_type(state.x.dtype, x.dtype if x.dtype.kind == "f" else np.float64)
+        count, total = int(state.rows), int(state.rows) + len(x)
+        if total > len(state.ids) or kind != state.x.dtype:
+            state = _roomier(state, max(total, 2 * len(state.ids)) if count else total, kind)
+        state.ids[count:total], state.labels[count:total], state.x[count:total] = ids, y, x
+        state = state._replace(rows=np.array(total), seen=state.seen + len(x))
+        return self._trimmed(state) if self.limit and total > 2 * self.limit else state
+
+    def merge(self, a: Kept, b: Kept) -> Kept:
+        """The state of the samples of both."""
+        kind = np.result_type(a.x.dtype, b.x.dtype)
+        parts = [(state, int(state.rows)) for state in (a, b)]
+        ids, labels, x = (np.concatenate([state[field][:count] for state, count in parts]) for field in range(3))
+        merged = Kept(ids, labels, x.astype(kind, copy=False), a.rows + b.rows, a.seen + b.seen)
+        return self._trimmed(merged) if self.limit and len(ids) > self.limit else merged
+
+    def finish(self, state: Kept) -> SampleSet:
+        """The rows to be looked at, ascending by hash."""
+        order = self._order(state)
+        return SampleSet(state.ids[order], state.labels[order], state.x[order], state.seen)
+
+    def state_bytes(self, d: int, k: int) -> int:
+        """Bytes of a full state of float32 samples; twice as many rows may wait for the next cut."""
+        return 2 * self.limit * (4 * d + 16)
+
+    def _order(self, state: Kept) -> Int64[np.ndarray, " m"]:
+        """Positions of the rows to keep, ascending by hash; equal ids (which stores forbid) by position."""
+        order = np.argsort(hashed(state.ids[: int(state.rows)], DRAWN), kind="stable")
+        return order[: self.limit] if self.limit else order
+
+    def _trimmed(self, state: Kept) -> Kept:
+        order = self._order(state)
+        return Kept(state.ids[order], state.labels[order], state.x[order], np.array(len(order)), state.seen)
+
+    @classmethod
+    def examples(cls) -> list[Statistic]:
+        """Below and above the number of samples that the tests have."""
+        return [cls(limit=40), cls(limit=0)]
+
+
+def _roomier(state: Kept, rows: int, kind: np.dtype) -> Kept:
+    """The same rows in arrays with room for so many."""
+    count = int(state.rows)
+    ids, labels = np.empty(rows, np.int64), np.empty(rows, np.int64)
+    x = np.empty((rows, state.x.shape[1]), kind)
+    ids[:count], labels[:count], x[:count] = state.ids[:count], state.labels[:count], state.x[:count]
+    return Kept(ids, labels, x, state.rows, state.seen)
+
+
+def refuse_non_finite(x: Shaped[np.ndarray, "n d"]) -> None:
+    """Raise `NonFiniteError` for the first row that holds NaN or inf."""
+    sums = np.einsum("nd->n", x, dtype=np.float64)
+    if not np.isfinite(sums).all() and not (finite := np.isfinite(x)).all():
+        row = int(np.flatnonzero(~finite.all(axis=1))[0])
+        raise NonFiniteError(row, float(x[row][~finite[row]][0]))

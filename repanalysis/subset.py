@@ -1,0 +1,99 @@
+"""Which samples are analysed, and under which labels: a split, some classes, classes joined to superclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from probes.errors import DataError, UsageError, did_you_mean
+
+__all__ = ["Subset", "subset_of"]
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A choice of samples.
+
+    Parameters
+    ----------
+    split : str, optional
+        Samples of this split alone.
+    relabel : mapping of int to int, optional
+        New class of every class that is looked at; samples of others are left out.
+    """
+
+    split: str | None = None
+    relabel: Mapping[int, int] | None = None
+
+    def choose(
+        self, labels: Int64[np.ndarray, " n"] | None, split: Any
+    ) -> tuple[Bool[np.ndarray, " n"] | None, Int64[np.ndarray, " n"] | None]:
+        """Which rows to take (None: all), and the labels of those that are taken."""
+        wanted = None if self.split is None or split is None else np.asarray(split) == self.split
+        if self.relabel is None or labels is None:
+            return wanted, labels if wanted is None or labels is None else labels[wanted]
+        known = np.array(sorted(self.relabel), np.int64)
+        at = np.minimum(np.searchsorted(known, labels), len(known) - 1)
+        named = known[at] == labels
+        wanted = named if wanted is None else wanted & named
+        new = np.array([self.relabel[int(label)] for label in known], np.int64)
+        return wanted, new[at][wanted]
+
+
+def subset_of(
+    labels: Any,
+    splits: Any,
+    names: Sequence[str] | None,
+    *,
+    split: str | None = None,
+    classes: Sequence[int | str] | None = None,
+    superclasses: Mapping[str, Sequence[int | str]] | None = None,
+) -> tuple[Subset, list[str] | None]:
+    """A choice of samples, checked against what there is; and the names of the superclasses, in order of their new labels.
+
+    Raises
+    ------
+    UsageError
+        If there is no such split or class, or a class belongs to two superclasses.
+    DataError
+        If there are no splits or labels to choose by.
+    """
+    if split is not None:
+        if splits is None:
+            raise DataError(f"The activations have no splits, so there is no {split!r}.")
+        if split not in (known := sorted(set(np.asarray(splits).tolist()))):
+            raise UsageError(f"Unknown split {split!r}.{did_you_mean(split, known)} There are {', '.join(known)}.")
+    if classes is None and superclasses is None:
+        return Subset(split), None
+    if labels is None:
+        raise DataError("The activations have no labels to choose classes by.")
+    there = set(np.unique(labels).tolist())
+    if superclasses is not None:
+        relabel: dict[int, int] = {}
+        for new, members in enumerate(superclasses.values()):
+            for member in members:
+                label = _label(member, names, there)
+                if relabel.setdefault(label, new) != new:
+                    raise UsageError(f"Class {member!r} belongs to two superclasses.")
+        chosen = None if classes is None else {_label(one, names, there) for one in classes}
+        relabel = {label: new for label, new in relabel.items() if chosen is None or label in chosen}
+        return Subset(split, relabel), list(superclasses)
+    return Subset(split, {label: label for label in (_label(one, names, there) for one in classes or ())}), None
+
+
+def _label(one: int | str, names: Sequence[str] | None, there: set[int]) -> int:
+    """The label that a number or a name stands for."""
+    if isinstance(one, str) and names is not None and one in names:
+        return list(names).index(one)
+    try:
+        label = int(one)
+    except ValueError:
+        known = list(names or map(str, sorted(there)))
+        raise UsageError(f"Unknown class {one!r}.{did_you_mean(str(one), known)} Known are {', '.join(known[:20])}.") from None
+    if label not in there:
+        raise UsageError(f"No sample is of class {label}; there are {', '.join(map(str, sorted(there)[:20]))}.")
+    return label

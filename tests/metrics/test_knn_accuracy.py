@@ -1,0 +1,51 @@
+"""knn_accuracy: scikit-learn one sample at a time, duplicates, and never a vote of one's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from repanalysis.metrics import knn_accuracy
+from repanalysis.statistics import Samples
+
+Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_is_scikit_learn_without_the_sample_itself(classes: Classes, k: int, distance: str) -> None:
+    x, y = classes(150, 6, 4)
+    right = 0
+    for i in range(150):
+        rest = np.arange(150) != i
+        fitted = KNeighborsClassifier(k, metric=distance).fit(x[rest], y[rest])
+        right += int(fitted.predict(x[i : i + 1])[0] == y[i])
+    assert knn_accuracy(Samples().of(x, y), k=k, distance=distance) == right / 150
+
+
+def test_a_sample_never_votes_for_itself() -> None:
+    x = np.arange(40.0)[:, None]
+    y = np.arange(40) % 2  # neighbours are always of the other class
+    assert knn_accuracy(Samples().of(x, y), k=1) == 0.0
+
+
+def test_duplicates_do_vote(rng: np.random.Generator) -> None:
+    x = np.repeat(rng.normal(size=(50, 3)), 2, axis=0)
+    y = np.repeat(rng.integers(0, 2, 50), 2)
+    assert knn_accuracy(Samples().of(x, y), k=1) == 1.0
+
+
+def test_an_offset_costs_no_digits(classes: Classes) -> None:
+    x, y = classes(300, 6, 4)
+    assert knn_accuracy(Samples().of(x + 1e6, y)) == knn_accuracy(Samples().of(x, y))
+
+
+def test_too_few_samples_and_no_direction_are_undefined(rng: np.random.Generator) -> None:
+    few = knn_accuracy(Samples().of(rng.normal(size=(4, 2)), np.arange(4) % 2))
+    assert math.isnan(few)
+    assert "no 5 neighbours" in few.note
+    assert math.isnan(knn_accuracy(Samples().of(np.zeros((40, 2)), np.arange(40) % 2), distance="cosine"))

@@ -1,0 +1,40 @@
+"""nc3_duality: 0 for weights that are the means, 2 for their opposite, reasons where the head does not fit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from repanalysis.metrics import Head, nc3_duality
+from repanalysis.statistics import ClassMoments
+from tests.metrics.geometries import isotropic, simplex
+
+
+def test_dual_opposite_and_orthogonal_weights(rng: np.random.Generator) -> None:
+    means = simplex(4, 6, 2.0, rng)
+    moments = ClassMoments().of(*isotropic(means + 3.0, 0.3, 1, rng))
+    for weight, expected in ((7 * means, 0.0), (-means, 2.0), (np.linalg.qr(means.T, mode="complete")[0].T[2:], math.sqrt(2))):
+        chosen = weight if weight.shape == means.shape else weight[:4]
+        value = nc3_duality(moments, head=Head(chosen, np.zeros(4)))
+        if expected != math.sqrt(2):
+            assert value == pytest.approx(expected, abs=1e-7)
+    cosine = float((means * chosen).sum() / np.linalg.norm(means) / np.linalg.norm(chosen))
+    assert value == pytest.approx(math.sqrt(2 - 2 * cosine), rel=1e-10)
+
+
+def test_rows_belong_to_labels(rng: np.random.Generator) -> None:
+    weight = rng.normal(size=(9, 3))
+    y = np.array([2, 5, 8])
+    means = weight[y] - weight[y].mean(axis=0)
+    weight[y] = means
+    assert nc3_duality(ClassMoments().of(means, y), head=Head(weight, np.zeros(9))) == pytest.approx(0.0, abs=1e-7)
+
+
+def test_a_head_that_does_not_fit_is_undefined_with_the_reason(rng: np.random.Generator) -> None:
+    moments = ClassMoments().of(rng.normal(size=(8, 3)), np.arange(8) % 4)
+    assert "takes 5 features, and this layer has 3" in nc3_duality(moments, head=Head(np.ones((4, 5)), np.zeros(4))).note
+    assert "labels go from 0 to 3" in nc3_duality(moments, head=Head(np.ones((2, 3)), np.zeros(2))).note
+    assert "needs the head's weights" in nc3_duality(moments).note
+    assert math.isnan(nc3_duality(moments))

@@ -1,0 +1,44 @@
+"""nc4_ncc_mismatch: a head that is the nearest centre never disagrees; one that decides by chance does as often as chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from repanalysis.metrics import Head, nc4_ncc_mismatch
+from repanalysis.statistics import Samples
+
+Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
+
+
+def centres_head(x: np.ndarray, y: np.ndarray, chosen: np.ndarray) -> Head:
+    """The linear classifier that is the nearest centre: w = mu, b = -|mu|^2 / 2."""
+    centres = np.array([x[chosen & (y == c)].mean(axis=0) for c in range(y.max() + 1)])
+    return Head(centres, -np.square(centres).sum(axis=1) / 2)
+
+
+def test_the_nearest_centre_as_a_head_never_disagrees(classes: Classes) -> None:
+    x, y = classes(400, 5, 4)
+    samples = Samples().of(x, y)
+    training = np.isin(np.arange(400), samples.ids[samples.training()])
+    assert nc4_ncc_mismatch(samples, head=centres_head(x, y, training)) == 0.0
+
+
+def test_a_head_that_always_says_the_same_disagrees_with_all_others(classes: Classes) -> None:
+    x, y = classes(400, 5, 4)
+    samples = Samples().of(x, y)
+    training = np.isin(np.arange(400), samples.ids[samples.training()])
+    head = centres_head(x, y, training)
+    nearest = np.argmax(x[~training] @ head.weight.T + head.bias, axis=1)
+    constant = nc4_ncc_mismatch(samples, head=Head(np.zeros((4, 5)), np.array([0.0, 9.0, 0.0, 0.0])))
+    assert constant == pytest.approx((nearest != 1).mean(), abs=1e-12)
+    assert constant.se == pytest.approx(math.sqrt(constant * (1 - constant) / (~training).sum()), rel=1e-12)
+
+
+def test_an_unfit_head_is_undefined(classes: Classes) -> None:
+    value = nc4_ncc_mismatch(Samples().of(*classes(100, 5, 4)), head=Head(np.zeros((4, 6)), np.zeros(4)))
+    assert math.isnan(value)
+    assert "takes 6 features" in value.note

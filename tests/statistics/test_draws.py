@@ -1,0 +1,33 @@
+"""Draws by id: uniform, independent of one another, and the same for ever."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare, kstest
+
+from repanalysis.statistics.draws import DRAWN, GROUP, HALF, hashed, uniform
+
+
+@pytest.mark.parametrize("seed", [0, DRAWN, GROUP, HALF])
+@pytest.mark.parametrize(
+    "ids", [np.arange(20_000), np.arange(20_000) * 4096 + 7, -np.arange(20_000)], ids=["dense", "sparse", "negative"]
+)
+def test_ids_of_any_pattern_are_spread_evenly(ids: np.ndarray, seed: int) -> None:
+    assert len(np.unique(hashed(ids, seed))) == len(ids)
+    assert kstest(uniform(ids, seed), "uniform").pvalue > 1e-4
+    assert chisquare(np.bincount((hashed(ids, seed) % np.uint64(10)).astype(int))).pvalue > 1e-4
+
+
+def test_seeds_are_independent() -> None:
+    ids = np.arange(20_000)
+    table = np.corrcoef([uniform(ids, seed) for seed in range(5)])
+    assert np.abs(table - np.eye(5)).max() < 0.03
+
+
+def test_the_same_for_ever() -> None:
+    """Which samples are drawn is part of every published number: these values must not change."""
+    assert hashed(np.array([0, 1, 10**12]), DRAWN).tolist() == EXPECTED
+
+
+EXPECTED = [12035550249420947055, 6791897765849424158, 5604782783794462124]
