@@ -498,7 +498,7 @@ def _dask(address: str | None) -> Iterator[Any]:
     except ImportError:
         raise UsageError("--dask needs dask.distributed: pip install 'repanalysis[dask]'.") from None
     try:
-        client = Client(address, timeout=10)
+        client: Any = Client(address, timeout=10)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise UsageError(f"There is no dask scheduler at {address}: {error}.") from None
     with client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,8 @@ from repanalysis.metrics._spectrum import eigenvalues, second_eigenvalues
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
 
-@metric(needs=ClassMoments(), min_classes=0, invariant={"rotation", "scaling"})
-def effective_rank(moments: ClassGeometry) -> Mapping[str, Noted]:
+@metric(needs=ClassMoments(), min_classes=0, invariant={"translation", "rotation", "scaling"})
+def effective_rank(moments: ClassGeometry, *, about: Literal["mean", "origin"] = "mean") -> Mapping[str, Noted]:
     r"""Number of directions that samples fill, counted by entropy.
 
     .. math:: \exp\Bigl(-\sum_j p_j \log p_j\Bigr), \qquad p_j = \sigma_j / \sum_i \sigma_i
@@ -23,17 +24,19 @@ def effective_rank(moments: ClassGeometry) -> Mapping[str, Noted]:
     ----------
     moments : ClassGeometry
         Samples of d features; their classes are not looked at.
+    about : {"mean", "origin"}, default "mean"
+        "origin" takes the samples as they are, which is RankMe; "mean" centres them.
 
     Returns
     -------
     dict of str to float
-        `""`: with the singular values sigma_j of the centred samples, in [1, rank]; large: variance is spread evenly.
-        `"uncentred"`: of the samples as they are, which is RankMe. `"variance"`: with p_j the shares of variance, sigma_j^2.
+        `""`: with the singular values sigma_j of the samples, in [1, rank]; large: variance is spread evenly.
+        `"variance"`: with p_j the shares of variance, sigma_j^2.
 
     Notes
     -----
-    Three conventions are in use under this name; they differ by a factor of 2 and more. With n below d the rank is at most
-    n - 1, and small n biases all three downwards. Time d^3, memory d^2.
+    Four conventions are in use under this name; they differ by a factor of 2 and more. With n below d the rank is at most
+    n - 1, and small n biases all four downwards. Time d^3, memory d^2.
 
     References
     ----------
@@ -49,13 +52,9 @@ def effective_rank(moments: ClassGeometry) -> Mapping[str, Noted]:
     3.0
     """
     if not moments.n:
-        return dict.fromkeys(("", "uncentred", "variance"), Noted(math.nan, "no samples"))
-    values = eigenvalues(moments)
-    return {
-        "": _entropic(np.sqrt(values)),
-        "uncentred": _entropic(np.sqrt(second_eigenvalues(moments))),
-        "variance": _entropic(values),
-    }
+        return dict.fromkeys(("", "variance"), Noted(math.nan, "no samples"))
+    values = eigenvalues(moments) if about == "mean" else second_eigenvalues(moments)
+    return {"": _entropic(np.sqrt(values)), "variance": _entropic(values)}
 
 
 def _entropic(sizes: NDArray[np.float64]) -> Noted:

@@ -102,7 +102,7 @@ def _twonn(logs: NDArray[np.float64]) -> float:
     """Slope of the line through the origin: -log(1 - i/n) against the i-th smallest log ratio."""
     n = len(logs)
     kept = np.sort(logs)[: math.floor(n * (1.0 - _DISCARDED))]
-    heights = -np.log1p(-np.arange(len(kept)) / n)
+    heights = -np.log1p(-np.arange(1, len(kept) + 1) / n)
     energy = float(kept @ kept)
     return float(kept @ heights) / energy if energy > 0 else math.inf
 

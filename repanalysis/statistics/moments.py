@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -68,8 +69,12 @@ class Moments(_Arrays, ClassGeometry):
 
     def scatter_sum(self, factors: NDArray[np.float64]) -> NDArray[np.float64]:
         """sum_c f_c S_c, (d, d), a new array; only the lower triangle is filled."""
-        found: NDArray[np.float64] = np.einsum("k,kij->ij", factors, self.scatter)
-        return found
+        side = self.scatter.shape[1]
+        if not side or not len(factors):
+            return np.zeros((side, side))
+        # A product with all cores; einsum takes one, and there are several such sums in an analysis.
+        flat: NDArray[np.float64] = blas.dgemv(1.0, self.scatter.reshape(len(factors), -1).T, factors)
+        return flat.reshape(side, side)
 
 
 @dataclass(frozen=True)
@@ -133,50 +138,57 @@ class ClassMoments(Statistic):
         classes = states[0].classes
         target = group * len(classes) + np.searchsorted(classes, y)
         order = np.argsort(target, kind="stable")
+        edges = np.flatnonzero(np.diff(target[order], prepend=-1, append=-1))
         rows = max(64, _BLOCK_BYTES // (8 * max(1, x.shape[1])))
-        for start in range(0, len(order), rows):
-            picked = order[start : start + rows]
-            self._absorb(states, x, picked, target[picked])
+        most = min(rows, int(np.diff(edges).max(initial=0)))
+        room = _Room(np.empty((most, x.shape[1]), x.dtype), np.empty((most, x.shape[1])))
+        for lo, hi in pairwise(edges.tolist()):
+            at, k = divmod(int(target[order[lo]]), len(classes))
+            for start in range(lo, hi, rows):
+                self._absorb(states[at], k, x, order[start : min(hi, start + rows)], room)
         for state in states if self.scatter == "per_class" else ():
             state.spread[:] = np.einsum("kii->k", state.scatter)
         return states
 
     def _absorb(
-        self, states: tuple[Moments, ...], x: Shaped[np.ndarray, "n d"], picked: NDArray[np.int64], target: NDArray[np.int64]
+        self, state: Moments, k: int, x: Shaped[np.ndarray, "n d"], picked: Int64[np.ndarray, " m"], room: _Room
     ) -> None:
-        """Add a block of rows, sorted by group and class, to the states in place."""
-        starts = np.flatnonzero(np.diff(target, prepend=-1))
-        for lo, hi in zip(starts, [*starts[1:], len(target)], strict=True):
-            group, k = divmod(int(target[lo]), len(states[0].classes))
-            state, chosen = states[group], x[picked[lo:hi]]
-            if self.normalize == "sphere":
-                norms = np.linalg.norm(chosen.astype(np.float64, copy=False), axis=1, keepdims=True)
-                if not np.isfinite(norms).all():
-                    _refuse_non_finite(chosen, picked[lo:hi])
-                chosen = chosen / np.where(norms > _MIN_NORM, norms, 1.0)
-            # Centred on the mean so far, rows need no centring of their own: what that mean misses is one rank-1 term.
-            before = int(state.counts[k])
+        """Add rows of the k-th class to a state in place; `picked` are their positions in `x`."""
+        before = int(state.counts[k])
+        if self.normalize == "none":
             if not before:
-                state.mean[k] = chosen[0]
+                state.mean[k] = x[picked[0]]
+            np.take(x, picked, axis=0, out=room.rows[: len(picked)], mode="clip")  # "raise" would copy once more
+            z = room.z[: len(picked)]
             with np.errstate(invalid="ignore"):  # inf - inf; `miss` tells
-                z = chosen - state.mean[k]
-            # Rows are summed by the BLAS that makes the scatter: np.add.reduceat took as long as the scatter itself, and
-            # numpy's BLAS has threads of its own, which spin against scipy's (benchmarks/analyze.py).
-            miss = blas.dgemv(1.0 / len(z), z.T, np.ones(len(z)))
-            if not np.isfinite(miss).all():
-                _refuse_non_finite(x[picked[lo:hi]], picked[lo:hi])
-            total = before + len(z)
-            state.mean[k] += miss * (len(z) / total)
-            state.counts[k] = total
-            if not before:  # there was only a first sample to centre on
-                z -= miss
-                miss[:] = 0.0
-            if self.scatter == "per_class":
-                add_products(state.scatter[k], z)
-                subtract_product(state.scatter[k], miss * (len(z) / np.sqrt(total)))
-            else:
-                gained = float(np.einsum("nd,nd->", z, z)) - len(z) ** 2 / total * float(miss @ miss)
-                state.spread[k] += max(gained, 0.0)
+                np.subtract(room.rows[: len(picked)], state.mean[k], out=z)
+        else:
+            chosen = x[picked]
+            norms = np.linalg.norm(chosen.astype(np.float64, copy=False), axis=1, keepdims=True)
+            if not np.isfinite(norms).all():
+                _refuse_non_finite(chosen, picked)
+            z = chosen / np.where(norms > _MIN_NORM, norms, 1.0)
+            if not before:
+                state.mean[k] = z[0]
+            z -= state.mean[k]
+        # Centred on the mean so far, rows need no centring of their own: what that mean misses is one rank-1 term.
+        # Rows are summed by the BLAS that makes the scatter: np.add.reduceat took as long as the scatter itself, and
+        # numpy's BLAS has threads of its own, which spin against scipy's (benchmarks/analyze.py).
+        miss = blas.dgemv(1.0 / len(z), z.T, np.ones(len(z)))
+        if not np.isfinite(miss).all():
+            _refuse_non_finite(x[picked], picked)
+        total = before + len(z)
+        state.mean[k] += miss * (len(z) / total)
+        state.counts[k] = total
+        if not before:  # there was only a first sample to centre on
+            z -= miss
+            miss[:] = 0.0
+        if self.scatter == "per_class":
+            add_products(state.scatter[k], z)
+            subtract_product(state.scatter[k], miss * (len(z) / np.sqrt(total)))
+        else:
+            gained = float(np.einsum("nd,nd->", z, z)) - len(z) ** 2 / total * float(miss @ miss)
+            state.spread[k] += max(gained, 0.0)
 
     def merge(self, a: Moments, b: Moments) -> Moments:
         """The state of the samples of both."""
@@ -216,6 +228,13 @@ class ClassMoments(Statistic):
         if not isinstance(other, ClassMoments) or self.normalize != other.normalize:
             return False
         return self.scatter in ("per_class", other.scatter)
+
+
+class _Room(NamedTuple):
+    """Where a block is gathered and centred; used again and again, for fresh pages cost as much as what is done to them."""
+
+    rows: NDArray[Any]
+    z: NDArray[np.float64]
 
 
 def _resolution(x: NDArray[Any]) -> NDArray[np.float64]:

@@ -36,7 +36,7 @@ def test_twonn_is_the_line_through_the_plain_ratios() -> None:
     table = np.sqrt(np.square(x[:, None] - x[None]).sum(axis=2)) + np.diag(np.full(300, np.inf))
     first, second = np.sort(table, axis=1)[:, :2].T
     ratios = np.sort(second / first)[:270]
-    heights = -np.log(1 - np.arange(270) / 300)
+    heights = -np.log(1 - np.arange(1, 271) / 300)
     assert dimension(x) == pytest.approx(float(np.linalg.lstsq(np.log(ratios)[:, None], heights, rcond=None)[0][0]), rel=1e-10)
 
 
