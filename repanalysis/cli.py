@@ -59,6 +59,7 @@ def _root(
     """What a network does to its data, layer by layer."""
 
 
+_MOST_COLUMNS = 12  # more columns than this do not fit a terminal
 _HEADLINES = (("fisher_ratio", ""), ("rate_reduction", ""), ("within_class_variance", "relative"))
 
 
@@ -513,14 +514,15 @@ def plot(
     metric: Annotated[list[str] | None, typer.Option("--metric", "-m", help="Metric to show; repeat it. Default all.")] = None,
     variant: Annotated[str | None, typer.Option(help="Variant of a single metric, such as relative.")] = None,
     x: Annotated[str, typer.Option("--x", help="auto, layer or depth")] = "auto",
+    heatmap: Annotated[bool, typer.Option("--heatmap", help="One metric over layers and runs, such as epochs.")] = False,
     overwrite: Overwrite = False,
 ) -> Said:
-    """Draw metrics against depth."""
+    """Draw metrics against depth; with --heatmap, one metric over depth and runs."""
     import matplotlib
 
     matplotlib.use("agg")
     from probes.writer import refuse_existing
-    from repanalysis.plots import depth, overview
+    from repanalysis.plots import checkpoints, depth, overview
     from repanalysis.table import Table
 
     one_of("figure format", refuse_existing(output, overwrite=overwrite).suffix, (".svg", ".pdf", ".png"))
@@ -528,13 +530,58 @@ def plot(
     if variant is not None and len(metric or ()) != 1:
         raise UsageError("--variant belongs to one metric; give --metric once.")
     table = Table.concat([Table.load(path) for path in tables])
-    if metric and len(metric) == 1:
-        figure: Any = depth(table, metric=metric[0], variant=variant or "", x=x).figure  # type: ignore[arg-type]
+    if heatmap:
+        if len(metric or ()) != 1:
+            raise UsageError("--heatmap shows one metric; give --metric once.")
+        figure: Any = checkpoints(table, metric=(metric or [""])[0], variant=variant or "").figure
+    elif metric and len(metric) == 1:
+        figure = depth(table, metric=metric[0], variant=variant or "", x=x).figure  # type: ignore[arg-type]
     else:
         figure = overview(table, metrics=metric, x=x)  # type: ignore[arg-type]
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=150)
     return Said(f"{output}: {table.frame['metric'].nunique() if not metric else len(metric)} metrics.", {"path": str(output)})
+
+
+@verb
+def compare(
+    settings: Settings,
+    a: Annotated[Path, typer.Argument(help="An activations file, or a folder of shards.")],
+    b: Annotated[
+        Path | None, typer.Argument(help="Another one of the same samples; default: the layers of a among themselves.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Table to write: .csv")] = None,
+    figure: Annotated[Path | None, typer.Option("--figure", "-f", help="Heat map to write: .svg, .pdf or .png.")] = None,
+    method: Annotated[str, typer.Option(help="cka, cka_biased, cka_rbf, cca, svcca, procrustes or rsa.")] = "cka",
+    samples: Annotated[int, typer.Option(min=4, help="Samples to look at, drawn by id.")] = 2000,
+    layers: Layers = None,
+    overwrite: Overwrite = False,
+) -> Said:
+    """Say how alike layers are, within one file or between two of the same samples."""
+    from probes.writer import refuse_existing
+    from repanalysis.similarity import compare as compare_layers
+
+    for path, what, endings in ((output, "table format", (".csv",)), (figure, "figure format", (".svg", ".pdf", ".png"))):
+        if path is not None:
+            one_of(what, refuse_existing(path, overwrite=overwrite).suffix, endings)
+    found = compare_layers(a, b, method, layers=layers, samples=samples, progress=settings.progress)
+    if output is not None:
+        found.to_csv(output)
+    if figure is not None:
+        import matplotlib
+
+        matplotlib.use("agg")
+        from repanalysis.plots import similarity
+
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        drawn: Any = similarity(found).figure
+        drawn.savefig(figure, dpi=150)
+    matrix = found.matrix()
+    rows = [[name, *(_number(value) for value in line)] for name, line in zip(matrix.index, matrix.to_numpy(), strict=True)]
+    shown = rows if len(matrix.columns) <= _MOST_COLUMNS else []
+    text = _columns([method, *matrix.columns], shown) if shown else f"{len(found.frame)} pairs of layers"
+    written = "\n".join(f"{path}: {len(found.frame)} pairs." for path in (output, figure) if path is not None)
+    return Said("\n\n".join(filter(None, [text, written])), {"rows": found.frame.to_dict("records")})
 
 
 @verb

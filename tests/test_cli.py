@@ -397,3 +397,52 @@ def test_features_in_an_npz_file_are_analysed(tmp_path: Path) -> None:
 def test_operations_are_listed() -> None:
     result = run("layers", "torchvision:resnet18", "--ops")
     assert "layer1.0.add" in result.stdout
+
+
+def test_layers_are_compared(acts: Path, tmp_path: Path) -> None:
+    done = run("compare", acts, "-o", tmp_path / "cka.csv", "--figure", tmp_path / "cka.svg", "--samples", 50)
+    assert done.exit_code == 0, done.output
+    assert "cka" in done.stdout
+    assert (tmp_path / "cka.svg").stat().st_size > 1000
+    again = run("compare", acts, acts, "-o", tmp_path / "cka.csv")
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
+    unknown = run("compare", acts, "--method", "ckaa")
+    assert unknown.exit_code == 2
+    assert "Did you mean 'cka'?" in unknown.stderr
+
+
+def test_null_classes_superclasses_and_a_heat_map(acts: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text("low = [0, 1]\nhigh = [2]\n")
+    options = ("-m", "fisher_ratio,nc1", "--null", 3, "--workers", 1)
+    for number in range(2):
+        done = run("analyze", acts, *options, "-o", tmp_path / f"r{number}.csv", "--classes", "0,1,2")
+        assert done.exit_code == 0, done.output
+    table = Table.load(tmp_path / "r0.csv")
+    assert set(table.frame["perturbation"]) == {"", "label permutation"}
+    assert table.frame[table.frame["perturbation"] == ""]["se"].notna().any()
+    joined = run("analyze", acts, "-m", "nc2_equinorm", "--superclasses", tmp_path / "s.toml", "--json")
+    assert joined.exit_code == 0, joined.output
+    (tmp_path / "s.toml").write_text("low = 3")
+    assert "list of classes per superclass" in run("analyze", acts, "--superclasses", tmp_path / "s.toml").stderr
+    drawn = run("plot", tmp_path / "r0.csv", "-o", tmp_path / "f.svg", "-m", "fisher_ratio", "--heatmap")
+    assert drawn.exit_code == 0, drawn.output
+    assert "--heatmap shows one metric" in run("plot", tmp_path / "r0.csv", "-o", tmp_path / "g.svg", "--heatmap").stderr
+
+
+def test_a_head_from_a_file(acts: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    table = run("analyze", acts, "-m", "nc2_equinorm", "--json")
+    d = {
+        layer: facts["d"]
+        for facts in json.loads(table.stdout)["provenance"].values()
+        for layer, facts in facts["layers"].items()
+    }
+    layer, width = next(iter(d.items()))
+    save_file({"fc.weight": np.ones((10, width), "f4"), "fc.bias": np.zeros(10, "f4")}, tmp_path / "head.safetensors")
+    done = run("analyze", acts, "-m", "nc3_duality", "-l", layer, "--head", f"{tmp_path / 'head.safetensors'}:fc", "--json")
+    assert done.exit_code == 0, done.output
+    assert all(0 <= row["value"] <= 2 for row in json.loads(done.stdout)["rows"])
+    wrong = run("analyze", acts, "-m", "nc3_duality", "--head", f"{tmp_path / 'head.safetensors'}:head")
+    assert "holds no linear layer 'head'. It holds fc." in wrong.stderr

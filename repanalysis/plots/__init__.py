@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from repanalysis.plots.curves import depth, overview
+from repanalysis.plots.heatmaps import checkpoints, similarity
 
-__all__ = ["depth", "overview"]
+__all__ = ["checkpoints", "depth", "overview", "similarity"]

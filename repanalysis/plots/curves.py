@@ -1,7 +1,9 @@
 """Depth curves: one metric against depth, a line per run; and the overview, a panel per metric.
 
-A plot reads a `Table` and computes nothing. A band is one standard error, where the table has one; a value that is
-undefined leaves a gap, an infinite one stands as a triangle at the upper edge, and the caption counts both.
+A plot reads a `Table` and computes nothing. A band is one standard error, where the table has one; a dashed line with a
+band of two standard deviations is what random labels give (`null=`, --null). More runs than there are colours are epochs:
+they go from dark to light in their order. A value that is undefined leaves a gap, an infinite one stands as a triangle at
+the upper edge, and the caption counts both.
 """
 
 from __future__ import annotations
@@ -32,7 +34,13 @@ _UNITS = {
     "coding_rate_classes": "nats per sample",
     "rate_reduction": "nats per sample",
 }
-_FIRST = ("fisher_ratio", "rate_reduction", "within_class_variance", "class_mean_separation")
+_FIRST = (
+    "fisher_ratio", "rate_reduction_normalized", "within_class_variance", "class_mean_separation", "nc1", "nc2_equiangular",
+    "linear_probe_accuracy", "knn_accuracy", "effective_rank", "participation_ratio", "intrinsic_dimension", "coding_rate",
+)  # fmt: skip
+_WIDE = 200.0  # a positive curve whose ends differ by this factor gets a logarithmic axis
+_SHARES = ("_accuracy", "_separability", "_mismatch")
+_MOST_RUNS = len(_COLOURS)
 _MOST_NAMES = 26  # more layer names than this can't be read under one panel
 _INK, _FAINT = "#1f2937", "#e5e7eb"
 
@@ -84,12 +92,16 @@ def depth(
     if ax is None:
         width = max(6.4, 0.32 * frame["layer"].nunique() + 2.0) if named else 6.4
         ax = plt.subplots(figsize=(width, 4.6 if named else 4.0), layout="constrained")[1]
-    for index, (run, rows) in enumerate(frame.groupby("run", sort=False)):
-        _curve(ax, rows.sort_values("order"), str(run), index, named=named)
+    runs = list(dict.fromkeys(frame["run"]))
+    styles = [_style(index, len(runs)) for index in range(len(runs))]
+    chance = table.select(metric=metric, variant=variant, perturbation="label permutation").frame
+    for run, style in zip(runs, styles, strict=True):
+        _null(ax, chance[chance["run"] == run].sort_values("order"), style, named=named)
+        _curve(ax, frame[frame["run"] == run].sort_values("order"), str(run), style, named=named)
     title = metric.replace("_", " ").capitalize() + (f" ({variant})" if variant else "")
     unit = "" if variant in ("relative", "trace", "pinv") else _UNITS.get(metric, "")
     ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=_INK)
-    ax.set_ylabel(unit or "ratio", fontsize=9, color=_INK)
+    ax.set_ylabel(unit or ("share" if metric.endswith(_SHARES) else "ratio"), fontsize=9, color=_INK)
     if named:
         layers = list(dict.fromkeys(frame.sort_values("order")["layer"]))
         ax.set_xticks(range(len(layers)), layers, rotation=90 if len(layers) > 8 else 30, fontsize=8)
@@ -98,7 +110,7 @@ def depth(
         ax.set_xlim(-0.02, 1.02)
         ax.set_xlabel("depth (share of the network's leaf calls that have run)", fontsize=9, color=_INK)
     _dress(ax)
-    if len(set(frame["run"])) > 1:
+    if 1 < len(runs) <= _MOST_RUNS or len(chance):
         ax.legend(frameon=False, fontsize=9)
     ax.set_title(_caption(frame), loc="right", fontsize=8, color="#6b7280")
     return ax
@@ -112,8 +124,8 @@ def overview(table: Table, *, metrics: Sequence[str] | None = None, x: Literal["
     table : Table
         Results of one or more runs.
     metrics : sequence of str, optional
-        Which metrics, in which order; default: all of the table. Of a metric that has units, the variant "relative" is
-        shown where there is one, since it is comparable across layers.
+        Which metrics, in which order; default: the headline metrics of the table, or all if it has few. Of a metric that
+        has units, the variant "relative" is shown where there is one, since it is comparable across layers.
     x : {"auto", "layer", "depth"}, default "auto"
         As for `depth`.
 
@@ -127,7 +139,9 @@ def overview(table: Table, *, metrics: Sequence[str] | None = None, x: Literal["
     UsageError
         If the table has no such metric.
     """
-    wanted = list(metrics or sorted(dict.fromkeys(table.frame["metric"]), key=_rank))
+    there = sorted(dict.fromkeys(table.frame["metric"]), key=_rank)
+    headline = [name for name in there if name in _FIRST and table.select(metric=name).frame["value"].notna().any()]
+    wanted = list(metrics or (headline if len(there) > len(_FIRST) and headline else there))
     if not wanted:
         raise UsageError("The table is empty; there is nothing to plot.")
     panels = {metric: _best_variant(table, metric) for metric in wanted}
@@ -165,7 +179,7 @@ def _best_variant(table: Table, metric: str) -> str:
 
 def _rows(table: Table, metric: str, variant: str) -> pd.DataFrame:
     one_of("metric of this table", metric, list(dict.fromkeys(table.frame["metric"])))
-    frame = table.select(metric=metric).frame
+    frame = table.select(metric=metric, perturbation="").frame
     one_of(f"variant of {metric}", variant, list(dict.fromkeys(frame["variant"])))
     return frame[frame["variant"] == variant]
 
@@ -179,11 +193,27 @@ def _named(frame: pd.DataFrame, x: str) -> bool:
     return x == "layer" or (x == "auto" and len(lists) == 1 and len(next(iter(lists))) <= _MOST_NAMES)
 
 
-def _curve(ax: Axes, rows: pd.DataFrame, run: str, index: int, *, named: bool) -> None:
+def _style(index: int, runs: int) -> dict[str, Any]:
+    """Colour and marker of a run: distinct ones for few, an ordered scale for many."""
+    if runs <= _MOST_RUNS:
+        return {"color": _COLOURS[index], "marker": _MARKERS[index]}
+    return {"color": plt.get_cmap("viridis")(index / (runs - 1)), "marker": "."}
+
+
+def _null(ax: Axes, rows: pd.DataFrame, style: dict[str, Any], *, named: bool) -> None:
+    """What random labels give: a dashed line, and two standard deviations around it."""
+    if rows.empty or not np.isfinite(rows["value"]).any():
+        return
+    at = np.arange(len(rows), dtype=float) if named else rows["depth"].to_numpy()
+    value, spread = rows["value"].to_numpy(), rows["se"].to_numpy()
+    ax.plot(at, value, linestyle="--", linewidth=1.1, color=style["color"], alpha=0.7, label="random labels")
+    ax.fill_between(at, value - 2 * spread, value + 2 * spread, color=style["color"], alpha=0.08, linewidth=0)
+
+
+def _curve(ax: Axes, rows: pd.DataFrame, run: str, style: dict[str, Any], *, named: bool) -> None:
     """One run's line, its band, and triangles where it is infinite."""
     at = np.arange(len(rows), dtype=float) if named else rows["depth"].to_numpy()
     value, se = rows["value"].to_numpy(), rows["se"].to_numpy()
-    style: dict[str, Any] = {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKERS[index % len(_MARKERS)]}
     finite = np.where(np.isfinite(value), value, np.nan)
     ax.plot(at, finite, label=run, linewidth=1.8, markersize=4.5, **style)
     if np.isfinite(se).any():
@@ -215,6 +245,12 @@ def _dress(ax: Axes) -> None:
     for side in ("left", "bottom"):
         ax.spines[side].set_color("#9ca3af")
     ax.tick_params(colors=_INK, labelsize=7.5)
+    drawn = [np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines() if line.get_transform() == ax.transData]
+    values = np.concatenate([*drawn, [np.nan]])
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0 and values.max() > _WIDE * values.min():
+        ax.set_yscale("log")
+        return
     low, high = ax.get_ylim()
     if 0 < low < 0.5 * high:
         ax.set_ylim(bottom=0)

@@ -1,0 +1,123 @@
+"""Heat maps: the similarity of layers, and one metric over depth and checkpoints.
+
+Neither computes anything: `similarity` draws what `repanalysis.similarity.compare` found, `checkpoints` a `Table` of several
+runs, in the order in which they were analyzed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from probes.errors import UsageError
+from repanalysis._checks import one_of
+from repanalysis.similarity import Similarity
+from repanalysis.table import Table
+
+__all__ = ["checkpoints", "similarity"]
+
+_MOST_NAMES = 40  # more names than this can't be read along one axis
+_INK = "#1f2937"
+
+
+def similarity(found: Similarity, *, ax: Axes | None = None) -> Axes:
+    """Draw the similarity of every pair of layers.
+
+    Parameters
+    ----------
+    found : Similarity
+        What `compare` gave.
+    ax : matplotlib Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+        With the image, layers of a downwards and layers of b to the right.
+
+    Examples
+    --------
+    >>> import probes
+    >>> from repanalysis.similarity import compare
+    >>> x = np.random.default_rng(0).normal(size=(50, 4))
+    >>> axes = similarity(compare(probes.from_arrays({"a": x, "b": x**2})))
+    >>> [text.get_text() for text in axes.get_xticklabels()]
+    ['a', 'b']
+    >>> plt.close(axes.figure)
+    """
+    matrix = found.matrix()
+    method, n = str(found.frame["method"].iloc[0]), int(found.frame["n"].iloc[0])
+    ax = ax or _axes(*matrix.shape)
+    low = -1.0 if method == "rsa" else 0.0
+    _draw(ax, matrix, method.replace("_", " "), colours="RdBu_r" if low < 0 else "viridis", span=(low, 1.0))
+    run_a, run_b = (str(found.frame[column].iloc[0]) for column in ("run_a", "run_b"))
+    ax.set_ylabel(f"layers of {run_a}", fontsize=9, color=_INK)
+    ax.set_xlabel(f"layers of {run_b}", fontsize=9, color=_INK)
+    ax.set_title(f"n = {n:,}", loc="right", fontsize=8, color="#6b7280")
+    return ax
+
+
+def checkpoints(table: Table, *, metric: str = "fisher_ratio", variant: str = "", ax: Axes | None = None) -> Axes:
+    """Draw one metric over layers and runs, such as the epochs of a training.
+
+    Parameters
+    ----------
+    table : Table
+        Results of several runs of the same layers, in the order in which they are to stand.
+    metric, variant : str
+        Which metric, and which of its variants.
+    ax : matplotlib Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+        With the image, runs downwards and layers to the right.
+
+    Raises
+    ------
+    UsageError
+        If the table has no such metric, or the runs do not share their layers.
+    """
+    rows = table.select(
+        metric=one_of("metric of this table", metric, list(dict.fromkeys(table.frame["metric"]))), perturbation=""
+    )
+    one_of(f"variant of {metric}", variant, list(dict.fromkeys(rows.frame["variant"])))
+    frame = rows.select(variant=variant).frame
+    if len({tuple(part.sort_values("order")["layer"]) for _, part in frame.groupby("run")}) > 1:
+        raise UsageError("The runs have different layers, which can't share an axis; draw curves with x='depth'.")
+    runs, layers = list(dict.fromkeys(frame["run"])), list(dict.fromkeys(frame.sort_values("order")["layer"]))
+    matrix = frame.pivot_table("value", "run", "layer", dropna=False).reindex(index=runs, columns=layers)
+    ax = ax or _axes(*matrix.shape)
+    finite = matrix.to_numpy()[np.isfinite(matrix.to_numpy())]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    _draw(ax, matrix, metric.replace("_", " ") + (f" ({variant})" if variant else ""), colours="viridis", span=(low, high))
+    ax.set_xlabel("layer, in order of execution", fontsize=9, color=_INK)
+    ax.set_ylabel("run", fontsize=9, color=_INK)
+    return ax
+
+
+def _axes(rows: int, columns: int) -> Axes:
+    width, height = (min(16.0, max(4.0, 1.9 + 0.26 * count)) for count in (columns, rows))
+    return plt.subplots(figsize=(width + 1.0, height), layout="constrained")[1]
+
+
+def _draw(ax: Axes, matrix: pd.DataFrame, name: str, *, colours: str, span: tuple[float, float]) -> None:
+    """The image, its names and its scale; what is undefined is grey."""
+    palette = plt.get_cmap(colours).with_extremes(bad="#d1d5db")
+    values = np.ma.masked_invalid(matrix.to_numpy(dtype=float))
+    image = ax.imshow(values, cmap=palette, vmin=span[0], vmax=span[1], aspect="auto", interpolation="nearest")
+    for axis, labels, turn in ((ax.xaxis, matrix.columns, 90), (ax.yaxis, matrix.index, 0)):
+        step = max(1, -(-len(labels) // _MOST_NAMES))
+        options: dict[str, Any] = {"rotation": turn, "fontsize": 7.5, "color": _INK}
+        axis.set_ticks(range(0, len(labels), step), [str(label) for label in labels[::step]], **options)
+    for side in ax.spines.values():
+        side.set_visible(False)
+    bar = ax.figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=7.5, colors=_INK)
+    ax.set_title(name, loc="left", fontsize=10.5, fontweight="bold", color=_INK)
