@@ -38,8 +38,8 @@ Throughout, a layer is n samples of d features (more axes are flattened) in K cl
 
     mu_G = sum_c pi_c mu_c,   Sigma_W = sum_c pi_c Sigma_c,   Sigma_B = sum_c pi_c (mu_c - mu_G)(mu_c - mu_G)^T.
 
-Choose parameters as `name:key=value,key=value`; they then stand in the table's column `variant`. What is undefined is NaN with a
-note that says why.
+Choose parameters as `name:key=value,key=value`; they then stand in the table's column `variant`. What is undefined is NaN with
+a note that says why.
 
 **Standard errors.** Metrics that are functions of moments have delete-a-group jackknife errors (10 groups of samples, by a hash
 of their ids; `groups=`, `--groups`). Read-out accuracies have the error that a bootstrap over the scored samples tends to.
@@ -48,8 +48,8 @@ They tell how much a value would vary with other samples, not how biased it is a
 **Null.** `null=20` / `--null 20` permutes the labels 20 times and computes everything anew, in rows of their own. With n below
 d^2 a positive rate reduction, with n not far above d a positive Fisher ratio, is bias alone; the null shows it.
 
-**Which samples.** Metrics of samples look at up to `max_samples` of them, drawn by a hash of their ids; what is fitted is fitted
-on one half (again by id) and scored on the other. The same ids give the same samples in every layer, run and shard.
+**Which samples.** Metrics of samples look at up to `max_samples` of them, drawn by a hash of their ids; what is fitted is
+fitted on one half (again by id) and scored on the other. The same ids give the same samples in every layer, run and shard.
 """
 
 

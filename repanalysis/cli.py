@@ -451,6 +451,7 @@ def analyze(
         str | None, typer.Option(help="Weights of the last linear layer, FILE:NAME, such as model.safetensors:fc")
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that analyze layers.")] = 0,
+    figure: Annotated[Path | None, typer.Option("--figure", "-f", help="Overview to draw: .svg, .pdf or .png.")] = None,
     dask: Annotated[str | None, typer.Option(help="Address of a dask scheduler, such as tcp://10.0.0.1:8786")] = None,
     partial: Partial = False,
     state_budget: Budget = 2.0,
@@ -464,6 +465,8 @@ def analyze(
 
     if output is not None:
         one_of("table format", refuse_existing(output, overwrite=overwrite).suffix, (".csv", ".parquet"))
+    if figure is not None:
+        one_of("figure format", refuse_existing(figure, overwrite=overwrite).suffix, (".svg", ".pdf", ".png"))
     options: dict[str, Any] = {
         "layers": layers, "partial": partial, "progress": settings.progress, "state_budget": int(state_budget * 2**30),
         "split": split, "by_split": by_split, "classes": classes.split(",") if classes else None,
@@ -472,7 +475,21 @@ def analyze(
     }  # fmt: skip
     with _dask(dask) as executor:
         tables = [analyze_source(source, metrics, executor=executor, **options) for source in sources]
-    return _tabled(Table.concat(tables), output)
+    table = Table.concat(tables)
+    if figure is not None:
+        _overview(table, figure)
+    return _tabled(table, output)
+
+
+def _overview(table: Table, path: Path) -> None:
+    """Draw a panel per headline metric."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from repanalysis.plots import overview
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    overview(table).savefig(path, dpi=150)
 
 
 def _superclasses(path: Path | None) -> dict[str, list[int | str]] | None:

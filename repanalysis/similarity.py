@@ -59,7 +59,7 @@ class Similarity:
     def matrix(self) -> pd.DataFrame:
         """The values with layers of a as rows and layers of b as columns, in order of execution."""
         a, b = (list(dict.fromkeys(self.frame.sort_values(f"order_{side}")[f"layer_{side}"])) for side in "ab")
-        return self.frame.pivot(index="layer_a", columns="layer_b", values="value").reindex(index=a, columns=b)
+        return self.frame.set_index(["layer_a", "layer_b"])["value"].unstack().reindex(index=a, columns=b)  # noqa: PD010  # NaN stay
 
     def to_csv(self, path: str | PathLike[str]) -> None:
         """Write a CSV file; every number keeps all its digits."""

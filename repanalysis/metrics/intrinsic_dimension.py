@@ -71,7 +71,7 @@ def intrinsic_dimension(
     2.0
     """
     x = samples.x.astype(np.float64)
-    unique = np.sort(np.unique(x, axis=0, return_index=True)[1])
+    unique = _different(x)
     same = samples.n - len(unique)
     note = "; ".join(filter(None, [samples.note, f"{same} duplicates are left out" if same else ""]))
     needed = 2 if method == "twonn" else k
@@ -96,6 +96,15 @@ def intrinsic_dimension(
     rng = np.random.default_rng(0)
     draws = [estimate(logs[rng.integers(0, len(logs), len(logs))]) for _ in range(200)]
     return Noted(value, note, se=float(np.std(draws, ddof=1)))
+
+
+def _different(x: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Positions of the first of all equal rows, ascending; compared as bytes, far faster than by `np.unique(axis=0)`."""
+    rows = np.ascontiguousarray(x + 0.0)  # -0.0 and 0.0 are equal
+    seen: dict[bytes, int] = {}
+    for position, row in enumerate(rows):
+        seen.setdefault(row.tobytes(), position)
+    return np.fromiter(seen.values(), np.int64, len(seen))
 
 
 def _twonn(logs: NDArray[np.float64]) -> float:
