@@ -153,10 +153,9 @@ def peers(arguments: argparse.Namespace) -> dict[str, Any]:
 
     def lda() -> float:
         fitted = LinearDiscriminantAnalysis(solver="svd").fit(x, y)
-        # Its discriminant space is white with ddof K; class means in it give the trace.
-        means = fitted.transform(x)
-        centres = np.array([means[y == c].mean(axis=0) for c in range(k)])
-        return float(np.square(centres).sum() / k * n / (n - k) / k)
+        z = fitted.transform(x)  # white within classes, up to a factor that is a matter of convention
+        centres = np.array([z[y == c].mean(axis=0) for c in range(k)])
+        return float(np.square(centres).sum() / k / (z - centres[y]).var(axis=0).mean() / k)
 
     def collapse() -> float:
         """The plain two-pass formulas of public code, in float64."""

@@ -45,8 +45,8 @@ a note that says why.
 of their ids; `groups=`, `--groups`). Read-out accuracies have the error that a bootstrap over the scored samples tends to.
 They tell how much a value would vary with other samples, not how biased it is at this n: for that look at the null.
 
-**Null.** `null=20` / `--null 20` permutes the labels 20 times and computes everything anew, in rows of their own. With n below
-d^2 a positive rate reduction, with n not far above d a positive Fisher ratio, is bias alone; the null shows it.
+**Null.** `null=20` / `--null 20` permutes the labels 20 times and computes what looks at them anew, in rows of their own.
+With n below d^2 a positive rate reduction, with n not far above d a positive Fisher ratio, is bias alone; the null shows it.
 
 **Which samples.** Metrics of samples look at up to `max_samples` of them, drawn by a hash of their ids; what is fitted is
 fitted on one half (again by id) and scored on the other. The same ids give the same samples in every layer, run and shard.

@@ -87,8 +87,8 @@ def analyze(
     groups : int, default 10
         Groups of samples that the jackknife leaves out in turn, for the standard errors of smooth metrics; 0 for none.
     null : int, default 0
-        How many times to permute the labels and compute everything anew: rows with perturbation "label permutation", whose
-        value is the mean and whose se is the standard deviation of what labels without meaning give.
+        How many times to permute the labels and compute everything anew that looks at them: rows with perturbation "label
+        permutation", whose value is the mean and whose se is the standard deviation of what labels without meaning give.
     seed : int, default 0
         Seed of the permutations.
     head : (weight, bias), optional
@@ -258,7 +258,7 @@ def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> tuple[list[dict
     classes = [] if labels is None else np.unique(labels).tolist()
     n = len(source) if wanted is None else int(wanted.sum())
 
-    def states(given: NDArray[np.int64] | None) -> LayerStates:
+    def states(given: NDArray[np.int64] | None, job: Job) -> LayerStates:
         found: LayerStates | None = None
         start = 0
         for batch in source.iter([layer]):
@@ -273,10 +273,12 @@ def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> tuple[list[dict
         assert found is not None
         return found
 
-    whole = states(None)
+    whole = states(None, job)
     rows = list(whole.rows())
-    if job.null:
-        rows += _null_rows(rows, [_permuted_rows(states, source, job, draw, wanted) for draw in range(job.null)])
+    looking = replace(job, groups=0, metrics=tuple(metric for metric in job.metrics if metric.min_classes))
+    if job.null and looking.metrics:
+        draws = [_permuted_rows(states, source, looking, draw, wanted) for draw in range(job.null)]
+        rows += _null_rows([row for row in rows if (row["metric"], row["variant"]) in draws[0]], draws)
     return rows, whole.described
 
 
@@ -285,8 +287,7 @@ def _permuted_rows(states: Any, source: Opened, job: Job, draw: int, wanted: Any
     labels = np.array(source.labels)
     chosen = np.ones(len(labels), bool) if wanted is None else wanted
     labels[chosen] = permuted(labels[chosen], job.seed, draw)
-    found = states(labels)
-    found.job = replace(job, groups=0)
+    found = states(labels, job)
     return {(metric.name, variant): float(value) for (metric, variant), value in found.values().items()}
 
 
@@ -294,7 +295,7 @@ def _null_rows(rows: Sequence[Mapping[str, Any]], draws: Sequence[Mapping[tuple[
     """A row per metric and variant: what labels without meaning give."""
     found = []
     for row in rows:
-        values = [draw.get((row["metric"], row["variant"]), float("nan")) for draw in draws]
+        values = [draw[row["metric"], row["variant"]] for draw in draws]
         mean, spread, note = null_summary(row["value"], values)
         drawn = {"perturbation": "label permutation", "strength": float(len(draws)), "value": mean, "se": spread, "note": note}
         found.append({**row, **drawn})

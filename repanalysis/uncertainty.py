@@ -36,7 +36,7 @@ def jackknife(whole: float, left_out: Sequence[float], sizes: Sequence[int]) -> 
 
     >>> x = np.array([1.0, 2.0, 4.0, 9.0])
     >>> se = jackknife(x.mean(), [np.delete(x, j).mean() for j in range(4)], [1] * 4)
-    >>> round(se, 12) == round(x.std(ddof=1) / 2, 12)
+    >>> bool(np.isclose(se, x.std(ddof=1) / 2))
     True
     """
     values, n, g = np.asarray(left_out, np.float64), sum(sizes), len(sizes)

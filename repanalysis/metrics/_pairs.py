@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import pdist, squareform
 
 from repanalysis.metrics._registry import Noted
 from repanalysis.statistics.geometry import ClassGeometry
@@ -22,11 +23,7 @@ def present(moments: ClassGeometry) -> NDArray[np.int64]:
 
 def squared_distances(moments: ClassGeometry) -> NDArray[np.float64]:
     """||mu_c - mu_c'||^2 of all classes that have samples, (K, K), by differences: exact for means that are close."""
-    means = moments.mean[present(moments)]
-    found = np.zeros((len(means), len(means)))
-    for c in range(len(means) - 1):
-        found[c, c + 1 :] = np.square(means[c + 1 :] - means[c]).sum(axis=1)
-    return found + found.T
+    return squareform(pdist(moments.mean[present(moments)], "sqeuclidean"))
 
 
 def named_classes(moments: ClassGeometry, values: Any, outside: Any = None) -> Mapping[str, Noted]:

@@ -60,6 +60,8 @@ def nc2_equiangular(
     if not lengths.all():
         return dict.fromkeys(("", "std"), Noted(math.nan, "a class mean lies at the centre and has no direction"))
     directions = means / lengths
+    if len(means) == 2 and class_weight == "balanced" and per == "all":
+        return dict.fromkeys(("", "std"), Noted(0.0, "the means of two classes lie opposite each other, whatever they are"))
     cosines = np.clip(np.einsum("kd,ld->kl", directions, directions, optimize=False), -1.0, 1.0)
     if per == "pair":
         return named_pairs(moments, cosines)

@@ -41,7 +41,7 @@ def nc2_equinorm(moments: ClassGeometry, *, class_weight: Weighting = "balanced"
     Examples
     --------
     >>> import numpy as np
-    >>> nc2_equinorm(ClassMoments().of(np.eye(3), np.arange(3)))
+    >>> round(nc2_equinorm(ClassMoments().of(np.eye(3), np.arange(3))), 12)
     0.0
     """
     if moments.k < 2:

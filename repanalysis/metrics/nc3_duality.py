@@ -45,7 +45,7 @@ def nc3_duality(moments: ClassGeometry, *, head: Head | None = None, class_weigh
     --------
     >>> import numpy as np
     >>> means = np.array([[1.0, 0.0], [-1.0, 0.0]])
-    >>> nc3_duality(ClassMoments().of(means, np.arange(2)), head=Head(3 * means, np.zeros(2)))
+    >>> round(nc3_duality(ClassMoments().of(means, np.arange(2)), head=Head(3 * means, np.zeros(2))), 7)
     0.0
     """
     if moments.k < 2:

@@ -33,6 +33,10 @@ _UNITS = {
     "coding_rate": "nats per sample",
     "coding_rate_classes": "nats per sample",
     "rate_reduction": "nats per sample",
+    "effective_rank": "directions",
+    "participation_ratio": "directions",
+    "intrinsic_dimension": "dimensions",
+    "power_law_exponent": "exponent",
 }
 _FIRST = (
     "fisher_ratio", "rate_reduction_normalized", "within_class_variance", "class_mean_separation", "nc1", "nc2_equiangular",
@@ -98,7 +102,7 @@ def depth(
     for run, style in zip(runs, styles, strict=True):
         _null(ax, chance[chance["run"] == run].sort_values("order"), style, named=named)
         _curve(ax, frame[frame["run"] == run].sort_values("order"), str(run), style, named=named)
-    title = metric.replace("_", " ").capitalize() + (f" ({variant})" if variant else "")
+    title = _titled(metric) + (f" ({variant})" if variant else "")
     unit = "" if variant in ("relative", "trace", "pinv") else _UNITS.get(metric, "")
     ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=_INK)
     ax.set_ylabel(unit or ("share" if metric.endswith(_SHARES) else "ratio"), fontsize=9, color=_INK)
@@ -191,6 +195,13 @@ def _named(frame: pd.DataFrame, x: str) -> bool:
     if x == "layer" and len(lists) > 1:
         raise UsageError("The runs have different layers, which can't share an axis of names; use x='depth'.")
     return x == "layer" or (x == "auto" and len(lists) == 1 and len(next(iter(lists))) <= _MOST_NAMES)
+
+
+def _titled(metric: str) -> str:
+    """A metric's name as a heading: words, and abbreviations as the field writes them."""
+    first, _, rest = metric.replace("_", " ").partition(" ")
+    head = {"knn": "kNN", "lda": "LDA"}.get(first, first.upper() if first.startswith("nc") else first.capitalize())
+    return f"{head} {rest}".rstrip()
 
 
 def _style(index: int, runs: int) -> dict[str, Any]:

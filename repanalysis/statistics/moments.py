@@ -76,6 +76,12 @@ class Moments(_Arrays, ClassGeometry):
         flat: NDArray[np.float64] = blas.dgemv(1.0, self.scatter.reshape(len(factors), -1).T, factors)
         return flat.reshape(side, side)
 
+    def second_of(self, k: int, factor: float) -> NDArray[np.float64]:
+        """F Z_k^T Z_k; only the lower triangle is filled."""
+        lower: NDArray[np.float64] = self.scatter[k] * factor
+        add_products(lower, self.mean[k] * np.sqrt(factor * self.counts[k]))
+        return lower
+
 
 @dataclass(frozen=True)
 class ClassMoments(Statistic):

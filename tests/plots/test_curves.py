@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -100,3 +101,52 @@ def test_overview_begins_with_the_fisher_ratio_and_prefers_relative_values() -> 
 def test_an_empty_table_is_refused() -> None:
     with pytest.raises(UsageError, match="nothing to plot"):
         overview(Table.from_rows([]))
+
+
+def test_random_labels_are_a_dashed_line_with_two_standard_deviations() -> None:
+    rows = [
+        {"run": "a", "layer": f"l{i}", "order": i, "depth": i / 4, "metric": "nc1", "value": 5.0 + i, "se": 0.5, "n": 9}
+        for i in range(4)
+    ]
+    null = [{**row, "perturbation": "label permutation", "value": 1.0, "se": 0.25} for row in rows]
+    ax = depth(Table.from_rows(rows + null), metric="nc1")
+    dashed = next(line for line in ax.get_lines() if line.get_linestyle() == "--")
+    np.testing.assert_array_equal(dashed.get_ydata(), np.ones(4))
+    bands = [path.vertices[:, 1] for band in ax.collections for path in band.get_paths()]
+    assert sorted((band.min(), band.max()) for band in bands) == [(0.5, 1.5), (4.5, 8.5)]
+    assert "random labels" in [text.get_text() for text in ax.get_legend().get_texts()]
+    plt.close(ax.figure)
+
+
+def test_many_runs_are_an_ordered_scale_of_colours_without_a_legend() -> None:
+    rows = [
+        {"run": f"epoch{run}", "layer": f"l{i}", "order": i, "depth": i / 4, "metric": "nc1", "value": 1.0 + run + i, "n": 9}
+        for run in range(12)
+        for i in range(4)
+    ]
+    ax = depth(Table.from_rows(rows), metric="nc1")
+    lightness = [np.dot(mpl.colors.to_rgb(line.get_color()), [0.3, 0.6, 0.1]) for line in ax.get_lines()]
+    assert len(lightness) == 12
+    assert (np.diff(lightness) > 0).all()
+    assert ax.get_legend() is None
+    plt.close(ax.figure)
+
+
+def test_a_wide_positive_range_has_a_logarithmic_axis() -> None:
+    for values, scale in (([1e3, 10.0, 1.0], "log"), ([1e3, 10.0, -1.0], "linear"), ([3.0, 2.0, 1.0], "linear")):
+        rows = [
+            {"run": "a", "layer": f"l{i}", "order": i, "metric": "nc1", "value": value, "n": 9}
+            for i, value in enumerate(values)
+        ]
+        ax = depth(Table.from_rows(rows), metric="nc1")
+        assert ax.get_yscale() == scale
+        plt.close(ax.figure)
+
+
+def test_headings_are_written_as_the_field_does() -> None:
+    rows = [
+        {"run": "a", "layer": "l", "metric": metric, "value": 1.0, "n": 9} for metric in ("nc1", "knn_accuracy", "fisher_ratio")
+    ]
+    titles = [ax.get_title("left") for ax in overview(Table.from_rows(rows)).axes[:3]]
+    assert set(titles) == {"NC1", "kNN accuracy", "Fisher ratio"}
+    plt.close("all")
