@@ -5,6 +5,7 @@ With b = d / eps^2 this is the coding rate of d features (Yu et al. 2020; specif
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import Any, Literal, NamedTuple
 
@@ -55,7 +56,13 @@ class Rates(NamedTuple):
     note: str
 
 
-_latest: tuple[weakref.ref[Any], tuple[object, ...], Rates] | None = None
+class _Latest(threading.local):
+    """The rates that a thread has computed last."""
+
+    found: tuple[weakref.ref[Any], tuple[object, ...], Rates] | None = None
+
+
+_latest = _Latest()
 
 
 def rates(moments: ClassGeometry, eps_sq: float, normalization: Normalization) -> Rates:
@@ -71,14 +78,13 @@ def rates(moments: ClassGeometry, eps_sq: float, normalization: Normalization) -
         What gives every class's second moment S_k trace 1: "frobenius" scales Z_k to ||Z_k||_F^2 = n_k, class by
         class; "sphere" every row to norm 1, in the statistic.
     """
-    global _latest
     one_of("normalization", normalization, ("frobenius", "sphere"))
     b = moments.d / positive("eps_sq", eps_sq)
     key = (normalization, b, moments.counts.tobytes(), moments.spread.tobytes())
-    if _latest and _latest[0]() is moments.mean and _latest[1] == key:
-        return _latest[2]
+    if _latest.found and _latest.found[0]() is moments.mean and _latest.found[1] == key:
+        return _latest.found[2]
     found = _rates(moments, b, normalization)
-    _latest = (weakref.ref(moments.mean), key, found)
+    _latest.found = (weakref.ref(moments.mean), key, found)
     return found
 
 

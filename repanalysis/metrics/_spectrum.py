@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import Any
 
@@ -13,7 +14,15 @@ from repanalysis.statistics import ClassGeometry
 
 __all__ = ["eigenvalues", "second_eigenvalues"]
 
-_latest: dict[str, tuple[weakref.ref[Any], tuple[object, ...], NDArray[np.float64]]] = {}
+
+class _Latest(threading.local):
+    """What a thread has computed last, by kind of matrix."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, tuple[weakref.ref[Any], tuple[object, ...], NDArray[np.float64]]] = {}
+
+
+_latest = _Latest()
 
 
 def eigenvalues(moments: ClassGeometry) -> NDArray[np.float64]:
@@ -28,8 +37,9 @@ def second_eigenvalues(moments: ClassGeometry) -> NDArray[np.float64]:
 
 def _remembered(kind: str, moments: ClassGeometry) -> NDArray[np.float64]:
     key = (moments.counts.tobytes(), moments.spread.tobytes())
-    if kind in _latest and _latest[kind][0]() is moments.mean and _latest[kind][1] == key:
-        return _latest[kind][2]
+    known = _latest.found.get(kind)
+    if known and known[0]() is moments.mean and known[1] == key:
+        return known[2]
     share = np.full(len(moments.counts), 1.0 / max(moments.n, 1))
     matrix = moments.total() if kind == "total" else moments.second(share)
     found = eigvalsh(matrix, lower=True, overwrite_a=True, check_finite=False)
@@ -39,5 +49,5 @@ def _remembered(kind: str, moments: ClassGeometry) -> NDArray[np.float64]:
     noise = max(len(values) * np.finfo(np.float64).eps * max(values[0], 0.0), np.square(float(moments.resolution) * magnitude))
     values = np.asarray(np.where(values > noise, values, 0.0), np.float64)
     values[max(0, moments.n - (kind == "total")) :] = 0.0
-    _latest[kind] = (weakref.ref(moments.mean), key, values)
+    _latest.found[kind] = (weakref.ref(moments.mean), key, values)
     return values
