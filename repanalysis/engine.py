@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 import probes
@@ -196,13 +196,6 @@ def _of_file(
     rows: dict[int, list[dict[str, Any]]] = {}
     described: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
-        threads = _spare_threads(len(tasks)) if executor is None and not workers else 1
-        if threads > 1:
-            # A core per layer keeps all of them busy; small matrices do not fill more than one each.
-            stack.enter_context(threadpool_limits(1))
-            executor = ThreadPoolExecutor(threads, thread_name_prefix="analyze")
-            stack.callback(executor.shutdown, cancel_futures=True)  # an error or Ctrl-C ends what has not begun
-            tasks = [(layer, replace(job, budget=job.budget // threads)) for layer, job in tasks]
         if executor is None and not workers:
             total = len(source) * sum(1 + job.null for _, job in tasks)
             bar = stack.enter_context(tqdm(total=total, unit=" rows", desc="analyze", disable=hidden))
@@ -211,7 +204,7 @@ def _of_file(
             if executor is None:
                 executor = _processes(workers)
                 stack.callback(executor.shutdown, cancel_futures=True)
-            recipe = source if threads > 1 else _recipe(source)
+            recipe = _recipe(source)
             futures = {executor.submit(_elsewhere, recipe, *task): index for index, task in enumerate(tasks)}
             bar = stack.enter_context(tqdm(total=len(tasks), unit=" layers", desc="analyze", disable=hidden))
             found = ((futures[done], done.result()) for done in _completed(futures))
@@ -221,12 +214,6 @@ def _of_file(
                 bar.update()
     ordered = {layer: described[layer] for layer in layers}
     return [row for index in sorted(rows) for row in rows[index]], ordered
-
-
-def _spare_threads(tasks: int) -> int:
-    """Threads that linear algebra may use, if there are as many tasks; else 1."""
-    allowed = max((pool["num_threads"] for pool in threadpool_info()), default=1)
-    return allowed if tasks >= allowed else 1
 
 
 def _completed(futures: Mapping[Any, int]) -> Iterator[Any]:

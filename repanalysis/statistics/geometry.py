@@ -128,5 +128,7 @@ def subtract_product(lower: Float64[np.ndarray, "s s"], row: Float64[np.ndarray,
 
 
 def full(lower: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The symmetric matrix of which the lower triangle is given."""
-    return lower + np.tril(lower, -1).T
+    """The symmetric matrix of which the lower triangle is given, the upper one being 0."""
+    both: NDArray[np.float64] = lower + lower.T
+    both.flat[:: len(both) + 1] *= 0.5
+    return both
