@@ -11,7 +11,6 @@ from sklearn.preprocessing import StandardScaler
 
 from repanalysis.metrics import linear_probe_accuracy
 from repanalysis.metrics._readout import one_hot
-from repanalysis.metrics.linear_probe_accuracy import linear_probe_accuracy as same
 from repanalysis.statistics import Samples
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -63,4 +62,3 @@ def test_logistic_is_scikit_learns(classes: Classes) -> None:
     fitted = LogisticRegression(max_iter=1000).fit(scaler.transform(samples.x[chosen]), samples.labels[chosen])
     expected = fitted.score(scaler.transform(samples.x[~chosen]), samples.labels[~chosen])
     assert linear_probe_accuracy(samples, solver="logistic")[""] == pytest.approx(expected, abs=0.006)
-    assert callable(same)
