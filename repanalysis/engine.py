@@ -231,6 +231,7 @@ def _processes(workers: int) -> ProcessPoolExecutor:
 
 
 def _limit_threads(threads: int) -> None:
+    """Begin a process: finding this function has imported scipy, so that there is something to limit."""
     threadpool_limits(threads)
 
 

@@ -143,7 +143,11 @@ def compare(
             sides.append((second, select(layers, second.info, second.title)))
         total = sum(len(names) for _, names in sides)
         with tqdm(total=total, unit=" layers", desc=method, disable=None if progress is None else not progress) as bar:
-            rows = [[_rows(source, name, chosen, bar) for name in names] for source, names in sides]
+            rows = []
+            for source, names in sides:
+                order = np.argsort(source.ids, kind="stable")
+                at = order[np.searchsorted(source.ids, chosen, sorter=order)]
+                rows.append([_rows(source, name, at, bar) for name in names])
         values = _BETWEEN[method](rows[0], rows[-1])
         return Similarity(_framed(sides, method, values, rows, len(chosen)))
     finally:
@@ -170,13 +174,12 @@ def _shared(first: Source, second: Source, samples: int) -> NDArray[np.int64]:
     return found
 
 
-def _rows(source: Source, name: str, ids: NDArray[np.int64], bar: Any) -> NDArray[np.float64]:
-    """Chosen rows of a layer, flattened, centred and scaled to size 1; in the order of `ids`."""
-    order = np.argsort(source.ids, kind="stable")
-    at = order[np.searchsorted(source.ids, ids, sorter=order)]
+def _rows(source: Source, name: str, at: NDArray[np.int64], bar: Any) -> NDArray[np.float64]:
+    """Chosen rows of a layer, flattened, centred and scaled to size 1; in the order of `at`."""
     ascending = np.argsort(at, kind="stable")
-    x = np.empty((len(ids), int(np.prod(source.take(name, at[:1]).shape[1:]))))
-    x[ascending] = source.take(name, at[ascending]).reshape(len(ids), -1)
+    taken = source.take(name, at[ascending]).reshape(len(at), -1)
+    x = np.empty(taken.shape)
+    x[ascending] = taken
     if not np.isfinite(x).all():
         raise DataError(f"Layer {name!r} of {source.title} holds NaN or inf; leave it out (layers=, --layers).")
     magnitude = float(np.abs(x).max())

@@ -21,9 +21,9 @@ def present(moments: ClassGeometry) -> NDArray[np.int64]:
     return found
 
 
-def squared_distances(moments: ClassGeometry) -> NDArray[np.float64]:
-    """||mu_c - mu_c'||^2 of all classes that have samples, (K, K), by differences: exact for means that are close."""
-    return squareform(pdist(moments.mean[present(moments)], "sqeuclidean"))
+def squared_distances(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """||a - b||^2 of all pairs of rows, (K, K), by differences: exact for points that are close."""
+    return squareform(pdist(points, "sqeuclidean"))
 
 
 def named_classes(moments: ClassGeometry, values: Any, outside: Any = None) -> Mapping[str, Noted]:

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
-from scipy.linalg import blas
+from scipy.linalg import blas, eigh
 
 from repanalysis.metrics._registry import Noted
-from repanalysis.statistics import SampleSet
+from repanalysis.statistics import ClassGeometry, SampleSet
 
-__all__ = ["Halves", "accuracy", "halves", "nearest", "one_hot"]
+__all__ = ["Halves", "accuracy", "centres_of", "halves", "left_singular", "nearest", "one_hot", "standardized"]
 
 
 class Halves(NamedTuple):
@@ -52,6 +52,31 @@ def halves(samples: SampleSet) -> Halves | str:
     lacking = f"{missing} classes have no samples to fit on, so theirs count as wrong" if missing else ""
     note = "; ".join(filter(None, [samples.note, lacking]))
     return Halves(x[chosen], y[chosen], x[~chosen], y[~chosen], labels, note)
+
+
+def standardized(split: Halves) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Both halves with features scaled to unit variance on the first, without constant ones; None if all are constant."""
+    scale = split.train.std(axis=0)
+    if not scale.any():
+        return None
+    alive = scale > 1e-12 * scale.max()
+    return split.train[:, alive] / scale[alive], split.test[:, alive] / scale[alive]
+
+
+def centres_of(moments: ClassGeometry, k: int) -> NDArray[np.float64]:
+    """Class means as rows 0 to k - 1, (k, d); NaN for classes without samples."""
+    centres = np.full((k, moments.mean.shape[1]), np.nan)
+    centres[moments.classes] = moments.mean
+    return centres
+
+
+def left_singular(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Left singular vectors (n, r) and squared singular values (r,) of x, from the smaller of x^T x and x x^T."""
+    wide = x.shape[1] > len(x)
+    squares, vectors = eigh(blas.dsyrk(1.0, x.T, trans=int(wide)), lower=False, overwrite_a=True, check_finite=False)
+    kept = squares > len(squares) * np.finfo(np.float64).eps * squares[-1]
+    squares, vectors = squares[kept], vectors[:, kept]
+    return (vectors if wide else blas.dgemm(1.0, x.T, vectors, trans_a=1) / np.sqrt(squares)), squares
 
 
 def accuracy(correct: NDArray[np.bool_], note: str = "") -> Noted:

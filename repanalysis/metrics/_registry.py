@@ -12,7 +12,7 @@ import math
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -81,13 +81,13 @@ class Metric:
     invariant: frozenset[str]
     chosen: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, Any]:
         """Every parameter with the value it has here."""
         signature = inspect.signature(self.function).parameters.values()
         return {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY} | dict(self.chosen)
 
-    @property
+    @cached_property
     def needs(self) -> Statistic:
         """The statistic whose state it takes."""
         return self.statistic(**self.parameters)

@@ -55,7 +55,7 @@ def class_mean_separation(moments: ClassGeometry, *, per: Literal["all", "pair"]
     if moments.k < 2:
         return dict.fromkeys(("", "min", "relative", "debiased"), Noted(math.nan, "needs two classes"))
     count, spread = moments.counts[there], moments.spread[there]
-    distances = squared_distances(moments)
+    distances = squared_distances(moments.mean[there])
     if per == "pair":
         return named_pairs(moments, distances)
     centred = moments.centred_means()[there]

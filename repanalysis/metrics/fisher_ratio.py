@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repanalysis._checks import not_negative, one_of
-from repanalysis.metrics._pairs import named_classes, named_pairs, present
+from repanalysis.metrics._pairs import named_classes, named_pairs, present, squared_distances
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.metrics._whitening import Whitened, whitened
 from repanalysis.statistics import ClassGeometry, ClassMoments, Samples, SampleSet, Statistic, Weighting
@@ -124,7 +124,7 @@ def _each(moments: ClassGeometry, found: Whitened, per: str) -> Mapping[str, Not
     if per == "class":
         outside = np.square(lost).sum(axis=1) > 1e-10 * max(np.square(lost).sum(), 1e-300)
         return named_classes(moments, np.where(outside, np.inf, np.square(means).sum(axis=1)), outside)
-    distances, outside = (np.array([np.square(part - row).sum(axis=1) for row in part]) for part in (means, lost))
+    distances, outside = squared_distances(means), squared_distances(lost)
     perfect = outside > 1e-10 * max(outside.max(), 1e-300)
     reasons = np.where(perfect, "the two means differ outside the range of the within-class covariance", "")
     return named_pairs(moments, np.where(perfect, np.inf, distances), reasons)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from repanalysis.metrics._readout import accuracy, halves
+from repanalysis.metrics._readout import accuracy, halves, standardized
 from repanalysis.metrics._registry import Noted, metric
-from repanalysis.statistics import Samples, SampleSet
+from repanalysis.statistics import ClassMoments, Samples, SampleSet
 
 
 def _needed(*, max_samples: int = 5000) -> Samples:
@@ -58,18 +58,13 @@ def lda_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str,
     split = halves(samples)
     if isinstance(split, str):
         return dict.fromkeys(("", "train"), Noted(math.nan, split))
-    scale = split.train.std(axis=0)
-    alive = scale > 1e-12 * max(scale.max(), 1e-300)
-    size = np.sqrt(np.square(scale).sum())
-    if not scale.any():
+    scaled = standardized(split)
+    if scaled is None:
         return dict.fromkeys(("", "train"), Noted(math.nan, "every feature is constant"))
-    spread = sum(
-        np.square(split.train[split.train_y == c] - split.train[split.train_y == c].mean(axis=0)).sum()
-        for c in set(split.train_y.tolist())
-    )
-    if spread <= 1e-24 * len(split.train) * size**2:
+    within = ClassMoments(scatter="none").of(split.train, split.train_y).spread.sum()
+    if within <= 1e-24 * np.square(split.train).sum():
         return dict.fromkeys(("", "train"), Noted(math.nan, "the within-class variance is 0"))
-    train, test = split.train[:, alive] / scale[alive], split.test[:, alive] / scale[alive]
+    train, test = scaled
     fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(train, split.train_y)
     return {
         "": accuracy(fitted.predict(test) == split.test_y, split.note),

@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import blas, eigh
+from scipy.linalg import blas
 
-from repanalysis.metrics._readout import Halves, accuracy, halves, one_hot
+from repanalysis.metrics._readout import Halves, accuracy, halves, left_singular, one_hot, standardized
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import Samples, SampleSet
 
@@ -71,11 +71,10 @@ def linear_probe_accuracy(
     variants = ("", "train", "penalty") if solver == "ridge" else ("", "train")
     if isinstance(split, str):
         return dict.fromkeys(variants, Noted(math.nan, split))
-    scale = split.train.std(axis=0)
-    alive = scale > 1e-12 * max(scale.max(), 1e-300)
-    if not scale.any():
+    scaled = standardized(split)
+    if scaled is None:
         return dict.fromkeys(variants, Noted(math.nan, "every feature is constant"))
-    train, test = split.train[:, alive] / scale[alive], split.test[:, alive] / scale[alive]
+    train, test = scaled
     if solver == "logistic":
         return _logistic(train, test, split)
     probe = ridge_by_leave_one_out(train, one_hot(split.train_y, len(split.labels)))
@@ -103,16 +102,7 @@ def ridge_by_leave_one_out(x: NDArray[np.float64], targets: NDArray[np.float64])
     m = len(x)
     centre, level = x.mean(axis=0), targets.mean(axis=0)
     x, y = x - centre, targets - level
-    if x.shape[1] <= m:
-        squares, right = eigh(blas.dsyrk(1.0, x.T), lower=False, overwrite_a=True, check_finite=False)
-        kept = squares > len(squares) * np.finfo(np.float64).eps * squares[-1]
-        squares, right = squares[kept], right[:, kept]
-        left = blas.dgemm(1.0, x.T, right, trans_a=1) / np.sqrt(squares)
-    else:
-        squares, left = eigh(blas.dsyrk(1.0, x.T, trans=1), lower=False, overwrite_a=True, check_finite=False)
-        kept = squares > len(squares) * np.finfo(np.float64).eps * squares[-1]
-        squares, left = squares[kept], left[:, kept]
-        right = blas.dgemm(1.0, x.T, left) / np.sqrt(squares)
+    left, squares = left_singular(x)
     turned = blas.dgemm(1.0, left, y, trans_a=1)
     energy = np.square(left)
     best = math.inf, 0.0
@@ -122,8 +112,8 @@ def ridge_by_leave_one_out(x: NDArray[np.float64], targets: NDArray[np.float64])
         error = float(np.square(residual / np.maximum(1.0 - 1.0 / m - energy @ shrink, 1e-12)[:, None]).mean())
         if error < best[0]:
             best = error, float(penalty)
-    gain = np.sqrt(squares) / (squares + m * best[1])
-    weights = blas.dgemm(1.0, right, turned * gain[:, None])
+    # V S (S^2 + m lambda)^-1 U^T y, with V S = x^T U
+    weights = blas.dgemm(1.0, x.T, blas.dgemm(1.0, left, turned / (squares + m * best[1])[:, None]))
     return Probe(weights, level - centre @ weights, best[1])
 
 

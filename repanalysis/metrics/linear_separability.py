@@ -6,8 +6,8 @@ import math
 import warnings
 
 import numpy as np
-from scipy.linalg import blas, eigh
 
+from repanalysis.metrics._readout import left_singular
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import Samples, SampleSet
 
@@ -63,7 +63,7 @@ def linear_separability(samples: SampleSet, *, max_samples: int = 5000) -> Noted
     scale = np.abs(x).max()
     if not scale > 0:
         return Noted(math.nan, "all samples are equal")
-    white = _white(x / scale)
+    white = left_singular(x / scale)[0] * math.sqrt(len(x))
     trivial = (
         f"{samples.n} samples in {white.shape[1]} dimensions are always separable" if samples.n <= white.shape[1] + 1 else ""
     )
@@ -76,12 +76,3 @@ def linear_separability(samples: SampleSet, *, max_samples: int = 5000) -> Noted
     slow = any(issubclass(one.category, ConvergenceWarning) for one in caught) and share < 1.0
     late = "a lower bound: the fit had not converged after 1,000 steps" if slow else ""
     return Noted(share, "; ".join(filter(None, [samples.note, late])))
-
-
-def _white(x: np.ndarray) -> np.ndarray:
-    """Left singular vectors of x, scaled to unit variance."""
-    wide = x.shape[1] > len(x)
-    squares, vectors = eigh(blas.dsyrk(1.0, x.T, trans=int(wide)), lower=False, overwrite_a=True, check_finite=False)
-    kept = squares > len(squares) * np.finfo(np.float64).eps * squares[-1]
-    left = vectors[:, kept] if wide else blas.dgemm(1.0, x.T, vectors[:, kept], trans_a=1) / np.sqrt(squares[kept])
-    return np.ascontiguousarray(left * math.sqrt(len(x)))

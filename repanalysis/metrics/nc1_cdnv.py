@@ -49,8 +49,9 @@ def nc1_cdnv(moments: ClassGeometry, *, per: Literal["all", "pair"] = "all") -> 
     """
     if moments.k < 2:
         return dict.fromkeys(("", "max"), Noted(math.nan, "needs two classes"))
-    variances = moments.variances()[present(moments)]
-    distances, both = squared_distances(moments), variances[:, None] + variances
+    there = present(moments)
+    variances = moments.variances()[there]
+    distances, both = squared_distances(moments.mean[there]), variances[:, None] + variances
     with np.errstate(divide="ignore", invalid="ignore"):
         values = both / (2.0 * distances)
     if per == "pair":

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.linalg import blas
 
 from repanalysis.metrics._head import Head, unfit
-from repanalysis.metrics._readout import accuracy, halves, nearest
+from repanalysis.metrics._readout import accuracy, centres_of, halves, nearest
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassMoments, Samples, SampleSet
 
@@ -67,8 +67,7 @@ def nc4_ncc_mismatch(
     if isinstance(split, str):
         return Noted(math.nan, split)
     moments = ClassMoments(scatter="none").of(split.train, split.train_y)
-    centres = np.full((len(split.labels), split.train.shape[1]), np.nan)
-    centres[moments.classes] = moments.mean
+    centres = centres_of(moments, len(split.labels))
     chosen = split.labels[nearest(split.test, centres)]
     rows = samples.x[~samples.training()].astype(np.float64)
     decided = np.argmax(blas.dgemm(1.0, rows.T, head.weight.T, trans_a=1) + head.bias, axis=1)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from repanalysis.metrics._readout import accuracy, halves, nearest
+from repanalysis.metrics._readout import accuracy, centres_of, halves, nearest
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.metrics._whitening import cholesky
 from repanalysis.statistics import ClassMoments, Samples, SampleSet
@@ -59,8 +59,7 @@ def ncc_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str,
     if isinstance(split, str):
         return dict.fromkeys(("", "train", "whitened"), Noted(math.nan, split))
     moments = ClassMoments().of(split.train, split.train_y)
-    centres = np.full((len(split.labels), split.train.shape[1]), np.nan)
-    centres[moments.classes] = moments.mean
+    centres = centres_of(moments, len(split.labels))
     found = {
         "": accuracy(nearest(split.test, centres) == split.test_y, split.note),
         "train": accuracy(nearest(split.train, centres) == split.train_y, split.note),

@@ -26,7 +26,7 @@ from jaxtyping import Int, Shaped
 
 from probes.errors import DataError
 
-__all__ = ["NonFiniteError", "Statistic"]
+__all__ = ["NonFiniteError", "Statistic", "refuse_non_finite"]
 
 
 class NonFiniteError(DataError):
@@ -35,6 +35,14 @@ class NonFiniteError(DataError):
     def __init__(self, row: int, value: float) -> None:
         super().__init__(f"Row {row} holds {value}.")
         self.row, self.value = row, value
+
+
+def refuse_non_finite(x: Shaped[np.ndarray, "n d"], rows: Int[np.ndarray, " n"] | None = None) -> None:
+    """Raise `NonFiniteError` for the first row that holds NaN or inf; `rows` are the rows' positions, if not 0 to n - 1."""
+    finite = np.isfinite(x)
+    if not finite.all():
+        row = int(np.flatnonzero(~finite.all(axis=1))[0])
+        raise NonFiniteError(row if rows is None else int(rows[row]), float(x[row][~finite[row]][0]))
 
 
 class Statistic(ABC):

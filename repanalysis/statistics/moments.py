@@ -27,7 +27,7 @@ from jaxtyping import Float64, Int, Int64, Shaped
 from numpy.typing import NDArray
 from scipy.linalg import blas
 
-from repanalysis.statistics.base import NonFiniteError, Statistic
+from repanalysis.statistics.base import Statistic, refuse_non_finite
 from repanalysis.statistics.geometry import ClassGeometry, add_products, subtract_product
 
 __all__ = ["ClassMoments", "Moments"]
@@ -172,7 +172,7 @@ class ClassMoments(Statistic):
             chosen = x[picked]
             norms = np.linalg.norm(chosen.astype(np.float64, copy=False), axis=1, keepdims=True)
             if not np.isfinite(norms).all():
-                _refuse_non_finite(chosen, picked)
+                refuse_non_finite(chosen, picked)
             z = chosen / np.where(norms > _MIN_NORM, norms, 1.0)
             if not before:
                 state.mean[k] = z[0]
@@ -182,7 +182,7 @@ class ClassMoments(Statistic):
         # numpy's BLAS has threads of its own, which spin against scipy's (benchmarks/analyze.py).
         miss = blas.dgemv(1.0 / len(z), z.T, np.ones(len(z)))
         if not np.isfinite(miss).all():
-            _refuse_non_finite(x[picked], picked)
+            refuse_non_finite(x[picked], picked)
         total = before + len(z)
         state.mean[k] += miss * (len(z) / total)
         state.counts[k] = total
@@ -263,14 +263,6 @@ def _grown(state: Moments, labels: NDArray[np.int64], resolution: NDArray[np.flo
 
     counts, mean, spread, scatter = map(spread_out, (state.counts, state.mean, state.spread, state.scatter))
     return Moments(classes, counts, mean, spread, scatter, state.resolution)
-
-
-def _refuse_non_finite(x: Shaped[np.ndarray, "n d"], picked: NDArray[np.int64]) -> None:
-    """Raise for the first row that holds NaN or inf; `picked` are the rows' positions."""
-    finite = np.isfinite(x)
-    if not finite.all():
-        row = int(np.flatnonzero(~finite.all(axis=1))[0])
-        raise NonFiniteError(int(picked[row]), float(x[row][~finite[row]][0]))
 
 
 def _shift(

@@ -108,7 +108,7 @@ class RowMoments(ClassGeometry):
         return lower
 
     def second_of(self, k: int, factor: float) -> NDArray[np.float64]:
-        """F Z_c^T Z_c, or f Z_c Z_c^T where that is smaller; only the lower triangle is filled."""
+        """The matrix f Z_c^T Z_c, or f Z_c Z_c^T where that is smaller; only the lower triangle is filled."""
         z = self.x[self._starts[k] : self._starts[k + 1]].astype(np.float64)
         z *= np.sqrt(factor)
         lower = np.zeros((min(z.shape),) * 2)
@@ -123,15 +123,11 @@ class RowMoments(ClassGeometry):
         rest = self.groups % np.uint64(of) != np.uint64(group)
         return RowMoments(self.x[rest], self.labels[rest], self.groups[rest], self.features, self.resolution)
 
-    def group_sizes(self, of: int) -> list[int]:
-        """Samples per group."""
-        return [int(size) for size in np.bincount((self.groups % np.uint64(of)).astype(np.int64), minlength=of)]
-
     def replicates(self, of: int) -> Iterator[tuple[int, RowMoments]]:
         """Size of every group that has samples, and the geometry of all others."""
-        for group, size in enumerate(self.group_sizes(of)):
+        for group, size in enumerate(np.bincount((self.groups % np.uint64(of)).astype(np.int64))):
             if size:
-                yield size, self.without_group(group, of)
+                yield int(size), self.without_group(group, of)
 
     def _centred(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
         """Blocks of rows minus their class means, in float64, with each row's class position."""

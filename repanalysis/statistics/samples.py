@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64, Shaped
 
-from repanalysis.statistics.base import NonFiniteError, Statistic
+from repanalysis.statistics.base import Statistic, refuse_non_finite
 from repanalysis.statistics.draws import DRAWN, HALF, hashed, uniform
 
-__all__ = ["Kept", "SampleSet", "Samples", "refuse_non_finite"]
+__all__ = ["Kept", "SampleSet", "Samples"]
 
 
 class Kept(NamedTuple):
@@ -102,7 +102,8 @@ class Samples(Statistic):
         NonFiniteError
             If a row holds NaN or inf.
         """
-        refuse_non_finite(x)
+        if not np.isfinite(np.einsum("nd->", x, dtype=np.float64)):  # sums tell, or overflow; then rows are looked at
+            refuse_non_finite(x)
         kind = np.result_type(state.x.dtype, x.dtype if x.dtype.kind == "f" else np.float64)
         count, total = int(state.rows), int(state.rows) + len(x)
         if total > len(state.ids) or kind != state.x.dtype:
@@ -150,11 +151,3 @@ def _roomier(state: Kept, rows: int, kind: np.dtype) -> Kept:
     x = np.empty((rows, state.x.shape[1]), kind)
     ids[:count], labels[:count], x[:count] = state.ids[:count], state.labels[:count], state.x[:count]
     return Kept(ids, labels, x, state.rows, state.seen)
-
-
-def refuse_non_finite(x: Shaped[np.ndarray, "n d"]) -> None:
-    """Raise `NonFiniteError` for the first row that holds NaN or inf."""
-    sums = np.einsum("nd->n", x, dtype=np.float64)
-    if not np.isfinite(sums).all() and not (finite := np.isfinite(x)).all():
-        row = int(np.flatnonzero(~finite.all(axis=1))[0])
-        raise NonFiniteError(row, float(x[row][~finite[row]][0]))
