@@ -12,17 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isqrt
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from probes.errors import UsageError
 from probes.patterns import Patterns, as_patterns, closest, matches
 from probes.pooling import Layout
 
-__all__ = ["Axes", "Selection", "is_compiled", "prefix_tokens_of", "types_of", "unwrap"]
+__all__ = ["Axes", "Selection", "head_of", "is_compiled", "prefix_tokens_of", "types_of", "unwrap"]
 
 _CHANNEL_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.MultiheadAttention)
 _CHANNEL_FIRST = re.compile(r"(Conv|Norm|Pool|Upsample|Dropout|PReLU).*[123]d|GroupNorm|PixelShuffle")
 _PREFIX = ("cls_token", "class_token", "class_embedding", "dist_token", "distillation_token", "reg_token", "register_tokens")
+_HEAD_BYTES = 128 << 20  # a classifier of 21,000 classes fits; the vocabulary of a language model does not
 _SPATIAL = {1: ("width",), 2: ("height", "width"), 3: ("time", "height", "width")}
 
 
@@ -170,6 +173,29 @@ def prefix_tokens_of(model: nn.Module) -> int:
         if last in _PREFIX:
             found.setdefault(last, parameter.shape[-2] if parameter.ndim > 1 else 1)
     return sum(found.values())
+
+
+def head_of(model: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Weights (K, d) and offsets (K,) of the linear layer that a network ends with; None where it ends with something else.
+
+    The last module that holds parameters of its own, in the order of definition, is taken for the end. A head of more than
+    128 MB is none.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 10), nn.Softmax(dim=1))
+    >>> weight, bias = head_of(net)
+    >>> weight.shape, bias.shape
+    ((10, 8), (10,))
+    >>> head_of(net[:2]) is None
+    True
+    """
+    last = [module for module in unwrap(model).modules() if next(module.parameters(recurse=False), None) is not None][-1:]
+    if not last or not isinstance(last[0], nn.Linear) or last[0].weight.numel() * 4 > _HEAD_BYTES:
+        return None
+    weight, bias = last[0].weight.detach(), last[0].bias
+    offsets = np.zeros(len(weight), np.float32) if bias is None else bias.detach().float().cpu().numpy()
+    return weight.float().cpu().numpy(), offsets
 
 
 class Axes:

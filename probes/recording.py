@@ -23,7 +23,7 @@ from probes.capturing import capture, device_of, integers, unpack
 from probes.errors import DataError, NonFiniteWarning, UsageError
 from probes.hooks import Recording, first_tensor
 from probes.identity import versions, weights_sha256
-from probes.layers import unwrap
+from probes.layers import head_of, unwrap
 from probes.patterns import Patterns, as_patterns
 from probes.pooling import Pools
 from probes.sealed import is_empty, is_interrupted
@@ -140,8 +140,8 @@ def record(
     writer = (
         resume_file(path, attrs=facts, expected=expected)
         if passed
-        else create(path, attrs=facts, class_names=class_names, compression=compression, expected=expected,
-                    overwrite=overwrite)
+        else create(path, attrs=facts, class_names=class_names, head=head_of(network), compression=compression,
+                    expected=expected, overwrite=overwrite)
     )  # fmt: skip
     hidden = None if progress is None else not progress
     with tqdm(total=expected, initial=passed, unit=" samples", disable=hidden, desc=path.name) as bar:

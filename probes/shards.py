@@ -89,6 +89,11 @@ class Shards(Source):
         return self.stores[0].class_names
 
     @property
+    def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Weights (K, d) and offsets (K,) of the linear layer that the network ends with, or None."""
+        return self.stores[0].head
+
+    @property
     def ids(self) -> NDArray[np.int64]:
         """Sample ids of all shards, (n,)."""
         return np.concatenate([store.ids for store in self.stores])
@@ -172,8 +177,8 @@ def merge(
     attrs: Mapping[str, Any] = {key: value for key, value in source.attrs.items() if key not in _WRITTEN_ANEW}
     hidden = None if progress is None else not progress
     with (
-        create(path, attrs=attrs, class_names=source.class_names, compression=compression, expected=len(source),
-               overwrite=overwrite) as writer,
+        create(path, attrs=attrs, class_names=source.class_names, head=source.head, compression=compression,
+               expected=len(source), overwrite=overwrite) as writer,
         tqdm(total=len(source), unit=" samples", disable=hidden, desc=path.name) as bar,
     ):  # fmt: skip
         for batch in source.iter():

@@ -89,6 +89,11 @@ class Source(ABC):
             If a layer is not there.
         """
 
+    @property
+    def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Weights (K, d) and offsets (K,) of the linear layer that the network ends with, or None."""
+        return None
+
     def take(self, layer: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Chosen rows of one layer, (len(rows), ...)."""
         return self[layer][rows]

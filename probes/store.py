@@ -124,6 +124,17 @@ class Store(Source):
             return list(self._file["obs/class_names"].asstr()[:]) if "obs/class_names" in self._file else None
 
     @property
+    def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Weights (K, d) and offsets (K,) of the linear layer that the network ends with, or None."""
+        with self._checked():
+            if "head" not in self._file:
+                return None
+            weight, bias = (np.asarray(self._file[f"head/{part}"][()], np.float32) for part in ("weight", "bias"))
+            if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+                raise FormatError(_damaged(self.path, f"its head has weights {weight.shape} and offsets {bias.shape}"))
+            return weight, bias
+
+    @property
     def left_out(self) -> dict[str, str]:
         """Layers that ran but were not recorded, each with its reason."""
         return dict(self._left_out)

@@ -75,6 +75,7 @@ def create(
     *,
     attrs: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
+    head: tuple[NDArray[Any], NDArray[Any]] | None = None,
     compression: str = "none",
     expected: int | None = None,
     overwrite: bool = False,
@@ -89,6 +90,8 @@ def create(
         Provenance, kept as attributes of the file's root; what is not a string or a number is kept as JSON.
     class_names : sequence of str, optional
         Name of class 0, 1, ...
+    head : (weight, bias), optional
+        The linear layer that the network ends with, (K, d) and (K,).
     compression : {"none", "lzf", "gzip", "lz4", "zstd"}, default "none"
         `none` is as fast as the disk and, for dense activations, loses little: gzip saves about a tenth of them. lz4 and
         zstd need the extra `compression`, when the file is read as well.
@@ -142,6 +145,8 @@ def create(
             _dimension(file, "obs/class", len(class_names))
             names = file.create_dataset("obs/class_names", data=list(class_names), dtype=h5py.string_dtype())
             names.dims[0].attach_scale(file["obs/class"])
+        for name, part in zip(("weight", "bias"), head or (), strict=False):
+            file.create_dataset(f"head/{name}", data=np.asarray(part, np.float32))
         file.flush()
         atomic.commit()
     return Writer(path, atomic, file, compression, expected)

@@ -8,11 +8,13 @@ which comes only once, fills the states of all its layers together. Both take th
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from os import PathLike
@@ -92,7 +94,9 @@ def analyze(
     seed : int, default 0
         Seed of the permutations.
     head : (weight, bias), optional
-        The network's last linear layer, (K, d) and (K,), for `nc3_duality` and `nc4_ncc_mismatch`.
+        The network's last linear layer, (K, d) and (K,), for `nc3_duality` and `nc4_ncc_mismatch`. By default the one that
+        the file holds, if it tells as many classes apart as the labels do. Layers that it does not take get no value, unless
+        such a metric is asked for by name: then NaN, with a note.
     partial : bool, default False
         Whether to read what is committed of an incomplete file.
     state_budget : int, default 2 GiB
@@ -133,9 +137,10 @@ def analyze(
     >>> len(table), table.frame["layer"].unique().tolist(), table.frame["n"].unique().tolist()
     (4, ['relu'], [100])
     """
-    chosen = _chosen(metrics, head)
     opened = _opened(source, partial=partial)
-    job = Job(tuple(chosen), groups=groups, null=null, seed=seed, budget=state_budget)
+    recorded_head = _recorded_head(opened) if head is None and superclasses is None else None
+    chosen = _chosen(metrics, recorded_head or head)
+    job = Job(tuple(chosen), groups=groups, null=null, seed=seed, budget=state_budget, where_it_fits=metrics is None)
     hidden = None if progress is None else not progress
     asked = {"split": split, "classes": classes, "superclasses": superclasses}
     if isinstance(opened, Opened):
@@ -153,6 +158,10 @@ def analyze(
         rows, described = _of_stream(_only(opened, layers), job, hidden=hidden)
     if not rows:
         raise DataError("There were no samples to analyze.")
+    if head is not None and metrics is None and not any(row["metric"] == "nc3_duality" for row in rows):
+        warnings.warn(
+            f"No layer has the {np.shape(head[0])[1]} features that the head takes; its metrics were left out.", stacklevel=2
+        )
     name = run or "run"
     choice = {key: _plain(value) for key, value in asked.items() if value is not None}
     drawn = {"groups": groups, "null": null, "seed": seed} | choice
@@ -236,20 +245,24 @@ def _limit_threads(threads: int) -> None:
 
 
 def _recipe(source: Opened) -> Any:
-    """What another process opens: paths; what lies in memory goes as it is."""
+    """What another process opens: paths, and when they were written; what lies in memory goes as it is."""
     stores = getattr(source, "stores", [source])
     if all(hasattr(store, "path") for store in stores):
-        paths = [str(Path(store.path).resolve()) for store in stores]
-        return paths if isinstance(source, Shards) else paths[0]
+        paths = [Path(store.path).resolve() for store in stores]
+        return tuple((str(path), path.stat().st_mtime_ns) for path in paths), "many" if isinstance(source, Shards) else "one"
     return source
 
 
 def _elsewhere(recipe: Any, layer: str, job: Job) -> Any:
     """One layer, in another process."""
-    if isinstance(recipe, Opened):
-        return _analyzed(recipe, layer, job, None)
-    with probes.open(recipe, partial=True) as source:  # the caller has checked whether it is complete
-        return _analyzed(source, layer, job, None)
+    return _analyzed(recipe if isinstance(recipe, Opened) else _reopened(*recipe), layer, job, None)
+
+
+@lru_cache(maxsize=1)
+def _reopened(files: tuple[tuple[str, int], ...], kind: str) -> Opened:
+    """The files of a recipe; a process opens them once, not for every layer."""
+    paths = [path for path, _ in files]
+    return probes.open(paths if kind == "many" else paths[0], partial=True)  # the caller has checked whether they are complete
 
 
 def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -264,6 +277,7 @@ def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> tuple[list[dict
         for batch in source.iter([layer]):
             if found is None:
                 d = int(np.prod(batch.layers[layer].shape[1:]))
+                job = job.fitting(d)
                 plan = planned(job.metrics, d, max(1, len(classes)), n, groups=job.groups, budget=job.budget)
                 found = LayerStates(batch.info[layer], job, plan, d, classes)
             found.absorb(batch, None if given is None else given[start : start + len(batch)])
@@ -321,6 +335,14 @@ def _chosen(metrics: str | Iterable[str | Metric] | None, head: tuple[Any, Any] 
     return [get(metric.name, **metric.chosen, head=given) if metric.needs_head else metric for metric in found]
 
 
+def _recorded_head(source: Opened | Iterable[Batch]) -> tuple[Any, Any] | None:
+    """The head that a file holds, if its rows are the classes of the labels."""
+    if not isinstance(source, Opened) or source.head is None or (labels := source.labels) is None or not len(labels):
+        return None
+    count = int(labels.max()) + 1 if source.class_names is None else len(source.class_names)
+    return source.head if len(source.head[0]) == count else None
+
+
 def _named(metrics: str | Iterable[str | Metric] | None) -> list[Metric]:
     if metrics is None:
         return [get(name) for name in names()]
@@ -374,8 +396,9 @@ def _streamed(batches: Iterable[Batch], job: Job, bar: Any) -> Iterator[LayerSta
             for name, info in batch.info.items():
                 d = int(np.prod(batch.layers[name].shape[1:]))
                 budget = job.budget // len(batch.info)
-                plan = planned(job.metrics, d, max(1, len(known)), None, groups=job.groups, budget=budget)
-                layers[name] = LayerStates(info, job, plan, d, known)
+                mine = job.fitting(d)
+                plan = planned(mine.metrics, d, max(1, len(known)), None, groups=mine.groups, budget=budget)
+                layers[name] = LayerStates(info, mine, plan, d, known)
         elif list(batch.info) != list(first):
             odd = sorted(set(first) ^ set(batch.info))
             if not set(odd) <= set(batch.left_out):

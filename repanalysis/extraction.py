@@ -20,6 +20,7 @@ import torch
 import probes
 from probes import Store, UsageError
 from probes.check import Difference, compare
+from probes.layers import head_of
 from probes.patterns import Patterns
 from probes.plan import Plan
 from probes.plan import plan as plan_recording
@@ -224,8 +225,9 @@ def stream(
     batches = probes.capture(run.model.module, run.loader(), **run.options)
     facts = run.attrs | {key: value for key, value in run.options.items() if key not in ("split", "layers")}
     return analyze(
-        batches, metrics, run=name, model=str(run.attrs["model"]), state_budget=state_budget, recorded=facts, progress=progress
-    )
+        batches, metrics, run=name, model=str(run.attrs["model"]), state_budget=state_budget, recorded=facts,
+        head=head_of(run.model.module), progress=progress,
+    )  # fmt: skip
 
 
 def plan(run: Run) -> Plan:

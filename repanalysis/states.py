@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -41,6 +41,8 @@ class Job:
         Bytes that the states of one layer may take.
     subset : Subset
         Which samples.
+    where_it_fits : bool
+        Whether metrics that compare a layer with the network's head pass over the layers that the head does not take.
     """
 
     metrics: tuple[Metric, ...]
@@ -49,6 +51,15 @@ class Job:
     seed: int = 0
     budget: int = 2 << 30
     subset: Subset = field(default_factory=Subset)
+    where_it_fits: bool = False
+
+    def fitting(self, d: int) -> Job:
+        """What is to be computed of a layer of d features."""
+        if not self.where_it_fits:
+            return self
+        return replace(
+            self, metrics=tuple(one for one in self.metrics if "head" not in one.chosen or one.chosen["head"].takes(d))
+        )
 
 
 @dataclass(frozen=True)

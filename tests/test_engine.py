@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -145,13 +146,13 @@ def test_one_class_is_one_sentence(data: tuple[dict[str, np.ndarray], np.ndarray
         assert analyze(source, "coding_rate,coding_rate_classes").frame["value"].notna().all()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
 def test_a_value_that_is_not_finite_names_layer_and_sample(
     bad: float, data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches
 ) -> None:
     layers, y = data
     layers["relu"][321, 2] = bad
-    with pytest.raises(DataError, match=f"Layer 'relu' holds {bad} at sample id 321. Leave the layer out"):
+    with pytest.raises(DataError, match=re.escape(f"Layer 'relu' holds {bad} at sample id 321. Leave the layer out")):
         analyze(batches(layers, y, 64))
     assert analyze(batches(layers, y, 64), layers=["conv", "map"]).frame["value"].notna().any()
 
@@ -317,6 +318,30 @@ def test_standard_errors_agree_whether_from_groups_or_from_rows(classes: Classes
     np.testing.assert_allclose([row["se"] for row in rows], grouped.frame["se"], rtol=1e-7)
 
 
+def test_the_recorded_head_is_compared_where_it_fits(classes: Classes, tmp_path: Path) -> None:
+    x, y = classes(200, 6, 4)
+    head = (np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32), np.zeros(4, np.float32))
+    with create(tmp_path / "x.h5", head=head) as writer:
+        writer.append(Batch(np.arange(len(x)), {"wide": x, "narrow": x[:, :3]}, y))
+    path = tmp_path / "x.h5"
+    found = analyze(path, progress=False, groups=0, null=1).frame
+    nc3 = found[found["metric"] == "nc3_duality"]
+    assert nc3["layer"].tolist() == ["wide", "wide"]
+    given = analyze(path, "nc3_duality", progress=False, groups=0, head=head).frame
+    assert nc3["value"].iloc[0] == given["value"].iloc[0]
+    assert "takes 6 features" in given[given["layer"] == "narrow"]["note"].iloc[0]
+    joined = analyze(path, "nc3_duality", progress=False, superclasses={"a": [0, 1], "b": [2, 3]}).frame
+    assert joined["value"].isna().all()
+    assert "none are recorded for these classes" in joined["note"].iloc[0]
+
+
+def test_a_recorded_head_of_other_classes_is_passed_over(classes: Classes, tmp_path: Path) -> None:
+    x, y = classes(100, 6, 4)
+    with create(tmp_path / "x.h5", head=(np.ones((1000, 6)), np.zeros(1000))) as writer:
+        writer.append(Batch(np.arange(len(x)), {"wide": x}, y))
+    assert "nc3_duality" not in set(analyze(tmp_path / "x.h5", progress=False, groups=0).frame["metric"])
+
+
 def test_the_head_of_the_network_is_compared_where_it_fits(classes: Classes, tmp_path: Path) -> None:
     path = stored(tmp_path / "x.h5", classes)
     assert "nc3_duality" not in set(analyze(path, progress=False, groups=0).frame["metric"])
@@ -324,6 +349,8 @@ def test_the_head_of_the_network_is_compared_where_it_fits(classes: Classes, tmp
     table = analyze(path, progress=False, groups=0, head=head)
     assert table.select(metric=["nc3_duality", "nc4_ncc_mismatch"]).frame["value"].notna().all()
     assert table.provenance["x"]["metrics"]["nc3_duality"]["head"] == "weights of shape (4, 6)"
+    with pytest.warns(UserWarning, match="No layer has the 9 features that the head takes"):
+        analyze(path, progress=False, groups=0, head=(np.zeros((4, 9)), np.zeros(4)))
     with pytest.raises(UsageError, match="The head has weights"):
         analyze(path, head=(np.zeros((4, 6)), np.zeros(3)))
 

@@ -22,12 +22,17 @@ class Head(NamedTuple):
     weight: Float64[np.ndarray, "K d"]
     bias: Float64[np.ndarray, " K"]
 
+    def takes(self, d: int) -> bool:
+        """Whether it was made for d features."""
+        return bool(self.weight.shape[1] == d)
+
 
 def unfit(head: Head | None, classes: Int64[np.ndarray, " C"], d: int) -> str:
     """Why a head can't be compared with a layer of d features; empty if it can."""
     if head is None:
-        return "needs the head's weights: analyze(head=(weight, bias)), or --head FILE:NAME"
-    if head.weight.shape[1] != d:
+        given = "give analyze(head=(weight, bias)), or --head FILE:NAME"
+        return f"needs the head's weights, and none are recorded for these classes; {given}"
+    if not head.takes(d):
         return f"the head takes {head.weight.shape[1]} features, and this layer has {d}"
     if len(classes) and (classes.min() < 0 or classes.max() >= len(head.weight)):
         return f"the head tells {len(head.weight)} classes apart, and labels go from {classes.min()} to {classes.max()}"

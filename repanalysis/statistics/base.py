@@ -30,16 +30,17 @@ __all__ = ["NonFiniteError", "Statistic", "refuse_non_finite"]
 
 
 class NonFiniteError(DataError):
-    """A row holds NaN or inf; `row` is its index among the rows given to `update`."""
+    """A row holds NaN, inf, or what becomes inf when squared; `row` is its index among the rows given to `update`."""
 
     def __init__(self, row: int, value: float) -> None:
-        super().__init__(f"Row {row} holds {value}.")
+        super().__init__(f"Row {row} holds {value}{', whose square overflows' if np.isfinite(value) else ''}.")
         self.row, self.value = row, value
 
 
 def refuse_non_finite(x: Shaped[np.ndarray, "n d"], rows: Int[np.ndarray, " n"] | None = None) -> None:
-    """Raise `NonFiniteError` for the first row that holds NaN or inf; `rows` are the rows' positions, if not 0 to n - 1."""
-    finite = np.isfinite(x)
+    """Raise `NonFiniteError` for the first row whose squares are not finite; `rows` are positions, if not 0 to n - 1."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(np.square(x, dtype=np.float64))
     if not finite.all():
         row = int(np.flatnonzero(~finite.all(axis=1))[0])
         raise NonFiniteError(row if rows is None else int(rows[row]), float(x[row][~finite[row]][0]))

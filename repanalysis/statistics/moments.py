@@ -127,7 +127,7 @@ class ClassMoments(Statistic):
         Raises
         ------
         NonFiniteError
-            If a row holds NaN or inf.
+            If a row holds NaN, inf, or what overflows when squared.
         """
         return self.update_groups((state,), x, y, np.zeros(len(y), np.int64))[0]
 
@@ -154,6 +154,8 @@ class ClassMoments(Statistic):
                 self._absorb(states[at], k, x, order[start : min(hi, start + rows)], room)
         for state in states if self.scatter == "per_class" else ():
             state.spread[:] = np.einsum("kii->k", state.scatter)
+        if not all(np.isfinite(state.spread).all() for state in states):
+            refuse_non_finite(x)
         return states
 
     def _absorb(
@@ -170,7 +172,8 @@ class ClassMoments(Statistic):
                 np.subtract(room.rows[: len(picked)], state.mean[k], out=z)
         else:
             chosen = x[picked]
-            norms = np.linalg.norm(chosen.astype(np.float64, copy=False), axis=1, keepdims=True)
+            with np.errstate(over="ignore"):
+                norms = np.linalg.norm(chosen.astype(np.float64, copy=False), axis=1, keepdims=True)
             if not np.isfinite(norms).all():
                 refuse_non_finite(chosen, picked)
             z = chosen / np.where(norms > _MIN_NORM, norms, 1.0)

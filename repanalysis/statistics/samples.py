@@ -100,9 +100,9 @@ class Samples(Statistic):
         Raises
         ------
         NonFiniteError
-            If a row holds NaN or inf.
+            If a row holds NaN, inf, or what overflows when squared.
         """
-        if not np.isfinite(np.einsum("nd->", x, dtype=np.float64)):  # sums tell, or overflow; then rows are looked at
+        if not np.isfinite(np.einsum("nd,nd->", x, x, dtype=np.float64)):  # sums tell; then rows are looked at
             refuse_non_finite(x)
         kind = np.result_type(state.x.dtype, x.dtype if x.dtype.kind == "f" else np.float64)
         count, total = int(state.rows), int(state.rows) + len(x)

@@ -133,7 +133,7 @@ def test_the_samples_are_not_changed(statistic: Statistic, classes: Classes) -> 
 
 
 @every
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
 def test_a_row_that_is_not_finite_is_named(statistic: Statistic, classes: Classes, bad: float) -> None:
     x, y = classes(5000, 300, 3)
     x[4321, 17] = bad

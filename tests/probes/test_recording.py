@@ -32,6 +32,17 @@ def test_record_gives_back_the_file_for_reading(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store["1"], captured)
 
 
+def test_the_head_goes_into_the_file(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 3, bias=False), nn.Softmax(dim=1))
+    store = probes.record(model, loader(), tmp_path / "a.h5")
+    weight, bias = store.head or pytest.fail("there is no head")
+    np.testing.assert_array_equal(weight, model[3].weight.detach().numpy())
+    np.testing.assert_array_equal(bias, np.zeros(3, np.float32))
+    merged = probes.merge(probes.open([store.path]), tmp_path / "b.h5").head or pytest.fail("it was lost")
+    np.testing.assert_array_equal(merged[0], weight)
+    assert probes.record(model[:3].append(nn.BatchNorm1d(5)), loader(), tmp_path / "c.h5").head is None
+
+
 def test_an_existing_file_is_refused_before_the_model_runs(tmp_path: Path) -> None:
     path = tmp_path / "acts.h5"
     path.write_text("precious")

@@ -46,10 +46,10 @@ def test_halves_are_halves_and_depend_on_ids_alone() -> None:
     assert {int(i) for i in fewer.ids[fewer.training()]} == {i for i in training if i < 100}
 
 
-def test_what_is_not_finite_is_named_though_sums_overflow() -> None:
-    x = np.full((10, 3), 1e300)
+def test_what_overflows_when_squared_is_named() -> None:
+    x = np.full((10, 3), 1e150)
     assert Samples().of(x, np.zeros(10, int)).n == 10
-    x[4, 1] = np.inf
+    x[4, 1] = 1e155
     with pytest.raises(NonFiniteError) as caught:
         Samples().of(x, np.zeros(10, int))
     assert caught.value.row == 4
