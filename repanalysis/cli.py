@@ -60,6 +60,7 @@ def _root(
 
 
 _MOST_COLUMNS = 12  # more columns than this do not fit a terminal
+_MOST_EPOCHS = 12
 _HEADLINES = (("fisher_ratio", ""), ("rate_reduction", ""), ("within_class_variance", "relative"))
 
 
@@ -189,7 +190,9 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-ModelSpec = Annotated[str, typer.Argument(help="timm:NAME, torchvision:NAME, hf:NAME or py:package.module:factory")]
+ModelSpec = Annotated[
+    str, typer.Argument(help="timm:NAME, torchvision:NAME, hf:NAME, scattering:J=3,L=8 or py:package.module:factory")
+]
 DataSpec = Annotated[str, typer.Option("--data", help="digits, imagefolder:DIR (or a tar of one) or npz:FILE")]
 Weights = Annotated[str | None, typer.Option(help="Safetensors or torch file; 'random' for the untrained network.")]
 Layers = Annotated[list[str] | None, typer.Option("--layers", "-l", help="Glob, re:REGEX or type:CLASS; repeat it.")]
@@ -521,6 +524,40 @@ def _dask(address: str | None) -> Iterator[Any]:
         raise UsageError(f"There is no dask scheduler at {address}: {error}.") from None
     with client:
         yield client.get_executor()
+
+
+@verb
+def train(
+    settings: Settings,
+    model: ModelSpec,
+    data: DataSpec,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoints and log.")],
+    split: Split = None,
+    test: Annotated[str | None, typer.Option(help="Data to score after every epoch; default --data.")] = None,
+    test_split: Annotated[str | None, typer.Option(help="Split of the data to score.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 300,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images per step.")] = 128,
+    rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 0.01,
+    schedule: Annotated[str, typer.Option(help="steps: a tenth after every 70 of 300 epochs; or cosine.")] = "steps",
+    augment: Annotated[bool | None, typer.Option(help="Random flips and crops; default for images in colour.")] = None,
+    limit: Limit = None,
+    weights: Weights = "random",
+    save_every: Annotated[int | None, typer.Option(min=1, help="Keep every so many epochs; default ten in all.")] = None,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a folder whose training was stopped.")] = False,
+) -> Said:
+    """Train a network; its checkpoints go through extract and analyze."""
+    from repanalysis.training import Recipe
+    from repanalysis.training import train as train_network
+
+    recipe = Recipe(epochs, batch_size, rate, schedule, augment, settings.seed)
+    log = train_network(
+        model, data, output, recipe, split=split, test=test, test_split=test_split, limit=limit, weights=weights,
+        device=device, save_every=save_every, resume=resume, progress=settings.progress,
+    )  # fmt: skip
+    shown = log if len(log) <= _MOST_EPOCHS else log.iloc[[0, *range(len(log) - _MOST_EPOCHS + 1, len(log))]]
+    text = f"{shown.to_string(index=False, float_format='{:.4g}'.format)}\n\n{output}: {len(log)} epochs."
+    return Said(text, {"folder": str(output), "log": log.to_dict("records")})
 
 
 @verb

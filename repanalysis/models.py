@@ -1,9 +1,10 @@
 """`"timm:resnet18"` -> a network, the preprocessing it was trained with, and an identity card.
 
 Specifications: `timm:NAME`, `torchvision:NAME` and `hf:NAME` (a repository of the Hugging Face hub, or a folder), pretrained
-unless weights are given; and `py:package.module:factory`, a function of yours without arguments that returns a
-`torch.nn.Module`. A network made by a factory may say how it wants its images the way timm's do, in a dictionary
-`pretrained_cfg`: input_size, mean, std, interpolation, crop_pct.
+unless weights are given; `scattering:J=3,L=8,phases=4` and, with learned projections and frames, `scattering:variant=SC,J=4`,
+with the parameters of `Scattering` and `concentrated`; and `py:package.module:factory`, a function of yours without arguments
+that returns a `torch.nn.Module`. A network made by a factory may say how it wants its images the way timm's do, in a
+dictionary `pretrained_cfg`: input_size, mean, std, interpolation, crop_pct.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from torch import Tensor, nn
 from probes.errors import UsageError, did_you_mean
 from probes.identity import weights_sha256
 from probes.layers import unwrap
+from repanalysis._options import options
 from repanalysis.weights import load_weights
 
 __all__ = ["Model", "load_model"]
 
-_SCHEMES = ("timm", "torchvision", "hf", "py")
-_FORMS = "Write timm:NAME, torchvision:NAME, hf:NAME or py:package.module:factory."
+_SCHEMES = ("timm", "torchvision", "hf", "py", "scattering")
+_FORMS = "Write timm:NAME, torchvision:NAME, hf:NAME, scattering:J=3,L=8 or py:package.module:factory."
+_SYMBOLS = {"J": "scales", "L": "angles"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def load_model(
     Parameters
     ----------
     spec : str
-        `timm:NAME`, `torchvision:NAME`, `hf:NAME` or `py:package.module:factory`.
+        `timm:NAME`, `torchvision:NAME`, `hf:NAME`, `scattering:...` or `py:package.module:factory`.
     weights : path-like or "random", optional
         A safetensors file or a torch file of tensors; "random" leaves the initialisation of the seed. By default timm
         and the other collections are pretrained, and factories are taken as they come.
@@ -91,9 +94,9 @@ def load_model(
     Torch files are read with the weights-only loader: no code in them runs. A `py:` factory is your own code and runs.
     """
     scheme, _, name = spec.partition(":")
-    if scheme not in _SCHEMES or not name:
+    if scheme not in _SCHEMES or not (name or scheme == "scattering"):
         raise UsageError(f"Unknown model {spec!r}.{did_you_mean(scheme, _SCHEMES)} {_FORMS}")
-    build = {"timm": _timm, "torchvision": _torchvision, "hf": _hf, "py": _factory}[scheme]
+    build = {"timm": _timm, "torchvision": _torchvision, "hf": _hf, "py": _factory, "scattering": _scattering}[scheme]
     module, own = build(name, weights)
     random = weights is not None and str(weights) == "random"
     if weights is not None and not random:
@@ -175,6 +178,15 @@ def _hf(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
         return pixels
 
     return module, transform
+
+
+def _scattering(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # loaded as any other's
+    from repanalysis.networks.concentrated import concentrated
+    from repanalysis.networks.scattering import Scattering
+
+    learned = any(part.strip().startswith("variant") for part in name.split(","))
+    build: Callable[..., nn.Module] = concentrated if learned else Scattering
+    return build(**options(name, build, "scattering", _SYMBOLS)), None
 
 
 @contextmanager

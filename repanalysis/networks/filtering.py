@@ -1,0 +1,227 @@
+r"""Convolution of images with filters given in Fourier, and subsampling: through the FFT, or as one matrix.
+
+    z_f(v) = (x * h_f)(k v),   x reflected at its borders to a size (M, N), the convolution circular on that size.
+
+Subsampling by k sums the k x k blocks of the spectrum (aliasing), so that only a small inverse transform is left. Small
+images are filtered faster by the matrix of the whole linear map, padding included: below about 20 pixels a filter covers
+the image, and a strided convolution is that matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+__all__ = ["Filtering", "Path", "Then", "as_they_are", "padded_side", "reflected", "spectrum_of"]
+
+Path = Literal["auto", "fft", "matrix"]
+
+_NEGLIGIBLE = 1e-9  # blocks of a spectrum where no filter is larger, in units of the largest, are left out
+_MATRIX_BYTES = 64 << 20
+_FLOPS_RATIO = 25.0  # how many operations a matrix product does while the FFT path does one (benchmarks/scattering.py)
+_CHUNK_BYTES = 2 << 20  # of filtered images made at a time: they should stay in the cache
+
+
+class Then(Protocol):
+    """What is made of filtered images."""
+
+    def __call__(self, z: Tensor, out: Tensor | None = None) -> Tensor:
+        """Into `out`, if that is given."""
+        ...
+
+
+def as_they_are(z: Tensor, out: Tensor | None = None) -> Tensor:
+    """The filtered images themselves."""
+    return z if out is None else out.copy_(z)
+
+
+def spectrum_of(x: Tensor) -> Tensor:
+    """Fourier transform of real images, whole: one half is computed, the other is its mirror image.
+
+    Examples
+    --------
+    >>> x = torch.rand(2, 5, 6)
+    >>> torch.allclose(spectrum_of(x), torch.fft.fft2(x), atol=1e-5)
+    True
+    """
+    if x.requires_grad:
+        transformed: Tensor = torch.fft.fft2(x)
+        return transformed
+    images = x.flatten(0, -3)
+    rows, side = x.shape[-2:]
+    known = side // 2 + 1
+    whole = torch.empty(images.shape, dtype=torch.complex128 if x.dtype == torch.float64 else torch.complex64, device=x.device)
+    step = max(1, _CHUNK_BYTES // (rows * side * 8))
+    for image, out in zip(torch.split(images, step), torch.split(whole, step), strict=True):
+        half = torch.fft.rfft2(image)
+        out[..., :known] = half
+        torch.conj_physical(half[..., :1, 1 : side - known + 1].flip(-1), out=out[..., :1, known:])
+        torch.conj_physical(half[..., 1:, 1 : side - known + 1].flip(-2, -1), out=out[..., 1:, known:])
+    found: Tensor = whole.view(x.shape)
+    return found
+
+
+def padded_side(side: int, scale: int) -> int:
+    """Side of the padded image: a multiple of 2^J, larger by at least one step of 2^J on the whole.
+
+    Examples
+    --------
+    >>> padded_side(32, 1), padded_side(32, 2), padded_side(7, 1)
+    (36, 40, 10)
+    """
+    step = 2**scale
+    return int(((side + step) // step + 1) * step)
+
+
+def reflected(side: int, padded: int) -> NDArray[np.int64]:
+    """Which sample stands at each place of a signal that is reflected at its borders.
+
+    Examples
+    --------
+    >>> reflected(4, 8).tolist()
+    [2, 1, 0, 1, 2, 3, 2, 1]
+    """
+    if side == 1:
+        return np.zeros(padded, np.int64)
+    period = 2 * (side - 1)
+    places = (np.arange(padded) - (padded - side) // 2) % period
+    return np.asarray(np.minimum(places, period - places), np.int64)
+
+
+class Filtering(nn.Module):
+    """A module that filters images; what it makes of the filtered images is its subclasses' business.
+
+    Filters come by `prepare`, which is called whenever size, type or device of the images change; they are buffers that no
+    state dictionary holds.
+    """
+
+    weights: Tensor
+    matrix: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.empty(0), persistent=False)
+        self.register_buffer("matrix", torch.empty(0), persistent=False)
+        self.stride, self.margin = 1, 0
+        self.padding: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._blocks: list[tuple[int, int]] = []
+        self._prepared: tuple[object, ...] = ()
+
+    def prepare(
+        self,
+        filters: NDArray[np.float64],
+        like: Tensor,
+        *,
+        stride: int = 1,
+        size: tuple[int, int] | None = None,
+        margin: int = 0,
+        path: Path = "auto",
+    ) -> None:
+        """Take filters for images such as `like`.
+
+        Parameters
+        ----------
+        filters : (F, M, N) float64 array
+            Real in Fourier.
+        like : tensor
+            Whose type and device to use.
+        stride : int, default 1
+            k, a divisor of M and N.
+        size : (H, W), optional
+            Size of the images, if they are to be reflected to (M, N).
+        margin : int, default 0
+            Samples to cut off at every border of the result.
+        path : {"auto", "fft", "matrix"}, default "auto"
+            How to compute; by default what is faster at this size.
+        """
+        count, rows, columns = filters.shape
+        self.stride, self.margin = stride, margin
+        self.padding = None if size is None else (reflected(size[0], rows), reflected(size[1], columns))
+        blocks = filters.reshape(count, stride, rows // stride, stride, columns // stride).transpose(1, 3, 0, 2, 4)
+        largest = np.abs(blocks).max(axis=(2, 3, 4))
+        self._blocks = [(int(a), int(b)) for a, b in zip(*np.nonzero(largest > _NEGLIGIBLE * largest.max()), strict=True)]
+        chosen = np.stack([blocks[block] for block in self._blocks]) / stride**2
+        kind = torch.float64 if like.dtype == torch.float64 else torch.float32
+        # Real filters times complex spectra: both parts side by side, so that the product is one of plain numbers.
+        self.weights = torch.from_numpy(np.repeat(chosen[..., None], 2, axis=-1)).to(like.device, kind)
+        self.matrix = torch.empty(0)
+        if path == "matrix" or (path == "auto" and self._matrix_is_faster(size or (rows, columns), filters.shape)):
+            height, width = size or (rows, columns)
+            basis = torch.eye(height * width, dtype=torch.float64, device=like.device).view(1, -1, height, width)
+            exact, self.weights = self.weights, self.weights.double()
+            self.matrix = self._through_fft(basis, as_they_are).reshape(height * width, -1).to(kind)
+            self.weights = exact
+
+    def _matrix_is_faster(self, size: tuple[int, int], shape: tuple[int, ...]) -> bool:
+        count, padded, inputs = shape[0], math.prod(shape[1:]), math.prod(size)
+        out = count * padded // self.stride**2
+        product = 2.0 * inputs * 2 * out
+        transforms = 5 * (padded * math.log2(padded) + out * math.log2(max(2, padded // self.stride**2)))
+        spectrum = transforms + 4.0 * out * len(self._blocks)
+        return 8 * inputs * out <= _MATRIX_BYTES and product < _FLOPS_RATIO * spectrum
+
+    def filtered(self, x: Tensor, then: Then, spectrum: Tensor | None = None) -> Tensor:
+        """Filtered and subsampled images, and what is made of them.
+
+        Parameters
+        ----------
+        x : (n, c, H, W) tensor
+            Images.
+        then : callable
+            From real and imaginary parts, (m, F, h, w, 2), to (m, ...), or into the tensor `out` if that is given. It is
+            called for some images at a time, whose transforms are in the cache still.
+        spectrum : (n, c, M, N) complex tensor, optional
+            Their transform, where it is known.
+
+        Returns
+        -------
+        (n, c, ...) tensor
+            What `then` has made of all images.
+        """
+        if not self.matrix.numel():
+            return self._through_fft(x, then, spectrum)
+        found = then((x.flatten(2) @ self.matrix).view(-1, *self._inner()))
+        return torch.unflatten(found, 0, x.shape[:2])
+
+    def _inner(self) -> tuple[int, int, int, int]:
+        _, count, rows, columns, _ = self.weights.shape
+        return count, rows - 2 * self.margin, columns - 2 * self.margin, 2
+
+    def spectrum(self, x: Tensor) -> Tensor:
+        """Fourier transform of the padded images, (n, c, M, N)."""
+        if self.padding is not None:
+            rows, columns = (torch.from_numpy(index).to(x.device) for index in self.padding)
+            x = x.index_select(-2, rows).index_select(-1, columns)
+        return spectrum_of(x)
+
+    def _through_fft(self, x: Tensor, then: Then, spectrum: Tensor | None = None) -> Tensor:
+        spectrum = self.spectrum(x) if spectrum is None else spectrum
+        parts = torch.view_as_real(spectrum).flatten(0, 1)  # (n c, M, N, 2)
+        step = max(1, _CHUNK_BYTES // (self.weights[0].numel() * self.weights.element_size()))
+        if parts.requires_grad:
+            found = torch.cat([then(self._inverse(part)) for part in torch.split(parts, step)])
+            return torch.unflatten(found, 0, x.shape[:2])
+        first = then(self._inverse(parts[:step]))
+        whole = first.new_empty(len(parts), *first.shape[1:])
+        whole[:step] = first
+        for start in range(step, len(parts), step):
+            then(self._inverse(parts[start : start + step]), whole[start : start + step])
+        return torch.unflatten(whole, 0, x.shape[:2])
+
+    def _inverse(self, parts: Tensor) -> Tensor:
+        """(m, M, N, 2) spectra -> (m, F, h, w, 2) filtered images."""
+        rows, columns = self.weights.shape[2:4]
+        blocks = parts.view(len(parts), self.stride, rows, self.stride, columns, 2)
+        total: Tensor | None = None
+        for (a, b), weight in zip(self._blocks, self.weights, strict=True):
+            block = blocks[:, None, a, :, b]
+            total = block * weight if total is None else total.addcmul_(block, weight)
+        assert total is not None
+        z = torch.view_as_real(torch.fft.ifft2(torch.view_as_complex(total)))
+        cut = self.margin
+        return z[:, :, cut : rows - cut, cut : columns - cut] if cut else z
