@@ -13,7 +13,14 @@ from repanalysis._checks import one_of
 __all__ = ["options"]
 
 
-def options(text: str, function: Callable[..., Any], what: str, symbols: Mapping[str, str] | None = None) -> dict[str, Any]:
+def options(
+    text: str,
+    function: Callable[..., Any],
+    what: str,
+    *,
+    more: Mapping[str, Any] | None = None,
+    symbols: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Keyword arguments that a text chooses, checked against a function's parameters and the types of their defaults.
 
     Parameters
@@ -24,6 +31,8 @@ def options(text: str, function: Callable[..., Any], what: str, symbols: Mapping
         Whose parameters may be chosen; all that have a default.
     what : str
         What messages call it.
+    more : mapping of str to value, optional
+        Further parameters, with their defaults.
     symbols : mapping of str to str, optional
         Short names that the field uses, such as `{"J": "scales"}`.
 
@@ -34,11 +43,12 @@ def options(text: str, function: Callable[..., Any], what: str, symbols: Mapping
 
     Examples
     --------
-    >>> options("J=4,tight=true", lambda scales=3, tight=False: None, "scattering", {"J": "scales"})
+    >>> options("J=4,tight=true", lambda scales=3, tight=False: None, "scattering", symbols={"J": "scales"})
     {'scales': 4, 'tight': True}
     """
     parameters = inspect.signature(function).parameters.values()
     defaults = {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
+    defaults |= more or {}
     shown = {
         **{short: name for short, name in (symbols or {}).items() if name in defaults},
         **{name: name for name in defaults},

@@ -1,7 +1,8 @@
 """`"imagefolder:DIR"` -> labelled images with ids that do not depend on the order in which they are read.
 
 Specifications: `digits` (scikit-learn's handwritten digits, with splits train and test of half each), `imagefolder:DIR`
-(a folder of class folders, or a .tar, .tar.gz of one), `npz:FILE` (arrays x and y, or x_train, y_train, x_test, ...).
+(a folder of class folders, or a .tar, .tar.gz of one), `npz:FILE` (arrays x and y, or x_train, y_train, x_test, ...), and
+`gaussians:K=10,d=64,sparsity=1` (vectors of a mixture of Gaussians, with the parameters of `theory.mixtures`).
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from probes.errors import DataError, FormatError, UsageError, did_you_mean
+from repanalysis._options import options
+from repanalysis.theory.mixtures import sparse_mixture
 
 __all__ = ["Data", "load_data"]
 
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
-_SCHEMES = ("digits", "imagefolder", "npz")
+_SCHEMES = ("digits", "imagefolder", "npz", "gaussians")
+_ALONE = ("digits", "gaussians")  # need nothing behind the colon
+_SPLITS = ("train", "test")
 _TAR_BYTES = 4 << 30  # compressed archives can't be read out of order: they are held in memory, up to this
 
 Transform = Callable[[Any], Tensor]
@@ -142,9 +147,9 @@ def load_data(spec: str, *, split: str | None = None, transform: Transform | Non
     Parameters
     ----------
     spec : str
-        `digits`, `imagefolder:DIR` or `npz:FILE`.
+        `digits`, `imagefolder:DIR`, `npz:FILE` or `gaussians:...`.
     split : str, optional
-        Which split: a folder below DIR, the ending of the array names, "train" or "test" of the digits.
+        Which split: a folder below DIR, the ending of the array names, "train" or "test" of the others.
     transform : callable, optional
         From a PIL image to a tensor, such as a model's; by default pixels in [0, 1].
     colours : int, default 3
@@ -163,10 +168,13 @@ def load_data(spec: str, *, split: str | None = None, transform: Transform | Non
         If the files are not there, can't be read, or hold no image.
     """
     scheme, _, path = spec.partition(":")
-    if scheme not in _SCHEMES or (scheme != "digits" and not path):
-        raise UsageError(f"Unknown data {spec!r}.{did_you_mean(scheme, _SCHEMES)} Write digits, imagefolder:DIR or npz:FILE.")
+    if scheme not in _SCHEMES or not (path or scheme in _ALONE):
+        forms = "Write digits, imagefolder:DIR, npz:FILE or gaussians:K=10,d=64."
+        raise UsageError(f"Unknown data {spec!r}.{did_you_mean(scheme, _SCHEMES)} {forms}")
     if scheme == "digits":
         return _digits(spec, split, transform, colours)
+    if scheme == "gaussians":
+        return _gaussians(spec, path, split)
     if scheme == "npz":
         return _npz(spec, Path(path), split, transform, colours)
     return _imagefolder(spec, Path(path), split, transform, colours)
@@ -189,6 +197,20 @@ def _digits(spec: str, split: str | None, transform: Transform | None, colours: 
 
     picked = ids[split]
     return Data(spec, read, picked, labels[picked], [str(digit) for digit in range(10)], split, transform)
+
+
+def _gaussians(spec: str, text: str, split: str | None) -> Data:
+    """Vectors of a mixture; the splits are different samples of it."""
+    if split not in (None, *_SPLITS):
+        raise UsageError(f"The Gaussians have no split {split!r}; they have train and test.")
+    chosen = options(text, sparse_mixture, "gaussians", more={"n": 10_000})
+    n, seed = int(chosen.pop("n", 10_000)), int(chosen.get("seed", 0))
+    if n < 1:
+        raise UsageError(f"n of gaussians is {n}; at least one sample is needed.")
+    x, labels = sparse_mixture(**chosen).sample(n, seed=2 * seed + (split == "test"))
+    vectors = x.astype(np.float32)
+    names = [str(c) for c in range(int(labels.max()) + 1)]
+    return Data(spec, vectors.__getitem__, np.arange(n), labels, names, split, None)
 
 
 def _npz(spec: str, path: Path, split: str | None, transform: Transform | None, colours: int) -> Data:

@@ -186,7 +186,7 @@ def _scattering(name: str, weights: Weights) -> tuple[nn.Module, Transform | Non
 
     learned = any(part.strip().startswith("variant") for part in name.split(","))
     build: Callable[..., nn.Module] = concentrated if learned else Scattering
-    return build(**options(name, build, "scattering", _SYMBOLS)), None
+    return build(**options(name, build, "scattering", symbols=_SYMBOLS)), None
 
 
 @contextmanager

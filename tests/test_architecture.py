@@ -19,13 +19,14 @@ MODULES = sorted(
 # A file imports from lower floors, and from its own floor within the same folder.
 FLOORS = {
     "probes.errors": 0, "probes.batch": 0, "probes.patterns": 0, "repanalysis._checks": 0,
+    "repanalysis._options": 0,
     "probes": 1,
     "repanalysis.statistics": 2, "repanalysis.table": 2,
-    "repanalysis.metrics": 3,
+    "repanalysis.metrics": 3, "repanalysis.theory": 3,
     "repanalysis.subset": 4, "repanalysis.uncertainty": 4, "repanalysis.states": 4, "repanalysis.engine": 4,
     "repanalysis.similarity": 4,
     "repanalysis.models": 5, "repanalysis.weights": 5, "repanalysis.data": 5, "repanalysis.plots": 5, "repanalysis.networks": 5,
-    "repanalysis.extraction": 6, "repanalysis.demo": 6, "repanalysis.cli": 6,
+    "repanalysis.extraction": 6, "repanalysis.training": 6, "repanalysis.demo": 6, "repanalysis.cli": 6,
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from probes import DataError, FormatError, UsageError
 from repanalysis.data import as_tensor, load_data
+from repanalysis.theory.mixtures import sparse_mixture
 
 
 @pytest.fixture
@@ -140,3 +141,28 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path) -> None:
         load_data(f"imagefolder:{tmp_path / 'broken'}")[0]
     with pytest.raises(UsageError, match="The batch size is 0"):
         load_data("digits").loader(0)
+
+
+def test_gaussians_are_the_mixture_and_splits_are_other_samples_of_it() -> None:
+    spec = "gaussians:K=3,d=8,sparsity=2,radius=4,n=600,seed=1"
+    train, test = load_data(spec, split="train"), load_data(spec, split="test")
+    x, label, sample = train[5]
+    mixture = sparse_mixture(K=3, d=8, sparsity=2, radius=4.0, seed=1)
+    np.testing.assert_allclose(x.numpy(), mixture.sample(600, seed=2)[0][5], rtol=1e-6)
+    assert (label, sample, len(train), train.class_names) == (2, 5, 600, ["0", "1", "2"])
+    assert not np.allclose(x, test[5][0])
+    assert len(load_data("gaussians")) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("spec", "split", "sentence"),
+    [
+        ("gaussians:KK=3", None, "Unknown parameter of gaussians 'KK'. Did you mean 'K'"),
+        ("gaussians:d=x", None, "d of gaussians is 'x'; it must be a whole number"),
+        ("gaussians:n=0", None, "n of gaussians is 0"),
+        ("gaussians", "val", "no split 'val'; they have train and test"),
+    ],
+)
+def test_gaussians_that_can_not_be_are_one_sentence(spec: str, split: str | None, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        load_data(spec, split=split)

@@ -29,6 +29,7 @@ from repanalysis._checks import one_of
 __all__ = ["BANKS", "FilterBank", "bank", "morlet", "steerable"]
 
 BANKS = ("morlet", "steerable")
+_RIGHT_ANGLE = 1e-12  # a cosine below this is 0 up to rounding
 _TILES = np.arange(-2, 3)  # periods over which a filter is wrapped around
 
 
@@ -180,6 +181,7 @@ def steerable(shape: tuple[int, int], scales: int, angles: int = 8) -> FilterBan
 def _fan(rows: NDArray[np.float64], columns: NDArray[np.float64], angles: int) -> NDArray[np.float64]:
     """Squares of cos(t - theta_l)^{L-1} where that is positive, (L, M, N)."""
     cosines = np.cos(np.arctan2(columns, rows[:, None]) - _directions(angles)[:, None, None])
+    cosines[np.abs(cosines) < _RIGHT_ANGLE] = 0.0
     return np.asarray(np.heaviside(cosines, 0.5) * np.abs(cosines) ** (2 * angles - 2))
 
 

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from repanalysis.plots.curves import depth, overview
 from repanalysis.plots.heatmaps import checkpoints, similarity
+from repanalysis.plots.theorems import theorem
 
-__all__ = ["checkpoints", "depth", "overview", "similarity"]
+__all__ = ["checkpoints", "depth", "overview", "similarity", "theorem"]

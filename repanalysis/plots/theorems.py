@@ -1,0 +1,72 @@
+"""A theorem and its measurement: predicted values as a line, measured ones as points, against the theorem's parameter."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+
+from probes.errors import UsageError
+
+__all__ = ["theorem"]
+
+
+def theorem(
+    results: pd.DataFrame,
+    *,
+    predicted: str = "predicted",
+    measured: str = "measured",
+    before: str | None = "before",
+    bound: bool = False,
+    parameter: str = "parameter",
+    quantity: str = "value",
+    scale: Literal["linear", "log"] = "linear",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what a theorem says and what was measured.
+
+    Parameters
+    ----------
+    results : pandas.DataFrame
+        As the experiments of `repanalysis.theory` return it: a column `parameter`, and the columns that are named.
+    predicted, measured : str
+        Columns of the line and of the points.
+    before : str, optional
+        Column of a dashed line: the value without the operation; where there is no such column, there is no line.
+    bound : bool, default False
+        Whether the prediction is an upper bound, below which is shaded, rather than a value.
+    parameter, quantity : str
+        Titles of the axes.
+    scale : {"linear", "log"}, default "linear"
+        Of both axes.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        With the drawing.
+
+    Raises
+    ------
+    UsageError
+        If a column is missing.
+    """
+    if missing := [name for name in ("parameter", predicted, measured) if name not in results]:
+        raise UsageError(f"The results have no column {missing[0]!r}; they have {', '.join(map(str, results.columns))}.")
+    axes: Any = plt.subplots(figsize=(5, 3.5), layout="constrained")[1] if ax is None else ax
+    x = results["parameter"]
+    (line,) = axes.plot(x, results[predicted], color="C0", label="bound" if bound else "predicted")
+    if bound:
+        axes.fill_between(x, results[predicted], axes.get_ylim()[0] if scale == "linear" else results[measured].min() / 2,
+                          color=line.get_color(), alpha=0.12, linewidth=0)  # fmt: skip
+    axes.plot(x, results[measured], "o", color="C1", markersize=5, label="measured")
+    if before is not None and before in results:
+        axes.plot(x, results[before], "--", color="0.45", linewidth=1.2, label="before")
+    axes.set(xlabel=parameter, ylabel=quantity, xscale=scale, yscale=scale)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    found: Axes = axes
+    return found

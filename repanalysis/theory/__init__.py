@@ -1,0 +1,1 @@
+"""Closed forms of the papers, one result a file, and the experiments that confirm them."""
