@@ -22,7 +22,7 @@ FLOORS = {
     "repanalysis._options": 0,
     "probes": 1,
     "repanalysis.statistics": 2, "repanalysis.table": 2,
-    "repanalysis.metrics": 3, "repanalysis.theory": 3,
+    "repanalysis.metrics": 3, "repanalysis.theory": 3, "repanalysis.perturbations": 3,
     "repanalysis.subset": 4, "repanalysis.uncertainty": 4, "repanalysis.states": 4, "repanalysis.engine": 4,
     "repanalysis.similarity": 4,
     "repanalysis.models": 5, "repanalysis.weights": 5, "repanalysis.data": 5, "repanalysis.plots": 5, "repanalysis.networks": 5,

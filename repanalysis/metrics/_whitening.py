@@ -75,7 +75,8 @@ def whitened(
         within[np.diag_indices_from(within)] += shift
         if not shift > 0:
             return Whitened(means[:, :0], means, 0, 1.0) if means.any() else None
-    scale = np.sqrt(np.diag(within) + weights @ np.square(means))
+    # Where features are constant, subtracting rank-1 terms may leave a variance of -1e-20.
+    scale = np.sqrt(np.maximum(np.diag(within), 0.0) + weights @ np.square(means))
     alive = scale > _CONSTANT * np.abs(moments.mean).max(axis=0)
     if not alive.any():
         return None

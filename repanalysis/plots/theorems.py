@@ -19,7 +19,7 @@ def theorem(
     predicted: str = "predicted",
     measured: str = "measured",
     before: str | None = "before",
-    bound: bool = False,
+    bound: Literal["none", "upper", "lower"] = "none",
     parameter: str = "parameter",
     quantity: str = "value",
     scale: Literal["linear", "log"] = "linear",
@@ -35,8 +35,8 @@ def theorem(
         Columns of the line and of the points.
     before : str, optional
         Column of a dashed line: the value without the operation; where there is no such column, there is no line.
-    bound : bool, default False
-        Whether the prediction is an upper bound, below which is shaded, rather than a value.
+    bound : {"none", "upper", "lower"}, default "none"
+        Whether the prediction is a value, or a bound; where values may lie is shaded.
     parameter, quantity : str
         Titles of the axes.
     scale : {"linear", "log"}, default "linear"
@@ -58,14 +58,17 @@ def theorem(
         raise UsageError(f"The results have no column {missing[0]!r}; they have {', '.join(map(str, results.columns))}.")
     axes: Any = plt.subplots(figsize=(5, 3.5), layout="constrained")[1] if ax is None else ax
     x = results["parameter"]
-    (line,) = axes.plot(x, results[predicted], color="C0", label="bound" if bound else "predicted")
-    if bound:
-        axes.fill_between(x, results[predicted], axes.get_ylim()[0] if scale == "linear" else results[measured].min() / 2,
-                          color=line.get_color(), alpha=0.12, linewidth=0)  # fmt: skip
+    (line,) = axes.plot(x, results[predicted], color="C0", label="predicted" if bound == "none" else f"{bound} bound")
     axes.plot(x, results[measured], "o", color="C1", markersize=5, label="measured")
     if before is not None and before in results:
         axes.plot(x, results[before], "--", color="0.45", linewidth=1.2, label="before")
     axes.set(xlabel=parameter, ylabel=quantity, xscale=scale, yscale=scale)
+    if bound != "none":
+        low, high = axes.get_ylim()
+        axes.fill_between(
+            x, results[predicted], low if bound == "upper" else high, color=line.get_color(), alpha=0.12, linewidth=0
+        )
+        axes.set_ylim(low, high)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     found: Axes = axes

@@ -153,7 +153,7 @@ class ClassMoments(Statistic):
             for start in range(lo, hi, rows):
                 self._absorb(states[at], k, x, order[start : min(hi, start + rows)], room)
         for state in states if self.scatter == "per_class" else ():
-            state.spread[:] = np.einsum("kii->k", state.scatter)
+            np.maximum(np.einsum("kii->k", state.scatter), 0.0, out=state.spread)
         if not all(np.isfinite(state.spread).all() for state in states):
             refuse_non_finite(x)
         return states

@@ -27,6 +27,7 @@ from repanalysis.theory.frames import random_tight_frame, sign_invariant
 from repanalysis.theory.mixtures import Mixture, sparse_mixture
 
 __all__ = [
+    "fisher_by_redundancy",
     "mean_absolute",
     "mean_separation",
     "rectified",
@@ -123,6 +124,36 @@ def separation_by_contrast(
         measured = fisher(ClassMoments().of(rectified(x, np.eye(d)), y))["trace"]
         rows.append((float(contrast), rectified_fisher(1.0, float(contrast), d), float(measured), float(before)))
     return pd.DataFrame(rows, columns=["parameter", "predicted", "measured", "before"])
+
+
+def fisher_by_redundancy(
+    factors: NDArray[np.int64] | None = None, *, d: int = 8, n: int = 20_000, seed: int = 0
+) -> pd.DataFrame:
+    """Fisher ratio after the rectifier against the redundancy p / d, for classes that are not Gaussian (P1).
+
+    Parameters
+    ----------
+    factors : (m,) array, optional
+        p / d; by default 1 to 8.
+    d, n, seed : int
+        Dimensions, samples and seed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns parameter, predicted (the lower bound: the Fisher trace of x itself, of the same samples) and measured (of
+        Phi(x)). Coefficients of four classes are exponential, with scales and offsets that depend on the class.
+    """
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 4
+    x = (rng.exponential(size=(n, d)) - 1) * rng.uniform(0.5, 2.0, size=(4, d))[y] + rng.normal(size=(4, d), scale=0.3)[y]
+    fisher = get("fisher_ratio")
+    bound = float(fisher(ClassMoments().of(x, y))["trace"])
+    rows = []
+    for factor in np.arange(1, 9) if factors is None else factors:
+        after = rectified(x, random_tight_frame(int(factor) * d, d, seed=seed))
+        rows.append((float(factor), bound, float(fisher(ClassMoments().of(after, y))["trace"])))
+    return pd.DataFrame(rows, columns=["parameter", "predicted", "measured"])
 
 
 def separation_by_redundancy(

@@ -24,8 +24,8 @@ def test_lines_and_points_are_the_columns() -> None:
 
 
 def test_a_bound_is_shaded_and_scales_may_be_logarithmic() -> None:
-    axes = theorem(RESULTS.drop(columns="before"), bound=True, scale="log")
-    assert [str(line.get_label()) for line in axes.lines] == ["bound", "measured"]
+    axes = theorem(RESULTS.drop(columns="before"), bound="upper", scale="log")
+    assert [str(line.get_label()) for line in axes.lines] == ["upper bound", "measured"]
     assert len(axes.collections) == 1
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     plt.close(axes.figure)

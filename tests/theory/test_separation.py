@@ -13,6 +13,7 @@ from repanalysis.statistics import ClassMoments
 from repanalysis.theory.frames import random_tight_frame
 from repanalysis.theory.mixtures import Mixture, sparse_mixture
 from repanalysis.theory.separation import (
+    fisher_by_redundancy,
     mean_absolute,
     mean_separation,
     rectified,
@@ -42,6 +43,11 @@ def test_no_root_falls_under_the_rectifier_on_any_data(seed: int) -> None:
     ours = [fisher_ratio(ClassMoments().of(one, y))["trace"] for one in (x, after)]
     assert ours == pytest.approx([before.sum(), found.sum()], rel=1e-6)
     assert ours[1] >= ours[0]
+
+
+def test_the_experiment_on_exponential_classes_stays_above_its_bound() -> None:
+    found = fisher_by_redundancy(np.array([1, 4]), d=5, n=4000)
+    assert (found["measured"] > 1.2 * found["predicted"]).all()
 
 
 def test_with_a_ridge_it_needs_a_quarter_of_it(rng: np.random.Generator) -> None:

@@ -1,0 +1,100 @@
+"""Rotation and scaling about the centre of the image, bilinear; what lies beyond the border is the border's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import cos, pi, sin
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from probes.errors import UsageError
+from repanalysis._checks import not_negative
+from repanalysis.perturbations.base import Perturbation
+from repanalysis.perturbations.resampling import warped
+
+__all__ = ["Rotation", "Scaling"]
+
+
+@dataclass(frozen=True)
+class Rotation(Perturbation):
+    """Images turned about their centre.
+
+    Parameters
+    ----------
+    seed : int, default 0
+        Not used: every image is turned by the same angle.
+    degrees : float, default 5
+        Counter-clockwise.
+
+    Examples
+    --------
+    >>> x = torch.arange(4.0).view(1, 1, 2, 2)
+    >>> [round(v, 4) for v in Rotation(degrees=90.0)(x, [0]).flatten().tolist()]
+    [1.0, 3.0, 0.0, 2.0]
+    """
+
+    degrees: float = 5.0
+
+    @property
+    def strength(self) -> float:
+        """The angle in degrees."""
+        return self.degrees
+
+    def at(self, strength: float) -> Self:
+        """By another angle."""
+        return replace(self, degrees=strength)
+
+    def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:  # noqa: ARG002  # nothing is drawn
+        """Turned images."""
+        angle = self.degrees * pi / 180
+        # Rows count downwards, so that this matrix turns the source clockwise on the screen.
+        return _linear(images, ((cos(angle), -sin(angle)), (sin(angle), cos(angle))))
+
+
+@dataclass(frozen=True)
+class Scaling(Perturbation):
+    """Images magnified about their centre.
+
+    Parameters
+    ----------
+    seed : int, default 0
+        Not used: every image is scaled alike.
+    percent : float, default 5
+        How much larger things become; below 0: smaller.
+    """
+
+    percent: float = 5.0
+
+    def __post_init__(self) -> None:
+        not_negative("100 + percent", 100 + self.percent)
+        if self.percent == -100:
+            raise UsageError("Images can't be scaled to nothing; percent must be above -100.")
+
+    @property
+    def strength(self) -> float:
+        """Percent."""
+        return self.percent
+
+    def at(self, strength: float) -> Self:
+        """By another factor."""
+        return replace(self, percent=strength)
+
+    def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:  # noqa: ARG002  # nothing is drawn
+        """Scaled images."""
+        factor = 1 / (1 + self.percent / 100)
+        return _linear(images, ((factor, 0.0), (0.0, factor)))
+
+
+def _linear(images: Tensor, matrix: tuple[tuple[float, float], tuple[float, float]]) -> Tensor:
+    """out(s) = in(A s), s = (x, y) from the centre."""
+    height, width = images.shape[-2:]
+    kind = images.dtype if images.dtype in (torch.float32, torch.float64) else torch.float32
+    x = torch.arange(width, dtype=kind, device=images.device) - (width - 1) / 2
+    y = (torch.arange(height, dtype=kind, device=images.device) - (height - 1) / 2)[:, None]
+    (a, b), (c, d) = matrix
+    across, down = x - (a * x + b * y), y - (c * x + d * y)
+    n = len(images)
+    return warped(images, across.expand(n, height, width), down.expand(n, height, width))

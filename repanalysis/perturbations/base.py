@@ -1,0 +1,104 @@
+"""What a perturbation is: a frozen specification that is called with images and their ids.
+
+Strength 0 gives the images back, bit for bit. What is drawn for an image depends on (seed, id) alone: on neither its batch nor
+its place in it, nor on the device, since everything random is drawn on the CPU.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probes.errors import UsageError
+from repanalysis.statistics.draws import hashed
+
+__all__ = ["Perturbation", "images_of"]
+
+
+@dataclass(frozen=True)
+class Perturbation(ABC):
+    """A perturbation of images; one file each, a frozen dataclass.
+
+    Parameters
+    ----------
+    seed : int, default 0
+        What draws depend on, with the sample's id.
+    """
+
+    seed: int = 0
+
+    @property
+    @abstractmethod
+    def strength(self) -> float:
+        """How much; 0 is the identity."""
+
+    @abstractmethod
+    def at(self, strength: float) -> Self:
+        """The same perturbation of another strength."""
+
+    @abstractmethod
+    def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:
+        """Perturbed images, (n, c, h, w), for a strength above 0."""
+
+    def __call__(self, images: Tensor, ids: Sequence[int] | Tensor) -> Tensor:
+        """Perturbed images.
+
+        Parameters
+        ----------
+        images : (n, c, h, w) floating-point tensor
+            On any device; not changed.
+        ids : n integers
+            Sample ids.
+
+        Returns
+        -------
+        (n, c, h, w) tensor
+            Of the same type, on the same device.
+
+        Raises
+        ------
+        UsageError
+            If the images have another shape or type, or there are not as many ids.
+        """
+        images_of(images)
+        numbers = [int(one) for one in ids]
+        if len(numbers) != len(images):
+            raise UsageError(f"There are {len(images)} images and {len(numbers)} ids; each image needs its id.")
+        return images if self.strength == 0 else self.moved(images, numbers)
+
+    def normal(self, ids: Sequence[int], shape: Sequence[int]) -> Tensor:
+        """Standard normal numbers, (n, *shape) float64, on the CPU: those of an id are always the same.
+
+        Examples
+        --------
+        >>> from repanalysis.perturbations.shift import Shift
+        >>> a, b = Shift().normal([3, 5], (2,)), Shift().normal([5], (2,))
+        >>> bool((a[1] == b[0]).all())
+        True
+        """
+        seeds = hashed(np.asarray(ids, np.int64), self.seed)
+        found = torch.empty(len(ids), *shape, dtype=torch.float64)
+        generator = torch.Generator()
+        for row, one in zip(found, seeds.tolist(), strict=True):
+            generator.manual_seed(one & (2**63 - 1))
+            torch.randn(tuple(shape), generator=generator, dtype=torch.float64, out=row)
+        return found
+
+    def reseeded(self, seed: int) -> Self:
+        """The same perturbation with other draws."""
+        return replace(self, seed=seed)
+
+
+def images_of(images: Tensor) -> tuple[int, int]:
+    """Height and width of images, after a check that they are images."""
+    if images.ndim != 4 or not images.is_floating_point():
+        raise UsageError(
+            f"Images are (n, c, h, w) of a floating-point type; these are {tuple(images.shape)} of {images.dtype}."
+        )
+    return int(images.shape[2]), int(images.shape[3])

@@ -1,0 +1,90 @@
+"""The laws of every perturbation: identity at 0, draws by (seed, id) alone, types kept, nothing changed, one sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from probes.errors import UsageError
+from repanalysis.perturbations import (
+    Diffeomorphism,
+    GaussianNoise,
+    MatchedNoise,
+    Perturbation,
+    Rotation,
+    Scaling,
+    Shift,
+    SphereNoise,
+)
+
+ALL = [
+    Diffeomorphism(), Diffeomorphism(delta=0.5, c=5), Shift(pixels=2), Shift(pixels=1, border="reflect", direction="random"),
+    Shift(pixels=3, border="zeros", direction="up"), Shift(pixels=0.5, border="fourier"), SphereNoise(), GaussianNoise(),
+    MatchedNoise(match=Diffeomorphism()), Rotation(), Scaling(), Scaling(percent=-10.0),
+]  # fmt: skip
+every = pytest.mark.parametrize("perturbation", ALL, ids=str)
+
+
+def pictures(rng: np.random.Generator, n: int = 4, height: int = 12, width: int = 16) -> torch.Tensor:
+    return torch.from_numpy(rng.random((n, 3, height, width)))
+
+
+@every
+def test_no_strength_is_the_identity_bit_for_bit(perturbation: Perturbation, rng: np.random.Generator) -> None:
+    x = pictures(rng)
+    assert perturbation.strength != 0
+    assert torch.equal(perturbation.at(0)(x, range(4)), x)
+    assert perturbation.at(perturbation.strength) == perturbation
+
+
+@every
+def test_draws_depend_on_seed_and_id_alone(perturbation: Perturbation, rng: np.random.Generator) -> None:
+    x, ids = pictures(rng), [11, 5, 70, 2]
+    whole = perturbation(x, ids)
+    order = [2, 0, 3, 1]
+    torch.testing.assert_close(perturbation(x[order], [ids[i] for i in order]), whole[order], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(perturbation(x[1:2], ids[1:2]), whole[1:2], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(perturbation(x, torch.tensor(ids)), whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("perturbation", [ALL[0], ALL[3], *ALL[6:9]], ids=str)
+def test_other_seeds_and_ids_give_other_draws(perturbation: Perturbation, rng: np.random.Generator) -> None:
+    x = pictures(rng, 1).expand(8, -1, -1, -1)
+    found = perturbation(x, range(8))
+    assert not torch.equal(found, perturbation.reseeded(1)(x, range(8)))
+    assert len({tuple(one.flatten().tolist()) for one in found}) > 1
+
+
+@every
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_shape_and_type_are_kept_and_images_are_not_changed(
+    perturbation: Perturbation, kind: torch.dtype, rng: np.random.Generator
+) -> None:
+    x = pictures(rng).to(kind)
+    kept = x.clone()
+    found = perturbation(x, range(4))
+    assert (found.shape, found.dtype) == (x.shape, kind)
+    assert torch.equal(x, kept)
+    assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize("perturbation", [one for one in ALL if "Noise" not in str(one) and "zeros" not in str(one)], ids=str)
+def test_constant_images_stay_as_they_are(perturbation: Perturbation) -> None:
+    x = torch.full((2, 1, 9, 11), 0.7, dtype=torch.float64)
+    torch.testing.assert_close(perturbation(x, [0, 1]), x, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_no_image_is_one_sentence() -> None:
+    for odd in (torch.zeros(3, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.int64)):
+        with pytest.raises(UsageError, match="floating-point type; these are"):
+            Shift()(odd, [0])
+    with pytest.raises(UsageError, match="There are 2 images and 3 ids"):
+        Shift()(torch.zeros(2, 1, 4, 4), [0, 1, 2])
+
+
+def test_normal_numbers_are_normal_and_independent_of_their_neighbours() -> None:
+    drawn = Shift().normal(range(2000), (30,)).numpy()
+    assert abs(drawn.mean()) < 5 / np.sqrt(drawn.size)
+    assert abs(drawn.var() - 1) < 5 * np.sqrt(2 / drawn.size)
+    assert abs(np.corrcoef(drawn[:-1].ravel(), drawn[1:].ravel())[0, 1]) < 5 / np.sqrt(drawn.size)
