@@ -5,6 +5,8 @@
 The other side is written from the formulas as public code has them: for every image a field from its sum of sines, then a
 bilinear remap by advanced indexing at floor and ceiling. Both sides make the same fields from the same coefficients, in
 float32, and agree. Batches of 64, 2 threads. Writes benchmarks/results/perturbations.json.
+
+Found: 19 times faster at 32 pixels; at 224 pixels 3.8 (c = 3) and 6.2 (c = 5) times (wanted: 5).
 """
 
 from __future__ import annotations
