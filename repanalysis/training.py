@@ -37,6 +37,7 @@ from repanalysis.data import Data, load_data
 from repanalysis.extraction import best_device, colours
 from repanalysis.models import load_model
 from repanalysis.networks.concentrated import frames
+from repanalysis.networks.crops import random_crops
 
 __all__ = ["Recipe", "train"]
 
@@ -255,14 +256,9 @@ def _order(n: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
 
 def _moved(images: Tensor, generator: torch.Generator) -> Tensor:
     """Half of the images mirrored, and each moved by up to 1/8 of its side; zeros, the mean colour, come in."""
-    n, _, height, width = images.shape
-    border = max(1, max(height, width) // _BORDER)
-    mirrored = torch.rand(n, generator=generator) < 0.5
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
     images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-    padded = functional.pad(images, (border,) * 4)
-    top, left = torch.randint(0, 2 * border + 1, (2, n), generator=generator)
-    rows, columns = top[:, None] + torch.arange(height), left[:, None] + torch.arange(width)
-    return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1).contiguous()
+    return random_crops(images, max(1, max(images.shape[-2:]) // _BORDER), generator).contiguous()
 
 
 def _accuracy(network: nn.Module, data: _Held, batch_size: int, device: str) -> float:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from repanalysis.data import Data
+from repanalysis.networks.crops import random_crops
 
 __all__ = ["accuracy", "digits_cnn", "train"]
 
@@ -64,21 +65,11 @@ def train(model: nn.Module, data: Data, *, epochs: int = 20, seed: int = 0, prog
     for _ in tqdm(range(epochs), desc="train", unit=" epochs", disable=None if progress is None else not progress):
         for images, labels, _ids in loader:
             optimizer.zero_grad()
-            loss = functional.cross_entropy(model(_shifted(images, generator)), labels)
+            loss = functional.cross_entropy(model(random_crops(images, 1, generator)), labels)
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
     model.eval()
-
-
-def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Every image moved by -1, 0 or 1 pixels each way, zeros coming in."""
-    n, _, height, width = images.shape
-    padded = functional.pad(images, (1, 1, 1, 1))
-    top, left = torch.randint(0, 3, (2, n), generator=generator)
-    rows = top[:, None] + torch.arange(height)  # (n, h)
-    columns = left[:, None] + torch.arange(width)  # (n, w)
-    return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
 
 
 def accuracy(model: nn.Module, data: Data) -> float:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import cos, pi, sin
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -36,16 +35,9 @@ class Rotation(Perturbation):
     [1.0, 3.0, 0.0, 2.0]
     """
 
+    amount = "degrees"
+
     degrees: float = 5.0
-
-    @property
-    def strength(self) -> float:
-        """The angle in degrees."""
-        return self.degrees
-
-    def at(self, strength: float) -> Self:
-        """By another angle."""
-        return replace(self, degrees=strength)
 
     def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:  # noqa: ARG002  # nothing is drawn
         """Turned images."""
@@ -66,21 +58,14 @@ class Scaling(Perturbation):
         How much larger things become; below 0: smaller.
     """
 
+    amount = "percent"
+
     percent: float = 5.0
 
     def __post_init__(self) -> None:
         not_negative("100 + percent", 100 + self.percent)
         if self.percent == -100:
             raise UsageError("Images can't be scaled to nothing; percent must be above -100.")
-
-    @property
-    def strength(self) -> float:
-        """Percent."""
-        return self.percent
-
-    def at(self, strength: float) -> Self:
-        """By another factor."""
-        return replace(self, percent=strength)
 
     def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:  # noqa: ARG002  # nothing is drawn
         """Scaled images."""

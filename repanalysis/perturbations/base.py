@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -33,14 +33,17 @@ class Perturbation(ABC):
 
     seed: int = 0
 
-    @property
-    @abstractmethod
-    def strength(self) -> float:
-        """How much; 0 is the identity."""
+    amount: ClassVar[str]  # name of the field that says how much
 
-    @abstractmethod
+    @property
+    def strength(self) -> float:
+        """How much, in the units of its field; 0 is the identity."""
+        return float(getattr(self, self.amount))
+
     def at(self, strength: float) -> Self:
         """The same perturbation of another strength."""
+        changed: dict[str, Any] = {self.amount: strength}
+        return replace(self, **changed)
 
     @abstractmethod
     def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:

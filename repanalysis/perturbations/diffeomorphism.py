@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import log, pi, sqrt
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -61,21 +60,14 @@ class Diffeomorphism(Perturbation):
     (True, False)
     """
 
+    amount = "delta"
+
     delta: float = 1.0
     c: int = 3
 
     def __post_init__(self) -> None:
         not_negative("delta", self.delta)
         _check_cutoff(self.c)
-
-    @property
-    def strength(self) -> float:
-        """delta, in pixels."""
-        return self.delta
-
-    def at(self, strength: float) -> Self:
-        """With another delta."""
-        return replace(self, delta=strength)
 
     def field(self, ids: Sequence[int], height: int, width: int) -> tuple[Tensor, Tensor]:
         """Displacements to the right and downwards in pixels, (n, h, w) float64 each."""

@@ -34,19 +34,12 @@ class SphereNoise(Perturbation):
     2.0
     """
 
+    amount = "norm"
+
     norm: float = 1.0
 
     def __post_init__(self) -> None:
         not_negative("norm", self.norm)
-
-    @property
-    def strength(self) -> float:
-        """The norm."""
-        return self.norm
-
-    def at(self, strength: float) -> Self:
-        """With another norm."""
-        return replace(self, norm=strength)
 
     def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:
         """Noisy images."""
@@ -65,19 +58,12 @@ class GaussianNoise(Perturbation):
         s, in units of the pixels' values.
     """
 
+    amount = "sigma"
+
     sigma: float = 0.1
 
     def __post_init__(self) -> None:
         not_negative("sigma", self.sigma)
-
-    @property
-    def strength(self) -> float:
-        """The standard deviation."""
-        return self.sigma
-
-    def at(self, strength: float) -> Self:
-        """With another standard deviation."""
-        return replace(self, sigma=strength)
 
     def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:
         """Noisy images."""

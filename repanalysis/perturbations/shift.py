@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -47,6 +47,8 @@ class Shift(Perturbation):
     [3.0, 1.0, 2.0]
     """
 
+    amount = "pixels"
+
     pixels: float = 1.0
     border: Border = "circular"
     direction: str = "right"
@@ -57,15 +59,6 @@ class Shift(Perturbation):
         one_of("direction", self.direction, (*_DIRECTIONS, "random"))
         if self.border != "fourier" and self.pixels != round(self.pixels):
             raise UsageError(f"A shift by {self.pixels:g} pixels needs border=fourier; others move by whole pixels.")
-
-    @property
-    def strength(self) -> float:
-        """Pixels."""
-        return self.pixels
-
-    def at(self, strength: float) -> Self:
-        """By so many pixels."""
-        return replace(self, pixels=strength)
 
     def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:
         """Shifted images."""
