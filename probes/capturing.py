@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from probes.batch import Batch, LayerInfo
 from probes.errors import DataError, LeftOutWarning, ReportedError, UsageError, did_you_mean
-from probes.hooks import Enough, Recording, first_tensor, hooked
+from probes.hooks import Enough, Recording, Reduction, first_tensor, hooked
 from probes.layers import unwrap
 from probes.patterns import Patterns
 from probes.pooling import Pools
@@ -58,6 +58,7 @@ def capture(
     early_stop: bool = True,
     first_id: int = 0,
     forward: Callable[[Any], Any] | None = None,
+    reduce: Reduction | None = None,
 ) -> Iterator[Batch]:
     """Run `model` over `loader` and yield, step by step, what its layers gave out.
 
@@ -68,7 +69,7 @@ def capture(
     loader : iterable
         Yields `x`, `(x, labels)` or `(x, labels, ids)`; `x` is a tensor, or a dict of keyword arguments. A dict may
         itself hold `labels` and `ids`. Without ids, samples are numbered in the order in which they come.
-    layers, pool, ops, prefix_tokens, dtype, seed
+    layers, pool, ops, prefix_tokens, dtype, seed, reduce
         As for `attach`.
     split : str, optional
         Name of the split that all samples belong to.
@@ -112,7 +113,7 @@ def capture(
     ((2, 4), [0, 1], True)
     """
     model = unwrap(model)
-    recording = Recording(model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed)
+    recording = Recording(model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce)
     where = torch.device(device) if device is not None else device_of(model)
     steps = _Steps(model, recording, forward or model, where, _autocast(precision, where), channels_last)
     shapes: dict[str, tuple[int, ...]] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
@@ -27,7 +27,10 @@ from probes.operations import Operations, is_opaque
 from probes.patterns import Patterns, closest
 from probes.pooling import DTYPES, Layout, Pool, Pooling, Pools, UnfitError, keep
 
-__all__ = ["Enough", "Recording", "attach", "first_tensor", "hooked", "parts_of"]
+__all__ = ["Enough", "Recording", "Reduction", "attach", "first_tensor", "hooked", "parts_of"]
+
+
+Reduction = Callable[[str, Tensor], Tensor]  # layer and whole output -> what is kept of it, a row per sample
 
 
 @dataclass
@@ -72,8 +75,10 @@ class Recording(Mapping[str, Tensor]):
         prefix_tokens: int | None = None,
         dtype: str = "auto",
         seed: int = 0,
+        reduce: Reduction | None = None,
     ) -> None:
         one_of_dtypes(dtype)
+        self.reduce = reduce
         self.pooling = Pooling(pool, seed=seed)
         self.prefix_tokens = prefix_tokens_of(model) if prefix_tokens is None else prefix_tokens
         self.ops = ops
@@ -265,7 +270,7 @@ class Recording(Mapping[str, Tensor]):
         shape, dtype = output.shape[1:], output.dtype
         known = self._recall.get(name)
         if known is None or known.shape != shape or known.dtype != dtype:
-            spec, pool = self.pooling.of(name, kinds)
+            spec, pool = self.pooling.of(name, kinds) if self.reduce is None else ("", _reducing(name, self.reduce))
             layout = self._axes.layout(module, output)
             info = LayerInfo(
                 name=name,
@@ -308,6 +313,16 @@ class Recording(Mapping[str, Tensor]):
         if output.ndim == 0 or (self.rows is not None and len(output) != self.rows):
             return f"its output has shape {tuple(output.shape)} for {self.rows} samples: rows are not samples"
         return ""
+
+
+def _reducing(name: str, reduce: Reduction) -> Pool:
+    """A reduction as the pool of one layer."""
+
+    def pool(x: Tensor, layout: Layout) -> tuple[Tensor, tuple[str, ...]]:  # noqa: ARG001  # pools share one signature
+        kept = reduce(name, x)
+        return kept, ("sample", *(f"axis{axis}" for axis in range(1, kept.ndim)))
+
+    return pool
 
 
 def one_of_dtypes(dtype: str) -> None:
@@ -370,6 +385,7 @@ def attach(
     prefix_tokens: int | None = None,
     dtype: str = "auto",
     seed: int = 0,
+    reduce: Reduction | None = None,
 ) -> Iterator[Recording]:
     """Record every forward pass of `model` inside the `with` block.
 
@@ -392,6 +408,9 @@ def attach(
         Type to keep; "auto" keeps what the network computes with.
     seed : int, default 0
         Seed of random projections.
+    reduce : callable, optional
+        What to keep in place of a pool: a function of the layer's name and its whole output, (n, ...), that returns a tensor
+        with a row per sample. It sees every output once, while it exists, so nothing larger than its result is kept.
 
     Yields
     ------
@@ -417,7 +436,7 @@ def attach(
     {'0': (2, 4), '1': (2, 4)}
     """
     model = unwrap(model)
-    recording = Recording(model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed)
+    recording = Recording(model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce)
     with hooked(recording):
         yield recording
 

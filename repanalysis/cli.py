@@ -561,13 +561,130 @@ def train(
 
 
 @verb
+def stability(
+    settings: Settings,
+    models: Annotated[
+        list[str], typer.Argument(help="One or more of timm:NAME, torchvision:NAME, scattering:J=3 or py:module:factory")
+    ],
+    data: DataSpec,
+    perturb: Annotated[
+        list[str],
+        typer.Option(
+            "--perturb", "-p", help="diffeo:delta=1,c=3, noise:match=diffeo, noise:sigma=0.1, shift:1..8, rotation:5."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")],
+    figure: Annotated[Path | None, typer.Option("--figure", "-f", help="Figure to draw: .svg, .pdf or .png.")] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="Weights file, one per model; or several checkpoints of one model.")
+    ] = None,
+    init: Annotated[int, typer.Option(min=0, help="Untrained networks to average over, beside the model.")] = 0,
+    shuffled: Annotated[int, typer.Option(min=0, help="Channel-shuffled copies to average over, beside the model.")] = 0,
+    split: Split = None,
+    limit: Annotated[int, typer.Option(min=0, help="Random subset of so many images; 0 for all.")] = 500,
+    layers: Layers = None,
+    ops: Ops = False,
+    statistic: Annotated[str, typer.Option(help="mean or median, over images.")] = "mean",
+    self_pairs: Annotated[bool, typer.Option(help="Count an image's distance to itself among all pairs.")] = True,
+    batch_norm: Annotated[str, typer.Option(help="What batch norms use: running or batch statistics.")] = "running",
+    size: Size = None,
+    mean: Colours = None,
+    std: Colours = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step, before they are perturbed.")] = None,
+    device: Device = None,
+    precision: Annotated[str, typer.Option(help="float32; bfloat16 or float16 for automatic mixed precision.")] = "float32",
+    overwrite: Overwrite = False,
+) -> Said:
+    """Say how far perturbations of the images move what each layer makes of them."""
+    from probes.writer import refuse_existing
+    from repanalysis.stability_runs import stability_runs
+
+    one_of("table format", refuse_existing(output, overwrite=overwrite).suffix, (".csv", ".parquet"))
+    if figure is not None:
+        one_of("figure format", refuse_existing(figure, overwrite=overwrite).suffix, (".svg", ".pdf", ".png"))
+    table = stability_runs(
+        models, data, perturb, weights=weights, init=init, shuffled=shuffled, split=split, limit=limit or None, layers=layers,
+        ops=ops, statistic=statistic, self_pairs=self_pairs, size=size, mean=_numbers(mean), std=_numbers(std),  # type: ignore[arg-type]
+        batch_norm=batch_norm, batch_size=batch_size, device=device, precision=precision,  # type: ignore[arg-type]
+        seed=settings.seed, progress=settings.progress,
+    )  # fmt: skip
+    table.save(output)
+    if figure is not None:
+        _stability_figure(table, figure)
+    wide = _sensitivities(table)
+    return Said(f"{wide}\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o stability.svg", _data(table))
+
+
+def _sensitivities(table: Table) -> str:
+    """First, middle and last layers' sensitivities, a column per perturbation and a block per run."""
+    lines = []
+    for run, rows in table.frame[table.frame["variant"] == ""].groupby("run", sort=False):
+        layers = list(dict.fromkeys(rows.sort_values("order")["layer"]))
+        shown = layers if len(layers) <= _MOST_EPOCHS else [*layers[:4], "...", *layers[-8:]]
+        keys = [
+            (metric, label, strength)
+            for metric, label, strength in dict.fromkeys(map(tuple, rows[["metric", "perturbation", "strength"]].to_numpy()))
+            if metric != "squared_distance"
+        ][: _MOST_COLUMNS // 2]
+        value = {
+            key: dict(zip(part["layer"], part["value"], strict=True))
+            for key, part in rows.groupby(["metric", "perturbation", "strength"])
+        }
+        head = [f"{'R ' if metric == 'relative_stability' else ''}{label} {strength:.3g}" for metric, label, strength in keys]
+        body = [[layer, *("" if layer == "..." else _number(value[key][layer]) for key in keys)] for layer in shown]
+        lines.append(f"{run}, n = {rows['n'].iloc[0]}\n{_columns(['layer', *head], body)}")
+    return "\n\n".join([*lines, _notes(table.frame)]).rstrip()
+
+
+def _stability_figure(table: Table, path: Path, **options: Any) -> None:
+    """Draw a panel per perturbation."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from repanalysis.plots import stability as draw
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw(table, **options).savefig(path, dpi=150)
+
+
+@verb
+def filter_energy(
+    settings: Settings,
+    model: ModelSpec,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")],
+    weights: Annotated[list[str] | None, typer.Option(help="Weights file; repeat it for several checkpoints.")] = None,
+    overwrite: Overwrite = False,
+) -> Said:
+    """Say how smooth the filters are: their energy on the eigenspaces of the grid's Laplacian, layer by layer."""
+    import torch
+
+    from probes.writer import refuse_existing
+    from repanalysis.filter_energy import filter_energy as energy_of
+    from repanalysis.models import load_model
+    from repanalysis.table import Table
+
+    one_of("table format", refuse_existing(output, overwrite=overwrite).suffix, (".csv", ".parquet"))
+    tables = []
+    files: list[str | None] = list(weights) if weights else [None]
+    for file in files:
+        torch.manual_seed(settings.seed)
+        built = load_model(model, weights=file)
+        tables.append(energy_of(built.module, run=output.stem if file is None else Path(file).stem, name=built.card["model"]))
+    table = Table.concat(tables)
+    table.save(output)
+    shown = table.select(metric="filter_homogeneity")
+    then = f"repanalysis plot {output} -m filter_homogeneity -o energy.svg"
+    return Said(f"{_pretty(shown)}\n\n{output}: {len(table)} values. Next: {then}", _data(table))
+
+
+@verb
 def plot(
     settings: Settings,
     tables: Annotated[list[Path], typer.Argument(help="Tables that analyze wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Figure to write: .svg, .pdf or .png.")],
     metric: Annotated[list[str] | None, typer.Option("--metric", "-m", help="Metric to show; repeat it. Default all.")] = None,
     variant: Annotated[str | None, typer.Option(help="Variant of a single metric, such as relative.")] = None,
-    x: Annotated[str, typer.Option("--x", help="auto, layer or depth")] = "auto",
+    x: Annotated[str, typer.Option("--x", help="auto, layer or depth; strength for sensitivities")] = "auto",
     heatmap: Annotated[bool, typer.Option("--heatmap", help="One metric over layers and runs, such as epochs.")] = False,
     overwrite: Overwrite = False,
 ) -> Said:
@@ -580,10 +697,13 @@ def plot(
     from repanalysis.table import Table
 
     one_of("figure format", refuse_existing(output, overwrite=overwrite).suffix, (".svg", ".pdf", ".png"))
-    one_of("x", x, ("auto", "layer", "depth"))
+    one_of("x", x, ("auto", "layer", "depth", "strength"))
     if variant is not None and len(metric or ()) != 1:
         raise UsageError("--variant belongs to one metric; give --metric once.")
     table = Table.concat([Table.load(path) for path in tables])
+    if not metric and not heatmap and "sensitivity" in set(table.frame["metric"]):
+        _stability_figure(table, output, x="strength" if x == "strength" else "depth")
+        return Said(f"{output}: {table.frame['perturbation'].nunique() - 1} perturbations.", {"path": str(output)})
     if heatmap:
         if len(metric or ()) != 1:
             raise UsageError("--heatmap shows one metric; give --metric once.")

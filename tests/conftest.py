@@ -37,7 +37,10 @@ def classes() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         rng = np.random.default_rng(seed)
         y = np.sort(np.concatenate([np.arange(k).repeat(3), rng.choice(k, n - 3 * k, p=_unequal(k))]))
         maps = rng.normal(size=(k, d, d)) / np.sqrt(d) + np.eye(d)
-        x = np.einsum("ni,nij->nj", rng.normal(size=(n, d)), maps[y]) + rng.normal(size=(k, d))[y]
+        x = rng.normal(size=(n, d))
+        for label in range(k):  # maps[y] would be n matrices
+            x[y == label] = x[y == label] @ maps[label]
+        x += rng.normal(size=(k, d))[y]
         order = rng.permutation(n)
         return x[order], y[order]
 

@@ -98,7 +98,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        ("resnet18", "Unknown model 'resnet18'.* Write timm:NAME, torchvision:NAME, hf:NAME or py:package.module:factory"),
+        ("resnet18", "Unknown model 'resnet18'.* Write timm:NAME, .*, scattering:J=3,L=8 or py:package.module:factory"),
         ("tim:resnet18", "Did you mean 'timm'?"),
         ("timm:resnet81", "timm has no model 'resnet81'. Did you mean 'resnet"),
         ("py:os.path", "names no factory"),

@@ -7,8 +7,9 @@ from repanalysis.perturbations.base import Perturbation
 from repanalysis.perturbations.diffeomorphism import Diffeomorphism, FoldWarning
 from repanalysis.perturbations.noise import GaussianNoise, MatchedNoise, SphereNoise
 from repanalysis.perturbations.shift import Shift
+from repanalysis.perturbations.specification import perturbations
 
 __all__ = [
     "Diffeomorphism", "FoldWarning", "GaussianNoise", "MatchedNoise", "Perturbation", "Rotation", "Scaling", "Shift",
-    "SphereNoise",
+    "SphereNoise", "perturbations",
 ]  # fmt: skip

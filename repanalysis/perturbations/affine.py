@@ -35,6 +35,7 @@ class Rotation(Perturbation):
     [1.0, 3.0, 0.0, 2.0]
     """
 
+    name = "rotation"
     amount = "degrees"
 
     degrees: float = 5.0
@@ -58,6 +59,7 @@ class Scaling(Perturbation):
         How much larger things become; below 0: smaller.
     """
 
+    name = "scaling"
     amount = "percent"
 
     percent: float = 5.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -33,7 +33,31 @@ class Perturbation(ABC):
 
     seed: int = 0
 
+    name: ClassVar[str]  # what specifications call it
     amount: ClassVar[str]  # name of the field that says how much
+    kinds: ClassVar[list[type[Perturbation]]] = []  # all that there are
+
+    def __init_subclass__(cls) -> None:
+        Perturbation.kinds.append(cls)
+
+    @property
+    def label(self) -> str:
+        """Name and parameters, but for the strength, the seed and what is as always.
+
+        Examples
+        --------
+        >>> from repanalysis.perturbations import Diffeomorphism
+        >>> Diffeomorphism().label, Diffeomorphism(delta=2.0, c=5).label
+        ('diffeo', 'diffeo:c=5')
+        """
+        chosen = [
+            f"{field.name}={value}"
+            for field in fields(self)
+            if field.name not in ("seed", self.amount) and field.default is not MISSING
+            if (value := getattr(self, field.name)) != field.default
+        ]
+        shared = sum(kind.name == self.name for kind in self.kinds) > 1
+        return f"{self.name}:{','.join([self.amount] * shared + chosen)}" if chosen or shared else self.name
 
     @property
     def strength(self) -> float:

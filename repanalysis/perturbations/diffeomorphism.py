@@ -60,6 +60,7 @@ class Diffeomorphism(Perturbation):
     (True, False)
     """
 
+    name = "diffeo"
     amount = "delta"
 
     delta: float = 1.0

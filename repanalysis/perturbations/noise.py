@@ -34,6 +34,7 @@ class SphereNoise(Perturbation):
     2.0
     """
 
+    name = "noise"
     amount = "norm"
 
     norm: float = 1.0
@@ -58,6 +59,7 @@ class GaussianNoise(Perturbation):
         s, in units of the pixels' values.
     """
 
+    name = "noise"
     amount = "sigma"
 
     sigma: float = 0.1
@@ -85,6 +87,9 @@ class MatchedNoise(Perturbation):
         The other one.
     """
 
+    name = "noise"
+    amount = "match"
+
     match: Perturbation | None = None
 
     def __post_init__(self) -> None:
@@ -96,6 +101,11 @@ class MatchedNoise(Perturbation):
         """The perturbation that is matched."""
         assert self.match is not None
         return self.match
+
+    @property
+    def label(self) -> str:
+        """What it matches."""
+        return f"noise:match={self.other.label}"
 
     @property
     def strength(self) -> float:

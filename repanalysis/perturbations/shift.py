@@ -47,6 +47,7 @@ class Shift(Perturbation):
     [3.0, 1.0, 2.0]
     """
 
+    name = "shift"
     amount = "pixels"
 
     pixels: float = 1.0

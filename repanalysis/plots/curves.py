@@ -24,8 +24,8 @@ from repanalysis.table import Table
 
 __all__ = ["depth", "overview"]
 
-_COLOURS = ("#2563eb", "#d97706", "#059669", "#c026d3", "#dc2626", "#0891b2", "#65a30d", "#475569")
-_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+COLOURS = ("#2563eb", "#d97706", "#059669", "#c026d3", "#dc2626", "#0891b2", "#65a30d", "#475569")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 _UNITS = {
     "class_mean_separation": "squared units",
     "within_class_variance": "squared units",
@@ -44,9 +44,9 @@ _FIRST = (
 )  # fmt: skip
 _WIDE = 200.0  # a positive curve whose ends differ by this factor gets a logarithmic axis
 _SHARES = ("_accuracy", "_separability", "_mismatch")
-_MOST_RUNS = len(_COLOURS)
+_MOST_RUNS = len(COLOURS)
 _MOST_NAMES = 26  # more layer names than this can't be read under one panel
-_INK, _FAINT = "#1f2937", "#e5e7eb"
+INK, _FAINT = "#1f2937", "#e5e7eb"
 
 
 def depth(
@@ -104,15 +104,15 @@ def depth(
         _curve(ax, frame[frame["run"] == run].sort_values("order"), str(run), style, named=named)
     title = _titled(metric) + (f" ({variant})" if variant else "")
     unit = "" if variant in ("relative", "trace", "pinv") else _UNITS.get(metric, "")
-    ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=_INK)
-    ax.set_ylabel(unit or ("share" if metric.endswith(_SHARES) else "ratio"), fontsize=9, color=_INK)
+    ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=INK)
+    ax.set_ylabel(unit or ("share" if metric.endswith(_SHARES) else "ratio"), fontsize=9, color=INK)
     if named:
         layers = list(dict.fromkeys(frame.sort_values("order")["layer"]))
         ax.set_xticks(range(len(layers)), layers, rotation=90 if len(layers) > 8 else 30, fontsize=8)
-        ax.set_xlabel("layer, in order of execution", fontsize=9, color=_INK)
+        ax.set_xlabel("layer, in order of execution", fontsize=9, color=INK)
     else:
         ax.set_xlim(-0.02, 1.02)
-        ax.set_xlabel("depth (share of the network's leaf calls that have run)", fontsize=9, color=_INK)
+        ax.set_xlabel("depth (share of the network's leaf calls that have run)", fontsize=9, color=INK)
     _dress(ax)
     if 1 < len(runs) <= _MOST_RUNS or len(chance):
         ax.legend(frameon=False, fontsize=9)
@@ -207,7 +207,7 @@ def _titled(metric: str) -> str:
 def _style(index: int, runs: int) -> dict[str, Any]:
     """Colour and marker of a run: distinct ones for few, an ordered scale for many."""
     if runs <= _MOST_RUNS:
-        return {"color": _COLOURS[index], "marker": _MARKERS[index]}
+        return {"color": COLOURS[index], "marker": MARKERS[index]}
     return {"color": plt.get_cmap("viridis")(index / (runs - 1)), "marker": "."}
 
 
@@ -247,15 +247,20 @@ def _caption(frame: pd.DataFrame) -> str:
     return "   ".join(parts)
 
 
-def _dress(ax: Axes) -> None:
-    """A quiet frame, and zero in sight where it is near."""
+def framed(ax: Axes) -> None:
+    """A quiet frame."""
     ax.grid(visible=True, color=_FAINT, linewidth=0.8)
     ax.set_axisbelow(True)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         ax.spines[side].set_color("#9ca3af")
-    ax.tick_params(colors=_INK, labelsize=7.5)
+    ax.tick_params(colors=INK, labelsize=7.5)
+
+
+def _dress(ax: Axes) -> None:
+    """A quiet frame, and zero in sight where it is near."""
+    framed(ax)
     drawn = [np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines() if line.get_transform() == ax.transData]
     values = np.concatenate([*drawn, [np.nan]])
     values = values[np.isfinite(values)]

@@ -1,0 +1,64 @@
+"""A network with the same spatial filters, wired differently: channels shuffled in every convolution.
+
+W[out, in, F, F] becomes W[:, pi(in)], with one random permutation pi per layer. Each layer keeps its filters, and so what it
+does in space (spatial pooling); which channel meets which filter is lost (channel pooling). What sensitivity the shuffled copy
+has lost against random weights is the work of spatial pooling, and what the trained network has lost beyond that, of channel
+pooling (specification of stability, section 3b; Tomasini et al. 2023).
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+from probes.errors import UsageError
+
+__all__ = ["shuffled_channels"]
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def shuffled_channels(model: nn.Module, *, seed: int = 0, outputs: bool = False) -> nn.Module:
+    """A copy of a network whose convolutions read their input channels in random order.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Not changed.
+    seed : int, default 0
+        Of the permutations.
+    outputs : bool, default False
+        Whether output channels are permuted as well, each layer's by another permutation. Biases and norms stay where they are.
+
+    Returns
+    -------
+    torch.nn.Module
+        With the same filters in every layer, in the same mode. Within a group of a grouped convolution, only its own channels
+        are exchanged: a depthwise one stays as it is unless `outputs` is chosen.
+
+    Raises
+    ------
+    UsageError
+        If the network has no convolution.
+
+    Examples
+    --------
+    >>> net = nn.Conv2d(4, 2, 3)
+    >>> twin = shuffled_channels(net)
+    >>> bool(torch.allclose(net.weight.sum(1), twin.weight.sum(1))), bool(torch.equal(net.weight, twin.weight))
+    (True, False)
+    """
+    found = deepcopy(model)
+    layers = [module for module in found.modules() if isinstance(module, _CONVOLUTIONS)]
+    if not layers:
+        raise UsageError(f"{type(model).__name__} has no convolution whose channels could be shuffled.")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in layers:
+            weight = layer.weight
+            weight.copy_(weight[:, torch.randperm(weight.shape[1], generator=generator).to(weight.device)])
+            if outputs:
+                weight.copy_(weight[torch.randperm(weight.shape[0], generator=generator).to(weight.device)])
+    return found

@@ -1,0 +1,177 @@
+"""From what a user types to stability curves: networks as trained, as initialised, and shuffled, over the same images.
+
+The command line and the notebook call `stability_runs`; what it measures is in `stability.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from probes.errors import UsageError
+from probes.patterns import Patterns
+from repanalysis.data import Data, load_data
+from repanalysis.extraction import best_device, colours
+from repanalysis.models import Model, load_model
+from repanalysis.networks.shuffling import shuffled_channels
+from repanalysis.perturbations import perturbations
+from repanalysis.stability import Statistic, geometric_mean, stability
+from repanalysis.table import Table
+
+__all__ = ["stability_runs"]
+
+Norm = Literal["running", "batch"]
+
+_ROWS = 96  # images, with their perturbed versions, that go through together by default
+
+
+def stability_runs(
+    models: str | Sequence[str],
+    data: str,
+    perturb: str | Sequence[str],
+    *,
+    weights: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
+    init: int = 0,
+    shuffled: int = 0,
+    split: str | None = None,
+    limit: int | None = 500,
+    layers: Patterns = None,
+    ops: bool = False,
+    statistic: Statistic = "mean",
+    self_pairs: bool = True,
+    batch_norm: Norm = "running",
+    size: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    precision: str = "float32",
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Table:
+    """Stability of one or several networks, and of their untrained and shuffled twins.
+
+    Parameters
+    ----------
+    models : str or sequence of str
+        As for `load_model`.
+    data, split : str
+        Images; as for `load_data`.
+    perturb : str or sequence of str
+        As for `repanalysis.perturbations.perturbations`.
+    weights : path-like or sequence of path-like, optional
+        One for all, one per model, or several checkpoints of one model: a run each.
+    init : int, default 0
+        So many random initialisations of every model, whose geometric mean is a run of its own. Batch norms normalise with the
+        batch there, whatever `batch_norm` says: their running statistics are those of no data.
+    shuffled : int, default 0
+        So many copies of every network with shuffled channels, likewise.
+    limit : int or None, default 500
+        Random subset of so many images; None for all.
+    layers, ops, statistic, self_pairs, batch_norm, precision
+        As for `stability`. The running statistics of a shuffled network are those of another wiring; with "batch", all networks
+        normalise alike, which is what to compare them with.
+    size, mean, std
+        As for `load_model`.
+    batch_size : int, optional
+        Images per step; by default as many as make 96 with their perturbed versions.
+    device : str, optional
+        By default the GPU, if there is one.
+    seed : int, default 0
+        Of the subset, the perturbations, the initialisations and the shuffles.
+    progress : bool, optional
+        Show progress bars; by default only on a terminal.
+
+    Returns
+    -------
+    Table
+        A run per network: its name, "NAME, init" and "NAME, shuffled".
+
+    Raises
+    ------
+    UsageError
+        If the numbers of models and weights don't go together, or as the functions above say.
+    """
+    specs = [models] if isinstance(models, str) else list(models)
+    files: list[Any] = [weights] if weights is None or isinstance(weights, str | PathLike) else list(weights)
+    if len(specs) == 1:
+        specs *= len(files)
+    elif len(files) == 1:
+        files *= len(specs)
+    if len(specs) != len(files):
+        raise UsageError(f"{len(specs)} models and {len(files)} weights; give one of them once, or as many of both.")
+    made = perturbations(perturb, seed=seed)
+    where = device or best_device()
+    look = {"size": size, "mean": mean, "std": std}
+    options: dict[str, Any] = {
+        "layers": layers, "ops": ops, "statistic": statistic, "self_pairs": self_pairs, "device": where, "precision": precision,
+        "progress": progress,
+    }  # fmt: skip
+    step = batch_size or max(4, _ROWS // (len(made) + 1))
+    tables: list[Table] = []
+    for spec, file in zip(specs, files, strict=True):
+        torch.manual_seed(seed)
+        built = load_model(spec, weights=file, **look)  # type: ignore[arg-type]
+        samples = _images(built, data, split, limit, seed)
+        run = _named(
+            spec, file, several=len(set(map(str, files))) > 1, taken=[run for table in tables for run in table.provenance]
+        )
+        facts = {
+            "dataset": data, "split": split or "", "batch_size": step, "seed": seed,
+            "command": " ".join(["repanalysis", *sys.argv[1:]]),
+        }  # fmt: skip
+
+        def measured(
+            module: nn.Module,
+            told: str,
+            norm: Norm,
+            built: Model = built,
+            samples: Data = samples,
+            facts: Any = facts,
+            **more: Any,
+        ) -> Table:
+            about = built.card | facts | more
+            return stability(
+                module.to(where), samples.loader(step), made, run=told, name=str(about["model"]), recorded=about,
+                batch_norm=norm, **options,
+            )  # fmt: skip
+
+        tables.append(measured(built.module, run, batch_norm))
+        twins = []
+        for number in range(init):
+            torch.manual_seed(seed + number)
+            fresh = load_model(spec, weights="random", **look)  # type: ignore[arg-type]
+            known = {"init_seed": seed + number, "weights_sha256": fresh.card["weights_sha256"]}
+            twins.append(measured(fresh.module, f"{run}, init {number}", "batch", **known))
+        if twins:
+            tables.append(geometric_mean(twins, run=f"{run}, init"))
+        copies = []
+        for number in range(shuffled):
+            twin = shuffled_channels(built.module, seed=seed + number)
+            copies.append(measured(twin, f"{run}, shuffled {number}", batch_norm, shuffle_seed=seed + number))
+        if copies:
+            tables.append(geometric_mean(copies, run=f"{run}, shuffled"))
+    return Table.concat(tables)
+
+
+def _images(built: Model, data: str, split: str | None, limit: int | None, seed: int) -> Data:
+    samples = load_data(data, split=split, transform=built.transform, colours=colours(built))
+    return samples if limit is None else samples.sample(limit, seed=seed)
+
+
+def _named(spec: str, file: Any, *, several: bool, taken: Sequence[str]) -> str:
+    """A run's name: the model's, with its weights where there are several."""
+    name = spec.rpartition(":")[2] if not spec.startswith("scattering") else spec
+    if several and file is not None:
+        name = f"{name} {Path(file).stem}"
+    elif str(file) == "random":
+        name += " random"
+    while name in taken:
+        name += "'"
+    return name

@@ -1,0 +1,71 @@
+"""Specifications of perturbations: sweeps, matching noise, and every sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from probes.errors import UsageError
+from repanalysis.perturbations import (
+    Diffeomorphism,
+    GaussianNoise,
+    MatchedNoise,
+    Perturbation,
+    Shift,
+    SphereNoise,
+    perturbations,
+)
+
+
+def test_names_and_parameters() -> None:
+    assert perturbations("diffeo:delta=2,c=5", seed=4) == [Diffeomorphism(4, delta=2.0, c=5)]
+    assert perturbations(["noise:sigma=0.2", "noise:norm=3", "rotation:10"])[:2] == [
+        GaussianNoise(sigma=0.2),
+        SphereNoise(norm=3.0),
+    ]
+    assert perturbations("diffeo") == [Diffeomorphism()]
+
+
+def test_ranges() -> None:
+    assert perturbations("shift:1..4,border=reflect") == [Shift(pixels=float(p), border="reflect") for p in (1, 2, 3, 4)]
+    strengths = [one.strength for one in perturbations("diffeo:0.5..2/3,c=3")]
+    assert strengths == pytest.approx([0.5, 1.0, 2.0])
+
+
+def test_noise_matches_every_strength_wherever_it_stands() -> None:
+    found = perturbations(["noise:match=diffeo", "diffeo:1..2"])
+    assert found[:2] == [MatchedNoise(match=Diffeomorphism(delta=float(d))) for d in (1, 2)]
+
+
+def test_labels_tell_kinds_and_parameters_apart() -> None:
+    labels = [
+        one.label
+        for one in perturbations(["noise:sigma=1", "noise:norm=1", "shift:2,direction=up", "diffeo:c=5", "noise:match=diffeo"])
+    ]
+    assert labels == ["noise:sigma", "noise:norm", "shift:direction=up", "diffeo:c=5", "noise:match=diffeo:c=5"]
+    assert len(set(labels)) == 5
+
+
+def test_a_new_kind_is_known_by_its_class_alone() -> None:
+    names = {kind.name for kind in Perturbation.kinds}
+    assert {"diffeo", "shift", "noise", "rotation", "scaling"} <= names
+
+
+@pytest.mark.parametrize(
+    ("specs", "sentence"),
+    [
+        ([], "needs a perturbation"),
+        (["difeo"], "Did you mean 'diffeo'"),
+        (["diffeo:detla=1"], "Did you mean 'delta'"),
+        (["noise:0.1"], "does not say which"),
+        (["noise:match=diffeo"], "Give that one too"),
+        (["shift:1", "noise:match=diffeo"], "Beside it there are shift"),
+        (["shift:3..1"], "is no range"),
+        (["shift:0.5..2"], "is no range"),
+        (["diffeo:a..b"], "is no range"),
+        (["shift:1", "shift:1"], "the same"),
+        (["diffeo:c=1"], "at least 2"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(specs: list[str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        perturbations(specs)
