@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from probes.errors import UsageError
 from probes.patterns import Patterns
@@ -20,7 +20,7 @@ from repanalysis.data import Data, load_data
 from repanalysis.extraction import best_device, colours
 from repanalysis.models import Model, load_model
 from repanalysis.networks.shuffling import shuffled_channels
-from repanalysis.perturbations import perturbations
+from repanalysis.perturbations import Perturbation, perturbations
 from repanalysis.stability import Statistic, geometric_mean, stability
 from repanalysis.table import Table
 
@@ -119,45 +119,36 @@ def stability_runs(
         torch.manual_seed(seed)
         built = load_model(spec, weights=file, **look)  # type: ignore[arg-type]
         samples = _images(built, data, split, limit, seed)
-        run = _named(
-            spec, file, several=len(set(map(str, files))) > 1, taken=[run for table in tables for run in table.provenance]
-        )
+        taken = [run for table in tables for run in table.provenance]
+        run = _named(spec, file, several=len(set(map(str, files))) > 1, taken=taken)
         facts = {
             "dataset": data, "split": split or "", "batch_size": step, "seed": seed,
             "command": " ".join(["repanalysis", *sys.argv[1:]]),
         }  # fmt: skip
-
-        def measured(
-            module: nn.Module,
-            told: str,
-            norm: Norm,
-            built: Model = built,
-            samples: Data = samples,
-            facts: Any = facts,
-            **more: Any,
-        ) -> Table:
-            about = built.card | facts | more
-            return stability(
-                module.to(where), samples.loader(step), made, run=told, name=str(about["model"]), recorded=about,
-                batch_norm=norm, **options,
-            )  # fmt: skip
-
-        tables.append(measured(built.module, run, batch_norm))
+        loader = samples.loader(step)
+        tables.append(_measured(built, loader, made, run, facts, options | {"batch_norm": batch_norm}))
         twins = []
         for number in range(init):
             torch.manual_seed(seed + number)
             fresh = load_model(spec, weights="random", **look)  # type: ignore[arg-type]
-            known = {"init_seed": seed + number, "weights_sha256": fresh.card["weights_sha256"]}
-            twins.append(measured(fresh.module, f"{run}, init {number}", "batch", **known))
-        if twins:
-            tables.append(geometric_mean(twins, run=f"{run}, init"))
+            known = facts | {"init_seed": seed + number}
+            twins.append(_measured(fresh, loader, made, f"{run}, init {number}", known, options | {"batch_norm": "batch"}))
         copies = []
         for number in range(shuffled):
-            twin = shuffled_channels(built.module, seed=seed + number)
-            copies.append(measured(twin, f"{run}, shuffled {number}", batch_norm, shuffle_seed=seed + number))
-        if copies:
-            tables.append(geometric_mean(copies, run=f"{run}, shuffled"))
+            twin = replace(built, module=shuffled_channels(built.module, seed=seed + number))
+            known = facts | {"shuffle_seed": seed + number}
+            copies.append(
+                _measured(twin, loader, made, f"{run}, shuffled {number}", known, options | {"batch_norm": batch_norm})
+            )
+        tables += [geometric_mean(some, run=f"{run}, {what}") for some, what in ((twins, "init"), (copies, "shuffled")) if some]
     return Table.concat(tables)
+
+
+def _measured(  # noqa: PLR0917
+    built: Model, loader: Any, made: Sequence[Perturbation], /, run: str, facts: dict[str, Any], options: dict[str, Any]
+) -> Table:
+    built.module.to(options["device"])
+    return stability(built.module, loader, made, run=run, name=built.card["model"], recorded=built.card | facts, **options)
 
 
 def _images(built: Model, data: str, split: str | None, limit: int | None, seed: int) -> Data:
