@@ -538,7 +538,12 @@ def train(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 300,
     batch_size: Annotated[int, typer.Option(min=2, help="Images per step.")] = 128,
     rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 0.01,
-    schedule: Annotated[str, typer.Option(help="steps: a tenth after every 70 of 300 epochs; or cosine.")] = "steps",
+    schedule: Annotated[str, typer.Option(help="steps: a tenth after every 70 of 300 epochs; cosine or constant.")] = "steps",
+    loss: Annotated[str, typer.Option(help="cross-entropy, or hinge for one score and two classes.")] = "cross-entropy",
+    momentum: Annotated[float, typer.Option(help="Of SGD.")] = 0.9,
+    decay: Annotated[float, typer.Option(help="Weight decay.")] = 1e-4,
+    noise: Annotated[float, typer.Option(help="Norm of white noise that is added to the images.")] = 0.0,
+    until_fitted: Annotated[bool, typer.Option("--until-fitted", help="Stop once the training images are fitted.")] = False,
     augment: Annotated[bool | None, typer.Option(help="Random flips and crops; default for images in colour.")] = None,
     limit: Limit = None,
     weights: Weights = "random",
@@ -550,7 +555,9 @@ def train(
     from repanalysis.training import Recipe
     from repanalysis.training import train as train_network
 
-    recipe = Recipe(epochs, batch_size, rate, schedule, augment, settings.seed)
+    recipe = Recipe(
+        epochs, batch_size, rate, schedule, augment, settings.seed, loss, momentum, decay, noise, until_fitted=until_fitted
+    )
     log = train_network(
         model, data, output, recipe, split=split, test=test, test_split=test_split, limit=limit, weights=weights,
         device=device, save_every=save_every, resume=resume, progress=settings.progress,

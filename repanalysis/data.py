@@ -2,7 +2,9 @@
 
 Specifications: `digits` (scikit-learn's handwritten digits, with splits train and test of half each), `imagefolder:DIR`
 (a folder of class folders, or a .tar, .tar.gz of one), `npz:FILE` (arrays x and y, or x_train, y_train, x_test, ...), and
-`gaussians:K=10,d=64,sparsity=1` (vectors of a mixture of Gaussians, with the parameters of `theory.mixtures`).
+`gaussians:K=10,d=64,sparsity=1` (vectors of a mixture of Gaussians, with the parameters of `theory.mixtures`), and
+`scale-detection:task=1,dimensions=1` (two points in an image, with the parameters of `theory.scale_detection`, and `train=` and
+`seed=` of the splits train, validation and test).
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from torch.utils.data import DataLoader, Dataset
 from probes.errors import DataError, FormatError, UsageError, did_you_mean
 from repanalysis._options import options
 from repanalysis.theory.mixtures import sparse_mixture
+from repanalysis.theory.scale_detection import scale_task
 
 __all__ = ["Data", "load_data"]
 
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
-_SCHEMES = ("digits", "imagefolder", "npz", "gaussians")
-_ALONE = ("digits", "gaussians")  # need nothing behind the colon
+_SCHEMES = ("digits", "imagefolder", "npz", "gaussians", "scale-detection")
+_ALONE = ("digits", "gaussians", "scale-detection")  # need nothing behind the colon
 _SPLITS = ("train", "test")
 _TAR_BYTES = 4 << 30  # compressed archives can't be read out of order: they are held in memory, up to this
 
@@ -147,7 +150,7 @@ def load_data(spec: str, *, split: str | None = None, transform: Transform | Non
     Parameters
     ----------
     spec : str
-        `digits`, `imagefolder:DIR`, `npz:FILE` or `gaussians:...`.
+        `digits`, `imagefolder:DIR`, `npz:FILE`, `gaussians:...` or `scale-detection:...`.
     split : str, optional
         Which split: a folder below DIR, the ending of the array names, "train" or "test" of the others.
     transform : callable, optional
@@ -169,12 +172,14 @@ def load_data(spec: str, *, split: str | None = None, transform: Transform | Non
     """
     scheme, _, path = spec.partition(":")
     if scheme not in _SCHEMES or not (path or scheme in _ALONE):
-        forms = "Write digits, imagefolder:DIR, npz:FILE or gaussians:K=10,d=64."
+        forms = "Write digits, imagefolder:DIR, npz:FILE, gaussians:K=10,d=64 or scale-detection:task=1."
         raise UsageError(f"Unknown data {spec!r}.{did_you_mean(scheme, _SCHEMES)} {forms}")
     if scheme == "digits":
         return _digits(spec, split, transform, colours)
     if scheme == "gaussians":
         return _gaussians(spec, path, split)
+    if scheme == "scale-detection":
+        return _scale_detection(spec, path, split)
     if scheme == "npz":
         return _npz(spec, Path(path), split, transform, colours)
     return _imagefolder(spec, Path(path), split, transform, colours)
@@ -211,6 +216,28 @@ def _gaussians(spec: str, text: str, split: str | None) -> Data:
     vectors = x.astype(np.float32)
     names = [str(c) for c in range(int(labels.max()) + 1)]
     return Data(spec, vectors.__getitem__, np.arange(n), labels, names, split, None)
+
+
+_VALIDATION = 128
+
+
+def _scale_detection(spec: str, text: str, split: str | None) -> Data:
+    """Balanced pairs of points: `train` of them, or half but at most 1,024; then 128; then the rest."""
+    chosen = options(text, scale_task, "scale-detection", more={"train": 0, "seed": 0}, symbols={"xi": "scale", "N": "pixels"})
+    train, seed = chosen.pop("train", 0), chosen.pop("seed", 0)
+    task = scale_task(**chosen)
+    rows = task.balanced(seed)
+    train = train or min(1024, len(rows) // 2)
+    if train >= len(rows):
+        raise UsageError(f"{spec} has {len(rows)} balanced pairs; train={train} leaves none to test on.")
+    rest = min(_VALIDATION, (len(rows) - train) // 2)
+    ends = {"train": (0, train), "validation": (train, train + rest), "test": (train + rest, len(rows)), None: (0, len(rows))}
+    if split not in ends:
+        raise UsageError(f"Scale detection has no split {split!r}; it has train, validation and test.")
+    first, last = ends[split]
+    names = ["far", "near"] if chosen.get("task", 1) == 1 else ["different blocks", "same block"]
+    ids = np.sort(rows[first:last])
+    return Data(spec, task.image, ids, task.labels[ids], names, split)
 
 
 def _npz(spec: str, path: Path, split: str | None, transform: Transform | None, colours: int) -> Data:

@@ -2,9 +2,10 @@
 
 Specifications: `timm:NAME`, `torchvision:NAME` and `hf:NAME` (a repository of the Hugging Face hub, or a folder), pretrained
 unless weights are given; `scattering:J=3,L=8,phases=4` and, with learned projections and frames, `scattering:variant=SC,J=4`,
-with the parameters of `Scattering` and `concentrated`; and `py:package.module:factory`, a function of yours without arguments
-that returns a `torch.nn.Module`. A network made by a factory may say how it wants its images the way timm's do, in a
-dictionary `pretrained_cfg`: input_size, mean, std, interpolation, crop_pct.
+with the parameters of `Scattering` and `concentrated`; `scale-net:blocks=7,width=2,stride=2`, with those of `ScaleNet`; and
+`py:package.module:factory`, a function of yours without arguments that returns a `torch.nn.Module`. A network made by a
+factory may say how it wants its images the way timm's do, in a dictionary `pretrained_cfg`: input_size, mean, std,
+interpolation, crop_pct.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from repanalysis.weights import load_weights
 
 __all__ = ["Model", "load_model"]
 
-_SCHEMES = ("timm", "torchvision", "hf", "py", "scattering")
+_SCHEMES = ("timm", "torchvision", "hf", "py", "scattering", "scale-net")
+_ALONE = ("scattering", "scale-net")  # need nothing behind the colon
 _FORMS = "Write timm:NAME, torchvision:NAME, hf:NAME, scattering:J=3,L=8 or py:package.module:factory."
 _SYMBOLS = {"J": "scales", "L": "angles"}
 
@@ -94,9 +96,12 @@ def load_model(
     Torch files are read with the weights-only loader: no code in them runs. A `py:` factory is your own code and runs.
     """
     scheme, _, name = spec.partition(":")
-    if scheme not in _SCHEMES or not (name or scheme == "scattering"):
+    if scheme not in _SCHEMES or not (name or scheme in _ALONE):
         raise UsageError(f"Unknown model {spec!r}.{did_you_mean(scheme, _SCHEMES)} {_FORMS}")
-    build = {"timm": _timm, "torchvision": _torchvision, "hf": _hf, "py": _factory, "scattering": _scattering}[scheme]
+    build = {
+        "timm": _timm, "torchvision": _torchvision, "hf": _hf, "py": _factory, "scattering": _scattering,
+        "scale-net": _scale_net,
+    }[scheme]  # fmt: skip
     module, own = build(name, weights)
     random = weights is not None and str(weights) == "random"
     if weights is not None and not random:
@@ -187,6 +192,14 @@ def _scattering(name: str, weights: Weights) -> tuple[nn.Module, Transform | Non
     learned = any(part.strip().startswith("variant") for part in name.split(","))
     build: Callable[..., nn.Module] = concentrated if learned else Scattering
     return build(**options(name, build, "scattering", symbols=_SYMBOLS)), None
+
+
+def _scale_net(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # loaded as any other's
+    from repanalysis.networks.scale_net import ScaleNet
+
+    return ScaleNet(
+        **options(name, ScaleNet, "scale-net", symbols={"L": "blocks", "F": "width", "s": "stride", "H": "channels"})
+    ), None
 
 
 @contextmanager

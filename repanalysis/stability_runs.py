@@ -158,7 +158,8 @@ def _images(built: Model, data: str, split: str | None, limit: int | None, seed:
 
 def _named(spec: str, file: Any, *, several: bool, taken: Sequence[str]) -> str:
     """A run's name: the model's, with its weights where there are several."""
-    name = spec.rpartition(":")[2] if not spec.startswith("scattering") else spec
+    scheme, _, last = spec.rpartition(":")
+    name = scheme if "=" in last else last  # not all the parameters of a network
     if several and file is not None:
         name = f"{name} {Path(file).stem}"
     elif str(file) == "random":

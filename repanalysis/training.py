@@ -32,7 +32,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from probes.errors import DataError, UsageError
-from repanalysis._checks import one_of, positive
+from repanalysis._checks import not_negative, one_of, positive
 from repanalysis.data import Data, load_data
 from repanalysis.extraction import best_device, colours
 from repanalysis.models import load_model
@@ -41,10 +41,10 @@ from repanalysis.networks.crops import random_crops
 
 __all__ = ["Recipe", "train"]
 
-SCHEDULES = ("steps", "cosine")
+SCHEDULES = ("steps", "cosine", "constant")
+LOSSES = ("cross-entropy", "hinge")
 
 _HELD_BYTES = 4 << 30  # images that are kept in memory once they are read
-_MOMENTUM, _DECAY = 0.9, 1e-4
 _STEPS = 300 / 70  # the rate falls every 70 of 300 epochs
 _BORDER = 8  # crops move by up to 1/8 of the side: 4 pixels of 32
 
@@ -59,10 +59,19 @@ class Recipe:
         Passes over the data, samples per step, and what everything random depends on.
     rate : float
         Learning rate at the start.
-    schedule : {"steps", "cosine"}
-        A tenth of the rate after every 70 of 300 epochs, or down to 0 as half a cosine.
+    schedule : {"steps", "cosine", "constant"}
+        A tenth of the rate after every 70 of 300 epochs, down to 0 as half a cosine, or the same throughout.
     augment : bool or None
         Random flips and crops; None: where images have three colours.
+    loss : {"cross-entropy", "hinge"}
+        Hinge: max(0, 1 - y f) of a single score f, for two classes y = -1, 1.
+    momentum, decay : float
+        Of SGD; the weight decay is that of all but constrained matrices.
+    noise : float
+        Euclidean norm of white noise that is added to every image, drawn anew in every epoch: N(0, noise^2 / d) in each of its
+        d numbers.
+    until_fitted : bool
+        Whether to stop after the first epoch with a hinge loss of 0, or, with cross-entropy, without a mistake.
     """
 
     epochs: int = 300
@@ -71,10 +80,18 @@ class Recipe:
     schedule: str = "steps"
     augment: bool | None = None
     seed: int = 0
+    loss: str = "cross-entropy"
+    momentum: float = 0.9
+    decay: float = 1e-4
+    noise: float = 0.0
+    until_fitted: bool = False
 
     def __post_init__(self) -> None:
         one_of("schedule", self.schedule, SCHEDULES)
+        one_of("loss", self.loss, LOSSES)
         positive("rate", self.rate)
+        for what in ("momentum", "decay", "noise"):
+            not_negative(what, getattr(self, what))
         if self.epochs < 1 or self.batch_size < 2:
             raise UsageError(f"{self.epochs} epochs of batches of {self.batch_size}; at least 1 and 2 are needed.")
 
@@ -86,6 +103,8 @@ class Recipe:
         >>> [round(Recipe().rate_at(epoch / 300), 6) for epoch in (0, 69, 70, 140, 299)]
         [0.01, 0.01, 0.001, 0.0001, 1e-06]
         """
+        if self.schedule == "constant":
+            return self.rate
         if self.schedule == "cosine":
             return self.rate * (1 + math.cos(math.pi * progress)) / 2
         return float(self.rate * 0.1 ** math.floor(progress * _STEPS + 1e-9))
@@ -167,12 +186,14 @@ def train(
         raise DataError(f"{len(samples)} images do not fill a batch of {recipe.batch_size}; choose a smaller batch size.")
     hidden = None if progress is None else not progress
     training, testing = _Held.of(samples, hidden=hidden), None if scored is None else _Held.of(scored, hidden=hidden)
-    optimizer = torch.optim.SGD(_groups(network), recipe.rate, momentum=_MOMENTUM)
+    optimizer = torch.optim.SGD(_groups(network, recipe.decay), recipe.rate, momentum=recipe.momentum)
     done = len(log)
     if done:
         _restore(folder / "last.safetensors", network, optimizer)
     else:
         _save(folder / "epoch-000.safetensors", network.state_dict(), model, 0)
+    if recipe.until_fitted and log and _fitted(log[-1], recipe.loss):
+        return pd.DataFrame(log)
     keep = save_every or max(1, recipe.epochs // 10)
     with tqdm(total=recipe.epochs, initial=done, desc="train", unit=" epochs", disable=hidden) as bar:
         for epoch in range(done + 1, recipe.epochs + 1):
@@ -186,12 +207,15 @@ def train(
             row["frame_deviation"] = max((one.deviation() for one in frames(network).values()), default=math.nan)
             row["seconds"] = time.perf_counter() - start
             log.append(row)
-            if epoch % keep == 0 or epoch == recipe.epochs:
+            fitted = recipe.until_fitted and _fitted(row, recipe.loss)
+            if epoch % keep == 0 or epoch == recipe.epochs or fitted:
                 _save(folder / f"epoch-{epoch:03d}.safetensors", network.state_dict(), model, epoch)
             _save(folder / "last.safetensors", _everything(network, optimizer), model, epoch)
             pd.DataFrame(log).to_csv(folder / "log.csv", index=False)
             bar.update()
             bar.set_postfix({key: f"{row[key]:.3g}" for key in ("loss", "test_accuracy") if key in row})
+            if fitted:
+                break
     return pd.DataFrame(log)
 
 
@@ -232,10 +256,12 @@ def _epoch(
         images, labels = data.batch(rows)
         if recipe.augment or (recipe.augment is None and images.shape[1] == 3):
             images = _moved(images, generator)
+        if recipe.noise:
+            images = images + torch.randn(images.shape, generator=generator) * (recipe.noise / images[0].numel() ** 0.5)
         images, labels = images.to(device), labels.to(device)
         optimizer.zero_grad()
         scores = network(images)
-        loss = functional.cross_entropy(scores, labels)
+        loss = _loss(scores, labels, recipe.loss)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DataError(f"The loss is {value} in epoch {epoch}: the rate {recipe.rate} is too large; lower --rate.")
@@ -244,9 +270,29 @@ def _epoch(
         for one in constrained:
             one.constrain()
         loss_sum += value * len(rows)
-        hits += int((scores.argmax(1) == labels).sum())
+        hits += _hits(scores, labels)
     seen = steps * recipe.batch_size
     return {"rate": recipe.rate_at((epoch - 1) / recipe.epochs), "loss": loss_sum / seen, "train_accuracy": hits / seen}
+
+
+def _loss(scores: Tensor, labels: Tensor, loss: str) -> Tensor:
+    """Mean loss of a batch."""
+    if loss == "cross-entropy":
+        return functional.cross_entropy(scores, labels)
+    if scores.shape[1:] != (1,):
+        raise UsageError(f"The hinge loss takes one score per image; the network gives {tuple(scores.shape[1:])}.")
+    return functional.relu(1 - (2 * labels - 1) * scores[:, 0]).mean()
+
+
+def _hits(scores: Tensor, labels: Tensor) -> int:
+    """How many are right: the highest score, or the sign of a single one."""
+    said = scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long()
+    return int((said == labels).sum())
+
+
+def _fitted(row: Mapping[str, Any], loss: str) -> bool:
+    """Whether nothing is left to learn."""
+    return bool(row["loss"] == 0 if loss == "hinge" else row["train_accuracy"] == 1)
 
 
 def _order(n: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
@@ -267,7 +313,7 @@ def _accuracy(network: nn.Module, data: _Held, batch_size: int, device: str) -> 
     with torch.no_grad():
         for rows in torch.split(torch.arange(len(data)), batch_size):
             images, labels = data.batch(rows)
-            hits += int((network(images.to(device)).argmax(1).cpu() == labels).sum())
+            hits += _hits(network(images.to(device)).cpu(), labels)
     return hits / len(data)
 
 
@@ -299,12 +345,12 @@ class _Held:
         return torch.stack([self.data[int(row)][0] for row in rows]), self.labels[rows]
 
 
-def _groups(network: nn.Module) -> list[dict[str, Any]]:
+def _groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Parameters with and without weight decay: constrained matrices have none."""
     free = {id(one.weight) for one in frames(network).values()}
     kept = [parameter for parameter in network.parameters() if id(parameter) in free]
     rest = [parameter for parameter in network.parameters() if id(parameter) not in free]
-    return [{"params": rest, "weight_decay": _DECAY}, *([{"params": kept, "weight_decay": 0.0}] if kept else [])]
+    return [{"params": rest, "weight_decay": decay}, *([{"params": kept, "weight_decay": 0.0}] if kept else [])]
 
 
 def _everything(network: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:

@@ -166,3 +166,24 @@ def test_gaussians_are_the_mixture_and_splits_are_other_samples_of_it() -> None:
 def test_gaussians_that_can_not_be_are_one_sentence(spec: str, split: str | None, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         load_data(spec, split=split)
+
+
+def test_scale_detection_has_disjoint_balanced_splits() -> None:
+    spec = "scale-detection:task=2,N=64,xi=16,train=100"
+    parts = {split: load_data(spec, split=split) for split in ("train", "validation", "test")}
+    ids = np.concatenate([part.ids for part in parts.values()])
+    assert len(set(ids.tolist())) == len(ids) == len(load_data(spec))
+    assert len(parts["train"]) == 100
+    assert len(parts["validation"]) == 128
+    x, label, sample = parts["test"][7]
+    assert tuple(x.shape) == (1, 1, 64)
+    sites = np.flatnonzero(x.numpy())
+    assert (sites[0] // 16 == sites[1] // 16) == bool(label)
+    assert sample == parts["test"].ids[7]
+    assert parts["test"].class_names == ["different blocks", "same block"]
+    with pytest.raises(UsageError, match="leaves none to test on"):
+        load_data("scale-detection:task=1,train=5000")
+    with pytest.raises(UsageError, match="no split 'val'"):
+        load_data(spec, split="val")
+    with pytest.raises(UsageError, match="Did you mean 'pixels'"):
+        load_data("scale-detection:pixel=3")

@@ -107,3 +107,49 @@ def test_train_extract_analyze_from_the_command_line(tmp_path: Path) -> None:
     run("analyze", tmp_path / "0.h5", tmp_path / "1.h5", "-m", "fisher_ratio", "--groups", "0", "-o", tmp_path / "t.csv")
     run("plot", tmp_path / "t.csv", "-m", "fisher_ratio", "--heatmap", "-o", tmp_path / "t.svg")
     assert (tmp_path / "t.svg").exists()
+
+
+SCALES = "scale-detection:task=2,pixels=32,scale=8"
+NET = "scale-net:blocks=5,width=2,stride=2,channels=64"
+FITTED = Recipe(
+    epochs=80, batch_size=8, rate=0.64, schedule="constant", loss="hinge", momentum=0.0, decay=0.0, until_fitted=True
+)
+
+
+def test_scale_detection_is_trained_to_zero_loss_and_then_deformations_fade(tmp_path: Path) -> None:
+    """The mechanism of the paper: at random weights neither curve goes anywhere; after training D_k falls and G_k rises."""
+    from repanalysis.stability_runs import stability_runs
+
+    log = train(NET, SCALES, tmp_path / "run", FITTED, split="train", test_split="test", progress=False)
+    assert len(log) < 80
+    assert log["loss"].iloc[-1] == 0
+    assert log["test_accuracy"].iloc[-1] > 0.9
+    again = train(NET, SCALES, tmp_path / "run", FITTED, split="train", test_split="test", resume=True, progress=False)
+    assert len(again) == len(log)
+    files = [tmp_path / "run" / f"epoch-{epoch:03d}.safetensors" for epoch in (0, len(log))]
+    perturb = ["moves:block=8", "noise:sigma=1.3,rectified=true"]
+    table = stability_runs(NET, SCALES, perturb, weights=files, limit=None, progress=False)
+    first, last = table.provenance
+    curves = {
+        (run, label): rows["value"].to_numpy()
+        for (run, label), rows in table.select(metric="sensitivity", variant="").frame.groupby(["run", "perturbation"])
+    }
+    moved, noise = "moves:block=8", "noise:sigma,rectified=True"
+    assert curves[last, moved][5] < 0.5 * curves[first, moved][5]
+    assert curves[last, moved][5] < 0.6 * curves[last, moved][1]
+    assert curves[last, noise][5] > 1.5 * curves[last, noise][1]
+
+
+def test_noise_is_added_to_training_images_alone_and_seeded(tmp_path: Path) -> None:
+    model, options = "py:repanalysis.networks.digits_cnn:digits_cnn", {"split": "train", "limit": 200, "progress": False}
+    recipes = [Recipe(1, 50, 0.05, noise=noise) for noise in (0.0, 3.0, 3.0)]
+    logs = [train(model, "digits", tmp_path / str(i), one, **options) for i, one in enumerate(recipes)]  # type: ignore[arg-type]
+    losses = [float(log["loss"].iloc[0]) for log in logs]
+    assert losses[1] == losses[2] != losses[0]
+
+
+def test_the_hinge_loss_needs_a_single_score(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="one score per image"):
+        train("py:repanalysis.networks.digits_cnn:digits_cnn", "digits", tmp_path / "x", Recipe(1, 50, loss="hinge"), limit=100)
+    with pytest.raises(UsageError, match="Did you mean 'hinge'"):
+        Recipe(loss="hing")

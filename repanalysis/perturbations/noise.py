@@ -49,7 +49,7 @@ class SphereNoise(Perturbation):
 
 @dataclass(frozen=True)
 class GaussianNoise(Perturbation):
-    """x + s g, independent in every pixel and colour.
+    """x + s g, independent in every pixel and colour; where it is rectified, x + max(0, s g).
 
     Parameters
     ----------
@@ -57,12 +57,15 @@ class GaussianNoise(Perturbation):
         What noise depends on, with the sample's id.
     sigma : float, default 0.1
         s, in units of the pixels' values.
+    rectified : bool, default False
+        Whether what is below 0 is left out. Then its mean is s / (2 pi)^{1/2} and its variance s^2 (1/2 - 1/(2 pi)).
     """
 
     name = "noise"
     amount = "sigma"
 
     sigma: float = 0.1
+    rectified: bool = False
 
     def __post_init__(self) -> None:
         not_negative("sigma", self.sigma)
@@ -70,6 +73,7 @@ class GaussianNoise(Perturbation):
     def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:
         """Noisy images."""
         noise = self.normal(ids, images.shape[1:])
+        noise = noise.clamp_(min=0) if self.rectified else noise
         return images + (self.sigma * noise).to(images.device, images.dtype)
 
 
