@@ -685,6 +685,46 @@ def filter_energy(
 
 
 @verb
+def study(
+    settings: Settings,
+    models: Annotated[list[str], typer.Argument(help="Networks to train, such as small:lenet small:vgg_bn small:mlp.")],
+    data: DataSpec,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for runs, runs.csv, stability.csv and errors.svg.")],
+    noise: Annotated[
+        list[float] | None, typer.Option(help="Norm of white noise in training; repeat it. Default 0 1 10.")
+    ] = None,
+    split: Split = "train",
+    test: Annotated[str | None, typer.Option(help="Data to score; default --data.")] = None,
+    test_split: Annotated[str | None, typer.Option(help="Split of the data to score.")] = "test",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 10,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images per step.")] = 128,
+    rate: Annotated[float, typer.Option(help="Learning rate at the start, which falls to 0 as a cosine.")] = 0.05,
+    limit: Limit = None,
+    diffeo: Annotated[str, typer.Option(help="The deformation.")] = "diffeo:delta=1,c=3",
+    images: Annotated[int, typer.Option(min=2, help="Test images to measure stability with.")] = 500,
+    device: Device = None,
+) -> Said:
+    """Train networks with noise, and set their test errors against their stability; the same command goes on."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from repanalysis.noise_study import noise_study
+    from repanalysis.plots import errors
+    from repanalysis.training import Recipe
+
+    recipe = Recipe(epochs, batch_size, rate, "cosine", seed=settings.seed)
+    runs = noise_study(
+        models, data, output, noises=noise or (0.0, 1.0, 10.0), recipe=recipe,
+        split=split, test=test, test_split=test_split, train_limit=limit, diffeo=diffeo, images=images, device=device,
+        progress=settings.progress,
+    )  # fmt: skip
+    text = runs.to_string(index=False, float_format="{:.3g}".format)
+    if len(runs) > 2:
+        errors(runs).savefig(output / "errors.svg")
+    return Said(f"{text}\n\n{output}: {len(runs)} runs.", {"runs": runs.to_dict("records")})
+
+
+@verb
 def plot(
     settings: Settings,
     tables: Annotated[list[Path], typer.Argument(help="Tables that analyze wrote.")],

@@ -2,7 +2,8 @@
 
 Specifications: `timm:NAME`, `torchvision:NAME` and `hf:NAME` (a repository of the Hugging Face hub, or a folder), pretrained
 unless weights are given; `scattering:J=3,L=8,phases=4` and, with learned projections and frames, `scattering:variant=SC,J=4`,
-with the parameters of `Scattering` and `concentrated`; `scale-net:blocks=7,width=2,stride=2`, with those of `ScaleNet`; and
+with the parameters of `Scattering` and `concentrated`; `scale-net:blocks=7,width=2,stride=2`, with those of `ScaleNet`;
+`small:lenet,colours=3,size=32`, a network of `networks.small`; and
 `py:package.module:factory`, a function of yours without arguments that returns a `torch.nn.Module`. A network made by a
 factory may say how it wants its images the way timm's do, in a dictionary `pretrained_cfg`: input_size, mean, std,
 interpolation, crop_pct.
@@ -29,8 +30,8 @@ from repanalysis.weights import load_weights
 
 __all__ = ["Model", "load_model"]
 
-_SCHEMES = ("timm", "torchvision", "hf", "py", "scattering", "scale-net")
-_ALONE = ("scattering", "scale-net")  # need nothing behind the colon
+_SCHEMES = ("timm", "torchvision", "hf", "py", "scattering", "scale-net", "small")
+_ALONE = ("scattering", "scale-net", "small")  # need nothing behind the colon
 _FORMS = "Write timm:NAME, torchvision:NAME, hf:NAME, scattering:J=3,L=8 or py:package.module:factory."
 _SYMBOLS = {"J": "scales", "L": "angles"}
 
@@ -100,7 +101,7 @@ def load_model(
         raise UsageError(f"Unknown model {spec!r}.{did_you_mean(scheme, _SCHEMES)} {_FORMS}")
     build = {
         "timm": _timm, "torchvision": _torchvision, "hf": _hf, "py": _factory, "scattering": _scattering,
-        "scale-net": _scale_net,
+        "scale-net": _scale_net, "small": _small,
     }[scheme]  # fmt: skip
     module, own = build(name, weights)
     random = weights is not None and str(weights) == "random"
@@ -200,6 +201,13 @@ def _scale_net(name: str, weights: Weights) -> tuple[nn.Module, Transform | None
     return ScaleNet(
         **options(name, ScaleNet, "scale-net", symbols={"L": "blocks", "F": "width", "s": "stride", "H": "channels"})
     ), None
+
+
+def _small(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # loaded as any other's
+    from repanalysis.networks.small import small
+
+    which, _, rest = name.partition(",")
+    return small(which, **options(rest, small, f"small:{which}")), None
 
 
 @contextmanager
