@@ -96,7 +96,8 @@ def stability_runs(
     Raises
     ------
     UsageError
-        If the numbers of models and weights don't go together, or as the functions above say.
+        If the numbers of models and weights don't go together, a network to be initialised comes with its weights, or as the
+        functions above say.
     """
     specs = [models] if isinstance(models, str) else list(models)
     files: list[Any] = [weights] if weights is None or isinstance(weights, str | PathLike) else list(weights)
@@ -127,10 +128,13 @@ def stability_runs(
         }  # fmt: skip
         loader = samples.loader(step)
         tables.append(_measured(built, loader, made, run, facts, options | {"batch_norm": batch_norm}))
-        twins = []
+        twins, met = [], {str(built.card["weights_sha256"])}
         for number in range(init):
             torch.manual_seed(seed + number)
             fresh = load_model(spec, weights="random", **look)  # type: ignore[arg-type]
+            if fresh.card["weights_sha256"] in met:
+                raise UsageError(f"{spec} gives the same weights every time: it has no random initialisation to compare with.")
+            met.add(fresh.card["weights_sha256"])
             known = facts | {"init_seed": seed + number}
             twins.append(_measured(fresh, loader, made, f"{run}, init {number}", known, options | {"batch_norm": "batch"}))
         copies = []

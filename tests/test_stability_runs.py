@@ -96,3 +96,17 @@ def test_the_real_resnet20_keeps_deformations_better_than_noise(real_data: Path)
     assert sensitive["linear"] < 0.6 * sensitive["layer1.1.relu2"]
     noisy = curve("resnet20", "sensitivity", "noise:match=diffeo")
     assert noisy["linear"] > 5 * noisy["input"]
+
+
+def test_a_factory_without_randomness_has_no_initialisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    import repanalysis.networks.digits_cnn as module
+
+    def fixed() -> torch.nn.Module:
+        torch.manual_seed(5)
+        return module.digits_cnn()
+
+    monkeypatch.setattr(module, "fixed", fixed, raising=False)
+    with pytest.raises(UsageError, match="the same weights every time"):
+        stability_runs("py:repanalysis.networks.digits_cnn:fixed", "digits", "shift:1", init=1, limit=10)
