@@ -130,12 +130,12 @@ def stability_runs(
         tables.append(_measured(built, loader, made, run, facts, options | {"batch_norm": batch_norm}))
         twins, met = [], {str(built.card["weights_sha256"])}
         for number in range(init):
-            torch.manual_seed(seed + number)
+            torch.manual_seed(seed + 1 + number)  # the network itself may be random, from the seed
             fresh = load_model(spec, weights="random", **look)  # type: ignore[arg-type]
             if fresh.card["weights_sha256"] in met:
                 raise UsageError(f"{spec} gives the same weights every time: it has no random initialisation to compare with.")
             met.add(fresh.card["weights_sha256"])
-            known = facts | {"init_seed": seed + number}
+            known = facts | {"init_seed": seed + 1 + number}
             twins.append(_measured(fresh, loader, made, f"{run}, init {number}", known, options | {"batch_norm": "batch"}))
         copies = []
         for number in range(shuffled):
