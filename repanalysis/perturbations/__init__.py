@@ -1,6 +1,12 @@
-"""Perturbations of images: smooth deformations, shifts, noise, rotation, scaling; one idea a file."""
+"""Perturbations of images: smooth deformations, shifts, noise, rotation, scaling; one idea a file.
+
+Every file here is imported, so that specifications know whatever stands in it; there is no list to edit.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 from repanalysis.perturbations.affine import Rotation, Scaling
 from repanalysis.perturbations.base import Perturbation
@@ -14,3 +20,6 @@ __all__ = [
     "Diffeomorphism", "FoldWarning", "GaussianNoise", "MatchedNoise", "Moves", "Perturbation", "Rotation", "Scaling", "Shift",
     "SphereNoise", "perturbations",
 ]  # fmt: skip
+
+for _module in iter_modules(__path__, f"{__name__}."):
+    import_module(_module.name)

@@ -11,6 +11,7 @@ from repanalysis.perturbations import (
     Diffeomorphism,
     GaussianNoise,
     MatchedNoise,
+    Moves,
     Perturbation,
     Rotation,
     Scaling,
@@ -23,7 +24,12 @@ ALL = [
     Shift(pixels=3, border="zeros", direction="up"), Shift(pixels=0.5, border="fourier"), SphereNoise(), GaussianNoise(),
     MatchedNoise(match=Diffeomorphism()), Rotation(), Scaling(), Scaling(percent=-10.0),
 ]  # fmt: skip
+NOT_PICTURES = {Moves}  # takes a few points; its own tests hold its laws
 every = pytest.mark.parametrize("perturbation", ALL, ids=str)
+
+
+def test_every_kind_is_under_test() -> None:
+    assert {type(one) for one in ALL} | NOT_PICTURES == set(Perturbation.kinds)
 
 
 def pictures(rng: np.random.Generator, n: int = 4, height: int = 12, width: int = 16) -> torch.Tensor:
