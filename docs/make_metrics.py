@@ -28,6 +28,7 @@ FAMILIES = {
     "Rate": ("coding_rate", "coding_rate_classes", "rate_reduction", "rate_reduction_normalized"),
     "Read-out": ("linear_probe_accuracy", "knn_accuracy", "lda_accuracy", "linear_separability"),
     "Dimension": ("effective_rank", "participation_ratio", "spectrum", "power_law_exponent", "intrinsic_dimension"),
+    "Filters": ("filter_clusters",),
 }  # fmt: skip
 HEAD = """# Metrics
 

@@ -1,0 +1,339 @@
+r"""Label clusters of single filters: what each filter votes for when all others are silent.
+
+With class-mean activations A[i, f, p] (label i, filter f, place p) and head weights W[j, f, p], the field of filter f is
+
+    M^f[i, j] = sum_p W[j, f, p] A[i, f, p],     B^f[i, j] = 1 where M^f[i, j] > theta max M^f,
+
+rows true labels, columns outputs. D_f = {l : B^f[l, l] = 1} is what the filter serves. Clusters are sets of labels in D_f whose
+square in B^f is all ones, found by greedy first fit: each label goes to the first cluster that takes it, or begins one. What is
+above threshold outside clusters is noise (specification of filter clusters, sections 2 and 3; Y. Meir et al., Scientific
+Reports 14, 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int64
+from numpy.typing import NDArray
+from scipy.linalg import blas
+
+from probes.errors import DataError, UsageError
+from repanalysis._checks import one_of
+
+__all__ = ["FilterClusters", "Gauge", "Order", "clusters_of", "display_order", "field_of", "first_fit"]
+
+Order = Literal["label", "degree"]
+Gauge = Literal["center", "none"]
+
+_CHUNK_BYTES = 64 << 20
+_FRAGILE = 1e-5
+_EMPTY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class FilterClusters:
+    """What F filters know about K labels.
+
+    Attributes
+    ----------
+    maximum : (F,) float64
+        mu_f, the largest entry of each field; 0 for empty filters, which have no entry above rounding.
+    cluster : (F, K) int64
+        Number of the cluster that a label is in, -1 outside D_f.
+    clusters, served, noise, noise_served, internal : (F,) int64
+        Per filter: k_f clusters; nu_f labels served; n_f elements of noise, and those of them in columns that the filter
+        serves; I_f off-diagonal elements inside clusters.
+    votes : (K, K) int64
+        T[i, j], filters with B^f[i, j] = 1.
+    votes_internal : (K, K) int64
+        Filters with i and j in the same cluster; the diagonal is S_i.
+    fields : dict of str to (K, K) float64
+        Sums over filters, by "unit" (each field over its maximum) and "raw", of `inside` (i and j in the same cluster, the
+        diagonal served labels), `outside` (noise) and `rest` (below the threshold): "raw inside", "unit rest", ... Empty where
+        they were not asked for.
+    places : int
+        P.
+    fragile : int
+        Elements within 1e-5 of the threshold: another order of summation may turn them.
+    """
+
+    maximum: Float64[np.ndarray, " F"]
+    cluster: Int64[np.ndarray, "F K"]
+    clusters: Int64[np.ndarray, " F"]
+    served: Int64[np.ndarray, " F"]
+    noise: Int64[np.ndarray, " F"]
+    noise_served: Int64[np.ndarray, " F"]
+    internal: Int64[np.ndarray, " F"]
+    votes: Int64[np.ndarray, "K K"]
+    votes_internal: Int64[np.ndarray, "K K"]
+    fields: dict[str, NDArray[np.float64]]
+    places: int
+    fragile: int
+
+    @property
+    def serves(self) -> Bool[np.ndarray, "F K"]:
+        """D: which labels each filter serves. The mask of a head, too."""
+        return np.asarray(self.cluster >= 0)
+
+    def summary(self, *, count_empty: bool = False) -> dict[str, float]:
+        """Averages over the layer.
+
+        Parameters
+        ----------
+        count_empty : bool, default False
+            Whether filters without a cluster count, as zeros.
+
+        Returns
+        -------
+        dict
+            `clusters` N_c per filter; `cluster_size` C_s, over all clusters of the layer; `labels` nu, `noise` n,
+            `noise_served` and `internal` I per filter; `signal` S, filters per label; `snr_pair` (K - 1) nu / (I + n), what a
+            label's own output gets over what another one gets, and `snr_total` nu / (I + n), over all others together;
+            `snr_internal` and `snr_external`, with I or n alone; `snr_field_unit` and `snr_field_raw`, with fields in place of
+            votes; `kept`, the share of a head's weights that serve; `orphans`, labels that no filter serves; `signal_cv`,
+            spread of S over labels over its mean; `dispersion`, its variance over that of random labels; `margin`, the
+            smallest S_i minus the votes of i's strongest rival; `empty`, filters without a cluster.
+            NaN where nothing is served.
+        """
+        f, k = self.cluster.shape
+        live = self.clusters > 0
+        over = f if count_empty else int(live.sum())
+        chosen = np.ones(f, bool) if count_empty else live
+        found = {"filters": float(f), "empty": float(f - live.sum())}
+        found |= {"places": float(self.places), "fragile": float(self.fragile)}
+        if not live.any():
+            return found | dict.fromkeys(_NAMES, np.nan)
+        total = {
+            "clusters": self.clusters, "labels": self.served, "noise": self.noise, "noise_served": self.noise_served,
+            "internal": self.internal,
+        }  # fmt: skip
+        found |= {name: float(values[chosen].sum()) / over for name, values in total.items()}
+        found["cluster_size"] = float(self.served.sum() / self.clusters.sum())
+        signal = np.diagonal(self.votes).astype(np.float64)
+        inside, outside = float(self.internal.sum()), float(self.noise.sum())
+        served = float(self.served.sum())
+        found |= {
+            "signal": float(signal.mean()), "snr_pair": _over((k - 1) * served, inside + outside),
+            "snr_total": _over(served, inside + outside), "snr_internal": _over((k - 1) * served, inside),
+            "snr_external": _over((k - 1) * served, outside), "kept": served / (f * k),
+            "orphans": float((signal == 0).sum()), "signal_cv": float(signal.std() / signal.mean()),
+        }  # fmt: skip
+        share = served / (f * k)
+        found["dispersion"] = _over(float(signal.var()), f * share * (1 - share))
+        rivals = self.votes - np.diag(np.diagonal(self.votes) + 1)  # -1 where there is no other label
+        found["margin"] = float((signal - rivals.max(1)).min())
+        for kind in ("unit", "raw"):
+            if f"{kind} inside" in self.fields:
+                inner, outer = self.fields[f"{kind} inside"], self.fields[f"{kind} outside"]
+                off = float(inner.sum() - np.trace(inner) + outer.sum())
+                found[f"snr_field_{kind}"] = _over((k - 1) * float(np.trace(inner)), off)
+        return found
+
+
+_NAMES = (
+    "clusters", "labels", "noise", "noise_served", "internal", "cluster_size", "signal", "snr_pair", "snr_total",
+    "snr_internal", "snr_external", "kept", "orphans", "signal_cv", "dispersion", "margin",
+)  # fmt: skip
+
+
+def _over(a: float, b: float) -> float:
+    """A / b; infinite where there is nothing to compare with."""
+    return a / b if b else np.inf if a else np.nan
+
+
+def clusters_of(
+    means: NDArray[Any],
+    weights: NDArray[Any],
+    *,
+    theta: float = 0.3,
+    order: str = "label",
+    gauge: str = "center",
+    fields: bool = True,
+) -> FilterClusters:
+    """Clusters, noise and votes of every filter.
+
+    Parameters
+    ----------
+    means : (K, F, P) array
+        Mean activations of each label's samples.
+    weights : (K, F, P) array
+        The head's, an output for each of the same labels. Offsets belong to no filter.
+    theta : float, default 0.3
+        Share of the largest entry above which a field counts, in (0, 1).
+    order : {"label", "degree"}, default "label"
+        In which clusters are sought: ascending labels, or those first that go with most others. What is served is the same.
+    gauge : {"center", "none"}, default "center"
+        Whether the mean weight over outputs is taken away first. It changes no decision of the head, but shifts whole rows of
+        the fields.
+    fields : bool, default True
+        Whether to sum fields as well as votes.
+
+    Returns
+    -------
+    FilterClusters
+        Numbers per filter, and sums of all.
+
+    Raises
+    ------
+    UsageError, DataError
+        If theta is not in (0, 1), shapes don't match, there is one label only, or a number is not finite.
+
+    Notes
+    -----
+    Time F K^2 (P + 20), memory 64 MB and a few K x K matrices: fields are looked at a few filters at a time.
+    """
+    one_of("order", order, ("label", "degree"))
+    one_of("gauge", gauge, ("center", "none"))
+    if not 0 < theta < 1:
+        raise UsageError(f"theta is {theta}; it must lie between 0 and 1.")
+    if means.ndim != 3 or means.shape != weights.shape:
+        raise UsageError(f"Means {means.shape} and weights {weights.shape} must both be labels x filters x places.")
+    k, f, p = means.shape
+    if k < 2 or not f:
+        raise DataError(f"{k} label{'s' * (k != 1)} and {f} filters: clusters need at least two labels and a filter.")
+    if not (np.isfinite(means).all() and np.isfinite(weights).all()):
+        raise DataError("Activations or head weights hold NaN or infinite values.")
+    means, weights = means.astype(np.float64), weights.astype(np.float64)
+    if gauge == "center":
+        weights = weights - weights.mean(0)
+    chunk = max(1, _CHUNK_BYTES // (8 * k * k))
+    tops = np.zeros(f)
+    per = {name: np.zeros(f, np.int64) for name in ("clusters", "served", "noise", "noise_served", "internal")}
+    cluster = np.full((f, k), -1, np.int64)
+    votes, inner = np.zeros(k * k, np.int64), np.zeros(k * k, np.int64)
+    sums = {f"{kind} {part}": np.zeros(k * k) for kind in ("unit", "raw") for part in ("inside", "outside")} if fields else {}
+    fragile = 0
+    for rows in _chunks(f, chunk):
+        field = _field(means, weights, rows)
+        top = field.max(axis=(1, 2))
+        # What is left of a filter whose entries should be 0 is rounding of this size.
+        rounding = _EMPTY * p * np.abs(means[:, rows]).max(axis=(0, 2)) * np.abs(weights[:, rows]).max(axis=(0, 2))
+        top[top <= rounding] = 0.0
+        limit = np.where(top > 0, theta * top, np.inf)[:, None, None]
+        above = field > limit
+        fragile += int((field > limit * (1 - _FRAGILE)).sum() - (field > limit * (1 + _FRAGILE)).sum())
+        found = first_fit(above, order=order)
+        one, i, j = above.nonzero()
+        same = (found[one, i] == found[one, j]) & (found[one, i] >= 0)
+        cell, squares = i * k + j, np.bincount(one[same], minlength=len(top))
+        tops[rows], cluster[rows] = top, found
+        per["clusters"][rows], per["served"][rows] = found.max(1) + 1, (found >= 0).sum(1)
+        per["noise"][rows] = np.bincount(one[~same], minlength=len(top))
+        per["noise_served"][rows] = np.bincount(one[~same], found[one, j][~same] >= 0, minlength=len(top))
+        per["internal"][rows] = squares - per["served"][rows]
+        votes += np.bincount(cell, minlength=k * k)
+        inner += np.bincount(cell[same], minlength=k * k)
+        if fields:
+            raw = field[one, i, j]
+            for kind, values in (("raw", raw), ("unit", raw / top[one])):
+                sums[f"{kind} inside"] += np.bincount(cell[same], values[same], minlength=k * k)
+                sums[f"{kind} outside"] += np.bincount(cell[~same], values[~same], minlength=k * k)
+    square = {name: values.reshape(k, k) for name, values in sums.items()}
+    if fields:  # all fields together are the mean logits; what is neither inside nor outside is the rest
+        scale = np.where(tops > 0, 1 / np.where(tops > 0, tops, 1.0), 0.0)
+        for kind, factor in (("raw", np.ones(f)), ("unit", scale)):
+            left, right = (means * factor[:, None]).reshape(k, -1), weights.reshape(k, -1)
+            total = blas.dgemm(1.0, left.T, right.T, trans_a=1)
+            square[f"{kind} rest"] = total - square[f"{kind} inside"] - square[f"{kind} outside"]
+    return FilterClusters(
+        tops, cluster, **per, votes=votes.reshape(k, k), votes_internal=inner.reshape(k, k), fields=square, places=p,
+        fragile=fragile,
+    )  # fmt: skip
+
+
+def field_of(
+    means: Float[np.ndarray, "K F P"], weights: Float[np.ndarray, "K F P"], one: int, *, gauge: Gauge = "center"
+) -> Float64[np.ndarray, "K K"]:
+    """The field of one filter, to look at."""
+    weights = weights - weights.mean(0) if gauge == "center" else weights
+    return np.asarray(_field(means.astype(np.float64), weights.astype(np.float64), slice(one, one + 1))[0])
+
+
+def _chunks(f: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, f)) for start in range(0, f, size))
+
+
+def _field(means: NDArray[np.float64], weights: NDArray[np.float64], rows: slice) -> NDArray[np.float64]:
+    """M^f of some filters, (f, K, K)."""
+    k, _, p = means.shape
+    found = np.empty((rows.stop - rows.start, k, k))
+    for at, one in enumerate(range(rows.start, rows.stop)):
+        if p == 1:
+            np.multiply(means[:, one], weights[:, one].T, out=found[at])
+        else:
+            found[at] = blas.dgemm(1.0, means[:, one].T, weights[:, one].T, trans_a=1)
+    return found
+
+
+def first_fit(above: Bool[np.ndarray, "f K K"], *, order: str = "label") -> Int64[np.ndarray, "f K"]:
+    """Clusters of labels by greedy first fit, for several filters at once.
+
+    Parameters
+    ----------
+    above : (f, K, K) bool
+        B.
+    order : {"label", "degree"}
+        In which labels come.
+
+    Returns
+    -------
+    (f, K) int64
+        Number of each label's cluster, in the order in which they begin; -1 where B[l, l] = 0.
+
+    Notes
+    -----
+    To close one cluster after the other, or to hand each label to the first cluster that takes it, is the same: whether a
+    cluster takes a label depends on earlier labels alone.
+
+    Examples
+    --------
+    >>> path_and_triangle = np.eye(4, dtype=bool)
+    >>> for a, b in ((0, 1), (1, 2), (1, 3), (2, 3)):
+    ...     path_and_triangle[[a, b], [b, a]] = True
+    >>> first_fit(path_and_triangle[None]).tolist(), first_fit(path_and_triangle[None], order="degree").tolist()
+    ([[0, 0, 1, 1]], [[1, 0, 0, 0]])
+    """
+    f, k, _ = above.shape
+    served = np.diagonal(above, axis1=1, axis2=2)
+    both = above & above.transpose(0, 2, 1) & served[:, :, None] & served[:, None, :]
+    turn = np.broadcast_to(np.arange(k), (f, k))
+    if order == "degree":
+        turn = np.argsort(-both.sum(2), axis=1, kind="stable")
+    found = np.full((f, k), -1, np.int64)
+    takes = np.zeros((f, 4, k), bool)  # which labels each cluster would take
+    every = np.arange(f)
+    for step in range(k):
+        label = turn[:, step]
+        there = served[every, label]
+        if not there.any():
+            continue
+        willing = takes[every, :, label]
+        where = np.where(willing.any(1), willing.argmax(1), -1)
+        opened = found.max(1) + 1
+        where = np.where(where >= 0, where, opened)
+        if int(where[there].max()) >= takes.shape[1]:
+            takes = np.concatenate([takes, np.zeros_like(takes)], axis=1)
+        new = there & (where == opened)
+        takes[every[new], where[new]] = both[every[new], label[new]]
+        old = there & ~new
+        takes[every[old], where[old]] &= both[every[old], label[old]]
+        found[every[there], label[there]] = where[there]
+    return found
+
+
+def display_order(cluster: Int64[np.ndarray, " K"]) -> Int64[np.ndarray, " K"]:
+    """Labels cluster by cluster, the largest first, then those that are not served: so that clusters are blocks on the
+    diagonal.
+
+    Examples
+    --------
+    >>> display_order(np.array([0, 1, -1, 1])).tolist()
+    [1, 3, 0, 2]
+    """
+    sizes = np.bincount(cluster[cluster >= 0], minlength=1)
+    rank = np.where(cluster >= 0, -sizes[np.maximum(cluster, 0)], 1)
+    return np.lexsort((np.arange(len(cluster)), cluster, rank)).astype(np.int64)
