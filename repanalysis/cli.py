@@ -484,7 +484,7 @@ def analyze(
     return _tabled(table, output)
 
 
-def _overview(table: Table, path: Path) -> None:
+def _overview(table: Table, path: Path, metrics: list[str] | None = None) -> None:
     """Draw a panel per headline metric."""
     import matplotlib
 
@@ -492,7 +492,7 @@ def _overview(table: Table, path: Path) -> None:
     from repanalysis.plots import overview
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    overview(table).savefig(path, dpi=150)
+    overview(table, metrics=metrics).savefig(path, dpi=150)
 
 
 def _superclasses(path: Path | None) -> dict[str, list[int | str]] | None:
@@ -652,6 +652,106 @@ def _stability_figure(table: Table, path: Path, **options: Any) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     draw(table, **options).savefig(path, dpi=150)
+
+
+@verb
+def filters(
+    settings: Settings,
+    train: Annotated[Path, typer.Argument(help="Activations to fit heads on; or of both splits, train and test.")],
+    test: Annotated[Path | None, typer.Argument(help="Activations of other samples, to measure with.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")] = Path("filters.csv"),
+    layers: Layers = None,
+    theta: Annotated[float, typer.Option(help="Share of the largest entry above which a field counts.")] = 0.3,
+    order: Annotated[str, typer.Option(help="In which clusters are sought: label or degree.")] = "label",
+    gauge: Annotated[str, typer.Option(help="center, or none for weights as they are.")] = "center",
+    solver: Annotated[str, typer.Option(help="lbfgs, or sgd for the papers' protocol.")] = "lbfgs",
+    group: Annotated[
+        list[str] | None, typer.Option(help="Channels that count as one filter, PATTERN=COUNT, such as '*attn*=3' heads.")
+    ] = None,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamplings for standard errors.")] = 20,
+    heads: Annotated[Path | None, typer.Option(help="Safetensors file to write the heads to.")] = None,
+    figure: Annotated[Path | None, typer.Option("--figure", "-f", help="Curves to draw: .svg, .pdf or .png.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Sheet of the last layer's filters: .svg, .pdf or .png.")] = None,
+    filter: Annotated[list[int] | None, typer.Option(help="Filter to put on the sheet; repeat it.")] = None,
+    data: Annotated[str | None, typer.Option(help="The test images, to show those that drive the filters.")] = None,
+    split: Split = None,
+    overwrite: Overwrite = False,
+) -> Said:
+    """Fit a head to every layer, and say what its single filters know of the labels."""
+    from probes.writer import refuse_existing
+    from repanalysis.filters import filters as look
+
+    one_of("table format", refuse_existing(output, overwrite=overwrite).suffix, (".csv", ".parquet"))
+    for path in (figure, sheet):
+        if path is not None:
+            one_of("figure format", refuse_existing(path, overwrite=overwrite).suffix, (".svg", ".pdf", ".png"))
+    table, found = look(
+        train, test, layers=layers, theta=theta, order=order, gauge=gauge, solver=solver, groups=_groups(group),
+        bootstrap=bootstrap, seed=settings.seed, run=train.stem, progress=settings.progress,
+    )  # fmt: skip
+    table.save(output)
+    if heads is not None:
+        from repanalysis.weights import save_heads
+
+        save_heads(refuse_existing(heads, overwrite=overwrite), {layer: one.weight for layer, one in found.items()})
+    if figure is not None:
+        _overview(table.select(variant=""), figure, metrics=_FILTER_CURVES)
+    if sheet is not None:
+        _sheet(found, test or train, sheet, filter, data, split, {"theta": theta, "gauge": gauge})
+    wide = table.select(variant="", metric=[*_FILTER_CURVES, "empty_filters"]).frame
+    rows = [
+        [layer, *(_number(dict(zip(part["metric"], part["value"], strict=True)).get(name)) for name in _FILTER_CURVES)]
+        for layer, part in wide.groupby("layer", sort=False)
+    ]
+    text = _columns(["layer", *_FILTER_CURVES], rows) + "\n" + _notes(table.frame)
+    return Said(
+        f"{text.rstrip()}\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o filters.svg", _data(table)
+    )
+
+
+_FILTER_CURVES = ["layer_accuracy", "clusters_per_filter", "cluster_size", "noise_per_filter", "snr_pair", "snr_field_unit"]
+
+
+def _groups(given: list[str] | None) -> dict[str, int]:
+    """`"*attn*=3"` -> {"*attn*": 3}."""
+    found = {}
+    for text in given or ():
+        pattern, equals, count = text.rpartition("=")
+        if not equals or not count.isdigit() or int(count) < 1:
+            raise UsageError(f"{text!r} is no PATTERN=COUNT, such as '*attn*=3'.")
+        found[pattern] = int(count)
+    return found
+
+
+def _sheet(  # one call, above
+    found: dict[str, Any], source: Path, path: Path, chosen: list[int] | None, data: str | None, split: str | None, options: Any
+) -> None:
+    """Draw the last layer's filters, with the images that drive them."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import probes
+    from repanalysis.filters import driving
+    from repanalysis.plots import filter_sheet
+    from repanalysis.plots.filter_sheets import telling
+
+    layer, one = list(found.items())[-1]
+    shown = chosen if chosen is not None else telling(one.found, 6)
+    with probes.open(source) as opened:
+        names = opened.class_names
+        told = None if names is None else [names[label] for label in one.labels]
+        images = None
+        if data is not None:
+            from repanalysis.data import load_data
+
+            samples = load_data(data, split=split)
+            best = {one: samples.pick(driving(opened, layer, one, 5)) for one in shown}
+            images = {one: [data[at][0].numpy().transpose(1, 2, 0).squeeze() for at in range(5)] for one, data in best.items()}
+    figure: Any = filter_sheet(
+        one.found, one.means, one.weight, chosen=shown, names=told, images=images, title=layer, **options
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
 
 
 @verb

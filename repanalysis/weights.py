@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from probes.errors import UsageError
 
-__all__ = ["load_head", "load_weights"]
+__all__ = ["load_head", "load_weights", "save_heads"]
 
 _SHOWN = 4  # names quoted in a message
 _PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -117,3 +117,13 @@ def _unprefixed(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor
             if all(key.startswith(prefix) for key in state) and not all(key.startswith(prefix) for key in own):
                 state, stripped = {key.removeprefix(prefix): value for key, value in state.items()}, True
     return state
+
+
+def save_heads(path: Path, heads: Mapping[str, np.ndarray]) -> None:
+    """Write heads (K, F, P), one per layer, to a safetensors file, whole or not at all."""
+    from safetensors.numpy import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file({layer: np.ascontiguousarray(weight) for layer, weight in heads.items()}, partial)
+    partial.replace(path)

@@ -37,13 +37,17 @@ _UNITS = {
     "participation_ratio": "directions",
     "intrinsic_dimension": "dimensions",
     "power_law_exponent": "exponent",
+    "clusters_per_filter": "clusters",
+    "cluster_size": "labels",
+    "labels_per_filter": "labels",
+    "noise_per_filter": "elements of a filter's matrix",
 }
 _FIRST = (
     "fisher_ratio", "rate_reduction_normalized", "within_class_variance", "class_mean_separation", "nc1", "nc2_equiangular",
     "linear_probe_accuracy", "knn_accuracy", "effective_rank", "participation_ratio", "intrinsic_dimension", "coding_rate",
 )  # fmt: skip
 _WIDE = 200.0  # a positive curve whose ends differ by this factor gets a logarithmic axis
-_SHARES = ("_accuracy", "_separability", "_mismatch")
+_SHARES = ("_accuracy", "_share", "_separability", "_mismatch")
 _MOST_RUNS = len(COLOURS)
 _MOST_NAMES = 26  # more layer names than this can't be read under one panel
 INK, _FAINT = "#1f2937", "#e5e7eb"

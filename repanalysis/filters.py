@@ -1,0 +1,314 @@
+"""What single filters know, layer by layer: a head per layer, its accuracy, and the label clusters of its filters.
+
+For every layer a linear head is fitted to training activations; test activations give its accuracy and the class means with
+which each filter's field is made (`metrics/_clusters.py`; specification of filter clusters, sections 1 to 3 and 6). Rows that a
+head was fitted on are never measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from tqdm.auto import tqdm
+
+import probes
+from probes.errors import DataError, UsageError
+from probes.patterns import Patterns, matches
+from probes.source import Source
+from repanalysis.heads import accuracy_of, fit_head
+from repanalysis.metrics._clusters import FilterClusters, clusters_of
+from repanalysis.statistics.draws import HALF, hashed
+from repanalysis.table import Table
+
+__all__ = ["LayerFilters", "driving", "filters"]
+
+SHOWN = {
+    "clusters_per_filter": "clusters", "cluster_size": "cluster_size", "labels_per_filter": "labels",
+    "noise_per_filter": "noise", "noise_in_served_columns": "noise_served", "internal_per_filter": "internal",
+    "snr_pair": "snr_pair", "snr_total": "snr_total", "snr_internal": "snr_internal", "snr_external": "snr_external",
+    "snr_field_unit": "snr_field_unit", "snr_field_raw": "snr_field_raw", "filters_per_label": "signal",
+    "signal_variation": "signal_cv", "signal_dispersion": "dispersion", "vote_margin": "margin", "orphan_labels": "orphans",
+    "kept_share": "kept", "empty_filters": "empty", "fragile_elements": "fragile",
+}  # fmt: skip
+_COUNT_EMPTY = ("clusters_per_filter", "labels_per_filter", "noise_per_filter")
+_RESAMPLED = 10**8  # elements of all resampled fields, above which errors are not estimated
+
+
+@dataclass(frozen=True, eq=False)
+class LayerFilters:
+    """One layer's head and clusters.
+
+    Attributes
+    ----------
+    weight : (K, F, P) float64
+        The head.
+    means : (K, F, P) float64
+        Test activations' class means.
+    accuracy, accuracy_se : float
+        On test activations.
+    found : FilterClusters
+        Clusters, noise and votes.
+    labels : (K,) int64
+        Which class each row is.
+    """
+
+    weight: NDArray[np.float64]
+    means: NDArray[np.float64]
+    accuracy: float
+    accuracy_se: float
+    found: FilterClusters
+    labels: NDArray[np.int64]
+
+
+def filters(
+    train: Source | str | PathLike[str],
+    test: Source | str | PathLike[str] | None = None,
+    *,
+    layers: Patterns = None,
+    theta: float = 0.3,
+    order: str = "label",
+    gauge: str = "center",
+    solver: str = "lbfgs",
+    alpha: float = 1e-3,
+    groups: Mapping[str, int] | None = None,
+    bootstrap: int = 20,
+    run: str | None = None,
+    seed: int = 0,
+    state_budget: int = 4 << 30,
+    progress: bool | None = None,
+) -> tuple[Table, dict[str, LayerFilters]]:
+    """Accuracy per layer, and the label clusters of its filters.
+
+    Parameters
+    ----------
+    train, test : Source or path-like
+        Activations to fit heads on, and others of the same layers to measure with. Without `test`, the splits "train" and
+        "test" of the first; without splits, halves of it, drawn by id.
+    layers : str or sequence of str, optional
+        Which; by default all.
+    theta, order, gauge
+        As for `metrics.filter_clusters`.
+    solver, alpha
+        As for `heads.fit_head`.
+    groups : mapping of pattern to int, optional
+        Layers whose channels come in so many groups that count as one filter each, such as attention heads: their nodes' fields
+        are added before they are looked at.
+    bootstrap : int, default 20
+        Resamplings of the test samples within their labels, whose spread is the standard error; not done where it would take
+        minutes.
+    run : str, optional
+        What the table calls the run; by default after the training file.
+    seed : int, default 0
+        Of resampling and `sgd`.
+    state_budget : int, default 4 GiB
+        Bytes of a layer's activations that may be in memory.
+    progress : bool, optional
+        Show a progress bar; by default only on a terminal.
+
+    Returns
+    -------
+    Table
+        Per layer `layer_accuracy` and what `FilterClusters.summary` says; variant "with empty filters" where these count as
+        zeros. `n` is the number of test samples. Where the head is no better than chance the note says so.
+    dict of str to LayerFilters
+        Heads and clusters.
+
+    Raises
+    ------
+    UsageError, DataError
+        If files share no layer, rows are the same in both, samples have no labels, there is one label only, or a layer does not
+        fit into the budget.
+
+    Notes
+    -----
+    A filter is a channel; its P places are those that were kept. With one place per filter fields are of rank one, and numbers
+    are not comparable with those of layers with more.
+    """
+    opened = [one if isinstance(one, Source) else probes.open(one) for one in (train, test) if one is not None]
+    parts = _parts(opened)
+    first, last = parts[0][0], parts[1][0]
+    both = [layer for layer in first.layers if layer in last.info]
+    wanted = [layer for layer in both if _wants(layers, layer, first.info[layer].module_type)]
+    if not wanted:
+        shown = ", ".join(last.layers[:5])
+        raise UsageError(f"{first.title} and {last.title} share none of the layers that are asked for; the second has {shown}.")
+    labels = [_labels(*part) for part in parts]
+    present = [set(own.tolist()) for own in labels]
+    there, missing = sorted(present[0] & present[1]), sorted(present[0] ^ present[1])
+    if len(there) < 2:
+        raise DataError(f"{len(there)} labels are in both parts; clusters of labels need at least two.")
+    known = np.array(there, np.int64)
+    clusters = {"theta": theta, "order": order, "gauge": gauge}
+    name = run or first.title.rpartition("/")[2].partition(".")[0]
+    rows: list[dict[str, Any]] = []
+    kept: dict[str, LayerFilters] = {}
+    for layer in tqdm(wanted, desc=name, unit=" layers", disable=None if progress is None else not progress):
+        info = first.info[layer]
+        if info.source_shape and last.info[layer].source_shape != info.source_shape:
+            raise DataError(
+                f"Layer {layer} is {info.source_shape} in training and {last.info[layer].source_shape} in test data."
+            )
+        grouped = next((count for pattern, count in (groups or {}).items() if matches(pattern, layer, [info.module_type])), 1)
+        data = [_rows(*part, layer, own, known, grouped, state_budget) for part, own in zip(parts, labels, strict=True)]
+        head = _head(data[0], len(known), alpha, solver, seed)
+        one, note = _measured(head, data[1], known, clusters)
+        kept[layer] = one
+        spread = _spread(data[1], one, clusters, bootstrap, seed)
+        base = {
+            "run": name, "model": str(first.attrs.get("model", "")), "layer": layer, "order": info.order, "depth": info.depth,
+            "n": len(data[1][0]),
+        }  # fmt: skip
+        told = "; ".join(filter(None, [note, f"labels {missing} are missing in one part" if missing else ""]))
+        rows += [base | row for row in _table(one, spread, told)]
+    facts = {
+        "source": first.title, "test": last.title, "theta": theta, "order": order, "gauge": gauge, "solver": solver,
+        "alpha": alpha, "bootstrap": bootstrap, "seed": seed, "model": str(first.attrs.get("model", "")),
+        "places": {layer: one.found.places for layer, one in kept.items()},
+    }  # fmt: skip
+    return Table.from_rows(rows, {name: facts}), kept
+
+
+Part = tuple[Source, NDArray[np.int64]]
+
+
+def _parts(opened: Sequence[Source]) -> list[Part]:
+    """What to fit on and what to measure with, as rows of sources."""
+    if len(opened) == 2:
+        if set(opened[0].ids.tolist()) & set(opened[1].ids.tolist()) and opened[0].title == opened[1].title:
+            raise UsageError(f"{opened[0].title} is given twice: heads must not be measured on what they were fitted on.")
+        return [(one, np.arange(len(one))) for one in opened]
+    (one,) = opened
+    splits = None if one.split is None else np.asarray(one.split)
+    if splits is not None and {"train", "test"} <= set(splits.tolist()):
+        return [(one, np.flatnonzero(splits == split)) for split in ("train", "test")]
+    half = (hashed(one.ids, HALF) >> np.uint64(63)).astype(bool)
+    return [(one, np.flatnonzero(chosen)) for chosen in (half, ~half)]
+
+
+def _wants(patterns: Patterns, layer: str, kind: str) -> bool:
+    if patterns is None:
+        return True
+    return any(matches(one, layer, [kind]) for one in ([patterns] if isinstance(patterns, str) else patterns))
+
+
+def _labels(source: Source, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    if source.labels is None:
+        raise DataError(f"{source.title} has no labels; filters are looked at by what they say of each label.")
+    return source.labels[rows]
+
+
+def _rows(  # noqa: PLR0917  # one call, above
+    source: Source,
+    rows: NDArray[np.int64],
+    layer: str,
+    labels: NDArray[np.int64],
+    known: NDArray[np.int64],
+    groups: int,
+    budget: int,
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Activations (n, F, P) of the known labels, and their labels as 0 to K - 1."""
+    info = source.info[layer]
+    chosen = np.isin(labels, known)
+    sample = source.take(layer, rows[:1])
+    need = int(chosen.sum()) * sample.nbytes
+    if need > budget:
+        shape = "x".join(map(str, sample.shape[1:]))
+        raise UsageError(
+            f"Layer {layer} ({shape}) of {int(chosen.sum())} samples takes {need / 2**30:.1f} GiB, and {budget / 2**30:.1f} "
+            f"are allowed: extract it with --pool '{layer}=grid:4', or look at other layers."
+        )
+    x = source.take(layer, rows[chosen]) if len(rows) < len(source) or not chosen.all() else source[layer]
+    axis = info.dims.index("channel") if "channel" in info.dims else 1
+    x = np.moveaxis(x, axis, 1) if x.ndim > 2 else x
+    x = x.reshape(len(x), x.shape[1], -1)
+    if groups > 1:
+        if x.shape[1] % groups:
+            raise UsageError(f"The {x.shape[1]} channels of {layer} are no {groups} equal groups.")
+        x = x.reshape(len(x), groups, -1)
+    return x, np.searchsorted(known, labels[chosen])
+
+
+Held = tuple[NDArray[Any], NDArray[np.int64]]  # activations (n, F, P), and labels 0 to K - 1
+
+
+def _head(train: Held, k: int, alpha: float, solver: str, seed: int) -> NDArray[np.float64]:
+    """The head of one layer, (K, F, P)."""
+    x, y = train
+    weights = fit_head(x.reshape(len(x), -1), y, classes=k, alpha=alpha, solver=solver, seed=seed)
+    return weights.reshape(k, *x.shape[1:])
+
+
+def _measured(
+    weight: NDArray[np.float64], test: Held, known: NDArray[np.int64], options: Mapping[str, Any]
+) -> tuple[LayerFilters, str]:
+    """Accuracy and clusters of one layer."""
+    k, f, p = weight.shape
+    share, error = accuracy_of(weight.reshape(k, -1), test[0].reshape(len(test[0]), -1), test[1])
+    chance = f"the head's accuracy {share:.3f} is no better than chance {1 / k:.3f}"
+    note = "" if share > 1 / k + 2 * error else f"uninformative: {chance}"
+    counts = np.bincount(test[1], minlength=k)
+    means = _means(*test, 1 / counts[test[1]], k).reshape(k, f, p)
+    found = clusters_of(means, weight, **options)
+    return LayerFilters(weight, means, share, error, found, known), note
+
+
+def _means(x: NDArray[Any], y: NDArray[np.int64], weight: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """Weighted sums of the rows of each label, in float64 and without a copy of x."""
+    flat = x.reshape(len(x), -1)
+    chooser = sparse.csr_array((weight, (y, np.arange(len(y)))), shape=(k, len(y)))
+    found = np.zeros((k, flat.shape[1]))
+    step = max(1, (32 << 20) // (8 * flat.shape[1]))
+    for start in range(0, len(flat), step):
+        found += chooser[:, start : start + step] @ flat[start : start + step].astype(np.float64)
+    return found
+
+
+def driving(source: Source, layer: str, one: int, count: int) -> NDArray[np.int64]:
+    """Ids of the samples that drive a filter most: by the sum of its positive activations over places."""
+    info = source.info[layer]
+    axis = info.dims.index("channel") if "channel" in info.dims else 1
+    rows = [np.take(batch.layers[layer], one, axis=axis).reshape(len(batch.ids), -1) for batch in source.iter([layer])]
+    strength = np.concatenate([np.maximum(part, 0).sum(1) for part in rows])
+    return np.asarray(source.ids[np.argsort(-strength, kind="stable")[:count]])
+
+
+def _spread(test: Held, one: LayerFilters, options: Mapping[str, Any], bootstrap: int, seed: int) -> dict[str, float]:
+    """Standard deviations over resampled test samples, by name of `summary`."""
+    x, y = test
+    k, f, p = one.means.shape
+    if bootstrap < 2 or bootstrap * k * k * f > _RESAMPLED or bootstrap * x.size > 20 * _RESAMPLED:
+        return {}
+    rng = np.random.default_rng(seed)
+    counts = np.bincount(y, minlength=k)
+    said = []
+    for _ in range(bootstrap):
+        weight = np.zeros(len(y))
+        for label in range(k):
+            mine = np.flatnonzero(y == label)
+            weight[mine] = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine))) / counts[label]
+        said.append(clusters_of(_means(x, y, weight, k).reshape(k, f, p), one.weight, **options).summary())
+    with np.errstate(invalid="ignore"):
+        return {name: float(np.std([one[name] for one in said], ddof=1)) for name in said[0]}
+
+
+def _table(one: LayerFilters, spread: Mapping[str, float], note: str) -> list[dict[str, Any]]:
+    """Rows of one layer."""
+    rows: list[dict[str, Any]] = [
+        {"metric": "layer_accuracy", "value": one.accuracy, "se": one.accuracy_se, "note": note},
+    ]
+    said, every = one.found.summary(), one.found.summary(count_empty=True)
+    for metric, name in SHOWN.items():
+        if name in said:
+            undefined = "" if np.isfinite(said[name]) else "no noise" if np.isinf(said[name]) else "no filter serves a label"
+            told = "; ".join(filter(None, [note, undefined]))
+            rows.append({"metric": metric, "value": said[name], "se": spread.get(name, np.nan), "note": told})
+        if metric in _COUNT_EMPTY:
+            rows.append({"metric": metric, "variant": "with empty filters", "value": every[name], "note": note})
+    rows.append({"metric": "places_per_filter", "value": float(one.found.places)})
+    return rows

@@ -1,0 +1,121 @@
+"""A sheet of filters: each one's matrix with labels put together by cluster, so that clusters are blocks on the diagonal.
+
+Rows are true labels, columns outputs; colour is the field over its largest entry, and what is above the threshold is framed
+cluster by cluster. Beside each matrix stand the images that drive the filter most, where they are given. A plot reads what
+`filters` found and computes nothing but fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from probes.errors import UsageError
+from repanalysis.metrics._clusters import FilterClusters, Gauge, display_order, field_of
+from repanalysis.plots.curves import INK
+
+__all__ = ["filter_sheet", "telling"]
+
+_MOST_NAMES = 24  # more labels than this are not named
+
+
+def telling(found: FilterClusters, count: int) -> list[int]:
+    """Filters to look at: those with the most labels in clusters for the least noise, best first."""
+    score = found.served / (1 + found.noise) + 1e-3 * found.served
+    return [int(one) for one in np.argsort(-score, kind="stable")[:count] if found.clusters[one]]
+
+
+def filter_sheet(
+    found: FilterClusters,
+    means: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    *,
+    chosen: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+    images: Mapping[int, Sequence[Any]] | None = None,
+    theta: float = 0.3,
+    gauge: Gauge = "center",
+    title: str = "",
+) -> Figure:
+    """Draw filters' matrices.
+
+    Parameters
+    ----------
+    found : FilterClusters
+        Their clusters.
+    means, weights : (K, F, P) arrays
+        What they were found with.
+    chosen : sequence of int, optional
+        Which filters; by default the six most telling.
+    names : sequence of str, optional
+        Of the labels.
+    images : mapping of filter to sequence of images, optional
+        (h, w) or (h, w, 3) arrays in [0, 1] that drive it most.
+    theta, gauge
+        As they were found with.
+    title : str
+        Such as the layer's name.
+
+    Returns
+    -------
+    matplotlib Figure
+        A panel per filter.
+
+    Raises
+    ------
+    UsageError
+        If there is no such filter, or none that serves a label.
+    """
+    f, k = found.cluster.shape
+    shown = list(telling(found, 6) if chosen is None else chosen)
+    if odd := [one for one in shown if not 0 <= one < f]:
+        raise UsageError(f"There is no filter {odd[0]}; they go from 0 to {f - 1}.")
+    if not shown:
+        raise UsageError("No filter serves a label; there is nothing to show.")
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    height = 4.0 + (0.9 if images else 0.0)
+    figure, grid = plt.subplots(rows, columns, figsize=(4.4 * columns, height * rows), layout="constrained", squeeze=False)
+    for ax, one in zip(grid.flat, shown, strict=False):
+        turn = display_order(found.cluster[one])
+        field = field_of(means, weights, one, gauge=gauge)
+        top = found.maximum[one] or 1.0
+        picture = ax.imshow(field[np.ix_(turn, turn)] / top, cmap="RdBu_r", vmin=-1, vmax=1)
+        start = 0
+        for size in -np.sort(-np.bincount(found.cluster[one][found.cluster[one] >= 0], minlength=1)):
+            ax.add_patch(Rectangle((start - 0.5, start - 0.5), size, size, fill=False, edgecolor=INK, linewidth=1.6))
+            start += int(size)
+        above = np.argwhere(field[np.ix_(turn, turn)] > theta * top) if k <= _MOST_NAMES else np.zeros((0, 2))
+        ax.plot(above[:, 1], above[:, 0], ".", color=INK, markersize=2.5)
+        if k <= _MOST_NAMES:
+            told = [names[label] if names else str(label) for label in turn]
+            ax.set_xticks(range(k), told, rotation=90, fontsize=7)
+            ax.set_yticks(range(k), told, fontsize=7)
+        else:
+            ax.set_xticks([])
+            ax.set_yticks([])
+        numbers = f"{found.clusters[one]} clusters, {found.served[one]} labels, noise {found.noise[one]}"
+        ax.set_title(f"filter {one}: {numbers}", fontsize=8.5, loc="left", color=INK)
+        ax.set_ylabel("true label", fontsize=8)
+        ax.set_xlabel("output", fontsize=8)
+        for at, image in enumerate(list((images or {}).get(one, ()))[:5]):
+            inset = ax.inset_axes((at * 0.2, 1.09, 0.19, 0.19))
+            inset.imshow(image, cmap="gray", interpolation="nearest")
+            inset.set_axis_off()
+        if images:
+            ax.set_title("")
+            ax.text(0, 1.3, f"filter {one}: {numbers}", transform=ax.transAxes, fontsize=8.5, color=INK)
+    for ax in grid.flat[len(shown) :]:
+        ax.set_axis_off()
+    bar = figure.colorbar(picture, ax=grid, shrink=0.5, pad=0.01)
+    bar.set_label("field / its largest entry", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    places = "one place per filter: matrices are of rank one" if found.places == 1 else f"{found.places} places per filter"
+    figure.suptitle(f"{title}   ({f} filters, {k} labels, {places})", fontsize=10, x=0.01, ha="left")
+    return figure

@@ -1,0 +1,158 @@
+"""Filters of recorded layers: heads and measurements on different rows, pools, groups, splits, and the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from typer.testing import CliRunner
+
+import probes
+from probes.errors import DataError, UsageError
+from repanalysis.cli import app
+from repanalysis.filters import driving, filters
+from repanalysis.heads import fit_head
+from repanalysis.metrics._clusters import clusters_of
+from repanalysis.table import Table
+
+
+def planted(n: int, seed: int, k: int = 6, f: int = 12, p: int = 4, noise: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
+    """Filters that know two labels each, at a place of its own."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % k
+    x = noise * np.abs(rng.normal(size=(n, f, p)))
+    for one in range(f):
+        for place, label in enumerate(((one % k), (one + 2) % k)):
+            x[y == label, one, place] += 1.0
+    return x.reshape(n, f, 2, 2), y
+
+
+def sources(**test: object) -> tuple[probes.Source, probes.Source]:
+    x, y = planted(240, 0)
+    pooled = {"map": x, "mean": x.mean((2, 3))}
+    z, t = planted(180, 1)
+    other = {"map": z, "mean": z.mean((2, 3))}
+    train = probes.from_arrays(pooled, ids=np.arange(240), labels=y)
+    return train, probes.from_arrays(other, ids=np.arange(1000, 1180), labels=t)
+
+
+def value(table: Table, layer: str, metric: str, variant: str = "") -> float:
+    return float(table.select(layer=layer, metric=metric, variant=variant).frame["value"].item())
+
+
+def test_what_is_planted_is_found_and_is_what_plain_arrays_give() -> None:
+    train, test = sources()
+    table, found = filters(train, test, progress=False)
+    assert value(table, "map", "layer_accuracy") > 0.95
+    assert value(table, "map", "places_per_filter") == 4
+    assert value(table, "mean", "places_per_filter") == 1
+    x, y = train["map"].reshape(240, -1), train.labels
+    weights = fit_head(x, y, classes=6).reshape(6, 12, 4)  # type: ignore[arg-type]
+    means = np.stack([test["map"][test.labels == label].mean(0) for label in range(6)]).reshape(6, 12, 4)
+    expected = clusters_of(means, weights).summary()
+    assert value(table, "map", "snr_pair") == pytest.approx(expected["snr_pair"])
+    assert value(table, "map", "cluster_size") == pytest.approx(expected["cluster_size"])
+    served = found["map"].found.serves
+    share = np.mean([served[one, one % 6] and served[one, (one + 2) % 6] for one in range(12)])
+    assert share > 0.8
+    row = table.select(layer="map", metric="labels_per_filter", variant="").frame.iloc[0]
+    assert 0 <= row["se"] < 1
+
+
+def test_labels_that_are_more_frequent_count_as_much() -> None:
+    """T2: the same samples again of one label change no mean."""
+    train, test = sources()
+    rows = np.concatenate([np.arange(180), np.flatnonzero(test.labels == 0), np.flatnonzero(test.labels == 0)])
+    again = probes.from_arrays({"map": test["map"][rows]}, ids=np.arange(len(rows)) + 1000, labels=test.labels[rows])  # type: ignore[index]
+    options = {"layers": "map", "bootstrap": 0, "progress": False}
+    one, more = (filters(train, part, **options)[1]["map"] for part in (test, again))  # type: ignore[arg-type]
+    np.testing.assert_allclose(one.means, more.means, rtol=1e-12)
+    np.testing.assert_array_equal(one.found.cluster, more.found.cluster)
+
+
+def test_groups_add_the_fields_of_their_nodes() -> None:
+    train, test = sources()
+    _, found = filters(train, test, layers="mean", groups={"mean": 3}, bootstrap=0, progress=False)
+    one = found["mean"]
+    assert one.weight.shape == (6, 3, 4)
+    nodes = filters(train, test, layers="mean", bootstrap=0, progress=False)[1]["mean"]
+    np.testing.assert_allclose(one.weight.reshape(6, 12), nodes.weight.reshape(6, 12), rtol=1e-12)
+    with pytest.raises(UsageError, match="no 5 equal groups"):
+        filters(train, test, layers="mean", groups={"*": 5}, progress=False)
+
+
+def test_one_source_is_cut_by_its_splits_or_in_halves() -> None:
+    x, y = planted(300, 2)
+    whole = probes.from_arrays({"map": x}, ids=np.arange(300), labels=y)
+    table, _ = filters(whole, layers="map", bootstrap=0, progress=False)
+    assert 120 < table.frame["n"].iloc[0] < 180
+    split = np.where(np.arange(300) < 200, "train", "test")
+    parted = probes.from_arrays({"map": x}, ids=np.arange(300), labels=y, split=split)
+    assert filters(parted, bootstrap=0, progress=False)[0].frame["n"].iloc[0] == 100
+    with pytest.raises(UsageError, match="given twice"):
+        filters(whole, whole, progress=False)
+
+
+def test_a_head_that_knows_nothing_is_flagged() -> None:
+    rng = np.random.default_rng(0)
+    parts = [
+        probes.from_arrays({"noise": rng.normal(size=(200, 5))}, ids=np.arange(200) + 1000 * at, labels=np.arange(200) % 4)
+        for at in (0, 1)
+    ]
+    table, _ = filters(*parts, progress=False)
+    assert table.frame.loc[table.frame["metric"] == "snr_pair", "note"].item().startswith("uninformative")
+
+
+def test_labels_of_one_part_only_are_left_out_and_named() -> None:
+    train, test = sources()
+    kept = np.flatnonzero(test.labels != 3)
+    fewer = probes.from_arrays({"map": test["map"][kept]}, ids=test.ids[kept], labels=test.labels[kept])  # type: ignore[index]
+    table, found = filters(train, fewer, layers="map", bootstrap=0, progress=False)
+    assert found["map"].labels.tolist() == [0, 1, 2, 4, 5]
+    assert "labels [3] are missing" in table.frame["note"].iloc[0]
+
+
+def test_what_does_not_fit_is_one_sentence() -> None:
+    train, test = sources()
+    with pytest.raises(UsageError, match="share none of the layers"):
+        filters(train, test, layers="nothing", progress=False)
+    with pytest.raises(UsageError, match="pool"):
+        filters(train, test, layers="map", state_budget=1000, progress=False)
+    unlabelled = probes.from_arrays({"map": train["map"]}, ids=np.arange(240))
+    with pytest.raises(DataError, match="no labels"):
+        filters(unlabelled, test, progress=False)
+    one = probes.from_arrays({"map": test["map"][:5]}, ids=test.ids[:5], labels=np.zeros(5, np.int64))
+    with pytest.raises(DataError, match="1 labels are in both"):
+        filters(train, one, progress=False)
+
+
+def test_driving_samples_are_those_with_the_largest_activation() -> None:
+    _, test = sources()
+    best = driving(test, "map", 3, 4)
+    strength = np.maximum(test["map"][:, 3], 0).sum((1, 2))
+    np.testing.assert_array_equal(best, test.ids[np.argsort(-strength)[:4]])
+
+
+def test_from_a_network_to_a_sheet(tmp_path: Path) -> None:
+    net = "py:repanalysis.networks.digits_cnn:digits_cnn"
+    run = CliRunner()
+    for split in ("train", "test"):
+        arguments = ["extract", net, "--data", "digits", "--split", split, "--pool", "grid:2", "-l", "relu?", "--limit", "400"]
+        done = run.invoke(app, [*arguments, "-o", str(tmp_path / f"{split}.h5")])
+        assert done.exit_code == 0, done.output
+    files = {name: tmp_path / name for name in ("filters.csv", "curves.svg", "sheet.png", "heads.safetensors")}
+    arguments = ["filters", str(tmp_path / "train.h5"), str(tmp_path / "test.h5"), "-o", str(files["filters.csv"]),
+                 "-f", str(files["curves.svg"]), "--sheet", str(files["sheet.png"]), "--heads", str(files["heads.safetensors"]),
+                 "--data", "digits", "--split", "test", "--bootstrap", "3", "--json"]  # fmt: skip
+    done = run.invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert all(path.stat().st_size > 5000 for path in files.values())
+    rows = json.loads(done.stdout)["rows"]
+    assert {row["layer"] for row in rows} == {"relu1", "relu2", "relu3", "relu4", "relu5"}
+    heads = load_file(files["heads.safetensors"])
+    assert heads["relu4"].shape == (10, 64, 4)
+    again = run.invoke(app, ["plot", str(files["filters.csv"]), "-m", "snr_pair", "-o", str(tmp_path / "snr.svg")])
+    assert again.exit_code == 0, again.output

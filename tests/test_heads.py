@@ -1,0 +1,69 @@
+"""Heads: scikit-learn's optimum, the gauge of a converged one, the papers' protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from probes.errors import DataError, UsageError
+from repanalysis.heads import accuracy_of, fit_head
+
+Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
+
+
+def objective(weights: np.ndarray, x: np.ndarray, y: np.ndarray, alpha: float) -> float:
+    logits = x @ weights.T
+    peak = logits.max(1, keepdims=True)
+    loss = np.log(np.exp(logits - peak).sum(1)) + peak[:, 0] - logits[np.arange(len(y)), y]
+    return float(loss.mean() + alpha / 2 * np.square(weights).sum())
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 0.1])
+def test_it_is_scikit_learns_optimum(classes: Classes, alpha: float) -> None:
+    x, y = classes(400, 12, 4)
+    x = x * np.geomspace(1e-2, 1e2, 12)  # features of very different size
+    weights = fit_head(x, y, classes=4, alpha=alpha)
+    peer = LogisticRegression(C=1 / (alpha * 400), fit_intercept=False, tol=1e-10, max_iter=100_000).fit(x, y)
+    assert objective(weights, x, y, alpha) <= objective(peer.coef_, x, y, alpha) + 1e-8
+    if alpha == 0.1:
+        np.testing.assert_allclose(weights, peer.coef_, atol=1e-3 * np.abs(peer.coef_).max())
+
+
+def test_a_converged_head_has_the_gauge_by_itself(classes: Classes) -> None:
+    x, y = classes(300, 8, 5)
+    weights = fit_head(x, y, classes=5)
+    assert np.abs(weights.mean(0)).max() < 1e-8 * np.abs(weights).max() + 1e-10
+
+
+def test_the_same_comes_out_again_and_dead_features_have_no_weight(classes: Classes) -> None:
+    x, y = classes(300, 8, 3)
+    x[:, 2] = 0.0
+    a, b = fit_head(x, y, classes=3), fit_head(x, y, classes=3)
+    np.testing.assert_array_equal(a, b)
+    assert not a[:, 2].any()
+    assert a[:, 3].any()
+
+
+def test_the_papers_protocol_reaches_the_same_accuracy(classes: Classes) -> None:
+    x, y = classes(600, 10, 3)
+    x /= x.std()
+    exact, slow = (fit_head(x[:400], y[:400], classes=3, solver=solver) for solver in ("lbfgs", "sgd"))
+    shares = [accuracy_of(weights, x[400:], y[400:])[0] for weights in (exact, slow)]
+    assert shares[1] == pytest.approx(shares[0], abs=0.04)
+    np.testing.assert_array_equal(slow, fit_head(x[:400], y[:400], classes=3, solver="sgd"))
+    # Weight decay alone moves the mean over outputs, which no gradient feels: by 4 steps an epoch of rate / (1 - momentum).
+    start = ((torch.rand(3, 10, generator=torch.Generator().manual_seed(0)) * 2 - 1) / 10**0.5).double().numpy().mean(0)
+    rates = 0.01 * 0.975 ** np.arange(1, 201) / (1 - 0.975)
+    np.testing.assert_allclose(slow.mean(0) / start, np.exp(-1e-3 * 4 * rates.sum()), rtol=2e-3)
+
+
+def test_what_does_not_fit_is_one_sentence() -> None:
+    x, y = np.ones((4, 2)), np.array([0, 1, 0, 1])
+    with pytest.raises(UsageError, match="Did you mean 'lbfgs'"):
+        fit_head(x, y, classes=2, solver="lbfg")
+    with pytest.raises(DataError, match="NaN or infinite"):
+        fit_head(np.full((4, 2), np.inf), y, classes=2)
