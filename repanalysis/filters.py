@@ -26,7 +26,7 @@ from repanalysis.metrics._clusters import FilterClusters, clusters_of
 from repanalysis.statistics.draws import HALF, hashed
 from repanalysis.table import Table
 
-__all__ = ["LayerFilters", "driving", "filters"]
+__all__ = ["Held", "LayerFilters", "driving", "filters"]
 
 SHOWN = {
     "clusters_per_filter": "clusters", "cluster_size": "cluster_size", "labels_per_filter": "labels",

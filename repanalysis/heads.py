@@ -34,6 +34,7 @@ def fit_head(
     classes: int,
     alpha: float = 1e-3,
     solver: str = "lbfgs",
+    mask: NDArray[np.bool_] | None = None,
     seed: int = 0,
 ) -> NDArray[np.float64]:
     """Weights of a linear classifier without offset, (classes, d).
@@ -50,6 +51,8 @@ def fit_head(
         Penalty of the squared weights.
     solver : {"lbfgs", "sgd"}, default "lbfgs"
         See above. L-BFGS works on features of unit mean square, which changes its steps and not its end.
+    mask : (classes, d) bool, optional
+        Weights that may differ from 0; by default all.
     seed : int, default 0
         Of the start and the order of `sgd`.
 
@@ -74,13 +77,14 @@ def fit_head(
     if not np.isfinite(size).all():
         raise DataError("Features of a layer hold NaN or infinite values; a head can't be fitted to them.")
     if solver == "sgd":
-        return _sgd(x, y, classes, alpha, seed)
+        return _sgd(x, y, classes, alpha, seed, mask)
     scale = np.where(size > 0, 1 / np.where(size > 0, size, 1.0), 0.0)
     kind = np.float64 if x.size * 8 <= 1 << 30 else np.float32
     scaled = (x * scale).astype(kind)
     product = blas.dgemm if kind == np.float64 else blas.sgemm
     n, d = x.shape
     rows = np.arange(n)
+    free = 1.0 if mask is None else mask.astype(np.float64)
 
     def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         inner = flat.reshape(classes, d)
@@ -94,7 +98,7 @@ def fit_head(
         logits /= total[:, None]
         logits[rows, y] -= 1.0
         slope = product(1.0 / n, scaled.T, logits.astype(kind).T, trans_b=1).T.astype(np.float64)
-        return loss, (slope + alpha * weights * scale).ravel()
+        return loss, ((slope + alpha * weights * scale) * free).ravel()
 
     options: Any = {"maxiter": _STEPS, "ftol": 1e-12, "gtol": 1e-7}
     found = minimize(objective, np.zeros(classes * d), jac=True, method="L-BFGS-B", options=options)
@@ -102,14 +106,17 @@ def fit_head(
     return weights
 
 
-def _sgd(x: NDArray[Any], y: NDArray[np.int64], classes: int, alpha: float, seed: int) -> NDArray[np.float64]:
+def _sgd(  # noqa: PLR0917  # one call, above
+    x: NDArray[Any], y: NDArray[np.int64], classes: int, alpha: float, seed: int, mask: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
     """The papers' protocol on stored features."""
     import torch
     from torch.nn import functional
 
     generator = torch.Generator().manual_seed(seed)
     d = x.shape[1]
-    weights = ((torch.rand(classes, d, generator=generator) * 2 - 1) / d**0.5).requires_grad_()
+    kept = torch.ones(classes, d) if mask is None else torch.from_numpy(mask.astype(np.float32))
+    weights = ((torch.rand(classes, d, generator=generator) * 2 - 1) / d**0.5 * kept).requires_grad_()
     features, labels = torch.from_numpy(np.asarray(x, np.float32)), torch.from_numpy(y)
     optimizer = torch.optim.SGD([weights], _RATE, momentum=_MOMENTUM, nesterov=True, weight_decay=alpha)
     for _ in range(_EPOCHS):
@@ -118,6 +125,8 @@ def _sgd(x: NDArray[Any], y: NDArray[np.int64], classes: int, alpha: float, seed
             optimizer.zero_grad()
             torch.autograd.backward(functional.cross_entropy(features[rows] @ weights.T, labels[rows]))
             optimizer.step()
+            if mask is not None:
+                weights.data.mul_(kept)
     found: NDArray[np.float64] = weights.detach().double().numpy()
     return found
 
