@@ -213,9 +213,9 @@ def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[nn.Module]
     >>> import torch
     >>> layer = torch.nn.Linear(2, 1)
     >>> with masked(layer, {"weight": torch.tensor([[True, False]])}):
-    ...     layer.weight[0, 1].item()
-    0.0
-    >>> layer.weight[0, 1].item() == 0.0
+    ...     bool(layer.weight[0, 1] == 0)
+    True
+    >>> bool(layer.weight[0, 1] == 0)
     False
     """
     import torch
