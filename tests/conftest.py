@@ -6,6 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two processes with two threads each wait for one another on two cores; what tests start inherits this.
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import matplotlib
 import numpy as np
 import pytest
