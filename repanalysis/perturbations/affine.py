@@ -84,4 +84,4 @@ def _linear(images: Tensor, matrix: tuple[tuple[float, float], tuple[float, floa
     (a, b), (c, d) = matrix
     across, down = x - (a * x + b * y), y - (c * x + d * y)
     n = len(images)
-    return warped(images, across.expand(n, height, width), down.expand(n, height, width))
+    return warped(images, torch.stack([across.expand(n, height, width), down.expand(n, height, width)], dim=1))

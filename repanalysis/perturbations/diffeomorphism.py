@@ -25,6 +25,9 @@ from repanalysis.perturbations.resampling import warped
 __all__ = ["Diffeomorphism", "FoldWarning", "delta_of", "modes", "temperature_of", "temperatures"]
 
 
+_CHUNK = 1 << 18  # pixels whose fields are made together: they stay in the cache, and in memory that is there
+
+
 class FoldWarning(UserWarning):
     """Deformations are so strong that they fold the image over itself."""
 
@@ -72,22 +75,32 @@ class Diffeomorphism(Perturbation):
 
     def field(self, ids: Sequence[int], height: int, width: int) -> tuple[Tensor, Tensor]:
         """Displacements to the right and downwards in pixels, (n, h, w) float64 each."""
+        coefficients = self._coefficients(ids, height, width)
+        found = _sines(height, self.c) @ coefficients @ _sines(width, self.c).T
+        return found[:, 0], found[:, 1]
+
+    def _coefficients(self, ids: Sequence[int], height: int, width: int) -> Tensor:
+        """Amplitudes in pixels, (n, 2, c, c) float64: of sin(pi j v) sin(pi i u), down and across."""
         side = sqrt(height * width)
         temperature = temperature_of(self.delta, self.c, side)
         squares = torch.arange(1, self.c + 1, dtype=torch.float64).square()
         radius = (squares[:, None] + squares).sqrt()
-        spread = torch.where(radius < self.c + 0.5, sqrt(temperature) / radius, 0.0)
-        weights = self.normal(ids, (2, self.c, self.c)) * spread
-        # (n, 2, c, c) -> (n, 2, h, w): first index along x (u), second along y (v).
-        tau = _sines(height, self.c) @ weights.transpose(-2, -1) @ _sines(width, self.c).T
-        return side * tau[:, 0], side * tau[:, 1]
+        spread = torch.where(radius < self.c + 0.5, side * sqrt(temperature) / radius, 0.0)
+        return (self.normal(ids, (2, self.c, self.c)) * spread).transpose(-2, -1)
 
     def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:
         """Deformed images."""
         height, width = images.shape[-2:]
         _warn_of_folds(self.delta, self.c, sqrt(height * width))
-        across, down = (one.to(images.device, images.dtype) for one in self.field(ids, height, width))
-        return warped(images, across, down)
+        exact = images.dtype if images.dtype in (torch.float32, torch.float64) else torch.float32
+        drawn = (self._coefficients(ids, height, width), _sines(height, self.c), _sines(width, self.c).T)
+        coefficients, down, across = (one.to(images.device, exact) for one in drawn)
+        found = torch.empty_like(images)
+        step = len(images) if images.is_cuda else max(1, _CHUNK // (height * width))
+        for start in range(0, len(images), step):
+            rows = slice(start, start + step)
+            found[rows] = warped(images[rows], down @ coefficients[rows] @ across)
+        return found
 
 
 def _sines(side: int, c: int) -> Tensor:
