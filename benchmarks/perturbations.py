@@ -6,8 +6,8 @@ The other side is written from the formulas as public code has them: for every i
 bilinear remap by advanced indexing at floor and ceiling. Both sides make the same fields from the same coefficients, in
 float32, and agree. Batches of 64, 2 threads. Writes benchmarks/results/perturbations.json.
 
-Found: 16 to 19 times faster at 32 pixels; at 224 pixels 3.8 to 4.8 (c = 3) and 4.1 to 6.2 (c = 5) times (wanted: 5). There, more than half
-of our time is bilinear sampling and memory for its result, which both sides need.
+Found: 16 to 19 times faster at 32 pixels; at 224 pixels 3.8 to 4.8 (c = 3) and 4.1 to 6.2 (c = 5) times (wanted: 5). There,
+more than half of our time is bilinear sampling and memory for its result, which both sides need.
 """
 
 from __future__ import annotations
