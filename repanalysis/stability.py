@@ -35,7 +35,7 @@ from repanalysis.perturbations import MatchedNoise, Perturbation
 from repanalysis.perturbations.base import images_of
 from repanalysis.table import Table
 
-__all__ = ["INPUT", "Statistic", "batch_statistics", "geometric_mean", "stability"]
+__all__ = ["INPUT", "Statistic", "batch_statistics", "geometric_mean", "pooling_parts", "stability"]
 
 INPUT = "input"
 Statistic = Literal["mean", "median"]
@@ -476,3 +476,51 @@ def geometric_mean(tables: Sequence[Table], *, run: str) -> Table:
     frame = frames[0].assign(run=run, value=mean, se=se, note=told)
     facts = {one: dict(about) for table in tables for one, about in table.provenance.items()}
     return Table(frame, {run: {"geometric_mean_of": facts}})
+
+
+def pooling_parts(trained: Table, shuffled: Table, init: Table, *, run: str) -> Table:
+    """How much of a network's stability is the work of single filters, and how much of their wiring.
+
+        spatial_pooling = ln S(init) - ln S(shuffled)        channel_pooling = ln S(shuffled) - ln S(trained)
+
+    Parameters
+    ----------
+    trained, shuffled, init : Table
+        Of the same layers and perturbations: a network, its channel-shuffled copies, its random initialisations.
+    run : str
+        What the table calls the run.
+
+    Returns
+    -------
+    Table
+        Both in nats, whose sum is ln S(init) - ln S(trained); variants name perturbation and strength. `se` takes the three as
+        independent. Undefined where a sensitivity is 0 or undefined.
+
+    Raises
+    ------
+    UsageError
+        If the tables' rows are not of the same layers and perturbations.
+
+    References
+    ----------
+    Tomasini et al. 2023; specification of stability, section 3b.
+    """
+    frames = [table.select(metric="sensitivity", variant="").frame for table in (init, shuffled, trained)]
+    keys = ["layer", "perturbation", "strength"]
+    if any(not frame[keys].equals(frames[0][keys]) for frame in frames):
+        raise UsageError("The parts of pooling need tables of the same layers and perturbations.")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = [np.log(frame["value"].to_numpy()) for frame in frames]
+        errors = [(frame["se"] / frame["value"]).to_numpy() for frame in frames]
+    first = frames[0]
+    named = [f"{label} {strength:g}" for label, strength in zip(first["perturbation"], first["strength"], strict=True)]
+    rows: list[dict[str, Any]] = []
+    for metric, a, b in (("spatial_pooling", 0, 1), ("channel_pooling", 1, 2)):
+        value, se = logs[a] - logs[b], np.hypot(errors[a], errors[b])
+        for at, variant in enumerate(named):
+            defined = bool(np.isfinite(value[at]))
+            base = {name: first[name].iloc[at] for name in ("model", "layer", "order", "depth", "n")}
+            note = "" if defined else "a sensitivity is 0 or undefined here"
+            rows.append(base | {"run": run, "metric": metric, "variant": variant, "note": note,
+                                "value": value[at] if defined else np.nan, "se": se[at]})  # fmt: skip
+    return Table.from_rows(rows, {run: {"parts_of": [list(table.provenance) for table in (trained, shuffled, init)]}})

@@ -21,7 +21,7 @@ from repanalysis.extraction import best_device, colours
 from repanalysis.models import Model, load_model
 from repanalysis.networks.shuffling import shuffled_channels
 from repanalysis.perturbations import Perturbation, perturbations
-from repanalysis.stability import Statistic, geometric_mean, stability
+from repanalysis.stability import Statistic, geometric_mean, pooling_parts, stability
 from repanalysis.table import Table
 
 __all__ = ["stability_runs"]
@@ -91,7 +91,8 @@ def stability_runs(
     Returns
     -------
     Table
-        A run per network: its name, "NAME, init" and "NAME, shuffled".
+        A run per network: its name, "NAME, init" and "NAME, shuffled"; where both are there, "NAME, parts" with
+        `spatial_pooling` and `channel_pooling`.
 
     Raises
     ------
@@ -144,7 +145,9 @@ def stability_runs(
             copies.append(
                 _measured(twin, loader, made, f"{run}, shuffled {number}", known, options | {"batch_norm": batch_norm})
             )
-        tables += [geometric_mean(some, run=f"{run}, {what}") for some, what in ((twins, "init"), (copies, "shuffled")) if some]
+        means = [geometric_mean(some, run=f"{run}, {what}") for some, what in ((twins, "init"), (copies, "shuffled")) if some]
+        parts = [pooling_parts(tables[-1], means[1], means[0], run=f"{run}, parts")] if len(means) == 2 else []
+        tables += means + parts
     return Table.concat(tables)
 
 

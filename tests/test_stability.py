@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from probes.errors import DataError, UsageError
 from repanalysis.perturbations import perturbations
-from repanalysis.stability import batch_statistics, geometric_mean, stability
+from repanalysis.stability import batch_statistics, geometric_mean, pooling_parts, stability
 from repanalysis.table import Table
 from repanalysis.theory.pooling_scalings import PoolingNet, predicted
 
@@ -186,6 +186,25 @@ def test_the_geometric_mean_of_networks(images: Tensor) -> None:
     assert "3 networks" in row["note"]
     with pytest.raises(UsageError, match="same layers"):
         geometric_mean([tables[0], stability(net()[:3], [images], one)], run="x")
+
+
+def test_the_parts_of_pooling_add_up(images: Tensor) -> None:
+    one = perturbations(["shift:1..2", "diffeo"])
+    trained, shuffled, init = (stability(net(seed), [images], one, run=str(seed)) for seed in range(3))
+    parts = pooling_parts(trained, shuffled, init, run="parts")
+    for layer in ("0", "4", "6"):
+        total = sum(
+            float(parts.select(layer=layer, metric=f"{kind}_pooling", variant="shift 2").frame["value"].item())
+            for kind in ("spatial", "channel")
+        )
+        ratio = [
+            table.select(layer=layer, perturbation="shift", strength=2.0, metric="sensitivity", variant="")
+            for table in (init, trained)
+        ]
+        values = [float(one.frame["value"].item()) for one in ratio]
+        assert total == pytest.approx(np.log(values[0] / values[1]), rel=1e-12)
+    with pytest.raises(UsageError, match="same layers"):
+        pooling_parts(trained, shuffled, stability(net()[:2], [images], one), run="x")
 
 
 def test_memory_and_model_are_as_before(images: Tensor) -> None:

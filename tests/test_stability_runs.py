@@ -26,11 +26,11 @@ def test_from_the_command_line_to_a_figure(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     table = Table.load(out)
-    assert list(table.provenance) == ["digits_cnn", "digits_cnn, init", "digits_cnn, shuffled"]
+    assert list(table.provenance) == ["digits_cnn", "digits_cnn, init", "digits_cnn, shuffled", "digits_cnn, parts"]
     assert figure.stat().st_size > 10_000
     # 2 deformations with value, numerator and R; 2 noises and 2 shifts with value and numerator; the denominator
     layers = table.frame["layer"].nunique()
-    assert len(table) == 3 * layers * (2 * 3 + 4 * 2 + 1)
+    assert len(table) == 3 * layers * (2 * 3 + 4 * 2 + 1) + 2 * 6 * layers
     for x in ("auto", "strength"):
         again = CliRunner().invoke(app, ["plot", str(out), "-o", str(tmp_path / f"{x}.svg"), "--x", x])
         assert again.exit_code == 0, again.output
