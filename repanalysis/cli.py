@@ -755,6 +755,44 @@ def _sheet(  # one call, above
 
 
 @verb
+def prune(
+    settings: Settings,
+    train: Annotated[Path, typer.Argument(help="Activations to fit heads and choose masks on; or of both splits.")],
+    test: Annotated[Path | None, typer.Argument(help="Activations of other samples, to measure with.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")] = Path("prune.csv"),
+    layer: Annotated[str | None, typer.Option(help="The layer before the head; default the last.")] = None,
+    theta: Annotated[list[float] | None, typer.Option(help="Threshold; repeat it. Default 0.1 0.3 0.5 0.7 0.9.")] = None,
+    controls: Annotated[int, typer.Option(min=0, help="Random masks of equal size, to average over.")] = 3,
+    figure: Annotated[Path | None, typer.Option("--figure", "-f", help="Figure to draw: .svg, .pdf or .png.")] = None,
+    overwrite: Overwrite = False,
+) -> Said:
+    """Keep the weights of a linear head that serve its filters' clusters, and say what accuracy is left."""
+    from probes.writer import refuse_existing
+    from repanalysis.filters import held
+    from repanalysis.pruning import prune_head
+
+    one_of("table format", refuse_existing(output, overwrite=overwrite).suffix, (".csv", ".parquet"))
+    if figure is not None:
+        one_of("figure format", refuse_existing(figure, overwrite=overwrite).suffix, (".svg", ".pdf", ".png"))
+    name, first, last, classes = held(train, test, layer=layer)
+    options: dict[str, Any] = {"controls": controls, "seed": settings.seed, "run": name, "progress": settings.progress}
+    table = prune_head(first, last, thetas=theta or (0.1, 0.3, 0.5, 0.7, 0.9), classes=classes, **options)
+    table.save(output)
+    if figure is not None:
+        import matplotlib
+
+        matplotlib.use("agg")
+        from repanalysis.plots import dilution
+
+        drawn: Any = dilution(table).figure
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        drawn.savefig(figure, dpi=150)
+    frame = table.select(metric="head_accuracy").frame
+    rows = [[r.variant, f"{r.strength:.3f}", f"{r.value:.4f}", r.note] for r in frame.itertuples()]
+    return Said(f"{_columns(['weights', 'dilution', 'accuracy', ''], rows)}\n\n{output}: {len(table)} values.", _data(table))
+
+
+@verb
 def filter_energy(
     settings: Settings,
     model: ModelSpec,

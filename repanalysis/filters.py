@@ -26,7 +26,7 @@ from repanalysis.metrics._clusters import FilterClusters, clusters_of
 from repanalysis.statistics.draws import HALF, hashed
 from repanalysis.table import Table
 
-__all__ = ["Held", "LayerFilters", "driving", "filters"]
+__all__ = ["Held", "LayerFilters", "driving", "filters", "held"]
 
 SHOWN = {
     "clusters_per_filter": "clusters", "cluster_size": "cluster_size", "labels_per_filter": "labels",
@@ -267,6 +267,42 @@ def _means(x: NDArray[Any], y: NDArray[np.int64], weight: NDArray[np.float64], k
     for start in range(0, len(flat), step):
         found += chooser[:, start : start + step] @ flat[start : start + step].astype(np.float64)
     return found
+
+
+def held(
+    train: Source | str | PathLike[str],
+    test: Source | str | PathLike[str] | None = None,
+    *,
+    layer: str | None = None,
+    state_budget: int = 4 << 30,
+) -> tuple[str, Held, Held, int]:
+    """One layer's activations, (n, F, P), and labels as 0 to K - 1, to fit on and to measure with; its name first, K last.
+
+    Parameters
+    ----------
+    train, test
+        As for `filters`.
+    layer : str, optional
+        By default the last.
+    state_budget : int, default 4 GiB
+        Bytes that the activations may take.
+
+    Raises
+    ------
+    UsageError, DataError
+        As for `filters`.
+    """
+    opened = [one if isinstance(one, Source) else probes.open(one) for one in (train, test) if one is not None]
+    parts = _parts(opened)
+    name = layer or parts[0][0].layers[-1]
+    for source, _ in parts:
+        source.check_layer(name)
+    labels = [_labels(*part) for part in parts]
+    known = np.array(sorted(set(labels[0].tolist()) & set(labels[1].tolist())), np.int64)
+    if len(known) < 2:
+        raise DataError(f"{len(known)} labels are in both parts; a head needs at least two.")
+    first, last = (_rows(*part, name, own, known, 1, state_budget) for part, own in zip(parts, labels, strict=True))
+    return name, first, last, len(known)
 
 
 def driving(source: Source, layer: str, one: int, count: int) -> NDArray[np.int64]:

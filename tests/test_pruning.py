@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from math import comb
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from probes.errors import UsageError
+from repanalysis.cli import app
 from repanalysis.heads import fit_head
 from repanalysis.pruning import conv_mask, head_mask, kept_masked, masked, multiplications, prune_head, random_serves
 
@@ -115,3 +118,23 @@ def test_masks_that_do_not_fit_are_one_sentence(net: nn.Sequential) -> None:
         kept_masked(net, {"3.weight": torch.ones(2, 2)})
     with pytest.raises(UsageError, match="and its weights are"):
         kept_masked(net, {"2.weight": torch.ones(3, 3)})
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    import probes
+
+    files = {}
+    for split, seed, start in (("train", 0, 0), ("test", 1, 10_000)):
+        x, y = planted(300, seed, k=6, f=12)
+        files[split] = tmp_path / f"{split}.npz"
+        np.savez(files[split], layer=x[:, :, 0], labels=y, ids=np.arange(300) + start)
+        assert len(probes.open(files[split])) == 300
+    arguments = ["prune", str(files["train"]), str(files["test"]), "-o", str(tmp_path / "p.csv"), "-f", str(tmp_path / "p.svg"),
+                 "--theta", "0.3", "--theta", "0.6", "--controls", "2"]  # fmt: skip
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "clusters retrained" in done.output
+    assert (tmp_path / "p.svg").stat().st_size > 5000
+    odd = CliRunner().invoke(app, [*arguments, "--layer", "layr", "--overwrite"])
+    assert odd.exit_code == 2
+    assert "Did you mean 'layer'" in odd.output

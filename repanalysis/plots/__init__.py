@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from repanalysis.plots.curves import depth, overview
+from repanalysis.plots.dilution import dilution
 from repanalysis.plots.errors import errors
 from repanalysis.plots.filter_sheets import filter_sheet
 from repanalysis.plots.heatmaps import checkpoints, similarity
 from repanalysis.plots.sensitivities import sensitivities, stability
 from repanalysis.plots.theorems import theorem
 
-__all__ = ["checkpoints", "depth", "errors", "filter_sheet", "overview", "sensitivities", "similarity", "stability", "theorem"]
+__all__ = [
+    "checkpoints",
+    "depth",
+    "dilution",
+    "errors",
+    "filter_sheet",
+    "overview",
+    "sensitivities",
+    "similarity",
+    "stability",
+    "theorem",
+]

@@ -204,7 +204,7 @@ def _named(frame: pd.DataFrame, x: str) -> bool:
 def _titled(metric: str) -> str:
     """A metric's name as a heading: words, and abbreviations as the field writes them."""
     first, _, rest = metric.replace("_", " ").partition(" ")
-    head = {"knn": "kNN", "lda": "LDA"}.get(first, first.upper() if first.startswith("nc") else first.capitalize())
+    head = {"knn": "kNN", "lda": "LDA"}.get(first, first.upper() if first.startswith(("nc", "snr")) else first.capitalize())
     return f"{head} {rest}".rstrip()
 
 

@@ -22,6 +22,7 @@ from repanalysis.plots.curves import INK
 
 __all__ = ["filter_sheet", "telling"]
 
+_ROOM = 58.0  # points
 _MOST_NAMES = 24  # more labels than this are not named
 
 
@@ -29,6 +30,10 @@ def telling(found: FilterClusters, count: int) -> list[int]:
     """Filters to look at: those with the most labels in clusters for the least noise, best first."""
     score = found.served / (1 + found.noise) + 1e-3 * found.served
     return [int(one) for one in np.argsort(-score, kind="stable")[:count] if found.clusters[one]]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def filter_sheet(
@@ -100,17 +105,17 @@ def filter_sheet(
         else:
             ax.set_xticks([])
             ax.set_yticks([])
-        numbers = f"{found.clusters[one]} clusters, {found.served[one]} labels, noise {found.noise[one]}"
-        ax.set_title(f"filter {one}: {numbers}", fontsize=8.5, loc="left", color=INK)
+        numbers = (
+            f"{_counted(found.clusters[one], 'cluster')}, {_counted(found.served[one], 'label')}, noise {found.noise[one]}"
+        )
+        room = _ROOM if images else 6.0  # for the images
+        ax.set_title(f"filter {one}: {numbers}", fontsize=8.5, loc="left", color=INK, pad=room)
         ax.set_ylabel("true label", fontsize=8)
         ax.set_xlabel("output", fontsize=8)
         for at, image in enumerate(list((images or {}).get(one, ()))[:5]):
-            inset = ax.inset_axes((at * 0.2, 1.09, 0.19, 0.19))
+            inset = ax.inset_axes((at * 0.2, 1.02, 0.19, 0.19))
             inset.imshow(image, cmap="gray", interpolation="nearest")
             inset.set_axis_off()
-        if images:
-            ax.set_title("")
-            ax.text(0, 1.3, f"filter {one}: {numbers}", transform=ax.transAxes, fontsize=8.5, color=INK)
     for ax in grid.flat[len(shown) :]:
         ax.set_axis_off()
     bar = figure.colorbar(picture, ax=grid, shrink=0.5, pad=0.01)
