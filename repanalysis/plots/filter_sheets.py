@@ -85,7 +85,7 @@ def filter_sheet(
         raise UsageError("No filter serves a label; there is nothing to show.")
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
-    height = 4.0 + (0.9 if images else 0.0)
+    height = 4.6 + (1.3 if images else 0.0)
     figure, grid = plt.subplots(rows, columns, figsize=(4.4 * columns, height * rows), layout="constrained", squeeze=False)
     for ax, one in zip(grid.flat, shown, strict=False):
         turn = display_order(found.cluster[one])
@@ -111,7 +111,6 @@ def filter_sheet(
         room = _ROOM if images else 6.0  # for the images
         ax.set_title(f"filter {one}: {numbers}", fontsize=8.5, loc="left", color=INK, pad=room)
         ax.set_ylabel("true label", fontsize=8)
-        ax.set_xlabel("output", fontsize=8)
         for at, image in enumerate(list((images or {}).get(one, ()))[:5]):
             inset = ax.inset_axes((at * 0.2, 1.02, 0.19, 0.19))
             inset.imshow(image, cmap="gray", interpolation="nearest")
@@ -122,5 +121,5 @@ def filter_sheet(
     bar.set_label("field / its largest entry", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     places = "one place per filter: matrices are of rank one" if found.places == 1 else f"{found.places} places per filter"
-    figure.suptitle(f"{title}   ({f} filters, {k} labels, {places})", fontsize=10, x=0.01, ha="left")
+    figure.suptitle(f"{title}   ({f} filters, {k} labels, {places}; columns are outputs)", fontsize=10, x=0.01, ha="left")
     return figure
