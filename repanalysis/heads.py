@@ -9,6 +9,7 @@ without offsets. The default solver is L-BFGS, which ends where it ends on every
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,15 @@ from scipy.optimize import minimize
 from probes.errors import DataError
 from repanalysis._checks import not_negative, one_of
 
-__all__ = ["accuracy_of", "fit_head"]
+__all__ = ["UnconvergedWarning", "accuracy_of", "fit_head"]
 
 SOLVERS = ("lbfgs", "sgd")
-_STEPS = 500
+_STEPS = 3000
 _EPOCHS, _BATCH, _RATE, _MOMENTUM, _FALL = 200, 100, 0.01, 0.975, 0.975
+
+
+class UnconvergedWarning(UserWarning):
+    """A head is not where its solver would end."""
 
 
 def fit_head(
@@ -50,7 +55,7 @@ def fit_head(
     alpha : float, default 1e-3
         Penalty of the squared weights.
     solver : {"lbfgs", "sgd"}, default "lbfgs"
-        See above. L-BFGS works on features of unit mean square, which changes its steps and not its end.
+        See above. L-BFGS works on scaled weights, which changes its steps and not its end.
     mask : (classes, d) bool, optional
         Weights that may differ from 0; by default all.
     seed : int, default 0
@@ -78,7 +83,9 @@ def fit_head(
         raise DataError("Features of a layer hold NaN or infinite values; a head can't be fitted to them.")
     if solver == "sgd":
         return _sgd(x, y, classes, alpha, seed, mask)
-    scale = np.where(size > 0, 1 / np.where(size > 0, size, 1.0), 0.0)
+    # Steps are alike in all directions where each weight is measured by its curvature: of the loss, and of the penalty, without
+    # which features that are all but dead would be all that counts. A feature that is 0 has no weight.
+    scale = np.where(size > 0, 1 / np.sqrt(np.square(size) / classes + alpha + np.finfo(np.float64).tiny), 0.0)
     kind = np.float64 if x.size * 8 <= 1 << 30 else np.float32
     scaled = (x * scale).astype(kind)
     product = blas.dgemm if kind == np.float64 else blas.sgemm
@@ -100,8 +107,10 @@ def fit_head(
         slope = product(1.0 / n, scaled.T, logits.astype(kind).T, trans_b=1).T.astype(np.float64)
         return loss, ((slope + alpha * weights * scale) * free).ravel()
 
-    options: Any = {"maxiter": _STEPS, "ftol": 1e-12, "gtol": 1e-7}
+    options: Any = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "maxcor": 30, "ftol": 1e-11, "gtol": 1e-7}
     found = minimize(objective, np.zeros(classes * d), jac=True, method="L-BFGS-B", options=options)
+    if found.nit >= _STEPS:
+        warnings.warn(f"The head of {d} features had not converged after {_STEPS:,} steps.", UnconvergedWarning, stacklevel=2)
     weights: NDArray[np.float64] = found.x.reshape(classes, d) * scale
     return weights
 

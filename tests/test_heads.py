@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from probes.errors import DataError, UsageError
-from repanalysis.heads import accuracy_of, fit_head
+from repanalysis.heads import UnconvergedWarning, accuracy_of, fit_head
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 
@@ -71,3 +71,19 @@ def test_what_does_not_fit_is_one_sentence() -> None:
         fit_head(x, y, classes=2, solver="lbfg")
     with pytest.raises(DataError, match="NaN or infinite"):
         fit_head(np.full((4, 2), np.inf), y, classes=2)
+
+
+def test_a_head_that_has_not_converged_says_so(classes: Classes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("repanalysis.heads._STEPS", 3)
+    x, y = classes(200, 10, 4)
+    with pytest.warns(UnconvergedWarning, match="10 features had not converged after 3 steps"):
+        fit_head(x, y, classes=4)
+
+
+def test_a_feature_that_is_all_but_dead_does_not_stop_the_solver(classes: Classes) -> None:
+    """A channel of resnet32 was 1e-6 of the others; scaled to unit size, its penalty was all that L-BFGS saw."""
+    x, y = classes(400, 12, 4)
+    x[:, 3] *= 1e-7
+    weights = fit_head(x, y, classes=4)
+    peer = LogisticRegression(C=1 / (1e-3 * 400), fit_intercept=False, tol=1e-10, max_iter=100_000).fit(x, y)
+    assert objective(weights, x, y, 1e-3) <= objective(peer.coef_, x, y, 1e-3) + 1e-8
