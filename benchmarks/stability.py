@@ -7,7 +7,10 @@ each, put together beforehand; and `stability` over the clean ones with two pert
 distances). 2 threads. Memory is that of a process of its own, at its peak, over 4 and over 16 steps. Writes
 benchmarks/results/stability.json.
 
-FOUND
+Found (wanted: 1.15): 1.77 for all 68 leaf calls of resnet20, 1.38 for its convolutions; vgg11_bn 1.01; resnet18 1.52, its
+blocks alone 1.27; lite0 2.10, its blocks 1.36. Perturbing takes 7 % of a forward pass of resnet18, most of it normal numbers;
+the rest is reading every output once more, which costs as much as a ReLU each time. Memory: 912 MB over 4 steps, 937 over 16
+(resnet20).
 """
 
 from __future__ import annotations
