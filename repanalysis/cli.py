@@ -136,6 +136,7 @@ def verb(function: Callable[..., Said]) -> Callable[..., Said]:
         settings = Settings(given["seed"], given["threads"], given["quiet"], given["as_json"])
         try:
             with _threads(settings.threads), warnings.catch_warnings():
+                warnings.showwarning = _warned
                 for told in (LeftOutWarning, NonFiniteWarning):  # the verbs tell this themselves
                     warnings.simplefilter("ignore", told)
                 said = function(settings=settings, **values)
@@ -155,6 +156,11 @@ def verb(function: Callable[..., Said]) -> Callable[..., Said]:
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app.command()(run)
     return function
+
+
+def _warned(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as a sentence, without the line of code that it came from."""
+    typer.echo(f"Warning: {str(message).partition(chr(10))[0]}", err=True)
 
 
 def _threads(threads: int | None) -> ExitStack:

@@ -166,7 +166,8 @@ def _images(built: Model, data: str, split: str | None, limit: int | None, seed:
 def _named(spec: str, file: Any, *, several: bool, taken: Sequence[str]) -> str:
     """A run's name: the model's, with its weights where there are several."""
     scheme, _, last = spec.rpartition(":")
-    name = scheme if "=" in last else last  # not all the parameters of a network
+    first = last.partition(",")[0]
+    name = scheme if "=" in first else first  # not all the parameters of a network
     if several and file is not None:
         name = f"{name} {Path(file).stem}"
     elif str(file) == "random":

@@ -110,3 +110,13 @@ def test_a_factory_without_randomness_has_no_initialisation(monkeypatch: pytest.
     monkeypatch.setattr(module, "fixed", fixed, raising=False)
     with pytest.raises(UsageError, match="the same weights every time"):
         stability_runs("py:repanalysis.networks.digits_cnn:fixed", "digits", "shift:1", init=1, limit=10)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_a_sentence_on_the_command_line(tmp_path: Path) -> None:
+    arguments = ["stability", "small:mlp,width=2,colours=1,size=8", "--data", "digits", "-p", "diffeo:delta=3", "--limit", "10"]
+    done = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "s.csv")])
+    assert done.exit_code == 0, done.output
+    told = [line for line in done.stderr.splitlines() if line.startswith("Warning: ")]
+    assert told == ["Warning: delta = 3 pixels folds images of 8 pixels at c = 3; up to 0.849 pixels fit."]
+    assert list(Table.load(tmp_path / "s.csv").provenance) == ["mlp"]

@@ -61,7 +61,14 @@ def small(name: str = "vgg_bn", *, width: int = 32, colours: int = 3, size: int 
 
 def _named(parts: list[nn.Module]) -> nn.Sequential:
     """Modules named by kind and number: conv1, relu1, pool1."""
-    kinds = {"Conv2d": "conv", "BatchNorm2d": "norm", "MaxPool2d": "pool", "Linear": "fc", "AdaptiveAvgPool2d": "mean"}
+    kinds = {
+        "Conv2d": "conv",
+        "BatchNorm2d": "norm",
+        "MaxPool2d": "pool",
+        "Linear": "fc",
+        "LazyLinear": "fc",
+        "AdaptiveAvgPool2d": "mean",
+    }
     counts: dict[str, int] = {}
     named: OrderedDict[str, nn.Module] = OrderedDict()
     for part in parts:

@@ -37,6 +37,7 @@ def test_layers_have_names_that_say_what_they_are() -> None:
     names = [name for name, _ in small("vgg_bn").named_children()]
     assert names[:4] == ["conv1", "norm1", "relu1", "conv2"]
     assert names[-1] == "head"
+    assert [name for name, _ in small("lenet").named_children()][-3:] == ["fc1", "relu3", "head"]
 
 
 def test_what_is_unknown_is_one_sentence() -> None:
