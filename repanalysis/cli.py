@@ -59,6 +59,7 @@ def _root(
     """What a network does to its data, layer by layer."""
 
 
+_TABLES, _FIGURES = (".csv", ".parquet"), (".svg", ".pdf", ".png")
 _MOST_COLUMNS = 12  # more columns than this do not fit a terminal
 _MOST_EPOCHS = 12
 _HEADLINES = (("fisher_ratio", ""), ("rate_reduction", ""), ("within_class_variance", "relative"))
@@ -404,7 +405,7 @@ def extract(
 
     table = metrics is not None or output.suffix in (".csv", ".parquet")
     if table:
-        one_of("table format", refuse_existing(output, overwrite=overwrite).suffix, (".csv", ".parquet"))
+        _free("table format", output, _TABLES, overwrite=overwrite)
     elif not resume and not output.is_dir():
         refuse_existing(output, overwrite=overwrite)
     run = extraction.prepare(
@@ -467,15 +468,12 @@ def analyze(
     overwrite: Overwrite = False,
 ) -> Said:
     """Compute metrics of every layer, with standard errors; with --null, what random labels give."""
-    from probes.writer import refuse_existing
     from repanalysis.engine import analyze as analyze_source
     from repanalysis.table import Table
     from repanalysis.weights import load_head
 
-    if output is not None:
-        one_of("table format", refuse_existing(output, overwrite=overwrite).suffix, (".csv", ".parquet"))
-    if figure is not None:
-        one_of("figure format", refuse_existing(figure, overwrite=overwrite).suffix, (".svg", ".pdf", ".png"))
+    _free("table format", output, _TABLES, overwrite=overwrite)
+    _free("figure format", figure, _FIGURES, overwrite=overwrite)
     options: dict[str, Any] = {
         "layers": layers, "partial": partial, "progress": settings.progress, "state_budget": int(state_budget * 2**30),
         "split": split, "by_split": by_split, "classes": classes.split(",") if classes else None,
@@ -486,19 +484,32 @@ def analyze(
         tables = [analyze_source(source, metrics, executor=executor, **options) for source in sources]
     table = Table.concat(tables)
     if figure is not None:
-        _overview(table, figure)
+        _saved(_plots().overview(table), figure)
     return _tabled(table, output)
 
 
-def _overview(table: Table, path: Path, metrics: list[str] | None = None) -> None:
-    """Draw a panel per headline metric."""
+def _free(what: str, path: Path | None, endings: tuple[str, ...], *, overwrite: bool) -> None:
+    """Refuse a file that is there already, or is of no kind that can be written."""
+    from probes.writer import refuse_existing
+
+    if path is not None:
+        one_of(what, refuse_existing(path, overwrite=overwrite).suffix, endings)
+
+
+def _plots() -> Any:
+    """The plots, drawn to files and not to a screen."""
     import matplotlib
 
     matplotlib.use("agg")
-    from repanalysis.plots import overview
+    from repanalysis import plots
 
+    return plots
+
+
+def _saved(figure: Any, path: Path) -> None:
+    """Write a figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    overview(table, metrics=metrics).savefig(path, dpi=150)
+    figure.savefig(path, dpi=150)
 
 
 def _superclasses(path: Path | None) -> dict[str, list[int | str]] | None:
@@ -609,12 +620,10 @@ def stability(
     overwrite: Overwrite = False,
 ) -> Said:
     """Say how far perturbations of the images move what each layer makes of them."""
-    from probes.writer import refuse_existing
     from repanalysis.stability_runs import stability_runs
 
-    one_of("table format", refuse_existing(output, overwrite=overwrite).suffix, (".csv", ".parquet"))
-    if figure is not None:
-        one_of("figure format", refuse_existing(figure, overwrite=overwrite).suffix, (".svg", ".pdf", ".png"))
+    _free("table format", output, _TABLES, overwrite=overwrite)
+    _free("figure format", figure, _FIGURES, overwrite=overwrite)
     table = stability_runs(
         models, data, perturb, weights=weights, init=init, shuffled=shuffled, split=split, limit=limit or None, layers=layers,
         ops=ops, statistic=statistic, self_pairs=self_pairs, size=size, mean=_numbers(mean), std=_numbers(std),  # type: ignore[arg-type]
@@ -623,7 +632,7 @@ def stability(
     )  # fmt: skip
     table.save(output)
     if figure is not None:
-        _stability_figure(table, figure)
+        _saved(_plots().stability(table), figure)
     wide = _sensitivities(table)
     return Said(f"{wide}\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o stability.svg", _data(table))
 
@@ -647,17 +656,6 @@ def _sensitivities(table: Table) -> str:
         body = [[layer, *("" if layer == "..." else _number(value[key][layer]) for key in keys)] for layer in shown]
         lines.append(f"{run}, n = {rows['n'].iloc[0]}\n{_columns(['layer', *head], body)}")
     return "\n\n".join([*lines, _notes(table.frame)]).rstrip()
-
-
-def _stability_figure(table: Table, path: Path, **options: Any) -> None:
-    """Draw a panel per perturbation."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from repanalysis.plots import stability as draw
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw(table, **options).savefig(path, dpi=150)
 
 
 @verb
@@ -687,10 +685,9 @@ def filters(
     from probes.writer import refuse_existing
     from repanalysis.filters import filters as look
 
-    one_of("table format", refuse_existing(output, overwrite=overwrite).suffix, (".csv", ".parquet"))
+    _free("table format", output, _TABLES, overwrite=overwrite)
     for path in (figure, sheet):
-        if path is not None:
-            one_of("figure format", refuse_existing(path, overwrite=overwrite).suffix, (".svg", ".pdf", ".png"))
+        _free("figure format", path, _FIGURES, overwrite=overwrite)
     table, found = look(
         train, test, layers=layers, theta=theta, order=order, gauge=gauge, solver=solver, groups=_groups(group),
         bootstrap=bootstrap, seed=settings.seed, run=train.stem, progress=settings.progress,
@@ -701,14 +698,12 @@ def filters(
 
         save_heads(refuse_existing(heads, overwrite=overwrite), {layer: one.weight for layer, one in found.items()})
     if figure is not None:
-        _overview(table.select(variant=""), figure, metrics=_FILTER_CURVES)
+        _saved(_plots().overview(table.select(variant=""), metrics=_FILTER_CURVES), figure)
     if sheet is not None:
         _sheet(found, test or train, sheet, filter, data, split, {"theta": theta, "gauge": gauge})
-    wide = table.select(variant="", metric=[*_FILTER_CURVES, "empty_filters"]).frame
-    rows = [
-        [layer, *(_number(dict(zip(part["metric"], part["value"], strict=True)).get(name)) for name in _FILTER_CURVES)]
-        for layer, part in wide.groupby("layer", sort=False)
-    ]
+    wide = table.select(variant="", metric=_FILTER_CURVES).frame
+    values = {layer: dict(zip(part["metric"], part["value"], strict=True)) for layer, part in wide.groupby("layer", sort=False)}
+    rows = [[layer, *(_number(row.get(name)) for name in _FILTER_CURVES)] for layer, row in values.items()]
     text = _columns(["layer", *_FILTER_CURVES], rows) + "\n" + _notes(table.frame)
     return Said(
         f"{text.rstrip()}\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o filters.svg", _data(table)
@@ -733,12 +728,8 @@ def _sheet(  # one call, above
     found: dict[str, Any], source: Path, path: Path, chosen: list[int] | None, data: str | None, split: str | None, options: Any
 ) -> None:
     """Draw the last layer's filters, with the images that drive them."""
-    import matplotlib
-
-    matplotlib.use("agg")
     import probes
     from repanalysis.filters import driving
-    from repanalysis.plots import filter_sheet
     from repanalysis.plots.filter_sheets import telling
 
     layer, one = list(found.items())[-1]
@@ -753,11 +744,8 @@ def _sheet(  # one call, above
             samples = load_data(data, split=split)
             best = {one: samples.pick(driving(opened, layer, one, 5)) for one in shown}
             images = {one: [data[at][0].numpy().transpose(1, 2, 0).squeeze() for at in range(5)] for one, data in best.items()}
-    figure: Any = filter_sheet(
-        one.found, one.means, one.weight, chosen=shown, names=told, images=images, title=layer, **options
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    matrices = (one.found, one.means, one.weight)
+    _saved(_plots().filter_sheet(*matrices, chosen=shown, names=told, images=images, title=layer, **options), path)
 
 
 @verb
@@ -773,26 +761,17 @@ def prune(
     overwrite: Overwrite = False,
 ) -> Said:
     """Keep the weights of a linear head that serve its filters' clusters, and say what accuracy is left."""
-    from probes.writer import refuse_existing
     from repanalysis.filters import held
     from repanalysis.pruning import prune_head
 
-    one_of("table format", refuse_existing(output, overwrite=overwrite).suffix, (".csv", ".parquet"))
-    if figure is not None:
-        one_of("figure format", refuse_existing(figure, overwrite=overwrite).suffix, (".svg", ".pdf", ".png"))
+    _free("table format", output, _TABLES, overwrite=overwrite)
+    _free("figure format", figure, _FIGURES, overwrite=overwrite)
     name, first, last, classes = held(train, test, layer=layer)
     options: dict[str, Any] = {"controls": controls, "seed": settings.seed, "run": name, "progress": settings.progress}
     table = prune_head(first, last, thetas=theta or (0.1, 0.3, 0.5, 0.7, 0.9), classes=classes, **options)
     table.save(output)
     if figure is not None:
-        import matplotlib
-
-        matplotlib.use("agg")
-        from repanalysis.plots import dilution
-
-        drawn: Any = dilution(table).figure
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        drawn.savefig(figure, dpi=150)
+        _saved(_plots().dilution(table).figure, figure)
     frame = table.select(metric="head_accuracy").frame
     rows = [[r.variant, f"{r.strength:.3f}", f"{r.value:.4f}", r.note] for r in frame.itertuples()]
     return Said(f"{_columns(['weights', 'dilution', 'accuracy', ''], rows)}\n\n{output}: {len(table)} values.", _data(table))
@@ -809,12 +788,11 @@ def filter_energy(
     """Say how smooth the filters are: their energy on the eigenspaces of the grid's Laplacian, layer by layer."""
     import torch
 
-    from probes.writer import refuse_existing
     from repanalysis.filter_energy import filter_energy as energy_of
     from repanalysis.models import load_model
     from repanalysis.table import Table
 
-    one_of("table format", refuse_existing(output, overwrite=overwrite).suffix, (".csv", ".parquet"))
+    _free("table format", output, _TABLES, overwrite=overwrite)
     tables = []
     files: list[str | None] = list(weights) if weights else [None]
     for file in files:
@@ -849,11 +827,7 @@ def study(
     device: Device = None,
 ) -> Said:
     """Train networks with noise, and set their test errors against their stability; the same command goes on."""
-    import matplotlib
-
-    matplotlib.use("agg")
     from repanalysis.noise_study import noise_study
-    from repanalysis.plots import errors
     from repanalysis.training import Recipe
 
     recipe = Recipe(epochs, batch_size, rate, "cosine", seed=settings.seed)
@@ -864,7 +838,7 @@ def study(
     )  # fmt: skip
     text = runs.to_string(index=False, float_format="{:.3g}".format)
     if len(runs) > 2:
-        errors(runs).savefig(output / "errors.svg")
+        _saved(_plots().errors(runs), output / "errors.svg")
     return Said(f"{text}\n\n{output}: {len(runs)} runs.", {"runs": runs.to_dict("records")})
 
 
@@ -880,31 +854,25 @@ def plot(
     overwrite: Overwrite = False,
 ) -> Said:
     """Draw metrics against depth; with --heatmap, one metric over depth and runs."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from probes.writer import refuse_existing
-    from repanalysis.plots import checkpoints, depth, overview
     from repanalysis.table import Table
 
-    one_of("figure format", refuse_existing(output, overwrite=overwrite).suffix, (".svg", ".pdf", ".png"))
+    _free("figure format", output, _FIGURES, overwrite=overwrite)
     one_of("x", x, ("auto", "layer", "depth", "strength"))
     if variant is not None and len(metric or ()) != 1:
         raise UsageError("--variant belongs to one metric; give --metric once.")
-    table = Table.concat([Table.load(path) for path in tables])
+    table, plots = Table.concat([Table.load(path) for path in tables]), _plots()
     if not metric and not heatmap and "sensitivity" in set(table.frame["metric"]):
-        _stability_figure(table, output, x="strength" if x == "strength" else "depth")
+        _saved(plots.stability(table, x="strength" if x == "strength" else "depth"), output)
         return Said(f"{output}: {table.frame['perturbation'].nunique() - 1} perturbations.", {"path": str(output)})
     if heatmap:
         if len(metric or ()) != 1:
             raise UsageError("--heatmap shows one metric; give --metric once.")
-        figure: Any = checkpoints(table, metric=(metric or [""])[0], variant=variant or "").figure
+        figure = plots.checkpoints(table, metric=(metric or [""])[0], variant=variant or "").figure
     elif metric and len(metric) == 1:
-        figure = depth(table, metric=metric[0], variant=variant or "", x=x).figure  # type: ignore[arg-type]
+        figure = plots.depth(table, metric=metric[0], variant=variant or "", x=x).figure
     else:
-        figure = overview(table, metrics=metric, x=x)  # type: ignore[arg-type]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=150)
+        figure = plots.overview(table, metrics=metric, x=x)
+    _saved(figure, output)
     return Said(f"{output}: {table.frame['metric'].nunique() if not metric else len(metric)} metrics.", {"path": str(output)})
 
 
@@ -923,24 +891,15 @@ def compare(
     overwrite: Overwrite = False,
 ) -> Said:
     """Say how alike layers are, within one file or between two of the same samples."""
-    from probes.writer import refuse_existing
     from repanalysis.similarity import compare as compare_layers
 
-    for path, what, endings in ((output, "table format", (".csv",)), (figure, "figure format", (".svg", ".pdf", ".png"))):
-        if path is not None:
-            one_of(what, refuse_existing(path, overwrite=overwrite).suffix, endings)
+    _free("table format", output, (".csv",), overwrite=overwrite)
+    _free("figure format", figure, _FIGURES, overwrite=overwrite)
     found = compare_layers(a, b, method, layers=layers, samples=samples, progress=settings.progress)
     if output is not None:
         found.to_csv(output)
     if figure is not None:
-        import matplotlib
-
-        matplotlib.use("agg")
-        from repanalysis.plots import similarity
-
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        drawn: Any = similarity(found).figure
-        drawn.savefig(figure, dpi=150)
+        _saved(_plots().similarity(found).figure, figure)
     matrix = found.matrix()
     rows = [[name, *(_number(value) for value in line)] for name, line in zip(matrix.index, matrix.to_numpy(), strict=True)]
     shown = rows if len(matrix.columns) <= _MOST_COLUMNS else []

@@ -18,6 +18,7 @@ from scipy import sparse
 from tqdm.auto import tqdm
 
 import probes
+from probes.batch import LayerInfo
 from probes.errors import DataError, UsageError
 from probes.patterns import Patterns, matches
 from probes.source import Source
@@ -26,7 +27,7 @@ from repanalysis.metrics._clusters import FilterClusters, clusters_of
 from repanalysis.statistics.draws import HALF, hashed
 from repanalysis.table import Table
 
-__all__ = ["Held", "LayerFilters", "driving", "filters", "held"]
+__all__ = ["Held", "LayerFilters", "class_means", "driving", "filters", "held"]
 
 SHOWN = {
     "clusters_per_filter": "clusters", "cluster_size": "cluster_size", "labels_per_filter": "labels",
@@ -130,8 +131,7 @@ def filters(
     A filter is a channel; its P places are those that were kept. With one place per filter fields are of rank one, and numbers
     are not comparable with those of layers with more.
     """
-    opened = [one if isinstance(one, Source) else probes.open(one) for one in (train, test) if one is not None]
-    parts = _parts(opened)
+    parts = _parts(train, test)
     first, last = parts[0][0], parts[1][0]
     both = [layer for layer in first.layers if layer in last.info]
     wanted = [layer for layer in both if _wants(layers, layer, first.info[layer].module_type)]
@@ -139,11 +139,7 @@ def filters(
         shown = ", ".join(last.layers[:5])
         raise UsageError(f"{first.title} and {last.title} share none of the layers that are asked for; the second has {shown}.")
     labels = [_labels(*part) for part in parts]
-    present = [set(own.tolist()) for own in labels]
-    there, missing = sorted(present[0] & present[1]), sorted(present[0] ^ present[1])
-    if len(there) < 2:
-        raise DataError(f"{len(there)} labels are in both parts; clusters of labels need at least two.")
-    known = np.array(there, np.int64)
+    known, missing = _common(labels)
     clusters = {"theta": theta, "order": order, "gauge": gauge}
     name = run or first.title.rpartition("/")[2].partition(".")[0]
     rows: list[dict[str, Any]] = []
@@ -177,8 +173,9 @@ def filters(
 Part = tuple[Source, NDArray[np.int64]]
 
 
-def _parts(opened: Sequence[Source]) -> list[Part]:
+def _parts(*given: Source | str | PathLike[str] | None) -> list[Part]:
     """What to fit on and what to measure with, as rows of sources."""
+    opened = [one if isinstance(one, Source) else probes.open(one) for one in given if one is not None]
     if len(opened) == 2:
         if set(opened[0].ids.tolist()) & set(opened[1].ids.tolist()) and opened[0].title == opened[1].title:
             raise UsageError(f"{opened[0].title} is given twice: heads must not be measured on what they were fitted on.")
@@ -203,6 +200,20 @@ def _labels(source: Source, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return source.labels[rows]
 
 
+def _common(labels: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], list[int]]:
+    """Labels of both parts, ascending, and those of one alone."""
+    present = [set(own.tolist()) for own in labels]
+    there = sorted(present[0] & present[1])
+    if len(there) < 2:
+        raise DataError(f"{len(there)} labels are in both parts; heads and clusters need at least two.")
+    return np.array(there, np.int64), sorted(present[0] ^ present[1])
+
+
+def _channels(info: LayerInfo) -> int:
+    """Which axis counts the filters."""
+    return info.dims.index("channel") if "channel" in info.dims else 1
+
+
 def _rows(  # noqa: PLR0917  # one call, above
     source: Source,
     rows: NDArray[np.int64],
@@ -224,8 +235,7 @@ def _rows(  # noqa: PLR0917  # one call, above
             f"are allowed: extract it with --pool '{layer}=grid:4', or look at other layers."
         )
     x = source.take(layer, rows[chosen]) if len(rows) < len(source) or not chosen.all() else source[layer]
-    axis = info.dims.index("channel") if "channel" in info.dims else 1
-    x = np.moveaxis(x, axis, 1) if x.ndim > 2 else x
+    x = np.moveaxis(x, _channels(info), 1) if x.ndim > 2 else x
     x = x.reshape(len(x), x.shape[1], -1)
     if groups > 1:
         if x.shape[1] % groups:
@@ -248,14 +258,19 @@ def _measured(
     weight: NDArray[np.float64], test: Held, known: NDArray[np.int64], options: Mapping[str, Any]
 ) -> tuple[LayerFilters, str]:
     """Accuracy and clusters of one layer."""
-    k, f, p = weight.shape
+    k = len(weight)
     share, error = accuracy_of(weight.reshape(k, -1), test[0].reshape(len(test[0]), -1), test[1])
     chance = f"the head's accuracy {share:.3f} is no better than chance {1 / k:.3f}"
     note = "" if share > 1 / k + 2 * error else f"uninformative: {chance}"
-    counts = np.bincount(test[1], minlength=k)
-    means = _means(*test, 1 / counts[test[1]], k).reshape(k, f, p)
+    means = class_means(test, k)
     found = clusters_of(means, weight, **options)
     return LayerFilters(weight, means, share, error, found, known), note
+
+
+def class_means(part: Held, k: int) -> NDArray[np.float64]:
+    """Mean activations of each label, (K, F, P); 0 for a label without samples."""
+    x, y = part
+    return _means(x, y, 1 / np.bincount(y, minlength=k)[y], k).reshape(k, *x.shape[1:])
 
 
 def _means(x: NDArray[Any], y: NDArray[np.int64], weight: NDArray[np.float64], k: int) -> NDArray[np.float64]:
@@ -292,23 +307,19 @@ def held(
     UsageError, DataError
         As for `filters`.
     """
-    opened = [one if isinstance(one, Source) else probes.open(one) for one in (train, test) if one is not None]
-    parts = _parts(opened)
+    parts = _parts(train, test)
     name = layer or parts[0][0].layers[-1]
     for source, _ in parts:
         source.check_layer(name)
     labels = [_labels(*part) for part in parts]
-    known = np.array(sorted(set(labels[0].tolist()) & set(labels[1].tolist())), np.int64)
-    if len(known) < 2:
-        raise DataError(f"{len(known)} labels are in both parts; a head needs at least two.")
+    known, _ = _common(labels)
     first, last = (_rows(*part, name, own, known, 1, state_budget) for part, own in zip(parts, labels, strict=True))
     return name, first, last, len(known)
 
 
 def driving(source: Source, layer: str, one: int, count: int) -> NDArray[np.int64]:
     """Ids of the samples that drive a filter most: by the sum of its positive activations over places."""
-    info = source.info[layer]
-    axis = info.dims.index("channel") if "channel" in info.dims else 1
+    axis = _channels(source.info[layer])
     rows = [np.take(batch.layers[layer], one, axis=axis).reshape(len(batch.ids), -1) for batch in source.iter([layer])]
     strength = np.concatenate([np.maximum(part, 0).sum(1) for part in rows])
     return np.asarray(source.ids[np.argsort(-strength, kind="stable")[:count]])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from probes.errors import UsageError, did_you_mean
-from repanalysis.filters import Held
+from repanalysis.filters import Held, class_means
 from repanalysis.heads import accuracy_of, fit_head
 from repanalysis.metrics._clusters import clusters_of
 from repanalysis.table import Table
@@ -142,22 +142,21 @@ def prune_head(
     f, p = x.shape[1:]
     flat, flat_test = x.reshape(len(x), -1), z.reshape(len(z), -1)
     full = fit_head(flat, y, classes=k, alpha=alpha)
-    counts = np.maximum(np.bincount(y, minlength=k), 1)
-    means = np.stack([x[y == label].astype(np.float64).sum(0) for label in range(k)]) / counts[:, None, None]
+    weights, centred = full.reshape(k, f, p), full - full.mean(0)
+    means = class_means(train, k)
     share, error = accuracy_of(full, flat_test, t)
     base = {"run": run, "layer": "head", "metric": "head_accuracy", "perturbation": "dilution", "n": len(t)}
     rows: list[dict[str, Any]] = [base | {"variant": "full", "strength": 0.0, "value": share, "se": error}]
     for theta in tqdm(thetas, desc=run, unit=" thresholds", disable=None if progress is None else not progress):
-        found = clusters_of(means, full.reshape(k, f, p), theta=theta, fields=False)
+        found = clusters_of(means, weights, theta=theta, fields=False)
         mask = head_mask(found.serves, p)
         dilution = 1 - float(mask.mean())
         at = base | {"strength": dilution, "note": f"theta = {theta:g}"}
-        centred = full - full.mean(0)
-        for variant, weights in (
+        for variant, left in (
             ("clusters masked", centred * mask),
             ("clusters retrained", fit_head(flat, y, classes=k, alpha=alpha, mask=mask)),
         ):
-            share, error = accuracy_of(weights, flat_test, t)
+            share, error = accuracy_of(left, flat_test, t)
             rows.append(at | {"variant": variant, "value": share, "se": error})
         chance = [
             accuracy_of(fit_head(flat, y, classes=k, alpha=alpha, mask=_alike(mask, seed + one)), flat_test, t)[0]

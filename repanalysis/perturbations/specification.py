@@ -79,13 +79,9 @@ def _family(spec: str, seed: int) -> list[Perturbation]:
     if not kinds:
         one_of("perturbation", name, sorted({kind.name for kind in Perturbation.kinds}))
     given = [part.partition("=")[0].strip() for part in text.split(",") if "=" in part]
-    kind = next(
-        (one for one in kinds if set(given) <= {field.name for field in fields(one)} and (given or len(kinds) == 1)), None
-    )
-    if kind is None:
-        if len(kinds) > 1 and not given:
-            raise UsageError(f"{spec!r} does not say which: match=diffeo, {' or '.join(f'{one.amount}=...' for one in kinds)}.")
-        kind = kinds[0]
+    if len(kinds) > 1 and not given:
+        raise UsageError(f"{spec!r} does not say which: match=diffeo, {' or '.join(f'{one.amount}=...' for one in kinds)}.")
+    kind = next((one for one in kinds if set(given) <= {field.name for field in fields(one)}), kinds[0])
     parts = [f"{kind.amount}={part}" if "=" not in part else part for part in filter(None, text.split(","))]
     sweep, kept = None, []
     for part in parts:

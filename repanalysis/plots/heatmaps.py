@@ -15,13 +15,13 @@ from matplotlib.axes import Axes
 
 from probes.errors import UsageError
 from repanalysis._checks import one_of
+from repanalysis.plots.curves import INK
 from repanalysis.similarity import Similarity
 from repanalysis.table import Table
 
 __all__ = ["checkpoints", "similarity"]
 
 _MOST_NAMES = 40  # more names than this can't be read along one axis
-_INK = "#1f2937"
 
 
 def similarity(found: Similarity, *, ax: Axes | None = None) -> Axes:
@@ -55,8 +55,8 @@ def similarity(found: Similarity, *, ax: Axes | None = None) -> Axes:
     low = -1.0 if method == "rsa" else 0.0
     _draw(ax, matrix, method.replace("_", " "), colours="RdBu_r" if low < 0 else "viridis", span=(low, 1.0))
     run_a, run_b = (str(found.frame[column].iloc[0]) for column in ("run_a", "run_b"))
-    ax.set_ylabel(f"layers of {run_a}", fontsize=9, color=_INK)
-    ax.set_xlabel(f"layers of {run_b}", fontsize=9, color=_INK)
+    ax.set_ylabel(f"layers of {run_a}", fontsize=9, color=INK)
+    ax.set_xlabel(f"layers of {run_b}", fontsize=9, color=INK)
     ax.set_title(f"n = {n:,}", loc="right", fontsize=8, color="#6b7280")
     return ax
 
@@ -96,8 +96,8 @@ def checkpoints(table: Table, *, metric: str = "fisher_ratio", variant: str = ""
     finite = matrix.to_numpy()[np.isfinite(matrix.to_numpy())]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     _draw(ax, matrix, metric.replace("_", " ") + (f" ({variant})" if variant else ""), colours="viridis", span=(low, high))
-    ax.set_xlabel("layer, in order of execution", fontsize=9, color=_INK)
-    ax.set_ylabel("run", fontsize=9, color=_INK)
+    ax.set_xlabel("layer, in order of execution", fontsize=9, color=INK)
+    ax.set_ylabel("run", fontsize=9, color=INK)
     return ax
 
 
@@ -113,11 +113,11 @@ def _draw(ax: Axes, matrix: pd.DataFrame, name: str, *, colours: str, span: tupl
     image = ax.imshow(values, cmap=palette, vmin=span[0], vmax=span[1], aspect="auto", interpolation="nearest")
     for axis, labels, turn in ((ax.xaxis, matrix.columns, 90), (ax.yaxis, matrix.index, 0)):
         step = max(1, -(-len(labels) // _MOST_NAMES))
-        options: dict[str, Any] = {"rotation": turn, "fontsize": 7.5, "color": _INK}
+        options: dict[str, Any] = {"rotation": turn, "fontsize": 7.5, "color": INK}
         axis.set_ticks(range(0, len(labels), step), [str(label) for label in labels[::step]], **options)
     for side in ax.spines.values():
         side.set_visible(False)
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7.5, colors=_INK)
-    ax.set_title(name, loc="left", fontsize=10.5, fontweight="bold", color=_INK)
+    bar.ax.tick_params(labelsize=7.5, colors=INK)
+    ax.set_title(name, loc="left", fontsize=10.5, fontweight="bold", color=INK)
