@@ -27,7 +27,7 @@ FLOORS = {
     "repanalysis.similarity": 4, "repanalysis.heads": 4, "repanalysis.filters": 4, "repanalysis.pruning": 4,
     "repanalysis.stability": 4, "repanalysis.filter_energy": 4,
     "repanalysis.models": 5, "repanalysis.weights": 5, "repanalysis.data": 5, "repanalysis.plots": 5, "repanalysis.networks": 5,
-    "repanalysis.extraction": 6, "repanalysis.training": 6, "repanalysis.stability_runs": 6,
+    "repanalysis.epochs": 6, "repanalysis.extraction": 6, "repanalysis.training": 6, "repanalysis.stability_runs": 6,
     "repanalysis.noise_study": 6, "repanalysis.demo": 6,
     "repanalysis.cli": 6,
 }  # fmt: skip
