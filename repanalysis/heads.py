@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from probes.errors import DataError
 from repanalysis._checks import not_negative, one_of
 
-__all__ = ["UnconvergedWarning", "accuracy_of", "fit_head"]
+__all__ = ["UnconvergedWarning", "accuracy_of", "fit_head", "halves"]
 
 SOLVERS = ("lbfgs", "sgd")
 _STEPS = 3000
@@ -151,3 +151,17 @@ def accuracy_of(weights: NDArray[np.float64], x: NDArray[Any], y: NDArray[np.int
     said = np.argmax(blas.dgemm(1.0, np.asarray(x, np.float64).T, weights.T, trans_a=1), axis=1)
     share = float((said == y).mean())
     return share, float(np.sqrt(share * (1 - share) / len(y)))
+
+
+def halves(y: Int64[np.ndarray, " n"]) -> NDArray[np.bool_]:
+    """Every second sample of each label: one half to fit a head on, the rest to measure with.
+
+    Examples
+    --------
+    >>> halves(np.array([0, 0, 1, 0, 1])).tolist()
+    [True, False, True, True, False]
+    """
+    chosen = np.zeros(len(y), bool)
+    for label in np.unique(y):
+        chosen[np.flatnonzero(y == label)[::2]] = True
+    return chosen

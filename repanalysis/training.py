@@ -25,7 +25,6 @@ from typing import Any
 import pandas as pd
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -35,6 +34,7 @@ from repanalysis.epochs import Images, Recipe, accuracy, one_epoch
 from repanalysis.extraction import best_device, colours
 from repanalysis.models import load_model
 from repanalysis.networks.concentrated import frames
+from repanalysis.weights import save_weights
 
 __all__ = ["Recipe", "train"]
 
@@ -123,7 +123,7 @@ def train(
     if done:
         _restore(folder / "last.safetensors", network, optimizer)
     else:
-        _save(folder / "epoch-000.safetensors", network.state_dict(), model, 0)
+        save_weights(folder / "epoch-000.safetensors", network.state_dict(), {"model": model, "epoch": 0})
     if recipe.until_fitted and log and _fitted(log[-1], recipe.loss):
         return pd.DataFrame(log)
     keep = save_every or max(1, recipe.epochs // 10)
@@ -141,10 +141,11 @@ def train(
             row["frame_deviation"] = max((one.deviation() for one in constrained), default=math.nan)
             row["seconds"] = time.perf_counter() - start
             log.append(row)
+            facts = {"model": model, "epoch": epoch}
             fitted = recipe.until_fitted and _fitted(row, recipe.loss)
             if epoch % keep == 0 or epoch == recipe.epochs or fitted:
-                _save(folder / f"epoch-{epoch:03d}.safetensors", network.state_dict(), model, epoch)
-            _save(folder / "last.safetensors", _everything(network, optimizer), model, epoch)
+                save_weights(folder / f"epoch-{epoch:03d}.safetensors", network.state_dict(), facts)
+            save_weights(folder / "last.safetensors", _everything(network, optimizer), facts)
             pd.DataFrame(log).to_csv(folder / "log.csv", index=False)
             bar.update()
             bar.set_postfix({key: f"{row[key]:.3g}" for key in ("loss", "test_accuracy") if key in row})
@@ -205,11 +206,3 @@ def _restore(path: Path, network: nn.Module, optimizer: torch.optim.SGD) -> None
     for name, parameter in network.named_parameters():
         if f"momentum.{name}" in held:
             optimizer.state[parameter]["momentum_buffer"] = held[f"momentum.{name}"].to(parameter.device)
-
-
-def _save(path: Path, tensors: Mapping[str, Tensor], model: str, epoch: int) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_suffix(".partial")
-    save_file({name: value.detach().contiguous().cpu() for name, value in tensors.items()}, partial,
-              {"model": model, "epoch": str(epoch)})  # fmt: skip
-    partial.replace(path)

@@ -121,9 +121,15 @@ def _unprefixed(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor
 
 def save_heads(path: Path, heads: Mapping[str, np.ndarray]) -> None:
     """Write heads (K, F, P), one per layer, to a safetensors file, whole or not at all."""
-    from safetensors.numpy import save_file
+    save_weights(path, {layer: torch.from_numpy(np.ascontiguousarray(weight)) for layer, weight in heads.items()})
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object] | None = None) -> None:
+    """Write tensors, and what is known of them, to a safetensors file, whole or not at all."""
+    from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file({layer: np.ascontiguousarray(weight) for layer, weight in heads.items()}, partial)
+    kept = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
+    save_file(kept, partial, {key: str(value) for key, value in (facts or {}).items()})
     partial.replace(path)

@@ -25,7 +25,7 @@ FLOORS = {
     "repanalysis.metrics": 3, "repanalysis.theory": 3, "repanalysis.perturbations": 3,
     "repanalysis.subset": 4, "repanalysis.uncertainty": 4, "repanalysis.states": 4, "repanalysis.engine": 4,
     "repanalysis.similarity": 4, "repanalysis.heads": 4, "repanalysis.filters": 4, "repanalysis.pruning": 4,
-    "repanalysis.stability": 4, "repanalysis.filter_energy": 4,
+    "repanalysis.pruning.networks": 6, "repanalysis.stability": 4, "repanalysis.filter_energy": 4,
     "repanalysis.models": 5, "repanalysis.weights": 5, "repanalysis.data": 5, "repanalysis.plots": 5, "repanalysis.networks": 5,
     "repanalysis.epochs": 6, "repanalysis.extraction": 6, "repanalysis.training": 6, "repanalysis.stability_runs": 6,
     "repanalysis.noise_study": 6, "repanalysis.demo": 6,

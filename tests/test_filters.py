@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
-from typer.testing import CliRunner
 
 import probes
 from probes.errors import DataError, UsageError
-from repanalysis.cli import app
 from repanalysis.filters import driving, filters
 from repanalysis.heads import fit_head
 from repanalysis.metrics._clusters import clusters_of
@@ -134,25 +128,3 @@ def test_driving_samples_are_those_with_the_largest_activation() -> None:
     best = driving(test, "map", 3, 4)
     strength = np.maximum(test["map"][:, 3], 0).sum((1, 2))
     np.testing.assert_array_equal(best, test.ids[np.argsort(-strength)[:4]])
-
-
-def test_from_a_network_to_a_sheet(tmp_path: Path) -> None:
-    net = "py:repanalysis.networks.digits_cnn:digits_cnn"
-    run = CliRunner()
-    for split in ("train", "test"):
-        arguments = ["extract", net, "--data", "digits", "--split", split, "--pool", "grid:2", "-l", "relu?", "--limit", "400"]
-        done = run.invoke(app, [*arguments, "-o", str(tmp_path / f"{split}.h5")])
-        assert done.exit_code == 0, done.output
-    files = {name: tmp_path / name for name in ("filters.csv", "curves.svg", "sheet.png", "heads.safetensors")}
-    arguments = ["filters", str(tmp_path / "train.h5"), str(tmp_path / "test.h5"), "-o", str(files["filters.csv"]),
-                 "-f", str(files["curves.svg"]), "--sheet", str(files["sheet.png"]), "--heads", str(files["heads.safetensors"]),
-                 "--data", "digits", "--split", "test", "--bootstrap", "3", "--json"]  # fmt: skip
-    done = run.invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    assert all(path.stat().st_size > 5000 for path in files.values())
-    rows = json.loads(done.stdout)["rows"]
-    assert {row["layer"] for row in rows} == {"relu1", "relu2", "relu3", "relu4", "relu5"}
-    heads = load_file(files["heads.safetensors"])
-    assert heads["relu4"].shape == (10, 64, 4)
-    again = run.invoke(app, ["plot", str(files["filters.csv"]), "-m", "snr_pair", "-o", str(tmp_path / "snr.svg")])
-    assert again.exit_code == 0, again.output

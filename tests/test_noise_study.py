@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 import repanalysis.noise_study
 from probes.errors import UsageError
-from repanalysis.cli import app
 from repanalysis.noise_study import noise_study
 from repanalysis.table import Table
 from repanalysis.training import Recipe
@@ -56,15 +54,6 @@ def test_a_study_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
     pd.testing.assert_frame_equal(study(tmp_path / "stopped"), whole)
     with pytest.raises(UsageError, match="another run"):
         noise_study(MODELS, "digits", tmp_path / "whole", noises=[0.0], recipe=Recipe(3, 50, 0.05, "cosine"), progress=False)
-
-
-def test_from_the_command_line_with_a_figure(tmp_path: Path) -> None:
-    arguments = ["study", *MODELS, "--data", "digits", "--epochs", "1", "--batch-size", "50", "--noise", "0", "--noise", "2",
-                 "--diffeo", "diffeo:delta=0.8", "--images", "40", "-o", str(tmp_path)]  # fmt: skip
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    assert "4 runs" in done.output
-    assert (tmp_path / "errors.svg").stat().st_size > 10_000
 
 
 def test_models_that_are_the_same_are_one_sentence(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from probes.errors import DataError, UsageError
 from repanalysis.models import load_model
 from repanalysis.training import Recipe, train
-from tests.test_cli import run
 
 MODEL = "scattering:variant=SC,J=2,L=4,width=8,redundancy=2,size=8,colours=1"
 RECIPE = Recipe(epochs=3, batch_size=32, rate=0.1, schedule="cosine", augment=True)
@@ -94,19 +93,6 @@ def test_the_rate_falls_in_steps_or_as_a_cosine() -> None:
     assert [round(cosine.rate_at(share), 6) for share in (0, 0.5, 1)] == [0.2, 0.1, 0.0]
     with pytest.raises(UsageError, match="Unknown schedule 'step'. Did you mean 'steps'"):
         Recipe(schedule="step")
-
-
-def test_train_extract_analyze_from_the_command_line(tmp_path: Path) -> None:
-    folder = tmp_path / "sc"
-    options = ("--split", "train", "--test-split", "test", "--epochs", "1", "--batch-size", "32", "--rate", "0.1")
-    done = run("train", MODEL, "--data", "digits", *options, "-o", folder)
-    assert "1 epochs." in done.stdout
-    for epoch in (0, 1):
-        weights = folder / f"epoch-00{epoch}.safetensors"
-        run("extract", MODEL, "--weights", weights, "--data", "digits", "--split", "test", "-o", tmp_path / f"{epoch}.h5")
-    run("analyze", tmp_path / "0.h5", tmp_path / "1.h5", "-m", "fisher_ratio", "--groups", "0", "-o", tmp_path / "t.csv")
-    run("plot", tmp_path / "t.csv", "-m", "fisher_ratio", "--heatmap", "-o", tmp_path / "t.svg")
-    assert (tmp_path / "t.svg").exists()
 
 
 SCALES = "scale-detection:task=2,pixels=32,scale=8"

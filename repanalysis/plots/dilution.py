@@ -1,7 +1,7 @@
-"""Accuracy against dilution: how much of a head can go, and by which rule.
+"""Accuracy against dilution: how much of a head or a network can go, and by which rule.
 
-A line per way of choosing what stays; a band is one standard error. A plot reads the table of `prune_head` and computes
-nothing.
+A line per way of choosing what stays; bars are standard errors. A plot reads the table of `prune_head` or `prune_network` and
+computes nothing.
 """
 
 from __future__ import annotations
@@ -16,43 +16,48 @@ from repanalysis.table import Table
 
 __all__ = ["dilution"]
 
+_WHAT = {"head_accuracy": "head", "network_accuracy": "network"}
+
 
 def dilution(table: Table, *, ax: Axes | None = None) -> Axes:
-    """Draw accuracy against the share of the head's weights that are gone.
+    """Draw accuracy against the share of the weights that are gone.
 
     Parameters
     ----------
     table : Table
-        As `repanalysis.pruning.prune_head` makes it.
+        As `pruning.recorded_heads.prune_head` or `pruning.networks.prune_network` makes it, of one run.
     ax : matplotlib Axes, optional
         Where to draw; by default a new figure.
 
     Returns
     -------
     matplotlib Axes
-        A line per variant, and the whole head's accuracy as a dashed one.
+        A line per variant, and dashed ones for what is not pruned: as it was, and trained again alike.
 
     Raises
     ------
     UsageError
         If the table holds no such rows.
     """
-    frame = table.select(metric="head_accuracy").frame
+    frame = table.frame[table.frame["metric"].isin(_WHAT)]
     if frame.empty:
-        raise UsageError("The table holds no accuracies of pruned heads; `repanalysis prune` writes them.")
+        raise UsageError("The table holds no accuracies of pruned networks; `repanalysis filters prune` writes them.")
+    what = _WHAT[str(frame["metric"].iloc[0])]
     ax = ax or plt.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
-    whole = frame[frame["variant"] == "full"]["value"]
-    if len(whole):
-        ax.axhline(float(whole.iloc[0]), color=INK, linewidth=1, linestyle="--", label="whole head")
-    pruned = frame[frame["variant"] != "full"]
+    full = frame["variant"].str.startswith("full")
+    for variant, value, style in zip(frame[full]["variant"], frame[full]["value"], ("--", ":"), strict=False):
+        name = variant.replace("full", "whole")
+        ax.axhline(value, color=INK, linewidth=1, linestyle=style, label=f"{name} {what}" if name == "whole" else name)
+    pruned = frame[~full]
     for index, (variant, rows) in enumerate(pruned.groupby("variant", sort=False)):
         part = rows.sort_values("strength")
         at, value, se = (part[name].to_numpy(dtype=float) for name in ("strength", "value", "se"))
         ax.plot(at, value, color=COLOURS[index], marker=MARKERS[index], markersize=4, linewidth=1.6, label=str(variant))
         if np.isfinite(se).any():
-            ax.fill_between(at, value - se, value + se, color=COLOURS[index], alpha=0.15, linewidth=0)
+            ax.vlines(at, value - se, value + se, color=COLOURS[index], alpha=0.5, linewidth=3)
     framed(ax)
-    ax.set_xlabel("dilution (share of the head's weights that are gone)", fontsize=9, color=INK)
+    of = "the head's" if what == "head" else "the pruned layers'"
+    ax.set_xlabel(f"dilution (share of {of} weights that are gone)", fontsize=9, color=INK)
     ax.set_ylabel("accuracy", fontsize=9, color=INK)
     ax.set_title("Pruning by filters' clusters", loc="left", fontsize=10.5, fontweight="bold", color=INK)
     ax.set_title(f"n = {int(frame['n'].iloc[0]):,}", loc="right", fontsize=8, color="#6b7280")

@@ -1,0 +1,61 @@
+"""Files that verbs write: never over one that is there, and only of a kind that can be written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repanalysis._checks import one_of
+from repanalysis.cli._texts import data_of, pretty, without
+from repanalysis.cli._verbs import Said
+
+if TYPE_CHECKING:
+    from probes.store import Store
+    from repanalysis.table import Table
+
+
+TABLES, FIGURES = (".csv", ".parquet"), (".svg", ".pdf", ".png")
+
+
+def free(what: str, path: Path | None, endings: tuple[str, ...], *, overwrite: bool) -> None:
+    """Refuse a file that is there already, or is of no kind that can be written."""
+    from probes.writer import refuse_existing
+
+    if path is not None:
+        one_of(what, refuse_existing(path, overwrite=overwrite).suffix, endings)
+
+
+def file_plots() -> Any:
+    """The plots, drawn to files and not to a screen."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from repanalysis import plots
+
+    return plots
+
+
+def saved(figure: Any, path: Path) -> None:
+    """Write a figure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def tabled(table: Table, output: Path | None) -> Said:
+    """A table, written if wanted."""
+    if output is not None:
+        table.save(output)
+    written = "" if output is None else f"\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o depth.svg"
+    return Said(pretty(table) + written, data_of(table))
+
+
+def written(store: Store | None, output: Path) -> Said:
+    """What a recording has written."""
+    if store is None:
+        return Said(f"{output}: this process has nothing to do; there are fewer batches than processes.", {"n": 0})
+    size_mb = store.path.stat().st_size / 2**20
+    text = f"{store.path}: {len(store)} samples, {len(store.layers)} layers, {size_mb:.1f} MB{without(store.left_out)}"
+    for layer, count in store.non_finite.items():
+        text += f"\n{layer} holds {count} NaN or infinite values; --dtype float32 or --precision float32 may help."
+    facts = {"path": str(store.path), "n": len(store), "layers": store.layers, "left_out": store.left_out}
+    return Said(text, facts | {"non_finite": store.non_finite})

@@ -1,0 +1,75 @@
+"""What a terminal shows of tables and numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from repanalysis.table import Table
+
+
+MOST_COLUMNS = 12  # more columns than this do not fit a terminal
+
+
+MOST_EPOCHS = 12
+
+
+_HEADLINES = (("fisher_ratio", ""), ("rate_reduction", ""), ("within_class_variance", "relative"))
+
+
+def columns(header: list[str], rows: list[list[Any]], *, numeric: bool = False) -> str:
+    """A table in plain text, words to the left and numbers to the right."""
+    lines = [header, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    right = [numeric or not isinstance(cell, str) for cell in rows[0]] if rows else [numeric] * len(header)
+    return "\n".join(
+        "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def without(reasons: dict[str, str]) -> str:
+    """Lines on the layers that could not be recorded."""
+    lines = "\n".join(f"  {name}: {why}" for name, why in reasons.items())
+    return f"\n{len(reasons)} left out:\n{lines}" if reasons else ""
+
+
+def data_of(table: Table) -> dict[str, Any]:
+    return {"rows": table.frame.to_dict("records"), "provenance": dict(table.provenance)}
+
+
+def pretty(table: Table) -> str:
+    """The headline metrics side by side, a row per layer and a column per run; then what is undefined, and why."""
+    frame = table.frame
+    present = list(dict.fromkeys(zip(frame["metric"], frame["variant"], strict=True)))
+    layers, runs = list(dict.fromkeys(frame["layer"])), list(dict.fromkeys(frame["run"]))
+    blocks = [["", *([""] if len(runs) > 1 else []), *layers]]
+    for metric, variant in [pair for pair in _HEADLINES if pair in present] or present[:3]:
+        rows = frame[(frame["metric"] == metric) & (frame["variant"] == variant)]
+        values = {(run, layer): value for run, layer, value in zip(rows["run"], rows["layer"], rows["value"], strict=True)}
+        body = [[number(values.get((run, layer))) for run in runs] for layer in layers]
+        lines = columns(runs if len(runs) > 1 else body[0], body if len(runs) > 1 else body[1:], numeric=True).split("\n")
+        blocks.append([metric.replace("_", " ") + (f" ({variant})" if variant else ""), *lines])
+    text = "\n".join("   ".join(_padded(blocks, row)).rstrip() for row in range(len(blocks[0])))
+    return "\n".join(filter(None, [text, notes(frame)]))
+
+
+def _padded(blocks: list[list[str]], row: int) -> list[str]:
+    """One line of every block, each as wide as its block: names to the left, numbers to the right."""
+    left, *rest = blocks
+    head = [block[row].ljust if row == 0 else block[row].rjust for block in rest]
+    return [left[row].ljust(max(map(len, left))), *(pad(max(map(len, block))) for pad, block in zip(head, rest, strict=True))]
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else "undefined" if math.isnan(value) else f"{value:.4g}"
+
+
+def notes(frame: pd.DataFrame) -> str:
+    """What is undefined or infinite, and why, once per reason."""
+    odd = frame[~frame["value"].between(-math.inf, math.inf, inclusive="neither")]
+    reasons = odd.groupby("note", sort=False)["layer"].nunique()
+    return "\n".join(f"Undefined or infinite at {count} layer{'s' * (count > 1)}: {note}." for note, count in reasons.items())

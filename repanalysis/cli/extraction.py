@@ -1,0 +1,210 @@
+"""`repanalysis layers`, `plan` and `extract`: from a network and data to activations."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from probes.errors import UsageError
+from repanalysis.cli._choices import (
+    Budget,
+    Colours,
+    Compression,
+    DataSpec,
+    Device,
+    Dtype,
+    Layers,
+    Limit,
+    Metrics,
+    ModelSpec,
+    Ops,
+    Overwrite,
+    Pool,
+    PrefixTokens,
+    Size,
+    Split,
+    Weights,
+    Workers,
+    numbers,
+)
+from repanalysis.cli._outputs import TABLES, free, tabled, written
+from repanalysis.cli._texts import columns, without
+from repanalysis.cli._verbs import Said, Settings, verb
+
+if TYPE_CHECKING:
+    pass
+
+
+@verb
+def layers(
+    settings: Settings,
+    model: ModelSpec,
+    weights: Weights = "random",
+    data: Annotated[str | None, typer.Option(help="Take the first sample from here, not zeros.")] = None,
+    split: Split = None,
+    layers: Layers = None,
+    size: Size = None,
+    ops: Ops = False,
+    everything: Annotated[bool, typer.Option("--all", help="Containers too, not only leaf calls.")] = False,
+) -> Said:
+    """List the layers of a model in the order in which they run."""
+    import torch
+
+    import probes
+    from repanalysis.models import load_model
+
+    torch.manual_seed(settings.seed)
+    built = load_model(model, weights=weights, size=size)
+    example = _example(built, data, split)
+    with probes.attach(built.module, "*" if everything and not layers else layers, ops=ops) as recording, torch.no_grad():
+        built.module(example)
+    found = [asdict(info) for info in recording.info.values()]
+    rows = [
+        [i["order"], i["name"], i["module_type"], "x".join(map(str, i["source_shape"])), f"{i['depth']:.3f}"] for i in found
+    ]
+    text = columns(["order", "layer", "type", "shape", "depth"], rows) + without(recording.left_out)
+    return Said(text, {"layers": found, "left_out": recording.left_out})
+
+
+def _example(model: Any, data: str | None, split: str | None) -> Any:
+    """One sample for a model: from data, or zeros of the size that the model says."""
+    import torch
+
+    from repanalysis.data import load_data
+    from repanalysis.extraction import colours
+
+    if data is not None:
+        return load_data(data, split=split, transform=model.transform, colours=colours(model))[0][0][None]
+    if model.input_size is None:
+        raise UsageError("The model does not say how large its inputs are; give --size, or --data for a sample.")
+    return torch.zeros(1, *model.input_size)
+
+
+@verb
+def plan(
+    settings: Settings,
+    model: ModelSpec,
+    data: DataSpec,
+    budget: Annotated[
+        str | None, typer.Option(help="What the file may weigh, such as 20GB; pools that fit are proposed.")
+    ] = None,
+    weights: Weights = None,
+    split: Split = None,
+    limit: Limit = None,
+    layers: Layers = None,
+    pool: Pool = None,
+    ops: Ops = False,
+    prefix_tokens: PrefixTokens = None,
+    dtype: Dtype = "auto",
+    size: Size = None,
+    mean: Colours = None,
+    std: Colours = None,
+) -> Said:
+    """Say what extracting would write, layer by layer, before anything is written."""
+    from probes.plan import fit
+    from repanalysis import extraction
+
+    run = extraction.prepare(
+        model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
+        prefix_tokens=prefix_tokens, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std), seed=settings.seed,
+    )  # fmt: skip
+    planned = extraction.plan(run)
+    if budget is not None:
+        planned = fit(planned, _bytes(budget))
+    return _planned(planned, 1 if run.data.labels is None else len(set(run.data.labels.tolist())))
+
+
+def _planned(planned: Any, classes: int) -> Said:
+    """A plan as a table, with what it costs to analyse, and the command's pools."""
+    from probes.plan import readable
+    from repanalysis.statistics import ClassMoments
+
+    rows, data = [], []
+    for layer in planned.layers:
+        info, d = layer.info, math.prod(layer.shape)
+        state = ClassMoments().state_bytes(d, classes)
+        total = planned.n * layer.bytes_per_sample
+        kept = {"pool": info.pool, "kept": layer.shape, "bytes_per_sample": layer.bytes_per_sample, "bytes": total}
+        data.append({"layer": info.name, "type": info.module_type, "shape": info.source_shape, **kept, "state_bytes": state})
+        shapes = ["x".join(map(str, shape)) for shape in (info.source_shape, layer.shape)]
+        sizes = [readable(count) for count in (layer.bytes_per_sample, total, state)]
+        rows.append([info.name, info.module_type, shapes[0], info.pool, shapes[1], *sizes])
+    header = ["layer", "type", "shape", "pool", "kept", "per sample", f"{planned.n} samples", "statistics"]
+    pools = " ".join(f"--pool '{pool}'" for pool in planned.pools)
+    text = f"{columns(header, rows)}{without(planned.left_out)}\n\nTotal: {readable(planned.bytes)} for {planned.n} samples."
+    if planned.lost:
+        text += (
+            "\n\nTo fit the budget:\n" + "\n".join(f"  {sentence}" for sentence in planned.lost) + f"\nExtract with: {pools}"
+        )
+    facts = {"bytes": planned.bytes, "n": planned.n, "pools": planned.pools, "lost": planned.lost}
+    return Said(text, {"layers": data, **facts, "left_out": planned.left_out})
+
+
+def _bytes(text: str) -> int:
+    """`"20GB"` in bytes."""
+    found = re.fullmatch(r"\s*([\d.]+)\s*([kKMGT]?)(i?)[bB]?\s*", text)
+    try:
+        number = float(found[1]) if found else -1.0
+    except ValueError:
+        number = -1.0
+    if not found or number <= 0:
+        raise UsageError(f"{text!r} is no size; write it like 20GB, 500MB or 2GiB.")
+    return int(number * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
+
+
+@verb
+def extract(
+    settings: Settings,
+    model: ModelSpec,
+    data: DataSpec,
+    output: Annotated[Path, typer.Option("--output", "-o", help="acts.h5; under torchrun a folder; with --metrics a .csv.")],
+    weights: Weights = None,
+    split: Split = None,
+    limit: Limit = None,
+    layers: Layers = None,
+    pool: Pool = None,
+    ops: Ops = False,
+    prefix_tokens: PrefixTokens = None,
+    dtype: Dtype = "auto",
+    size: Size = None,
+    mean: Colours = None,
+    std: Colours = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per forward pass.")] = 64,
+    workers: Workers = 0,
+    device: Device = None,
+    precision: Annotated[str, typer.Option(help="float32; bfloat16 or float16 for automatic mixed precision.")] = "float32",
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Give images in channels-last memory.")] = False,
+    compression: Compression = "none",
+    metrics: Metrics = None,
+    state_budget: Budget = 2.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a file whose writing was stopped.")] = False,
+    overwrite: Overwrite = False,
+) -> Said:
+    """Run a model over data and write what its layers gave out; or, with --metrics, the metrics alone."""
+    from probes.writer import refuse_existing
+    from repanalysis import extraction
+
+    table = metrics is not None or output.suffix in (".csv", ".parquet")
+    if table:
+        free("table format", output, TABLES, overwrite=overwrite)
+    elif not resume and not output.is_dir():
+        refuse_existing(output, overwrite=overwrite)
+    run = extraction.prepare(
+        model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
+        prefix_tokens=prefix_tokens, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std), batch_size=batch_size,
+        workers=workers, device=device, precision=precision, channels_last=channels_last, seed=settings.seed,
+    )  # fmt: skip
+    if table:
+        options: dict[str, Any] = {
+            "name": output.stem,
+            "state_budget": int(state_budget * 2**30),
+            "progress": settings.progress,
+        }
+        return tabled(extraction.stream(run, metrics, **options), output)
+    options = {"compression": compression, "overwrite": overwrite, "resume": resume, "progress": settings.progress}
+    return written(extraction.write(run, output, **options), output)

@@ -1,0 +1,110 @@
+"""`repanalysis merge`, `info`, `verify` and `doctor`: files of activations."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from probes.errors import DataError, IncompleteError
+from repanalysis.cli._choices import Compression, Device, ModelSpec, Overwrite, Weights, Workers
+from repanalysis.cli._outputs import written
+from repanalysis.cli._texts import columns, without
+from repanalysis.cli._verbs import Said, Settings, plain, verb
+
+if TYPE_CHECKING:
+    pass
+
+
+@verb
+def merge(
+    settings: Settings,
+    source: Annotated[Path, typer.Argument(help="Folder of shards.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, such as acts.h5.")],
+    compression: Compression = "none",
+    overwrite: Overwrite = False,
+) -> Said:
+    """Write the shards of one run to one file."""
+    import probes
+
+    with probes.open(source) as shards:
+        options: dict[str, Any] = {"compression": compression, "overwrite": overwrite, "progress": settings.progress}
+        return written(probes.merge(shards, output, **options), output)
+
+
+@verb
+def info(
+    settings: Settings,
+    path: Annotated[Path, typer.Argument(help="An activations file, or a folder of shards.")],
+) -> Said:
+    """Say where activations come from, and what is in them."""
+    import probes
+
+    with probes.open(path, partial=True) as source:
+        complete = all(store.complete for store in getattr(source, "stores", [source]) if isinstance(store, probes.Store))
+        state = "complete" if complete else f"INCOMPLETE: writing stopped after {len(source)} samples"
+        hidden = ("format", "complete", "n_committed", "left_out", "non_finite")
+        facts = {key: value for key, value in source.attrs.items() if key not in hidden}
+        labels = source.labels
+        facts |= {"samples": len(source), "classes": "none" if labels is None else len(set(labels.tolist())), "state": state}
+        if source.non_finite:
+            facts["non_finite"] = ", ".join(f"{layer}: {count}" for layer, count in source.non_finite.items())
+        found = [asdict(layer) for layer in source.info.values()]
+        left_out = source.left_out
+    rows = [
+        [i["order"], i["name"], i["module_type"], "x".join(map(str, i["source_shape"])), i["pool"], f"{i['depth']:.3f}"]
+        for i in found
+    ]
+    lines = "\n".join(f"{key:16} {value}" for key, value in facts.items())
+    text = f"{lines}\n\n{columns(['order', 'layer', 'type', 'shape', 'pool', 'depth'], rows)}{without(left_out)}"
+    return Said(text, facts | {"complete": complete, "layers": found, "left_out": left_out})
+
+
+@verb
+def verify(
+    settings: Settings,
+    model: ModelSpec,
+    path: Annotated[Path, typer.Argument(help="An activations file, or a folder of shards.")],
+    weights: Weights = None,
+    data: Annotated[str | None, typer.Option(help="The data, should they lie elsewhere than the file says.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many samples to run again.")] = 32,
+    device: Device = None,
+    workers: Workers = 0,
+) -> Said:
+    """Run the model again on random samples of a file, and compare what its layers give out."""
+    from repanalysis import extraction
+
+    found = extraction.verify(
+        model, path, weights=weights, data=data, samples=samples, device=device, workers=workers, seed=settings.seed
+    )
+    rows = [[one.layer, f"{one.largest:.2g}", f"{one.scale:.4g}", "equal" if one.ok else "DIFFERENT"] for one in found]
+    text = columns(["layer", "largest difference", "largest value", ""], rows)
+    if odd := [one.layer for one in found if not one.ok]:
+        raise DataError(f"{path} is not what {model} gives out now: {len(odd)} of {len(found)} layers differ ({odd[0]} first).")
+    data_out = [asdict(one) | {"ok": one.ok} for one in found]
+    return Said(f"{text}\n\n{path}: {len(found)} layers come out again, on {samples} random samples at most.", data_out)
+
+
+@verb
+def doctor(
+    settings: Settings,
+    path: Annotated[Path, typer.Argument(help="An activations file, or a folder of shards.")],
+) -> Said:
+    """Read everything that a file holds; say what is whole, what is not, and what to do."""
+    from probes.check import doctor as examine
+
+    found = examine(path, progress=settings.progress)
+    lines = [
+        f"{one.state.upper():10} {one.path}: {one.what}." + (f"\n{'':10} {one.advice}" if one.advice else "") for one in found
+    ]
+    said = Said("\n".join(lines), [asdict(one) for one in found])
+    if all(one.ok for one in found):
+        return said
+    if not settings.quiet:
+        typer.echo(json.dumps(plain(said.data), ensure_ascii=False, indent=1) if settings.json else said.text)
+    odd = [one for one in found if not one.ok]
+    kind = IncompleteError if all(one.state in ("resumable", "empty", "busy", "missing") for one in odd) else DataError
+    raise kind(f"{len(odd)} of {len(found)} files need attention.")

@@ -1,0 +1,115 @@
+"""Tables and figures on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from repanalysis.table import Table
+from tests.cli.running import refused, run, write_acts
+
+
+def test_infinite_values_are_told_once_per_reason(tmp_path: Path) -> None:
+    x, y = np.repeat(np.eye(3), 4, axis=0), np.repeat(np.arange(3), 4)
+    done = run("analyze", write_acts(tmp_path / "c.h5", {"a": x, "b": 2 * x}, y), "-m", "fisher_ratio")
+    assert "Undefined or infinite at 2 layers: the within-class covariance has rank 0 of 3" in done.stdout
+
+
+def test_several_runs_stand_side_by_side(acts: Path, tmp_path: Path) -> None:
+    other = write_acts(tmp_path / "other.h5")
+    done = run("analyze", acts, other, "-o", tmp_path / "r.csv")
+    assert done.stdout.splitlines()[1].split()[:2] == ["acts", "other"]
+    one = run("plot", tmp_path / "r.csv", "-o", tmp_path / "x.png", "-m", "within_class_variance", "--variant", "relative")
+    assert one.exit_code == 0, one.output
+
+
+def test_data_that_can_not_answer(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3))
+    unlabelled = write_acts(tmp_path / "u.h5", {"a": x}, None)
+    assert "have no labels" in refused("analyze", unlabelled, code=1)
+    assert run("analyze", unlabelled, "-m", "coding_rate").exit_code == 0
+    assert "are of one class (0)" in refused("analyze", write_acts(tmp_path / "o.h5", {"a": x}, np.zeros(60, int)), code=1)
+    x[17, 1] = np.nan
+    assert "Layer 'a' holds nan at sample id 17" in refused("analyze", write_acts(tmp_path / "n.h5", {"a": x}), code=1)
+
+
+def test_the_memory_of_statistics_is_bounded_and_the_bound_can_be_raised(acts: Path) -> None:
+    tight = run("analyze", acts, "-m", "fisher_ratio", "--state-budget", 1e-7)
+    assert "raise the budget (state_budget=, --state-budget)" in tight.stdout
+    assert "Undefined" not in run("analyze", acts, "-m", "fisher_ratio").stdout
+
+
+def test_the_real_resnet20_rises_over_its_last_stage(real_data: Path, tmp_path: Path) -> None:
+    """The main job on real data: Fisher ratio and rate reduction rise over the last stage (specification, section 8)."""
+    weights, images = real_data / "weights" / "resnet20-12fca82f.th", real_data / "cifar10" / "val.tar.gz"
+    acts, results = tmp_path / "acts.h5", tmp_path / "results.csv"
+    words = ["extract", "py:tests.networks.cifar_resnet:resnet20", "--weights", weights, "--data", f"imagefolder:{images}"]
+    done = run(*words, "-o", acts, "--limit", 2000, "-l", "layer*.relu2")
+    assert done.exit_code == 0, done.output
+    assert run("analyze", acts, "-o", results).exit_code == 0
+    assert run("plot", results, "-o", tmp_path / "depth.png").exit_code == 0
+    table = Table.load(results)
+    for metric in ("fisher_ratio", "rate_reduction"):
+        values = table.select(metric=metric, variant="").frame["value"].to_numpy()
+        assert len(values) == 9
+        assert (np.diff(values[5:]) > 0).all(), f"{metric}: {values}"
+        assert values[-1] > 3 * values[5]
+
+
+def test_features_in_an_npz_file_are_analysed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "x.npz", early=rng.normal(size=(50, 4)), late=rng.normal(size=(50, 6)), labels=np.arange(50) % 2)
+    result = run("analyze", tmp_path / "x.npz", "-m", "fisher_ratio", "--json")
+    assert {row["layer"] for row in json.loads(result.stdout)["rows"]} == {"early", "late"}
+
+
+def test_layers_are_compared(acts: Path, tmp_path: Path) -> None:
+    done = run("compare", acts, "-o", tmp_path / "cka.csv", "--figure", tmp_path / "cka.svg", "--samples", 50)
+    assert done.exit_code == 0, done.output
+    assert "cka" in done.stdout
+    assert (tmp_path / "cka.svg").stat().st_size > 1000
+    again = run("compare", acts, acts, "-o", tmp_path / "cka.csv")
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
+    unknown = run("compare", acts, "--method", "ckaa")
+    assert unknown.exit_code == 2
+    assert "Did you mean 'cka'?" in unknown.stderr
+
+
+def test_null_classes_superclasses_and_a_heat_map(acts: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text("low = [0, 1]\nhigh = [2]\n")
+    options = ("-m", "fisher_ratio,nc1", "--null", 3, "--workers", 1)
+    for number in range(2):
+        done = run("analyze", acts, *options, "-o", tmp_path / f"r{number}.csv", "--classes", "0,1,2")
+        assert done.exit_code == 0, done.output
+    table = Table.load(tmp_path / "r0.csv")
+    assert set(table.frame["perturbation"]) == {"", "label permutation"}
+    assert table.frame[table.frame["perturbation"] == ""]["se"].notna().any()
+    joined = run("analyze", acts, "-m", "nc2_equinorm", "--superclasses", tmp_path / "s.toml", "--json")
+    assert joined.exit_code == 0, joined.output
+    (tmp_path / "s.toml").write_text("low = 3")
+    assert "list of classes per superclass" in run("analyze", acts, "--superclasses", tmp_path / "s.toml").stderr
+    drawn = run("plot", tmp_path / "r0.csv", "-o", tmp_path / "f.svg", "-m", "fisher_ratio", "--heatmap")
+    assert drawn.exit_code == 0, drawn.output
+    assert "--heatmap shows one metric" in run("plot", tmp_path / "r0.csv", "-o", tmp_path / "g.svg", "--heatmap").stderr
+
+
+def test_a_head_from_a_file(acts: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    table = run("analyze", acts, "-m", "nc2_equinorm", "--json")
+    d = {
+        layer: facts["d"]
+        for facts in json.loads(table.stdout)["provenance"].values()
+        for layer, facts in facts["layers"].items()
+    }
+    layer, width = next(iter(d.items()))
+    save_file({"fc.weight": np.ones((10, width), "f4"), "fc.bias": np.zeros(10, "f4")}, tmp_path / "head.safetensors")
+    done = run("analyze", acts, "-m", "nc3_duality", "-l", layer, "--head", f"{tmp_path / 'head.safetensors'}:fc", "--json")
+    assert done.exit_code == 0, done.output
+    assert all(0 <= row["value"] <= 2 for row in json.loads(done.stdout)["rows"])
+    wrong = run("analyze", acts, "-m", "nc3_duality", "--head", f"{tmp_path / 'head.safetensors'}:head")
+    assert "holds no linear layer 'head'. It holds fc." in wrong.stderr

@@ -1,0 +1,50 @@
+"""Files of activations on the command line: checked, repaired, joined."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.running import DIGITS, refused, run, write_acts
+from tests.cli.test_extraction import extracted
+
+
+def test_verify_says_whether_the_numbers_come_out_again(tmp_path: Path) -> None:
+    path = extracted(tmp_path / "x.h5")
+    result = run("verify", DIGITS, path, "--samples", 8)
+    assert result.exit_code == 0
+    assert "layers come out again, on 8 random samples" in result.stdout
+    other = "py:tests.networks.cifar_resnet:resnet20"
+    assert "was made with other weights" in refused("verify", other, path, code=2)
+
+
+def test_doctor_tells_what_is_whole_and_what_to_do(tmp_path: Path) -> None:
+    whole, stopped = write_acts(tmp_path / "a.h5"), write_acts(tmp_path / "b.h5", complete=False)
+    assert run("doctor", whole).exit_code == 0
+    result = run("doctor", stopped)
+    assert result.exit_code == 3
+    assert "RESUMABLE" in result.stdout
+    assert "--resume" in result.stdout
+    content = bytearray(whole.read_bytes())
+    content[len(content) // 2] ^= 1
+    whole.write_bytes(content)
+    result = run("doctor", whole)
+    assert result.exit_code == 1
+    assert "DAMAGED" in result.stdout
+    assert "2 of 2 files need attention" in run("doctor", tmp_path).stderr
+
+
+def test_merge_and_info_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        extracted(tmp_path / "acts", "--batch-size", 16)
+    monkeypatch.undo()
+    assert "samples          100" in run("info", tmp_path / "acts").stdout
+    assert run("merge", tmp_path / "acts", "-o", tmp_path / "one.h5").exit_code == 0
+    a, b = (json.loads(run("analyze", tmp_path / name, "--json").stdout)["rows"] for name in ("acts", "one.h5"))
+    numbers = [[np.nan if row["value"] is None else float(row["value"]) for row in rows] for rows in (a, b)]
+    assert numbers[0] == pytest.approx(numbers[1], rel=1e-10, nan_ok=True)

@@ -1,0 +1,34 @@
+"""Networks from specifications on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from repanalysis.cli import app
+from tests.cli.running import run
+from tests.test_noise_study import MODELS
+from tests.test_training import MODEL
+
+
+def test_train_extract_analyze_from_the_command_line(tmp_path: Path) -> None:
+    folder = tmp_path / "sc"
+    options = ("--split", "train", "--test-split", "test", "--epochs", "1", "--batch-size", "32", "--rate", "0.1")
+    done = run("train", MODEL, "--data", "digits", *options, "-o", folder)
+    assert "1 epochs." in done.stdout
+    for epoch in (0, 1):
+        weights = folder / f"epoch-00{epoch}.safetensors"
+        run("extract", MODEL, "--weights", weights, "--data", "digits", "--split", "test", "-o", tmp_path / f"{epoch}.h5")
+    run("analyze", tmp_path / "0.h5", tmp_path / "1.h5", "-m", "fisher_ratio", "--groups", "0", "-o", tmp_path / "t.csv")
+    run("plot", tmp_path / "t.csv", "-m", "fisher_ratio", "--heatmap", "-o", tmp_path / "t.svg")
+    assert (tmp_path / "t.svg").exists()
+
+
+def test_a_study_with_a_figure(tmp_path: Path) -> None:
+    arguments = ["study", *MODELS, "--data", "digits", "--epochs", "1", "--batch-size", "50", "--noise", "0", "--noise", "2",
+                 "--diffeo", "diffeo:delta=0.8", "--images", "40", "-o", str(tmp_path)]  # fmt: skip
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "4 runs" in done.output
+    assert (tmp_path / "errors.svg").stat().st_size > 10_000
