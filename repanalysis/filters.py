@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 import probes
 from probes.batch import LayerInfo
 from probes.errors import DataError, UsageError
-from probes.patterns import Patterns, matches
+from probes.patterns import Patterns, matches, select
 from probes.source import Source
 from repanalysis.heads import accuracy_of, fit_head
 from repanalysis.metrics._clusters import FilterClusters, clusters_of
@@ -35,7 +35,7 @@ SHOWN = {
     "snr_pair": "snr_pair", "snr_total": "snr_total", "snr_internal": "snr_internal", "snr_external": "snr_external",
     "snr_field_unit": "snr_field_unit", "snr_field_raw": "snr_field_raw", "filters_per_label": "signal",
     "signal_variation": "signal_cv", "signal_dispersion": "dispersion", "vote_margin": "margin", "orphan_labels": "orphans",
-    "kept_share": "kept", "empty_filters": "empty", "fragile_elements": "fragile",
+    "kept_share": "kept", "filters_per_layer": "filters", "empty_filters": "empty", "fragile_elements": "fragile",
 }  # fmt: skip
 _COUNT_EMPTY = ("clusters_per_filter", "labels_per_filter", "noise_per_filter")
 _RESAMPLED = 10**8  # elements of all resampled fields, above which errors are not estimated
@@ -133,11 +133,10 @@ def filters(
     """
     parts = _parts(train, test)
     first, last = parts[0][0], parts[1][0]
-    both = [layer for layer in first.layers if layer in last.info]
-    wanted = [layer for layer in both if _wants(layers, layer, first.info[layer].module_type)]
-    if not wanted:
-        shown = ", ".join(last.layers[:5])
-        raise UsageError(f"{first.title} and {last.title} share none of the layers that are asked for; the second has {shown}.")
+    both = {layer: info for layer, info in first.info.items() if layer in last.info}
+    if not both:
+        raise UsageError(f"{first.title} and {last.title} share no layer; the second has {', '.join(last.layers[:5])}.")
+    wanted = select(layers, both, f"{first.title} and {last.title}")
     labels = [_labels(*part) for part in parts]
     known, missing = _common(labels)
     clusters = {"theta": theta, "order": order, "gauge": gauge}
@@ -186,12 +185,6 @@ def _parts(*given: Source | str | PathLike[str] | None) -> list[Part]:
         return [(one, np.flatnonzero(splits == split)) for split in ("train", "test")]
     half = (hashed(one.ids, HALF) >> np.uint64(63)).astype(bool)
     return [(one, np.flatnonzero(chosen)) for chosen in (half, ~half)]
-
-
-def _wants(patterns: Patterns, layer: str, kind: str) -> bool:
-    if patterns is None:
-        return True
-    return any(matches(one, layer, [kind]) for one in ([patterns] if isinstance(patterns, str) else patterns))
 
 
 def _labels(source: Source, rows: NDArray[np.int64]) -> NDArray[np.int64]:

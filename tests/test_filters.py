@@ -111,8 +111,11 @@ def test_labels_of_one_part_only_are_left_out_and_named() -> None:
 
 def test_what_does_not_fit_is_one_sentence() -> None:
     train, test = sources()
-    with pytest.raises(UsageError, match="share none of the layers"):
-        filters(train, test, layers="nothing", progress=False)
+    with pytest.raises(UsageError, match=r"No layer of .* matches 'men'. Did you mean 'mean'"):
+        filters(train, test, layers="men", progress=False)
+    other = probes.from_arrays({"other": test["map"]}, ids=test.ids, labels=test.labels)
+    with pytest.raises(UsageError, match="share no layer; the second has other"):
+        filters(train, other, progress=False)
     with pytest.raises(UsageError, match="pool"):
         filters(train, test, layers="map", state_budget=1000, progress=False)
     unlabelled = probes.from_arrays({"map": train["map"]}, ids=np.arange(240))

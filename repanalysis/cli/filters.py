@@ -17,6 +17,9 @@ from repanalysis.cli._verbs import Said, Settings, verb
 if TYPE_CHECKING:
     pass
 
+if TYPE_CHECKING:
+    from repanalysis.table import Table
+
 
 class _MeasuringGroup(typer.core.TyperGroup):
     """A group whose first verb needs not be named."""
@@ -140,8 +143,7 @@ def prune_head(
     from repanalysis.filters import held
     from repanalysis.pruning.recorded_heads import prune_head as prune
 
-    free("table format", output, TABLES, overwrite=overwrite)
-    free("figure format", figure, FIGURES, overwrite=overwrite)
+    _refuse(output, figure, overwrite)
     name, first, last, classes = held(train, test, layer=layer)
     options: dict[str, Any] = {"controls": controls, "seed": settings.seed, "run": name, "progress": settings.progress}
     table = prune(first, last, thetas=theta or (0.1, 0.3, 0.5, 0.7, 0.9), classes=classes, **options)
@@ -191,8 +193,7 @@ def prune(
     from repanalysis.weights import save_weights
 
     thetas = theta or [0.3]
-    free("table format", output, TABLES, overwrite=overwrite)
-    free("figure format", figure, FIGURES, overwrite=overwrite)
+    _refuse(output, figure, overwrite)
     free("weights format", save, (".safetensors",), overwrite=overwrite)
     if save is not None and len(thetas) != 1:
         raise UsageError("--save writes one network; give --theta once.")
@@ -221,5 +222,70 @@ def prune(
     return Said(text + (f" Weights: {save}." if save is not None else ""), data_of(table))
 
 
-for _one in (measure, prune, prune_head):
+@verb
+def labels(
+    settings: Settings,
+    train: Annotated[Path, typer.Argument(help="Activations to fit heads on; or of both splits, train and test.")],
+    test: Annotated[Path | None, typer.Argument(help="Activations of other samples, to measure with.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")] = Path("labels.csv"),
+    layer: Annotated[str | None, typer.Option(help="The layer; default the last.")] = None,
+    size: Annotated[list[int] | None, typer.Option(min=2, help="Number of labels; repeat it. Default six, 2 to all.")] = None,
+    subsets: Annotated[int, typer.Option(min=1, help="Random subsets of labels of each size.")] = 5,
+    theta: Annotated[float, typer.Option(help="Share of the largest entry above which a field counts.")] = 0.3,
+    figure: Annotated[Path | None, typer.Option("--figure", "-f", help="Figure to draw: .svg, .pdf or .png.")] = None,
+    overwrite: Overwrite = False,
+) -> Said:
+    """Say how a layer's error and clusters go with the number of labels."""
+    from repanalysis.filter_laws import against_labels
+    from repanalysis.filters import held
+
+    _refuse(output, figure, overwrite)
+    name, first, last, classes = held(train, test, layer=layer)
+    options: dict[str, Any] = {"classes": classes, "seed": settings.seed, "run": train.stem, "progress": settings.progress}
+    return _law(against_labels(first, last, sizes=size, subsets=subsets, theta=theta, layer=name, **options), output, figure)
+
+
+@verb
+def widths(
+    settings: Settings,  # every verb's
+    tables: Annotated[
+        list[Path], typer.Argument(help="Tables of `repanalysis filters`, of networks of at least three widths.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")] = Path("widths.csv"),
+    layer: Annotated[str | None, typer.Option(help="The layer; default each network's last.")] = None,
+    figure: Annotated[Path | None, typer.Option("--figure", "-f", help="Figure to draw: .svg, .pdf or .png.")] = None,
+    overwrite: Overwrite = False,
+) -> Said:
+    """Fit power laws of error and noise per filter to networks of several widths."""
+    from repanalysis.filter_laws import against_width
+    from repanalysis.table import Table
+
+    _refuse(output, figure, overwrite)
+    return _law(against_width(Table.concat([Table.load(path) for path in tables]), layer=layer), output, figure)
+
+
+def _refuse(output: Path, figure: Path | None, overwrite: bool) -> None:
+    free("table format", output, TABLES, overwrite=overwrite)
+    free("figure format", figure, FIGURES, overwrite=overwrite)
+
+
+def _law(table: Table, output: Path, figure: Path | None) -> Said:
+    """A law, written, drawn and told."""
+    table.save(output)
+    if figure is not None:
+        saved(file_plots().laws(table), figure)
+    frame = table.frame
+    points = frame[frame["strength"].notna()]
+    keys = list(dict.fromkeys(zip(points["metric"], points["variant"], strict=True)))
+    value = points.drop_duplicates(["metric", "variant", "strength"]).set_index(["metric", "variant", "strength"])["value"]
+    head = [points["perturbation"].iloc[0], *(f"{variant or metric}" for metric, variant in keys)]
+    body = [[f"{at:g}", *(number(value.get((*key, at))) for key in keys)] for at in sorted(set(points["strength"]))]
+    rest = frame[frame["strength"].isna()]
+    names = rest["metric"] + rest["variant"].map(lambda name: f" ({name})" if name else "")
+    fitted = [f"{name} = {at:.4g}" for name, at in zip(names, rest["value"], strict=True)]
+    told = "\n".join(filter(None, [columns(head, body), "", *fitted, notes(frame)]))
+    return Said(f"{told}\n\n{output}: {len(table)} values.", data_of(table))
+
+
+for _one in (measure, prune, prune_head, labels, widths):
     filters.command()(_one)

@@ -1,7 +1,11 @@
 """Small image classifiers that differ in how they pool: to train many of on two cores.
 
 `mlp` does not know that pixels are neighbours; `lenet` and `vgg` pool by maxima; `vgg_bn` has batch norms, `strided` subsamples
-by strided convolutions alone, `resnet` adds skip connections and ends in a mean over space.
+by strided convolutions alone, `resnet` adds skip connections and ends in a mean over space; `vit` is a transformer.
+
+At width 64, `vgg16` and `vgg11` are those of the papers on filter label clusters (their specification, sections 4 and 5): 13
+convolutions with batch norms, five maxima, and three linear layers with nothing between them; 10 of these convolutions, four
+maxima, and one linear layer without offset.
 """
 
 from __future__ import annotations
@@ -23,10 +27,11 @@ def small(name: str = "vgg_bn", *, width: int = 32, colours: int = 3, size: int 
 
     Parameters
     ----------
-    name : {"mlp", "lenet", "vgg", "vgg_bn", "strided", "resnet"}
+    name : {"mlp", "lenet", "vgg", "vgg_bn", "strided", "resnet", "vgg11", "vgg16", "vit"}
         Which.
     width : int, default 32
-        Channels of the first stage; doubled in every further one. The hidden layers of `mlp` have 16 times as many.
+        Channels of the first stage; doubled in every further one, up to 8 times as many. The hidden layers of `mlp` have 16
+        times as many; tokens of `vit` have 3 times as many channels, in 3 heads.
     colours, size, classes : int
         Of the images.
 
@@ -38,7 +43,7 @@ def small(name: str = "vgg_bn", *, width: int = 32, colours: int = 3, size: int 
     Raises
     ------
     UsageError
-        If there is no such network, or images are smaller than 8 pixels.
+        If there is no such network, or images are smaller than 8 pixels; than 32 for `vgg16`, than 16 for `vgg11`.
 
     Examples
     --------
@@ -46,12 +51,15 @@ def small(name: str = "vgg_bn", *, width: int = 32, colours: int = 3, size: int 
     (2, 10)
     """
     one_of("small network", name, NAMES)
-    if size < 8 or min(width, colours, classes) < 1:
-        raise UsageError(f"Images of {size} pixels, {colours} colours, width {width}: at least 8, 1 and 1 are needed.")
+    least = {"vgg16": 32, "vgg11": 16}.get(name, 8)
+    if size < least or min(width, colours, classes) < 1:
+        raise UsageError(f"Images of {size} pixels, {colours} colours, width {width}: at least {least}, 1 and 1 are needed.")
     features = _BUILD[name](width, colours, size)
     with torch.no_grad():
         d = features.eval()(torch.zeros(2, colours, size, size)).shape[1]
-    found = nn.Sequential(OrderedDict([*features.train().named_children(), ("head", nn.Linear(d, classes))]))
+    found = nn.Sequential(
+        OrderedDict([*features.train().named_children(), ("head", nn.Linear(d, classes, bias=name != "vgg11"))])
+    )
     found.pretrained_cfg = {  # type: ignore[assignment]  # as timm's networks have it
         "input_size": (colours, size, size), "mean": (0.5,) * colours, "std": (0.25,) * colours,
         "interpolation": "bilinear", "crop_pct": 1.0,
@@ -128,6 +136,43 @@ def _resnet(width: int, colours: int, size: int) -> nn.Sequential:
     return nn.Sequential(named | OrderedDict(mean=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
 
 
+_STAGES = (1, 1, 0, 2, 2, 0, 4, 4, 4, 0, 8, 8, 8, 0, 8, 8, 8, 0)  # widths of convolutions, and maxima
+
+
+def _paper(width: int, colours: int, convolutions: int, maxima: int) -> list[nn.Module]:
+    """So many convolutions of VGG-16 with batch norms, and so many maxima between and behind them."""
+    parts: list[nn.Module] = []
+    inputs, made, pooled = colours, 0, 0
+    for times in _STAGES:
+        if times and made < convolutions:
+            parts += [nn.Conv2d(inputs, times * width, 3, padding=1, bias=False), nn.BatchNorm2d(times * width), nn.ReLU()]
+            inputs, made = times * width, made + 1
+        elif not times and pooled < maxima:
+            parts.append(nn.MaxPool2d(2))
+            pooled += 1
+    return [*parts, nn.Flatten()]
+
+
+def _vgg11(width: int, colours: int, size: int) -> nn.Sequential:
+    del size
+    return _named(_paper(width, colours, 10, 4))
+
+
+def _vgg16(width: int, colours: int, size: int) -> nn.Sequential:
+    del size
+    return _named([*_paper(width, colours, 13, 5), nn.LazyLinear(8 * width), nn.Linear(8 * width, 8 * width)])
+
+
+def _vit(width: int, colours: int, size: int) -> nn.Sequential:
+    from timm.models.vision_transformer import VisionTransformer
+
+    tokens = VisionTransformer(
+        img_size=size, patch_size=max(1, size // 8), in_chans=colours, num_classes=0, global_pool="avg", class_token=False,
+        embed_dim=3 * width, depth=6, num_heads=3, mlp_ratio=2.0,
+    )  # fmt: skip
+    return nn.Sequential(OrderedDict(vit=tokens))
+
+
 _BUILD: dict[str, Callable[[int, int, int], nn.Sequential]] = {
     "mlp": _mlp,
     "lenet": _lenet,
@@ -135,5 +180,8 @@ _BUILD: dict[str, Callable[[int, int, int], nn.Sequential]] = {
     "vgg_bn": lambda width, colours, size: _vgg(width, colours, size, norm=True),
     "strided": lambda width, colours, size: _vgg(width, colours, size, norm=True, strided=True),
     "resnet": _resnet,
+    "vgg11": _vgg11,
+    "vgg16": _vgg16,
+    "vit": _vit,
 }
 NAMES = tuple(_BUILD)

@@ -7,6 +7,7 @@ from repanalysis.plots.dilution import dilution
 from repanalysis.plots.errors import errors
 from repanalysis.plots.filter_sheets import filter_sheet
 from repanalysis.plots.heatmaps import checkpoints, similarity
+from repanalysis.plots.laws import laws
 from repanalysis.plots.sensitivities import sensitivities, stability
 from repanalysis.plots.theorems import theorem
 
@@ -16,6 +17,7 @@ __all__ = [
     "dilution",
     "errors",
     "filter_sheet",
+    "laws",
     "overview",
     "sensitivities",
     "similarity",

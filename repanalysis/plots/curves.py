@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from probes.errors import UsageError
 from repanalysis._checks import one_of
@@ -260,6 +261,17 @@ def framed(ax: Axes) -> None:
     for side in ("left", "bottom"):
         ax.spines[side].set_color("#9ca3af")
     ax.tick_params(colors=INK, labelsize=7.5)
+
+
+def logarithmic(ax: Axes) -> None:
+    """Logarithmic axes with plain numbers: also 2 and 5 where there are few decades."""
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    for axis in (ax.xaxis, ax.yaxis):
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _dress(ax: Axes) -> None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from probes.errors import UsageError
-from repanalysis.plots.curves import COLOURS, INK, MARKERS, framed
+from repanalysis.plots.curves import COLOURS, INK, MARKERS, framed, logarithmic
 
 __all__ = ["errors"]
 
@@ -52,13 +51,7 @@ def errors(runs: pd.DataFrame) -> Figure:
             name = str(model).rpartition(":")[2].partition(",")[0]
             ax.scatter(rows[letter], rows["test_error"], s=sizes, color=colour, marker=marker, label=name, zorder=3)
         framed(ax)
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        for axis in (ax.xaxis, ax.yaxis):
-            low, high = axis.get_view_interval()
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-            axis.set_major_formatter("{x:g}")
-            axis.set_minor_formatter(NullFormatter())
+        logarithmic(ax)
         rank = runs[letter].rank().corr(runs["test_error"].rank())
         ax.set_title(f"Spearman {rank:+.2f}", loc="right", fontsize=9, color="#6b7280")
         ax.set_xlabel(_TITLES[letter], fontsize=9, color=INK)

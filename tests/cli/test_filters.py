@@ -97,3 +97,20 @@ def test_the_first_verb_needs_no_name_and_options_of_a_file_reach_it(tmp_path: P
     assert one.provenance["train"]["theta"] == 0.5
     assert "prune-head" in run("filters", "--help").stdout
     assert run("filters").exit_code == 2
+
+
+def test_laws_against_labels_and_widths(tmp_path: Path) -> None:
+    for f in (4, 8, 16):
+        for split, seed, start in (("train", 0, 0), ("test", 1, 10_000)):
+            x, y = planted(180, seed, k=6, f=f)
+            np.savez(tmp_path / f"{split}{f}.npz", layer=x[:, :, 0], labels=y, ids=np.arange(180) + start)
+        run("filters", tmp_path / f"train{f}.npz", tmp_path / f"test{f}.npz", "-o", tmp_path / f"w{f}.csv")
+    files = [tmp_path / "train16.npz", tmp_path / "test16.npz"]
+    done = run("filters", "labels", *files, "--subsets", "2", "-o", tmp_path / "k.csv", "-f", tmp_path / "k.svg")
+    assert "error_slope (refitted heads)" in done.stdout
+    done = run(
+        "filters", "widths", *(tmp_path / f"w{f}.csv" for f in (4, 8, 16)), "-o", tmp_path / "d.csv", "-f", tmp_path / "d.svg"
+    )
+    assert "error_exponent = " in done.stdout
+    assert all((tmp_path / name).stat().st_size > 5000 for name in ("k.svg", "d.svg"))
+    assert "three widths" in refused("filters", "widths", tmp_path / "w4.csv", "-o", tmp_path / "e.csv", code=1)

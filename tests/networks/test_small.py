@@ -14,6 +14,7 @@ from repanalysis.networks.small import NAMES, small
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("colours", "size"), [(3, 32), (1, 8)])
 def test_every_network_takes_every_size(name: str, colours: int, size: int) -> None:
+    size = max(size, {"vgg16": 32, "vgg11": 16}.get(name, 8))
     net = small(name, width=4, colours=colours, size=size, classes=7)
     assert net.training
     assert net(torch.zeros(3, colours, size, size)).shape == (3, 7)
@@ -45,3 +46,41 @@ def test_what_is_unknown_is_one_sentence() -> None:
         load_model("small:lennet")
     with pytest.raises(UsageError, match="at least 8"):
         small("vgg", size=4)
+    with pytest.raises(UsageError, match="at least 32"):
+        small("vgg16", size=16)
+
+
+def test_the_vgg_of_the_papers_has_its_shapes() -> None:
+    """Filters x side of what the cut layers are measured at: behind the maximum where one ends the stage."""
+    seen: list[tuple[int, int]] = []
+
+    def keep(module: nn.Module, given: tuple[torch.Tensor, ...], said: torch.Tensor) -> None:
+        if isinstance(module, nn.MaxPool2d):
+            seen[-1] = (said.shape[1], said.shape[2])
+        else:
+            seen.append((said.shape[1], said.shape[2]))
+
+    net = small("vgg16", width=64, classes=100).eval()
+    for module in net.children():
+        if isinstance(module, nn.ReLU | nn.MaxPool2d):
+            module.register_forward_hook(keep)
+    net(torch.zeros(1, 3, 32, 32))
+    sides = [32, 16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2, 1]
+    assert seen == list(zip([64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512], sides, strict=True))
+    assert [type(module).__name__ for module in net.children()][-4:] == ["Flatten", "Linear", "Linear", "Linear"]
+    cut = small("vgg11", width=64, classes=100)
+    assert sum(isinstance(module, nn.Conv2d) for module in cut.children()) == 10
+    head = cut.get_submodule("head")
+    assert tuple(head.weight.shape) == (100, 2048)  # type: ignore[union-attr]
+    assert head.bias is None
+
+
+def test_heads_of_the_transformer_are_seen_before_their_projection() -> None:
+    net = small("vit", width=8).eval()
+    block = net.get_submodule("vit.blocks.0.attn")
+    kept = {}
+    block.norm.register_forward_hook(lambda module, given, said: kept.update(heads=said))  # type: ignore[union-attr, operator]
+    block.proj.register_forward_pre_hook(lambda module, given: kept.update(projected=given[0]))  # type: ignore[union-attr, operator]
+    net(torch.rand(2, 3, 32, 32))
+    assert kept["heads"].shape == (2, 64, 24)
+    assert torch.equal(kept["heads"], kept["projected"])

@@ -1,0 +1,99 @@
+"""Laws of single filters: error and clusters against the number of labels or the width, a panel per quantity.
+
+Lines that were fitted are dashed. A plot reads the table of `against_labels` or `against_width` and computes nothing.
+"""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from probes.errors import UsageError
+from repanalysis.plots.curves import COLOURS, INK, MARKERS, framed, logarithmic
+from repanalysis.table import Table
+
+__all__ = ["laws"]
+
+_TITLES = {
+    "error_rate": "error", "clusters_per_filter": "clusters per filter, $N_c$", "cluster_size": "cluster size, $C_s$",
+    "labels_per_filter": "labels per filter", "noise_per_filter": "noise per filter, $n$", "snr_pair": "signal to noise, pairs",
+}  # fmt: skip
+_COLUMNS = 3
+
+
+def laws(table: Table) -> Figure:
+    """Draw error and clusters against the number of labels, or error and noise against width on logarithmic axes.
+
+    Parameters
+    ----------
+    table : Table
+        As `filter_laws.against_labels` or `filter_laws.against_width` makes it.
+
+    Returns
+    -------
+    matplotlib Figure
+        A panel per quantity.
+
+    Raises
+    ------
+    UsageError
+        If the table holds no such rows.
+    """
+    frame = table.frame[table.frame["strength"].notna()]
+    kinds = [one for one in ("labels", "width") if one in set(frame["perturbation"])]
+    metrics = [one for one in _TITLES if one in set(frame["metric"])]
+    if not kinds or not metrics:
+        raise UsageError("The table holds no laws; `repanalysis filters labels` and `filters widths` write them.")
+    across = kinds[0]
+    shown = min(_COLUMNS, len(metrics))
+    rows = -(-len(metrics) // shown)
+    figure, axes = plt.subplots(rows, shown, figsize=(4.4 * shown, 3.3 * rows + 0.3), layout="constrained", squeeze=False)
+    for ax, metric in zip(axes.flat, metrics, strict=False):
+        _panel(ax, frame[(frame["metric"] == metric) & (frame["perturbation"] == across)], table.frame, metric, across)
+    for ax in axes.flat[len(metrics) :]:
+        ax.axis("off")
+    return figure
+
+
+def _panel(ax: Axes, rows: pd.DataFrame, every: pd.DataFrame, metric: str, across: str) -> None:
+    """One quantity."""
+    by = "variant" if across == "labels" else "perturbation"  # the networks of a law of width are points of one line
+    for index, (name, part) in enumerate(rows.sort_values("strength").groupby(by, sort=False)):
+        x, value, se = (part[column].to_numpy(dtype=float) for column in ("strength", "value", "se"))
+        colour, joined = COLOURS[index], 1.6 if across == "labels" else 0
+        ax.plot(x, value, color=colour, marker=MARKERS[index], markersize=4.5, linewidth=joined, label=str(name))
+        ax.vlines(x, value - np.nan_to_num(se), value + np.nan_to_num(se), color=colour, alpha=0.5, linewidth=2.5)
+        grid = np.geomspace(x.min(), x.max(), 60)
+        fitted = _fitted(every, metric, str(name) if across == "labels" else "", across, grid)
+        if fitted is not None:
+            ax.plot(grid, fitted[0], color=colour, linewidth=1, linestyle="--")
+            ax.plot([], [], " ", label=fitted[1])
+    framed(ax)
+    ax.set_title(_TITLES[metric], loc="left", fontsize=10, fontweight="bold", color=INK)
+    ax.set_xlabel("labels, K" if across == "labels" else "filters in the layer, d", fontsize=9, color=INK)
+    if across == "width":
+        logarithmic(ax)
+    else:
+        ax.set_ylim(bottom=0)
+    handles, names = ax.get_legend_handles_labels()
+    if kept := [at for at, name in enumerate(names) if name not in ("", "width")]:
+        ax.legend([handles[at] for at in kept], [names[at] for at in kept], frameon=False, fontsize=8)
+
+
+def _fitted(every: pd.DataFrame, metric: str, variant: str, across: str, grid: np.ndarray) -> tuple[np.ndarray, str] | None:
+    """A line or power law that stands in the table, on a grid, and what to call it."""
+    short = {"error_rate": "error", "noise_per_filter": "noise"}.get(metric)
+    said = every[every["variant"] == variant].set_index("metric")["value"]
+    names = ("slope", "offset") if across == "labels" else ("factor", "exponent")
+    if short is None or any(f"{short}_{name}" not in said for name in names):
+        return None
+    one, other = (float(said[f"{short}_{name}"]) for name in names)
+    if not np.isfinite([one, other]).all():
+        return None
+    r_squared = float(said[f"{short}_r_squared"])
+    if across == "labels":
+        return one * grid + other, f"line, $R^2$ = {r_squared:.3f}"
+    return one * grid**-other, f"$d^{{{-other:.2f}}}$, $R^2$ = {r_squared:.3f}"
