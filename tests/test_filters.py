@@ -9,7 +9,7 @@ import probes
 from probes.errors import DataError, UsageError
 from repanalysis.filters import driving, filters
 from repanalysis.heads import fit_head
-from repanalysis.metrics._clusters import clusters_of
+from repanalysis.metrics._clusters import clusters_of, field_of
 from repanalysis.table import Table
 
 
@@ -131,3 +131,39 @@ def test_driving_samples_are_those_with_the_largest_activation() -> None:
     best = driving(test, "map", 3, 4)
     strength = np.maximum(test["map"][:, 3], 0).sum((1, 2))
     np.testing.assert_array_equal(best, test.ids[np.argsort(-strength)[:4]])
+
+
+def test_the_stages_of_an_efficientnet_b0_as_in_the_paper() -> None:
+    import timm
+    import torch
+
+    torch.manual_seed(0)
+    net = timm.create_model("efficientnet_b0").eval()
+    images, labels = torch.rand(24, 3, 64, 64), torch.arange(24) % 3
+    parts = []
+    for start in (0, 12):
+        rows = slice(start, start + 12)
+        loader = [(images[rows], labels[rows], torch.arange(24)[rows])]
+        (batch,) = probes.capture(net, loader, layers=["bn1", "blocks.?", "bn2"], pool="grid:2")
+        parts.append(probes.from_arrays(batch.layers, ids=batch.ids, labels=batch.labels))
+    table, found = filters(*parts, bootstrap=0, progress=False)
+    assert [one.weight.shape for one in found.values()] == [(3, f, 4) for f in (32, 16, 24, 40, 80, 112, 192, 320, 1280)]
+    assert [value(table, layer, "filters_per_layer") for layer in found] == [32, 16, 24, 40, 80, 112, 192, 320, 1280]
+
+
+def test_fields_of_a_transformers_heads_are_sums_of_those_of_their_nodes() -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(240) % 4
+    x = np.abs(rng.normal(size=(240, 12))) + (y[:, None] == np.arange(12) % 4)
+    train, test = (
+        probes.from_arrays({"attn": x[i : i + 120]}, ids=np.arange(i, i + 120), labels=y[i : i + 120]) for i in (0, 120)
+    )
+    _, found = filters(train, test, groups={"attn": 3}, progress=False)
+    one = found["attn"]
+    _, alone = filters(train, test, progress=False)
+    nodes = alone["attn"]
+    weights = nodes.weight - nodes.weight.mean(0)
+    for head in range(3):
+        expected = sum(np.outer(nodes.means[:, node, 0], weights[:, node, 0]) for node in range(4 * head, 4 * head + 4))
+        np.testing.assert_allclose(field_of(one.means, one.weight, head), expected, atol=1e-6)
+    assert one.found.places == 4
