@@ -167,3 +167,20 @@ def test_fields_of_a_transformers_heads_are_sums_of_those_of_their_nodes() -> No
         expected = sum(np.outer(nodes.means[:, node, 0], weights[:, node, 0]) for node in range(4 * head, 4 * head + 4))
         np.testing.assert_allclose(field_of(one.means, one.weight, head), expected, atol=1e-6)
     assert one.found.places == 4
+
+
+def test_t19_the_real_resnet20_knows_more_at_its_end(real_data: Path, tmp_path: Path) -> None:
+    from repanalysis.extraction import prepare, write
+
+    parts = []
+    for split, limit in (("train", 1500), ("val", 1000)):
+        run = prepare(
+            "py:tests.networks.cifar_resnet:resnet20", f"imagefolder:{real_data}/cifar10/{split}.tar.gz", split=split,
+            limit=limit, weights=real_data / "weights" / "resnet20-12fca82f.th", layers=["relu", "layer3.2.relu2"],
+            pool="grid:2", device="cpu",
+        )  # fmt: skip
+        parts.append(write(run, tmp_path / f"{split}.h5", progress=False))
+    table, _ = filters(*parts, bootstrap=0, progress=False)
+    assert value(table, "layer3.2.relu2", "layer_accuracy") > 0.75 > 0.45 > value(table, "relu", "layer_accuracy")
+    assert value(table, "layer3.2.relu2", "snr_pair") > 1.2 * value(table, "relu", "snr_pair")
+    assert value(table, "layer3.2.relu2", "noise_per_filter") < 0.7 * value(table, "relu", "noise_per_filter")
