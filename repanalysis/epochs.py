@@ -6,8 +6,9 @@ Order, augmentation and noise of an epoch depend on (seed, epoch) alone, so that
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ __all__ = ["Images", "Recipe", "accuracy", "one_epoch"]
 
 SCHEDULES = ("steps", "cosine", "constant")
 LOSSES = ("cross-entropy", "hinge")
+OPTIMIZERS = ("sgd", "adamw")
 
 _HELD_BYTES = 4 << 30  # images that are kept in memory once they are read
 _STEPS = 300 / 70  # the rate falls every 70 of 300 epochs
@@ -53,6 +55,8 @@ class Recipe:
         d numbers.
     until_fitted : bool
         Whether to stop after the first epoch with a hinge loss of 0, or, with cross-entropy, without a mistake.
+    optimizer : {"sgd", "adamw"}
+        AdamW, which transformers need, takes no momentum; its moments fade at their usual rates.
     """
 
     epochs: int = 300
@@ -66,15 +70,23 @@ class Recipe:
     decay: float = 1e-4
     noise: float = 0.0
     until_fitted: bool = False
+    optimizer: str = "sgd"
 
     def __post_init__(self) -> None:
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("loss", self.loss, LOSSES)
+        one_of("optimizer", self.optimizer, OPTIMIZERS)
         positive("rate", self.rate)
         for what in ("momentum", "decay", "noise"):
             not_negative(what, getattr(self, what))
         if self.epochs < 1 or self.batch_size < 2:
             raise UsageError(f"{self.epochs} epochs of batches of {self.batch_size}; at least 1 and 2 are needed.")
+
+    def optimizer_of(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
+        """The optimiser of parameters, or of groups of them with weight decays of their own."""
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(parameters, self.rate, weight_decay=self.decay)
+        return torch.optim.SGD(parameters, self.rate, momentum=self.momentum, weight_decay=self.decay)
 
     def rate_at(self, progress: float) -> float:
         """Learning rate after a share of all steps, in [0, 1].
@@ -138,7 +150,7 @@ class Images:
 def one_epoch(
     network: nn.Module,
     images: Images,
-    optimizer: torch.optim.SGD,
+    optimizer: torch.optim.Optimizer,
     recipe: Recipe,
     *,
     epoch: int,
@@ -154,7 +166,7 @@ def one_epoch(
         In the mode, train or eval, in which it is to be.
     images : Images
         Whole batches of them are used; a rest is left out.
-    optimizer : torch.optim.SGD
+    optimizer : torch.optim.Optimizer
         Of the parameters that are to move.
     recipe : Recipe
         Rate, batches, loss, noise and augmentation.

@@ -1,4 +1,4 @@
-"""Training a classifier from a specification: SGD, seeded, with checkpoints that can be resumed and analysed.
+"""Training a classifier from a specification: SGD or AdamW, seeded, with checkpoints that can be resumed and analysed.
 
 The recipe is that of the scattering networks (specification of separation, section 4.7), for any network: cross-entropy,
 momentum 0.9, weight decay 1e-4 on everything but constrained matrices, a rate that falls by 10 in steps or to 0 as a cosine;
@@ -8,7 +8,7 @@ was stopped goes on to the same end. A folder holds
     run.json              what was asked for
     log.csv               a row per epoch: loss, accuracies, how far frames are from tight, seconds
     epoch-000.safetensors ...  weights, as `--weights` takes them, from before the first epoch on
-    last.safetensors      weights and momenta, to go on with
+    last.safetensors      weights, and what the optimiser remembers, to go on with
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def train(
         for one in constrained:
             one.constrain()
 
-    optimizer = torch.optim.SGD(_groups(network, recipe.decay), recipe.rate, momentum=recipe.momentum)
+    optimizer = recipe.optimizer_of(_groups(network, recipe.decay))
     done = len(log)
     if done:
         _restore(folder / "last.safetensors", network, optimizer)
@@ -187,22 +187,24 @@ def _groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
     return [{"params": rest, "weight_decay": decay}, *([{"params": kept, "weight_decay": 0.0}] if kept else [])]
 
 
-def _everything(network: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
-    """Weights and momenta by name."""
+def _everything(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights, and what the optimiser remembers of them, by name."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    momenta = {
-        f"momentum.{names[id(parameter)]}": state["momentum_buffer"]
+    held = {
+        f"{key}.{names[id(parameter)]}": value
         for parameter, state in optimizer.state.items()
-        if state.get("momentum_buffer") is not None
+        for key, value in state.items()
+        if value is not None
     }
-    return {f"model.{name}": value for name, value in network.state_dict().items()} | momenta
+    return {f"model.{name}": value for name, value in network.state_dict().items()} | held
 
 
-def _restore(path: Path, network: nn.Module, optimizer: torch.optim.SGD) -> None:
-    """Weights and momenta from a file."""
+def _restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Weights, and what the optimiser remembers of them, from a file."""
     with safe_open(path, "pt") as file:
         held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
     network.load_state_dict({name.removeprefix("model."): value for name, value in held.items() if name.startswith("model.")})
     for name, parameter in network.named_parameters():
-        if f"momentum.{name}" in held:
-            optimizer.state[parameter]["momentum_buffer"] = held[f"momentum.{name}"].to(parameter.device)
+        for key in ("momentum_buffer", "exp_avg", "exp_avg_sq", "step"):
+            if (value := held.get(f"{key}.{name}")) is not None:
+                optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)

@@ -139,3 +139,26 @@ def test_the_hinge_loss_needs_a_single_score(tmp_path: Path) -> None:
         train("py:repanalysis.networks.digits_cnn:digits_cnn", "digits", tmp_path / "x", Recipe(1, 50, loss="hinge"), limit=100)
     with pytest.raises(UsageError, match="Did you mean 'hinge'"):
         Recipe(loss="hing")
+
+
+def test_a_transformer_is_trained_by_adamw_and_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    model, recipe = "small:vit,width=8,colours=1,size=8", Recipe(4, 32, 3e-3, "constant", decay=0.05, optimizer="adamw")
+    options = {"split": "train", "test_split": "test", "device": "cpu", "progress": False}
+    whole = train(model, "digits", tmp_path / "whole", recipe, **options)  # type: ignore[arg-type]
+    assert whole["test_accuracy"].iloc[-1] > 2 * whole["test_accuracy"].iloc[0]
+    real, calls = torch.optim.AdamW.step, []
+
+    def failing(*given: object) -> object:
+        calls.append(1)
+        if len(calls) == 70:  # in the third of four epochs of 28 steps
+            raise KeyboardInterrupt
+        return real(*given)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch.optim.AdamW, "step", failing)
+        train(model, "digits", tmp_path / "stopped", recipe, **options)  # type: ignore[arg-type]
+    train(model, "digits", tmp_path / "stopped", recipe, resume=True, **options)  # type: ignore[arg-type]
+    once, again = (load_file(tmp_path / name / "epoch-004.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    with pytest.raises(UsageError, match="Unknown optimizer 'adam'. Did you mean 'adamw'"):
+        Recipe(optimizer="adam")

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 ModelSpec = Annotated[
-    str, typer.Argument(help="timm:NAME, torchvision:NAME, hf:NAME, scattering:J=3,L=8 or py:package.module:factory")
+    str,
+    typer.Argument(help="timm:NAME, torchvision:NAME, hf:NAME, scattering:J=3,L=8, small:vgg_bn or py:package.module:factory"),
 ]
 
 

@@ -30,6 +30,7 @@ def train(
     rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 0.01,
     schedule: Annotated[str, typer.Option(help="steps: a tenth after every 70 of 300 epochs; cosine or constant.")] = "steps",
     loss: Annotated[str, typer.Option(help="cross-entropy, or hinge for one score and two classes.")] = "cross-entropy",
+    optimizer: Annotated[str, typer.Option(help="sgd, or adamw for transformers, with a rate of 0.001 or so.")] = "sgd",
     momentum: Annotated[float, typer.Option(help="Of SGD.")] = 0.9,
     decay: Annotated[float, typer.Option(help="Weight decay.")] = 1e-4,
     noise: Annotated[float, typer.Option(help="Norm of white noise that is added to the images.")] = 0.0,
@@ -46,7 +47,18 @@ def train(
     from repanalysis.training import train as train_network
 
     recipe = Recipe(
-        epochs, batch_size, rate, schedule, augment, settings.seed, loss, momentum, decay, noise, until_fitted=until_fitted
+        epochs,
+        batch_size,
+        rate,
+        schedule,
+        augment,
+        settings.seed,
+        loss,
+        momentum,
+        decay,
+        noise,
+        until_fitted=until_fitted,
+        optimizer=optimizer,
     )
     log = train_network(
         model, data, output, recipe, split=split, test=test, test_split=test_split, limit=limit, weights=weights,

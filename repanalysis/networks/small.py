@@ -167,7 +167,7 @@ def _vit(width: int, colours: int, size: int) -> nn.Sequential:
     from timm.models.vision_transformer import VisionTransformer
 
     tokens = VisionTransformer(
-        img_size=size, patch_size=max(1, size // 8), in_chans=colours, num_classes=0, global_pool="avg", class_token=False,
+        img_size=size, patch_size=max(2, size // 8), in_chans=colours, num_classes=0, global_pool="avg", class_token=False,
         embed_dim=3 * width, depth=6, num_heads=3, mlp_ratio=2.0,
     )  # fmt: skip
     return nn.Sequential(OrderedDict(vit=tokens))

@@ -201,7 +201,7 @@ def retrain(
         for value in network.parameters():
             value.requires_grad_(id(value) in touched)
         moving = [value for value in network.parameters() if value.requires_grad]
-        optimizer = torch.optim.SGD(moving, recipe.rate, momentum=recipe.momentum, weight_decay=recipe.decay)
+        optimizer = recipe.optimizer_of(moving)
         for epoch in range(1, recipe.epochs + 1):
             one_epoch(
                 network, images, optimizer, recipe, epoch=epoch, device=device,
