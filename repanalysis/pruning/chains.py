@@ -88,16 +88,15 @@ def links(network: nn.Module, example: Tensor, layers: Patterns = None) -> tuple
     seen: dict[str, str] = {}
     left_out: dict[str, str] = {}
     filters = {name: _width(modules[name]) for name in names}
-    for index, name in enumerate(names):
-        why = _unfit(modules[name], inputs[name], index)
+    for index, name in reversed(list(enumerate(names))):
+        if found := _where(network, name, names[index + 1 :], inputs, output, example):
+            seen[name] = found
+        why = _unfit(modules[name], inputs[name]) or ("" if found else "its filters are not seen at any later layer's input")
         if why and index:
             left_out[name] = why
-        found = "" if why and index else _where(network, name, names[index + 1 :], inputs, output, example)
-        if found:
-            seen[name] = found
-        elif not why:
-            left_out[name] = "its filters are not seen at any later layer's input"
-    flattened = {seen[name]: filters[name] for name in names if name in seen and _flat(modules.get(seen[name]))}
+        elif layers is None and isinstance(modules[name], nn.Conv2d):
+            break
+    flattened = {to: filters[name] for name, to in seen.items() if isinstance(modules.get(to), nn.Linear)}
     chain = {}
     for name in wanted:
         if name in left_out or name not in seen or name == names[0]:
@@ -106,9 +105,6 @@ def links(network: nn.Module, example: Tensor, layers: Patterns = None) -> tuple
         entering = module.in_channels if isinstance(module, nn.Conv2d) else module.in_features
         before = flattened.get(name, entering)
         chain[name] = Link(name, before, entering // before, filters[name], seen[name])
-    if layers is None:
-        last = max((at for at, name in enumerate(chain) if isinstance(modules[name], nn.Conv2d)), default=0)
-        chain = dict(list(chain.items())[last:])
     if not chain:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
         raise UsageError(f"None of the layers can be pruned ({reasons or 'only the first is meant, which takes the image'}).")
@@ -125,10 +121,8 @@ def _wanted(modules: Mapping[str, nn.Module], names: Sequence[str], layers: Patt
     return [name for name in names if any(matches(pattern, name, kinds[name]) for pattern in patterns)]
 
 
-def _unfit(module: Any, x: Tensor, index: int) -> str:
+def _unfit(module: Any, x: Tensor) -> str:
     """Why a layer can't be pruned, if it can't."""
-    if index == 0:
-        return "it takes the image"
     if isinstance(module, nn.Conv2d):
         return "its channels come in groups" if module.groups > 1 else ""
     return "" if x.ndim == 2 else "it works on tokens"
@@ -136,10 +130,6 @@ def _unfit(module: Any, x: Tensor, index: int) -> str:
 
 def _width(module: Any) -> int:
     return int(module.out_channels if isinstance(module, nn.Conv2d) else module.out_features)
-
-
-def _flat(module: nn.Module | None) -> bool:
-    return isinstance(module, nn.Linear)
 
 
 def _weighted(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -168,6 +158,8 @@ def _where(  # noqa: PLR0917  # one call, above
     """The first later layer where one channel of this one, and no other, is seen to move."""
     module = network.get_submodule(name)
     width = _width(module)
+    if inputs[name].ndim not in (2, 4):
+        return ""
     fit = [one for one in later if inputs[one].ndim in (2, 4) and inputs[one].shape[1] % width == 0]
     generator = torch.Generator().manual_seed(0)
     for channel in range(min(_TRIED, width)):

@@ -89,3 +89,10 @@ def test_what_is_unknown_or_impossible_is_one_sentence() -> None:
         links(net, IMAGES, "cnv5")
     with pytest.raises(UsageError, match="only the first is meant, which takes the image"):
         links(net, IMAGES, "conv1")
+
+
+def test_filters_of_grouped_convolutions_are_those_of_the_layer_behind() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 28 * 28, 2))
+    found, _ = links(net.eval(), IMAGES)
+    assert [(one.name, one.before, one.places) for one in found.values()] == [("4", 4, 784)]
