@@ -277,7 +277,7 @@ def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> tuple[list[dict
         for batch in source.iter([layer]):
             if found is None:
                 d = int(np.prod(batch.layers[layer].shape[1:]))
-                job = job.fitting(d)
+                job = job.fitting(d, batch.info[layer].source_shape)
                 plan = planned(job.metrics, d, max(1, len(classes)), n, groups=job.groups, budget=job.budget)
                 found = LayerStates(batch.info[layer], job, plan, d, classes)
             found.absorb(batch, None if given is None else given[start : start + len(batch)])
@@ -396,7 +396,7 @@ def _streamed(batches: Iterable[Batch], job: Job, bar: Any) -> Iterator[LayerSta
             for name, info in batch.info.items():
                 d = int(np.prod(batch.layers[name].shape[1:]))
                 budget = job.budget // len(batch.info)
-                mine = job.fitting(d)
+                mine = job.fitting(d, info.source_shape)
                 plan = planned(mine.metrics, d, max(1, len(known)), None, groups=mine.groups, budget=budget)
                 layers[name] = LayerStates(info, mine, plan, d, known)
         elif list(batch.info) != list(first):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from probes.errors import DataError, UsageError
+from probes.errors import DataError, UsageError, did_you_mean
 from repanalysis.filters import SHOWN, Held, class_means
 from repanalysis.heads import accuracy_of, fit_head
 from repanalysis.metrics._clusters import clusters_of
@@ -102,9 +102,8 @@ def against_labels(
     ]
     drawn = [(size, one) for size in wanted for one in range(1 if size == k else subsets)]
     found: dict[int, list[dict[str, float]]] = {}
-    rng = np.random.default_rng(seed)
-    for size, _ in tqdm(drawn, desc=run, unit=" heads", disable=None if progress is None else not progress):
-        chosen = np.sort(rng.choice(k, size, replace=False))
+    for size, turn in tqdm(drawn, desc=run, unit=" heads", disable=None if progress is None else not progress):
+        chosen = np.sort(np.random.default_rng((seed, size, turn)).choice(k, size, replace=False))
         parts = [_those(part, chosen) for part in (train, test)]
         weights = fit_head(parts[0][0].reshape(len(parts[0][1]), -1), parts[0][1], classes=size, alpha=alpha)
         share, error = accuracy_of(weights, parts[1][0].reshape(len(parts[1][1]), -1), parts[1][1])
@@ -129,6 +128,7 @@ def against_labels(
             fit = linear_fit(*np.array(curve, np.float64).T)
             fitted = {"error_slope": fit.slope, "error_offset": fit.offset, "error_r_squared": fit.r_squared}
             rows += [base | {"metric": name, "variant": variant, "value": value} for name, value in fitted.items()]
+            rows[-3]["se"] = fit.slope_se
     facts = {
         "sizes": wanted, "subsets": subsets, "theta": theta, "order": order, "gauge": gauge, "alpha": alpha, "seed": seed,
         "places": int(x.shape[2]), "n_train": len(y),
@@ -183,14 +183,16 @@ def against_width(table: Table, *, layer: str | None = None) -> Table:
     """
     frame = table.frame[(table.frame["variant"] == "")]
     needed = {"filters_per_layer", "layer_accuracy", "noise_per_filter"}
-    if missing := needed - set(frame["metric"]):
-        raise UsageError(f"The table lacks {', '.join(sorted(missing))}; `repanalysis filters` writes such tables.")
-    if layer is not None and layer not in set(frame["layer"]):
-        raise UsageError(f"The table has no layer {layer!r}.")
     rows: list[dict[str, Any]] = []
     for run, own in frame.groupby("run", sort=False):
+        if layer is not None and layer not in set(own["layer"]):
+            raise UsageError(f"Run {run} has no layer {layer!r}.{did_you_mean(layer, own['layer'])}")
         at = layer or own.sort_values("order", kind="stable")["layer"].iloc[-1]
         here = own[own["layer"] == at].set_index("metric")
+        if missing := needed - set(here.index):
+            raise UsageError(f"Run {run} lacks {', '.join(sorted(missing))}; `repanalysis filters` writes such tables.")
+        if not here.index.is_unique:
+            raise UsageError(f"Run {run} is there twice; give each network's table once, of files with names of their own.")
         base = {"run": run, "model": here["model"].iloc[0], "layer": at, "perturbation": "width", "n": int(here["n"].iloc[0])}
         said, se = here["value"], here["se"]
         base["strength"] = said["filters_per_layer"]
@@ -208,7 +210,8 @@ def against_width(table: Table, *, layer: str | None = None) -> Table:
             continue
         fit = power_law(*np.array(points, np.float64).T)
         for name, value in zip(_FITTED, (-fit.slope, float(np.exp(fit.offset)), fit.r_squared), strict=True):
-            rows.append(whole | {"metric": f"{short}_{name}", "value": value, "n": len(points)})
+            spread = fit.slope_se if name == "exponent" else np.nan
+            rows.append(whole | {"metric": f"{short}_{name}", "value": value, "se": spread, "n": len(points)})
     return Table.from_rows(rows, {"power law": {"runs": list(table.provenance)}, **table.provenance})
 
 

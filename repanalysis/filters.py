@@ -38,6 +38,7 @@ SHOWN = {
     "kept_share": "kept", "filters_per_layer": "filters", "empty_filters": "empty", "fragile_elements": "fragile",
 }  # fmt: skip
 _COUNT_EMPTY = ("clusters_per_filter", "labels_per_filter", "noise_per_filter")
+_COMPARED = 20  # samples whose activations tell whether two files hold the same ones
 _RESAMPLED = 10**8  # elements of all resampled fields, above which errors are not estimated
 
 
@@ -176,8 +177,7 @@ def _parts(*given: Source | str | PathLike[str] | None) -> list[Part]:
     """What to fit on and what to measure with, as rows of sources."""
     opened = [one if isinstance(one, Source) else probes.open(one) for one in given if one is not None]
     if len(opened) == 2:
-        if set(opened[0].ids.tolist()) & set(opened[1].ids.tolist()) and opened[0].title == opened[1].title:
-            raise UsageError(f"{opened[0].title} is given twice: heads must not be measured on what they were fitted on.")
+        _apart(*opened)
         return [(one, np.arange(len(one))) for one in opened]
     (one,) = opened
     splits = None if one.split is None else np.asarray(one.split)
@@ -185,6 +185,26 @@ def _parts(*given: Source | str | PathLike[str] | None) -> list[Part]:
         return [(one, np.flatnonzero(splits == split)) for split in ("train", "test")]
     half = (hashed(one.ids, HALF) >> np.uint64(63)).astype(bool)
     return [(one, np.flatnonzero(chosen)) for chosen in (half, ~half)]
+
+
+def _apart(first: Source, second: Source) -> None:
+    """Raise where both hold the same samples, or come from different weights."""
+    weights = [str(one.attrs.get("weights_sha256", "")) for one in (first, second)]
+    if all(weights) and weights[0] != weights[1]:
+        raise DataError(f"{first.title} and {second.title} were recorded with different weights; extract both with the same.")
+    shared = np.intersect1d(first.ids, second.ids)[:_COMPARED]
+    layer = next((name for name in reversed(first.layers) if name in second.info), None)
+    if not len(shared) or layer is None:
+        return
+    rows = [np.flatnonzero(np.isin(one.ids, shared)) for one in (first, second)]
+    one, other = (
+        source.take(layer, own)[np.argsort(source.ids[own])] for source, own in zip((first, second), rows, strict=True)
+    )
+    if one.shape == other.shape and np.array_equal(one, other):
+        raise UsageError(
+            f"{first.title} and {second.title} hold the same samples: heads must not be measured on what they were fitted on; "
+            f"give activations of other samples."
+        )
 
 
 def _labels(source: Source, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from probes import Batch, DataError, LayerInfo
-from repanalysis.metrics import Metric, Noted
+from repanalysis.metrics import Metric, Noted, get
 from repanalysis.statistics import ClassMoments, GroupedMoments, Groups, NonFiniteError, RowMoments, Rows, Statistic
 from repanalysis.subset import Subset
 from repanalysis.uncertainty import jackknife
@@ -53,13 +53,13 @@ class Job:
     subset: Subset = field(default_factory=Subset)
     where_it_fits: bool = False
 
-    def fitting(self, d: int) -> Job:
-        """What is to be computed of a layer of d features."""
+    def fitting(self, d: int, shape: tuple[int, ...] = ()) -> Job:
+        """What is to be computed of a layer of d features, which are those of maps of a shape."""
+        heads = {one: one.chosen["head"].at(d, shape) for one in self.metrics if one.chosen.get("head") is not None}
+        kept = [one for one in self.metrics if one not in heads or (heads[one].takes(d) and not heads[one].foreign)]
         if not self.where_it_fits:
-            return self
-        return replace(
-            self, metrics=tuple(one for one in self.metrics if "head" not in one.chosen or one.chosen["head"].takes(d))
-        )
+            kept = [get(one.name, **{**one.chosen, "head": heads[one]}) if one in heads else one for one in self.metrics]
+        return replace(self, metrics=tuple(kept))
 
 
 @dataclass(frozen=True)

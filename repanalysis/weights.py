@@ -48,7 +48,10 @@ def load_weights(module: nn.Module, path: Path) -> None:
         shapes = [f"{key} {tuple(state[key].shape)} for {tuple(wanted[key].shape)}" for key in sorted(odd)]
         parts = {"missing": missing, "unknown": extra, "of another shape": shapes}
         told = "; ".join(f"{len(keys)} {what}: {', '.join(keys[:_SHOWN])}" for what, keys in parts.items() if keys)
-        raise UsageError(f"The weights in {path} do not fit {type(module).__name__} ({told}).")
+        raise UsageError(
+            f"The weights in {path} do not fit {type(module).__name__} ({told}): is it the model, with the width and "
+            f"the classes, that they were trained with?"
+        )
     module.load_state_dict(state)
 
 

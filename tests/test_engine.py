@@ -366,3 +366,23 @@ def test_infinite_and_undefined_values_keep_their_reason(batches: Batches) -> No
     row = table.select(variant="").frame
     assert math.isinf(row["value"].item())
     assert "separate perfectly" in row["note"].item()
+
+
+def test_a_head_is_not_compared_with_places_of_earlier_maps(tmp_path: Path) -> None:
+    import probes
+    from repanalysis import analyze
+
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.Conv2d(8, 32, 8), torch.nn.Flatten(), torch.nn.Linear(32, 3)
+    )
+    loader = [(torch.rand(60, 1, 8, 8), torch.arange(60) % 3, torch.arange(60))]
+    with probes.record(net, loader, tmp_path / "a.h5", layers=["0", "1"], pool="grid:2", progress=False) as store:
+        assert (store["0"].reshape(60, -1).shape[1], store["1"].reshape(60, -1).shape[1]) == (32, 32)
+        asked = analyze(store, metrics="nc4_ncc_mismatch", groups=0, progress=False).frame.set_index("layer")
+        default = analyze(store, groups=0, progress=False).select(metric="nc4_ncc_mismatch").frame
+    assert np.isnan(asked["value"]["0"])
+    assert asked["note"]["0"] == "the head takes 32 features, and these 32 are places of 8x8x8 maps"
+    assert np.isfinite(asked["value"]["1"])
+    assert default["layer"].tolist() == ["1"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from probes.errors import DataError, UsageError
@@ -103,6 +104,8 @@ def test_power_laws_that_are_put_in_come_out() -> None:
     assert said["error_factor"] == pytest.approx(0.9, rel=0.1)
     assert said["noise_exponent"] == pytest.approx(0.7)
     assert said["noise_r_squared"] == pytest.approx(1)
+    se = table.select(run="power law").frame.set_index("metric")["se"]
+    assert se["noise_exponent"] < 1e-6 < se["error_exponent"] < 0.05
     assert set(table.frame[table.frame["strength"].notna()]["layer"]) == {"last"}
 
 
@@ -120,7 +123,10 @@ def test_what_does_not_fit_is_one_sentence() -> None:
         against_labels(planted(80, 0), planted(80, 1), subsets=0, progress=False)
     with pytest.raises(UsageError, match="`repanalysis filters` writes such tables"):
         against_width(Table.from_rows([{"run": "a", "metric": "layer_accuracy", "value": 0.5}]))
-    with pytest.raises(UsageError, match="no layer 'middle'"):
+    with pytest.raises(UsageError, match="Run w8 has no layer 'middle'"):
         against_width(widths(), layer="middle")
+    twice = pd.concat([widths().frame, widths().frame.query("run == 'w8'")])
+    with pytest.raises(UsageError, match="Run w8 is there twice"):
+        against_width(Table(twice, widths().provenance))
     with pytest.raises(DataError, match=r"these are \[8, 16\]"):
         against_width(Table(widths().frame.query("run in ['w8', 'w16']"), {"w8": {}, "w16": {}}))

@@ -86,7 +86,7 @@ def test_one_source_is_cut_by_its_splits_or_in_halves() -> None:
     split = np.where(np.arange(300) < 200, "train", "test")
     parted = probes.from_arrays({"map": x}, ids=np.arange(300), labels=y, split=split)
     assert filters(parted, bootstrap=0, progress=False)[0].frame["n"].iloc[0] == 100
-    with pytest.raises(UsageError, match="given twice"):
+    with pytest.raises(UsageError, match="hold the same samples"):
         filters(whole, whole, progress=False)
 
 
@@ -184,3 +184,17 @@ def test_t19_the_real_resnet20_knows_more_at_its_end(real_data: Path, tmp_path: 
     assert value(table, "layer3.2.relu2", "layer_accuracy") > 0.75 > 0.45 > value(table, "relu", "layer_accuracy")
     assert value(table, "layer3.2.relu2", "snr_pair") > 1.2 * value(table, "relu", "snr_pair")
     assert value(table, "layer3.2.relu2", "noise_per_filter") < 0.7 * value(table, "relu", "noise_per_filter")
+
+
+def test_copies_of_the_training_samples_and_other_weights_are_refused() -> None:
+    train, test = sources()
+    turned = np.arange(240)[::-1]
+    copy = probes.from_arrays({"map": train["map"][turned]}, ids=turned, labels=train.labels[turned])  # type: ignore[index]
+    with pytest.raises(UsageError, match="give activations of other samples"):
+        filters(train, copy, layers="map", progress=False)
+    named = [
+        probes.from_arrays({"map": one["map"]}, ids=one.ids, labels=one.labels, attrs={"weights_sha256": sha})
+        for one, sha in ((train, "a"), (test, "b"))
+    ]
+    with pytest.raises(DataError, match="recorded with different weights"):
+        filters(*named, progress=False)

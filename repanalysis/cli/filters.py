@@ -61,32 +61,31 @@ def measure(
     overwrite: Overwrite = False,
 ) -> Said:
     """Fit a head to every layer, and say what its single filters know of the labels."""
-    from probes.writer import refuse_existing
     from repanalysis.filters import filters as look
 
     free("table format", output, TABLES, overwrite=overwrite)
     for path in (figure, sheet):
         free("figure format", path, FIGURES, overwrite=overwrite)
+    free("weights format", heads, (".safetensors",), overwrite=overwrite)
     table, found = look(
         train, test, layers=layers, theta=theta, order=order, gauge=gauge, solver=solver, groups=_groups(group),
         bootstrap=bootstrap, seed=settings.seed, run=train.stem, progress=settings.progress,
     )  # fmt: skip
+    if sheet is not None:
+        _sheet(found, test or train, sheet, filter, data, split, {"theta": theta, "gauge": gauge})
     table.save(output)
     if heads is not None:
         from repanalysis.weights import save_heads
 
-        save_heads(refuse_existing(heads, overwrite=overwrite), {layer: one.weight for layer, one in found.items()})
+        save_heads(heads, {layer: one.weight for layer, one in found.items()})
     if figure is not None:
         saved(file_plots().overview(table.select(variant=""), metrics=_FILTER_CURVES), figure)
-    if sheet is not None:
-        _sheet(found, test or train, sheet, filter, data, split, {"theta": theta, "gauge": gauge})
     wide = table.select(variant="", metric=_FILTER_CURVES).frame
     values = {layer: dict(zip(part["metric"], part["value"], strict=True)) for layer, part in wide.groupby("layer", sort=False)}
     rows = [[layer, *(number(row.get(name)) for name in _FILTER_CURVES)] for layer, row in values.items()]
     text = columns(["layer", *_FILTER_CURVES], rows) + "\n" + notes(table.frame)
-    return Said(
-        f"{text.rstrip()}\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o filters.svg", data_of(table)
-    )
+    then = f" Next: repanalysis plot {output} -m layer_accuracy -m snr_pair -o snr.svg" if figure is None else ""
+    return Said(f"{text.rstrip()}\n\n{output}: {len(table)} values.{then}", data_of(table))
 
 
 _FILTER_CURVES = ["layer_accuracy", "clusters_per_filter", "cluster_size", "noise_per_filter", "snr_pair", "snr_field_unit"]
@@ -112,7 +111,7 @@ def _sheet(  # one call, above
     from repanalysis.plots.filter_sheets import telling
 
     layer, one = list(found.items())[-1]
-    shown = chosen if chosen is not None else telling(one.found, 6)
+    shown = chosen or telling(one.found, 6)
     with probes.open(source) as opened:
         names = opened.class_names
         told = None if names is None else [names[label] for label in one.labels]
@@ -124,7 +123,7 @@ def _sheet(  # one call, above
             best = {one: samples.pick(driving(opened, layer, one, 5)) for one in shown}
             images = {one: [data[at][0].numpy().transpose(1, 2, 0).squeeze() for at in range(5)] for one, data in best.items()}
     matrices = (one.found, one.means, one.weight)
-    saved(file_plots().filter_sheet(*matrices, chosen=shown, names=told, images=images, title=layer, **options), path)
+    saved(file_plots().filter_sheet(*matrices, chosen=chosen, names=told, images=images, title=layer, **options), path)
 
 
 @verb
@@ -206,7 +205,7 @@ def prune(
     recipe = replace(RETRAINING, epochs=epochs, rate=rate, seed=settings.seed)
     table, networks = prune_network(
         built.module, *parts, layers=layers, thetas=thetas, places=places, controls=controls, recipe=recipe,
-        run=output.stem, device=device or best_device(), progress=settings.progress,
+        run=output.stem, card=built.card, device=device or best_device(), progress=settings.progress,
     )  # fmt: skip
     table.save(output)
     if figure is not None:
@@ -218,7 +217,9 @@ def prune(
     kept = table.select(metric="kept_multiplications").frame
     rows = [[r.variant, f"{r.strength:.3f}", f"{r.value:.4f}", r.note] for r in frame.itertuples()]
     left = "\n".join(f"{r.value:.1%} of all products are left at {r.note}." for r in kept.itertuples())
-    text = f"{columns(['weights', 'dilution', 'accuracy', ''], rows)}\n\n{left}\n\n{output}: {len(table)} values."
+    pruned = ", ".join(table.provenance[output.stem]["layers"])
+    head = f"{pruned} pruned; n = {table.frame['n'].max():,} images."
+    text = f"{head}\n\n{columns(['weights', 'dilution', 'accuracy', ''], rows)}\n\n{left}\n\n{output}: {len(table)} values."
     return Said(text + (f" Weights: {save}." if save is not None else ""), data_of(table))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,14 +18,25 @@ class Head(NamedTuple):
     ----------
     weight : (K, d) float64
     bias : (K,) float64
+    foreign : str
+        Why the features at hand, though as many, are not those that it was made for; empty where they may be.
     """
 
     weight: Float64[np.ndarray, "K d"]
     bias: Float64[np.ndarray, " K"]
+    foreign: str = ""
 
     def takes(self, d: int) -> bool:
         """Whether it was made for d features."""
         return bool(self.weight.shape[1] == d)
+
+    def at(self, d: int, shape: tuple[int, ...]) -> Head:
+        """The head for a layer of d pooled features: a map's channels, or all of a map, but not as many of its places."""
+        if not self.takes(d) or not shape or d in {*shape, math.prod(shape)}:
+            return self
+        return self._replace(
+            foreign=f"the head takes {d} features, and these {d} are places of {'x'.join(map(str, shape))} maps"
+        )
 
 
 def unfit(head: Head | None, classes: Int64[np.ndarray, " C"], d: int) -> str:
@@ -34,6 +46,8 @@ def unfit(head: Head | None, classes: Int64[np.ndarray, " C"], d: int) -> str:
         return f"needs the head's weights, and none are recorded for these classes; {given}"
     if not head.takes(d):
         return f"the head takes {head.weight.shape[1]} features, and this layer has {d}"
+    if head.foreign:
+        return head.foreign
     if len(classes) and (classes.min() < 0 or classes.max() >= len(head.weight)):
         return f"the head tells {len(head.weight)} classes apart, and labels go from {classes.min()} to {classes.max()}"
     return ""

@@ -42,6 +42,15 @@ _UNITS = {
     "cluster_size": "labels",
     "labels_per_filter": "labels",
     "noise_per_filter": "elements of a filter's matrix",
+    "noise_in_served_columns": "elements of a filter's matrix",
+    "internal_per_filter": "elements of a filter's matrix",
+    "filters_per_label": "filters",
+    "filters_per_layer": "filters",
+    "empty_filters": "filters",
+    "vote_margin": "filters",
+    "orphan_labels": "labels",
+    "fragile_elements": "elements",
+    "places_per_filter": "places",
 }
 _FIRST = (
     "fisher_ratio", "rate_reduction_normalized", "within_class_variance", "class_mean_separation", "nc1", "nc2_equiangular",
@@ -167,7 +176,8 @@ def overview(table: Table, *, metrics: Sequence[str] | None = None, x: Literal["
             legend.remove()
         if ax.get_title("right") == shared:
             ax.set_title("", loc="right")
-    figure.supxlabel(shared, x=1.0, ha="right", fontsize=8, color="#6b7280")
+    bands = "   bands: one standard error" if table.frame["se"].notna().any() else ""
+    figure.supxlabel(f"{shared}{bands}", x=1.0, ha="right", fontsize=8, color="#6b7280")
     for ax in grid.flat[len(wanted) :]:
         ax.set_axis_off()
     handles, labels = grid.flat[0].get_legend_handles_labels()

@@ -46,8 +46,7 @@ def dilution(table: Table, *, ax: Axes | None = None) -> Axes:
     ax = ax or plt.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
     full = frame["variant"].str.startswith("full")
     for variant, value, style in zip(frame[full]["variant"], frame[full]["value"], ("--", ":"), strict=False):
-        name = variant.replace("full", "whole")
-        ax.axhline(value, color=INK, linewidth=1, linestyle=style, label=f"{name} {what}" if name == "whole" else name)
+        ax.axhline(value, color=INK, linewidth=1, linestyle=style, label=f"{variant} {what}" if variant == "full" else variant)
     pruned = frame[~full]
     for index, (variant, rows) in enumerate(pruned.groupby("variant", sort=False)):
         part = rows.sort_values("strength")

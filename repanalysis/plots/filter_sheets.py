@@ -91,13 +91,14 @@ def filter_sheet(
         turn = display_order(found.cluster[one])
         field = field_of(means, weights, one, gauge=gauge)
         top = found.maximum[one] or 1.0
-        picture = ax.imshow(field[np.ix_(turn, turn)] / top, cmap="RdBu_r", vmin=-1, vmax=1)
+        shares = field[np.ix_(turn, turn)] / top
+        picture = ax.imshow(shares, cmap="RdBu_r", vmin=-1, vmax=1)
         start = 0
         for size in -np.sort(-np.bincount(found.cluster[one][found.cluster[one] >= 0], minlength=1)):
             ax.add_patch(Rectangle((start - 0.5, start - 0.5), size, size, fill=False, edgecolor=INK, linewidth=1.6))
             start += int(size)
-        above = np.argwhere(field[np.ix_(turn, turn)] > theta * top) if k <= _MOST_NAMES else np.zeros((0, 2))
-        ax.plot(above[:, 1], above[:, 0], ".", color=INK, markersize=2.5)
+        above = np.argwhere(shares > theta) if k <= _MOST_NAMES else np.zeros((0, 2), int)
+        ax.scatter(above[:, 1], above[:, 0], s=4, c=["white" if shares[i, j] > 0.75 else INK for i, j in above])
         if k <= _MOST_NAMES:
             told = [names[label] if names else str(label) for label in turn]
             ax.set_xticks(range(k), told, rotation=90, fontsize=7)
@@ -117,9 +118,13 @@ def filter_sheet(
             inset.set_axis_off()
     for ax in grid.flat[len(shown) :]:
         ax.set_axis_off()
-    bar = figure.colorbar(picture, ax=grid, shrink=0.5, pad=0.01)
+    bar = figure.colorbar(picture, ax=grid, shrink=0.5, pad=0.01, extend="min")
     bar.set_label("field / its largest entry", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     places = "one place per filter: matrices are of rank one" if found.places == 1 else f"{found.places} places per filter"
+    rule = "" if chosen is not None else ": those with most labels for least noise"
+    mean = found.noise[found.clusters > 0].mean() if (found.clusters > 0).any() else 0.0
     figure.suptitle(f"{title}   ({f} filters, {k} labels, {places}; columns are outputs)", fontsize=10, x=0.01, ha="left")
+    caption = f"{len(shown)} of {f} filters{rule}; mean noise of the layer {mean:.1f}. Frames: clusters; dots: above {theta:g}."
+    figure.supxlabel(caption, x=0.01, ha="left", fontsize=8, color="#6b7280")
     return figure

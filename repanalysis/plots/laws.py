@@ -76,6 +76,8 @@ def _panel(ax: Axes, rows: pd.DataFrame, every: pd.DataFrame, metric: str, acros
     ax.set_xlabel("labels, K" if across == "labels" else "filters in the layer, d", fontsize=9, color=INK)
     if across == "width":
         logarithmic(ax)
+        widths = sorted(set(rows["strength"]))
+        ax.set_xticks(widths, [f"{one:g}" for one in widths])
     else:
         ax.set_ylim(bottom=0)
     handles, names = ax.get_legend_handles_labels()
@@ -86,7 +88,8 @@ def _panel(ax: Axes, rows: pd.DataFrame, every: pd.DataFrame, metric: str, acros
 def _fitted(every: pd.DataFrame, metric: str, variant: str, across: str, grid: np.ndarray) -> tuple[np.ndarray, str] | None:
     """A line or power law that stands in the table, on a grid, and what to call it."""
     short = {"error_rate": "error", "noise_per_filter": "noise"}.get(metric)
-    said = every[every["variant"] == variant].set_index("metric")["value"]
+    table = every[every["variant"] == variant].drop_duplicates("metric", keep="last").set_index("metric")
+    said = table["value"]
     names = ("slope", "offset") if across == "labels" else ("factor", "exponent")
     if short is None or any(f"{short}_{name}" not in said for name in names):
         return None
@@ -96,4 +99,5 @@ def _fitted(every: pd.DataFrame, metric: str, variant: str, across: str, grid: n
     r_squared = float(said[f"{short}_r_squared"])
     if across == "labels":
         return one * grid + other, f"line, $R^2$ = {r_squared:.3f}"
-    return one * grid**-other, f"$d^{{{-other:.2f}}}$, $R^2$ = {r_squared:.3f}"
+    spread = float(table["se"][f"{short}_exponent"])
+    return one * grid**-other, f"$d^{{{-other:.2f} \\pm {spread:.2f}}}$, $R^2$ = {r_squared:.3f}"

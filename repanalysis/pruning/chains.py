@@ -21,6 +21,7 @@ from probes.patterns import Patterns, as_patterns, closest, matches
 __all__ = ["OUTPUT", "Link", "hooked", "links"]
 
 OUTPUT = "(output)"
+_SHOWN = 12
 _TRIED = 8  # channels that are disturbed at most, until one is found that isn't dead
 
 
@@ -115,9 +116,10 @@ def _wanted(modules: Mapping[str, nn.Module], names: Sequence[str], layers: Patt
     """Names that the patterns choose."""
     patterns = as_patterns(layers) or ["*"]
     kinds = {name: [kind.__name__ for kind in type(modules[name]).__mro__] for name in names}
+    shown = ", ".join(names if len(names) <= _SHOWN else [*names[:2], "...", *names[-_SHOWN + 2 :]])
     for pattern in patterns:
         if not any(matches(pattern, name, kinds[name]) for name in names):
-            raise UsageError(f"No convolution or linear layer matches {pattern!r}.{closest(pattern, names)}")
+            raise UsageError(f"No convolution or linear layer matches {pattern!r}.{closest(pattern, names)} It has {shown}.")
     return [name for name in names if any(matches(pattern, name, kinds[name]) for pattern in patterns)]
 
 

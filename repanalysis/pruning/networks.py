@@ -35,10 +35,14 @@ from repanalysis.pruning.chains import OUTPUT, Link, hooked, links
 from repanalysis.pruning.masks import conv_mask, random_alike
 from repanalysis.table import Table
 
-__all__ = ["RETRAINING", "Link", "filter_fields", "links", "masks_of", "prune_network", "retrain"]
+__all__ = ["RETRAINING", "UntrainedWarning", "filter_fields", "masks_of", "prune_network", "retrain"]
 
 RETRAINING = Recipe(2, 100, 0.01, "constant", momentum=0.95, decay=0.0)
 """How a pruned network is trained again, by default: two passes, batches of 100, rate 0.01, momentum 0.95."""
+
+
+class UntrainedWarning(UserWarning):
+    """A network that knows nothing of the classes."""
 
 
 def filter_fields(  # numbers of one loop
@@ -212,7 +216,7 @@ def retrain(
             value.requires_grad_(before[name])
 
 
-def prune_network(  # the rows of one table
+def prune_network(  # noqa: PLR0915  # the rows of one table
     network: nn.Module,
     train: Images,
     test: Images,
@@ -224,6 +228,7 @@ def prune_network(  # the rows of one table
     controls: int = 1,
     recipe: Recipe = RETRAINING,
     run: str = "run",
+    card: Mapping[str, Any] | None = None,
     device: str = "cpu",
     state_budget: int = 4 << 30,
     progress: bool | None = None,
@@ -249,6 +254,8 @@ def prune_network(  # the rows of one table
         How the pruned network is trained again; see `retrain`.
     run : str
         What the table calls the run.
+    card : mapping, optional
+        What identifies the network, as `models.load_model` gives it, for the table's provenance.
     device : str, default "cpu"
         Where to compute.
     progress : bool, optional
@@ -259,7 +266,7 @@ def prune_network(  # the rows of one table
     Table
         `network_accuracy` with variants "full", "full retrained" (the same layers without masks: what retraining alone does),
         "clusters masked", "clusters retrained" and "random retrained"; `strength` is the dilution, the share of the chosen
-        layers' weights that are gone, `se` the standard error over test images (of the random masks: over masks).
+        layers' weights that are gone, `se` the standard error over test images (of several random masks: over masks).
         `kept_multiplications` is what is left of the products of the whole network; `kept_weights` and `empty_filters` are
         there per layer, with `strength` the threshold.
     dict of float to torch.nn.Module
@@ -270,6 +277,7 @@ def prune_network(  # the rows of one table
     UsageError, DataError
         If no layer can be pruned, or the network's outputs are not the images' classes.
     """
+    _check(train, test, thetas)
     hidden = None if progress is None else not progress
     network = copy.deepcopy(network).to(device).eval()
     example = train.batch(torch.arange(min(4, len(train))))[0].to(device)
@@ -284,7 +292,8 @@ def prune_network(  # the rows of one table
     )
     whole = sum(multiplications(network, example[:1]).values())
     n = len(test)
-    base = {"run": run, "layer": "network", "metric": "network_accuracy", "perturbation": "dilution", "n": n}
+    named = {"run": run, "model": str((card or {}).get("model", ""))}
+    base = {**named, "layer": "network", "metric": "network_accuracy", "perturbation": "dilution", "n": n}
     rows: list[dict[str, Any]] = []
     steps = tqdm(total=2 + len(thetas) * (2 + controls), desc=run, unit=" networks", disable=hidden)
 
@@ -301,7 +310,11 @@ def prune_network(  # the rows of one table
 
     found: dict[float, nn.Module] = {}
     with steps:
-        scored("full", network, strength=0.0)
+        share = scored("full", network, strength=0.0)
+        if share < 1 / classes + 2 * np.sqrt(share * (1 - share) / n):
+            rows[-1]["note"] = f"no better than chance, {1 / classes:.3f}"
+            chance = f"The network's accuracy {share:.3f} is no better than chance; give the weights of a trained one."
+            warnings.warn(chance, UntrainedWarning, stacklevel=2)
         everything = {name: np.ones((one.after, one.before), bool) for name, one in chain.items()}
         scored("full retrained", trained(everything), strength=0.0)
         for theta in thetas:
@@ -313,22 +326,23 @@ def prune_network(  # the rows of one table
             scored("clusters masked", bare, **told)
             found[theta] = trained(masks)
             scored("clusters retrained", found[theta], **told)
-            chance = []
+            drawn = []
             for seed in range(controls):
                 random = {name: random_alike(mask, seed=recipe.seed + seed) for name, mask in masks.items()}
-                chance.append(accuracy(trained(random), test, recipe.batch_size, device))
+                drawn.append(accuracy(trained(random), test, recipe.batch_size, device))
                 steps.update()
-            if chance:
-                spread = float(np.std(chance, ddof=1) / np.sqrt(controls)) if controls > 1 else np.nan
-                rows.append(base | {"variant": "random retrained", "value": float(np.mean(chance)), "se": spread} | told)
+            if drawn:
+                mean = float(np.mean(drawn))
+                spread = np.std(drawn, ddof=1) / controls**0.5 if controls > 1 else (mean * (1 - mean) / n) ** 0.5
+                rows.append(base | {"variant": "random retrained", "value": mean, "se": float(spread)} | told)
             left = sum(multiplications(network, example[:1], tensors).values())
             rows.append(base | {"metric": "kept_multiplications", "value": left / whole} | told)
             for order, (name, mask) in enumerate(masks.items()):
-                at = {"run": run, "layer": name, "order": order, "perturbation": "theta", "strength": theta, "n": n}
+                at = {**named, "layer": name, "order": order, "perturbation": "theta", "strength": theta, "n": n}
                 rows.append(at | {"metric": "kept_weights", "value": float(mask.mean())})
                 rows.append(at | {"metric": "empty_filters", "value": float((~mask.any(0)).sum())})
     facts = {
-        "thetas": list(thetas), "layers": list(chain), "seen": {name: one.seen for name, one in chain.items()},
+        **(card or {}), "thetas": list(thetas), "layers": list(chain), "seen": {name: one.seen for name, one in chain.items()},
         "left_out": left_out, "places": places, "alpha": alpha, "controls": controls, "epochs": recipe.epochs,
         "rate": recipe.rate, "momentum": recipe.momentum, "decay": recipe.decay, "batch_size": recipe.batch_size,
         "seed": recipe.seed, "train": train.data.spec, "test": test.data.spec, "n_train": len(train), "multiplications": whole,
@@ -342,6 +356,15 @@ def _kept(chain: Mapping[str, Link], masks: Mapping[str, NDArray[np.bool_]], net
     return float(sum(masks[name].mean() * size for name, size in sizes.items()) / sum(sizes.values()))
 
 
+def _check(train: Images, test: Images, thetas: Sequence[float]) -> None:
+    """Raise where a threshold is none, or images are trained on and scored."""
+    if odd := [theta for theta in thetas if not 0 < theta < 1]:
+        raise UsageError(f"theta is {odd[0]}; it must lie between 0 and 1.")
+    same = (train.data.spec, train.data.split) == (test.data.spec, test.data.split)
+    if same and np.intersect1d(train.data.ids, test.data.ids).size:
+        raise UsageError(f"{train.data.spec} is trained on and scored; give other images, or another split, to score.")
+
+
 def _classes(network: nn.Module, example: Tensor, train: Images, test: Images) -> int:
     """How many classes there are; a sentence where the network's outputs are others."""
     with torch.no_grad():
@@ -349,7 +372,7 @@ def _classes(network: nn.Module, example: Tensor, train: Images, test: Images) -
     k = int(max(train.labels.max(), test.labels.max())) + 1
     if said.ndim != 2 or said.shape[1] != k:
         raise DataError(
-            f"The network gives {tuple(said.shape[1:])} numbers per image, and the images have {k} classes; "
+            f"The network gives {' x '.join(map(str, said.shape[1:]))} numbers per image, and the images have {k} classes; "
             f"only a network that was trained on these classes can be pruned."
         )
     missing = sorted(set(range(k)) - set(train.labels.tolist()))

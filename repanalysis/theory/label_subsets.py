@@ -65,7 +65,8 @@ def error_by_labels(beaten: Int64[np.ndarray, " n"], classes: int, sizes: Int64[
     if not len(beaten):
         raise DataError("There are no samples to take the error of.")
     if sizes.min() < 2 or sizes.max() > classes:
-        raise UsageError(f"Subsets of {sizes.min()} to {sizes.max()} of {classes} labels; sizes go from 2 to {classes}.")
+        odd = int(sizes.max() if sizes.max() > classes else sizes.min())
+        raise UsageError(f"There are no subsets of {odd} labels to compare; sizes go from 2 to {classes}.")
     pair = float(beaten.mean()) / (classes - 1)
     rows = []
     for k in sizes:
@@ -83,27 +84,34 @@ def _log_choose(n: np.ndarray, k: int) -> np.ndarray:
 
 
 class LinearFit(NamedTuple):
-    """Least squares y = slope x + offset, and the share of the variance that it explains."""
+    """Least squares y = slope x + offset, the share of the variance that it explains, and the slope's standard error."""
 
     slope: float
     offset: float
     r_squared: float
+    slope_se: float
 
 
 def linear_fit(x: Float[np.ndarray, " m"], y: Float[np.ndarray, " m"]) -> LinearFit:
-    """How linear a curve is.
+    """How linear a curve is; the standard error is that of the scatter around the line.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than three points, or all at one x.
 
     Examples
     --------
     >>> linear_fit(np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 5.0]))
-    LinearFit(slope=2.0, offset=-1.0, r_squared=1.0)
+    LinearFit(slope=2.0, offset=-1.0, r_squared=1.0, slope_se=0.0)
     """
     if len(x) < 3 or len(set(x.tolist())) < 2:
         raise DataError(f"A line through {len(x)} points says nothing of how linear they are; three are the least.")
     slope, offset = np.polyfit(x, y, 1)
     spread = float(np.square(y - y.mean()).sum())
     rest = float(np.square(y - slope * x - offset).sum())
-    return LinearFit(round(float(slope), 14), round(float(offset), 14), round(1 - rest / spread, 14) if spread else 1.0)
+    error = (rest / (len(x) - 2) / np.square(x - x.mean()).sum()) ** 0.5
+    return LinearFit(*(round(float(one), 14) for one in (slope, offset, 1 - rest / spread if spread else 1.0, error)))
 
 
 def power_law(x: Float[np.ndarray, " m"], y: Float[np.ndarray, " m"]) -> LinearFit:

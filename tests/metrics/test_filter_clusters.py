@@ -323,3 +323,14 @@ def test_random_labels_keep_the_share_of_pairs_that_they_should() -> None:
     shared = (masks[:300].astype(int) @ masks[300:].T.astype(int)) > 0
     assert 1 - comb(95, 5) / comb(100, 5) == pytest.approx(0.2304, abs=5e-5)
     assert shared.mean() == pytest.approx(0.2304, abs=0.01)
+
+
+def test_a_head_does_not_take_as_many_places_of_other_maps() -> None:
+    head = Head(np.eye(3, 32), np.zeros(3))
+    assert head.at(32, (32, 7, 7)) is head.at(32, ()) is head
+    assert head.at(32, (8, 8, 8)).foreign == "the head takes 32 features, and these 32 are places of 8x8x8 maps"
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(60, 32))
+    moments = ClassMoments().of(maps, np.arange(60) % 3)
+    assert np.isnan(filter_clusters(moments, head=head.at(32, (8, 8, 8)))["SNR"])
+    assert np.isfinite(filter_clusters(moments, head=head)["kept"])

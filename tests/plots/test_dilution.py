@@ -22,7 +22,7 @@ def test_a_line_per_variant_and_one_for_the_whole_head() -> None:
     lines = {str(line.get_label()): np.asarray(line.get_ydata()) for line in ax.get_lines()}
     np.testing.assert_allclose(lines["clusters retrained"], [0.85, 0.81])
     np.testing.assert_allclose(lines["random retrained"], [0.65, 0.61])
-    np.testing.assert_allclose(lines["whole head"], 0.91)
+    np.testing.assert_allclose(lines["full head"], 0.91)
     plt.close(ax.figure)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no accuracies of pruned networks"):
         dilution(Table.from_rows([]))
@@ -34,7 +34,7 @@ def test_a_network_has_two_lines_of_what_is_not_pruned() -> None:
     rows = [base | {"variant": name, "strength": at, "value": 0.8 + at / 10, "se": 0.01} for name, at in told.items()]
     ax = dilution(Table.from_rows([*rows, base | {"metric": "kept_multiplications", "value": 0.4, "strength": 0.5}]))
     assert [str(line.get_label()) for line in ax.get_lines()] == [
-        "whole network", "whole retrained", "clusters retrained", "random retrained",
+        "full network", "full retrained", "clusters retrained", "random retrained",
     ]  # fmt: skip
     assert ax.get_xlabel().startswith("dilution (share of the pruned layers' weights")
     plt.close(ax.figure)  # type: ignore[arg-type]

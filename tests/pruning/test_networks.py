@@ -16,7 +16,7 @@ from repanalysis.heads import fit_head, halves
 from repanalysis.metrics._clusters import clusters_of
 from repanalysis.networks.small import small
 from repanalysis.pruning.chains import links
-from repanalysis.pruning.networks import RETRAINING, filter_fields, masks_of, prune_network, retrain
+from repanalysis.pruning.networks import RETRAINING, UntrainedWarning, filter_fields, masks_of, prune_network, retrain
 
 Parts = tuple[Images, Images]
 
@@ -122,5 +122,11 @@ def test_what_goes_wrong_is_one_sentence(trained: nn.Module, digits: Parts) -> N
     with pytest.raises(DataError, match="No training image has label 3"):
         prune_network(trained, without, digits[1], progress=False)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(64, 10)).eval()
-    with pytest.warns(LeftOutWarning, match="1 layers are not pruned: 1: its channels come in groups"):
-        prune_network(net, *digits, layers="*", controls=0, recipe=replace(RETRAINING, epochs=1), progress=False)
+    with (
+        pytest.warns(LeftOutWarning, match="1 layers are not pruned: 1: its channels come in groups"),
+        pytest.warns(UntrainedWarning, match="no better than chance; give the weights of a trained one"),
+    ):
+        table, _ = prune_network(net, *digits, layers="*", controls=0, recipe=replace(RETRAINING, epochs=1), progress=False)
+    assert table.select(variant="full").frame["note"].item() == "no better than chance, 0.100"
+    with pytest.raises(UsageError, match="digits is trained on and scored"):
+        prune_network(trained, digits[0], digits[0], progress=False)
