@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -283,7 +284,8 @@ def _law(table: Table, output: Path, figure: Path | None) -> Said:
     body = [[f"{at:g}", *(number(value.get((*key, at))) for key in keys)] for at in sorted(set(points["strength"]))]
     rest = frame[frame["strength"].isna()]
     names = rest["metric"] + rest["variant"].map(lambda name: f" ({name})" if name else "")
-    fitted = [f"{name} = {at:.4g}" for name, at in zip(names, rest["value"], strict=True)]
+    errors = rest["se"].map(lambda se: "" if math.isnan(se) else f" +- {se:.2g}")
+    fitted = [f"{name} = {at:.4g}{error}" for name, at, error in zip(names, rest["value"], errors, strict=True)]
     told = "\n".join(filter(None, [columns(head, body), "", *fitted, notes(frame)]))
     return Said(f"{told}\n\n{output}: {len(table)} values.", data_of(table))
 
