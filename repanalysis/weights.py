@@ -49,8 +49,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
         parts = {"missing": missing, "unknown": extra, "of another shape": shapes}
         told = "; ".join(f"{len(keys)} {what}: {', '.join(keys[:_SHOWN])}" for what, keys in parts.items() if keys)
         raise UsageError(
-            f"The weights in {path} do not fit {type(module).__name__} ({told}): is it the model, with the width and "
-            f"the classes, that they were trained with?"
+            f"Give the model, with the width and the classes, that the weights were trained with: those in {path} do not fit "
+            f"{type(module).__name__} ({told})."
         )
     module.load_state_dict(state)
 
