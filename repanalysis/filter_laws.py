@@ -105,7 +105,8 @@ def against_labels(
     for size, turn in tqdm(drawn, desc=run, unit=" heads", disable=None if progress is None else not progress):
         chosen = np.sort(np.random.default_rng((seed, size, turn)).choice(k, size, replace=False))
         parts = [_those(part, chosen) for part in (train, test)]
-        weights = fit_head(parts[0][0].reshape(len(parts[0][1]), -1), parts[0][1], classes=size, alpha=alpha)
+        own, its = parts[0][0].reshape(len(parts[0][1]), -1), parts[0][1]
+        weights = fixed if size == k else fit_head(own, its, classes=size, alpha=alpha)  # all labels: the head that is there
         share, error = accuracy_of(weights, parts[1][0].reshape(len(parts[1][1]), -1), parts[1][1])
         means = class_means(parts[1], size)
         clusters = clusters_of(

@@ -22,7 +22,7 @@ from probes.batch import LayerInfo
 from probes.errors import DataError, UsageError
 from probes.patterns import Patterns, matches, select
 from probes.source import Source
-from repanalysis.heads import accuracy_of, fit_head
+from repanalysis.heads import accuracy_of, beats_chance, fit_head
 from repanalysis.metrics._clusters import FilterClusters, clusters_of
 from repanalysis.statistics.draws import HALF, hashed
 from repanalysis.table import Table
@@ -274,7 +274,7 @@ def _measured(
     k = len(weight)
     share, error = accuracy_of(weight.reshape(k, -1), test[0].reshape(len(test[0]), -1), test[1])
     chance = f"the head's accuracy {share:.3f} is no better than chance {1 / k:.3f}"
-    note = "" if share > 1 / k + 2 * error else f"uninformative: {chance}"
+    note = "" if beats_chance(share, error, k) else f"uninformative: {chance}"
     means = class_means(test, k)
     found = clusters_of(means, weight, **options)
     return LayerFilters(weight, means, share, error, found, known), note

@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from probes.errors import DataError
 from repanalysis._checks import not_negative, one_of
 
-__all__ = ["UnconvergedWarning", "accuracy_of", "fit_head", "halves"]
+__all__ = ["UnconvergedWarning", "accuracy_of", "beats_chance", "fit_head", "halves"]
 
 SOLVERS = ("lbfgs", "sgd")
 _STEPS = 3000
@@ -151,6 +151,17 @@ def accuracy_of(weights: NDArray[np.float64], x: NDArray[Any], y: NDArray[np.int
     said = np.argmax(blas.dgemm(1.0, np.asarray(x, np.float64).T, weights.T, trans_a=1), axis=1)
     share = float((said == y).mean())
     return share, float(np.sqrt(share * (1 - share) / len(y)))
+
+
+def beats_chance(share: float, error: float, classes: int) -> bool:
+    """Whether an accuracy is more than two standard errors above that of guessing among so many classes.
+
+    Examples
+    --------
+    >>> beats_chance(0.16, 0.02, 10), beats_chance(0.13, 0.02, 10)
+    (True, False)
+    """
+    return share > 1 / classes + 2 * error
 
 
 def halves(y: Int64[np.ndarray, " n"]) -> NDArray[np.bool_]:

@@ -211,14 +211,14 @@ def prune(
     table.save(output)
     if figure is not None:
         saved(file_plots().dilution(table).figure, figure)
+    pruned = ", ".join(table.provenance[output.stem]["layers"])
     if save is not None:
-        facts = {"model": built.card["model"], "theta": thetas[0], "pruned": ", ".join(table.provenance[output.stem]["layers"])}
+        facts = {"model": built.card["model"], "theta": thetas[0], "pruned": pruned}
         save_weights(save, networks[thetas[0]].state_dict(), facts)
     frame = table.select(metric="network_accuracy").frame
     kept = table.select(metric="kept_multiplications").frame
     rows = [[r.variant, f"{r.strength:.3f}", f"{r.value:.4f}", r.note] for r in frame.itertuples()]
     left = "\n".join(f"{r.value:.1%} of all products are left at {r.note}." for r in kept.itertuples())
-    pruned = ", ".join(table.provenance[output.stem]["layers"])
     head = f"{pruned} pruned; n = {table.frame['n'].max():,} images."
     text = f"{head}\n\n{columns(['weights', 'dilution', 'accuracy', ''], rows)}\n\n{left}\n\n{output}: {len(table)} values."
     return Said(text + (f" Weights: {save}." if save is not None else ""), data_of(table))

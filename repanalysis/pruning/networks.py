@@ -28,9 +28,9 @@ from probes.errors import DataError, LeftOutWarning, UsageError
 from probes.patterns import Patterns
 from repanalysis.epochs import Images, Recipe, accuracy, one_epoch
 from repanalysis.filters import class_means
-from repanalysis.heads import fit_head, halves
+from repanalysis.heads import beats_chance, fit_head, halves
 from repanalysis.metrics._clusters import clusters_of
-from repanalysis.pruning.applying import kept_masked, multiplications
+from repanalysis.pruning.applying import kept_masked, masked, multiplications
 from repanalysis.pruning.chains import OUTPUT, Link, hooked, links
 from repanalysis.pruning.masks import conv_mask, random_alike
 from repanalysis.table import Table
@@ -311,7 +311,7 @@ def prune_network(  # noqa: PLR0915  # the rows of one table
     found: dict[float, nn.Module] = {}
     with steps:
         share = scored("full", network, strength=0.0)
-        if share < 1 / classes + 2 * np.sqrt(share * (1 - share) / n):
+        if not beats_chance(share, rows[-1]["se"], classes):
             rows[-1]["note"] = f"no better than chance, {1 / classes:.3f}"
             chance = f"The network's accuracy {share:.3f} is no better than chance; give the weights of a trained one."
             warnings.warn(chance, UntrainedWarning, stacklevel=2)
@@ -321,9 +321,8 @@ def prune_network(  # noqa: PLR0915  # the rows of one table
             masks = masks_of(chain, fields, theta=theta)
             tensors = _of_weights(chain, masks)
             told: dict[str, Any] = {"strength": 1 - _kept(chain, masks, network), "note": f"theta = {theta:g}"}
-            bare = copy.deepcopy(network)
-            kept_masked(bare, tensors)
-            scored("clusters masked", bare, **told)
+            with masked(network, tensors):
+                scored("clusters masked", network, **told)
             found[theta] = trained(masks)
             scored("clusters retrained", found[theta], **told)
             drawn = []
