@@ -83,7 +83,7 @@ def rates(moments: ClassGeometry, eps_sq: float, normalization: Normalization) -
     key = (normalization, b, moments.counts.tobytes(), moments.spread.tobytes())
     if _latest.found and _latest.found[0]() is moments.mean and _latest.found[1] == key:
         return _latest.found[2]
-    found = _rates(moments, b, normalization)
+    found = _rates(moments.isometric(), b, normalization)
     _latest.found = (weakref.ref(moments.mean), key, found)
     return found
 

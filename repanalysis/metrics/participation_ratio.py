@@ -46,9 +46,10 @@ def participation_ratio(moments: ClassGeometry) -> Mapping[str, Noted]:
     """
     if not moments.n:
         return dict.fromkeys(("", "relative", "within"), Noted(math.nan, "no samples"))
-    whole = _ratio(moments.total())
+    geometry = moments.isometric()
+    whole = _ratio(geometry.total())
     relative = Noted(whole / moments.d, whole.note)
-    return {"": whole, "relative": relative, "within": _ratio(moments.within())}
+    return {"": whole, "relative": relative, "within": _ratio(geometry.within())}
 
 
 def _ratio(covariance: NDArray[np.float64]) -> Noted:
