@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from probes.arena import Arena, Place
 from probes.batch import LayerInfo
 from probes.errors import UsageError, did_you_mean
+from probes.inputs import rows_of
 from probes.layers import Axes, Selection, is_compiled, prefix_tokens_of, types_of, unwrap
 from probes.operations import Operations, is_opaque
 from probes.patterns import Patterns, closest
@@ -83,6 +84,7 @@ class Recording(Mapping[str, Tensor]):
         self.prefix_tokens = prefix_tokens_of(model) if prefix_tokens is None else prefix_tokens
         self.ops = ops
         self.last: str | None = None  # the layer after which a forward pass may end
+        self.expected: tuple[int, tuple[int, ...]] | None = None  # samples and shape of one, where the caller knows them
         self._dtype = DTYPES[dtype]
         self._model = model
         self._selection = Selection(layers)
@@ -168,9 +170,13 @@ class Recording(Mapping[str, Tensor]):
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Hook: a module call begins."""
         if module is self._model and not any(frame.module is module for frame in self._stack):
-            first = first_tensor((*args, *kwargs.values()))
-            self.clear(None if first is None else tuple(first.shape[1:]))
-            self.rows = None if first is None else len(first)
+            values = (*args, *kwargs.values())
+            first = first_tensor(values)
+            shape = None if first is None else tuple(first.shape[1:])
+            rows = next((rows for value in values if (rows := rows_of(value)) is not None), None)
+            rows, shape = self.expected or (rows, shape)
+            self.clear(shape)
+            self.rows = rows
         if self._stack:
             self._stack[-1].leaf = False
         self._stack.append(self._frame(module))
