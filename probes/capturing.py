@@ -20,11 +20,12 @@ from torch.utils.data import Dataset
 from probes.batch import Batch, LayerInfo
 from probes.errors import DataError, LeftOutWarning, ReportedError, UsageError, did_you_mean
 from probes.hooks import Enough, Recording, Reduction, hooked
-from probes.inputs import Inputs, Reader, explained
+from probes.inputs import Inputs, explained
 from probes.layers import unwrap
 from probes.loaders import SeenIds, as_loader, batches_of, is_shared_out
 from probes.patterns import Patterns
 from probes.pooling import Pools
+from probes.reader import Reader
 
 __all__ = ["PRECISIONS", "capture", "device_of"]
 

@@ -43,7 +43,7 @@ def as_loader(source: Iterable[Any] | Dataset[Any], batch_size: int) -> Iterable
 
 
 def _stacked(samples: list[Any]) -> Any:
-    """torch's own collation; a sentence where samples can't be stacked."""
+    """Torch's own collation; a sentence where samples can't be stacked."""
     try:
         return default_collate(samples)
     except (TypeError, RuntimeError) as error:
@@ -71,8 +71,8 @@ def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
     """
     workers = loader.num_workers
     sentence = (
-        f"Each of the {workers} workers gives all samples of the {type(loader.dataset).__name__}: let its __iter__ share them out "
-        f"with torch.utils.data.get_worker_info(), or use num_workers=1."
+        f"Each of the {workers} workers gives all samples of the {type(loader.dataset).__name__}: let its __iter__ share "
+        f"them out with torch.utils.data.get_worker_info(), or use num_workers=1."
     )
     counts: Counter[int] = Counter()
     round_: list[list[int]] = []

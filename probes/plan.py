@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from probes.batch import LayerInfo
 from probes.errors import UsageError
 from probes.hooks import attach
-from probes.inputs import as_inputs
 from probes.layers import unwrap
 from probes.patterns import Patterns
 from probes.pooling import DTYPES, Layout, Pooling, Pools, UnfitError, describe_loss, keep, pool_named
+from probes.reader import as_inputs
 
 __all__ = ["Plan", "PlannedLayer", "fit", "plan", "readable"]
 

@@ -24,11 +24,11 @@ from probes.capturing import capture, device_of
 from probes.errors import DataError, NonFiniteWarning, UsageError
 from probes.hooks import Recording
 from probes.identity import versions, weights_sha256
-from probes.inputs import Reader
 from probes.layers import head_of, unwrap
 from probes.loaders import as_loader, batches_of
 from probes.patterns import Patterns, as_patterns
 from probes.pooling import Pools
+from probes.reader import Reader
 from probes.sealed import is_empty, is_interrupted
 from probes.store import Store
 from probes.writer import create, differences, refuse_existing, refuse_other
@@ -68,9 +68,8 @@ def record(
 
     Parameters
     ----------
-    model, loader, layers, pool, ops, prefix_tokens, dtype, seed, split, device, precision, channels_last, early_stop, forward, \
-    batch_size
-        As for `capture`.
+    model, loader, layers, pool, ops, prefix_tokens, dtype, seed, split, device, precision, channels_last, early_stop, forward
+        As for `capture`; `batch_size` likewise.
     path : path-like
         File to write, such as `"acts.h5"`.
     attrs : mapping, optional
@@ -135,10 +134,11 @@ def record(
         refuse_existing(path, overwrite=overwrite)
     loader = as_loader(loader, batch_size)
     expected = _length(loader)
+    rest = _after(loader, passed, path, Reader(forward or network)) if passed else loader
     batches = capture(
-        model, _after(loader, passed, path, Reader(forward or network)) if passed else loader, layers=layers, pool=pool, ops=ops,
-        prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, split=split, device=device, precision=precision,
-        channels_last=channels_last, early_stop=early_stop, first_id=passed, forward=forward,
+        model, rest, layers=layers, pool=pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed,
+        split=split, device=device, precision=precision, channels_last=channels_last, early_stop=early_stop, first_id=passed,
+        forward=forward,
     )  # fmt: skip
     first = next(batches, None)
     if first is None and not passed:

@@ -28,10 +28,10 @@ from tqdm.auto import tqdm
 from probes.batch import LayerInfo
 from probes.capturing import capture
 from probes.errors import DataError, UsageError
-from probes.inputs import Reader
 from probes.layers import unwrap
 from probes.loaders import SeenIds, as_loader, batches_of
 from probes.patterns import Patterns
+from probes.reader import Reader
 from repanalysis._checks import one_of
 from repanalysis.perturbations import MatchedNoise, Perturbation
 from repanalysis.perturbations.base import images_of
