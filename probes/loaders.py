@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, default_collate
 
-from probes.errors import DataError
-from probes.inputs import tensors_in
+from probes.errors import DataError, UsageError
+from probes.inputs import as_tensors, tensors_in
+from probes.targets import count_of, label_of
 
 __all__ = ["SeenIds", "as_loader", "batches_of", "is_shared_out"]
 
@@ -26,7 +28,13 @@ __all__ = ["SeenIds", "as_loader", "batches_of", "is_shared_out"]
 def as_loader(source: Iterable[Any] | Dataset[Any], batch_size: int) -> Iterable[Any]:
     """A loader as it is; a data set of samples in batches of `batch_size`, in order.
 
-    A data set is what torch or Hugging Face call one, or what has `__getitem__` and `__len__` and can't be iterated.
+    A data set is what torch or Hugging Face call one, or what has `__getitem__` and `__len__` and can't be iterated. What an
+    `IterableDataset` gives may be samples or batches: a label per item, or one per row of x, says which.
+
+    Raises
+    ------
+    UsageError
+        If an `IterableDataset` gives no labels that say it.
 
     Examples
     --------
@@ -35,11 +43,33 @@ def as_loader(source: Iterable[Any] | Dataset[Any], batch_size: int) -> Iterable
     >>> [len(x) for (x,) in as_loader(TensorDataset(torch.zeros(5, 2)), 2)]
     [2, 2, 1]
     """
+    if isinstance(source, IterableDataset):
+        return _streamed(source, batch_size)
     kind = type(source)
     mapped = hasattr(kind, "__getitem__") and hasattr(kind, "__len__")
     if isinstance(source, Dataset) or (mapped and (hasattr(kind, "__getitems__") or not hasattr(kind, "__iter__"))):
         return DataLoader(source, batch_size, collate_fn=getattr(source, "collate_fn", _stacked))  # type: ignore[arg-type]
     return source
+
+
+def _streamed(source: IterableDataset[Any], batch_size: int) -> Iterator[Any]:
+    """The batches of an `IterableDataset`, which may be read only once."""
+    items = iter(source)
+    first = next(items, None)
+    if first is None:
+        return
+    items, label = chain([first], items), label_of(first)
+    size = next((len(tensor) for tensor in tensors_in(as_tensors(first))), None)
+    if label is not None and count_of(label) is None:
+        while samples := list(islice(items, batch_size)):
+            yield _stacked(samples)
+    elif label is not None and count_of(label) == size:
+        yield from items
+    else:
+        raise UsageError(
+            f"The {type(source).__name__} may give samples or batches, and nothing says which: put it into a DataLoader, "
+            f"with batch_size=None if it gives batches."
+        )
 
 
 def _stacked(samples: list[Any]) -> Any:

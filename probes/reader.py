@@ -20,12 +20,11 @@ from torch.nn.utils.rnn import PackedSequence
 
 from probes.errors import DataError, IgnoredWarning, UsageError
 from probes.inputs import Inputs, are_images, as_tensors, length_of, rows_among, rows_of, tensors_in
-from probes.targets import are_integers, classes_of, count_of, ids_of
+from probes.targets import LABELS, are_integers, classes_of, count_of, ids_of
 
 __all__ = ["Item", "Reader", "as_inputs"]
 
 _FORMS = "x, (x, labels), (x, labels, ids) or a dict"
-_LABELS = ("labels", "label", "targets", "target", "y")
 _IDS = ("ids", "id", "index", "idx")
 
 
@@ -194,7 +193,7 @@ class Reader:
         Many networks take `labels` to compute a loss, which is not wanted here.
         """
         ask = self._signature
-        label = next((key for key in _LABELS if key in items), "")
+        label = next((key for key in LABELS if key in items), "")
         number = next((key for key in _IDS if key in items), "")
         drop = {label} if label not in (ask.needed if label in ("labels", "label") else ask.names) else set()
         drop |= {number} if number not in ask.names else set()
@@ -208,7 +207,7 @@ class Reader:
     def _mapping(self, items: Mapping[str, Any], count: int | None = None) -> tuple[Inputs, Any, Any, str]:
         """Keyword arguments, or the whole mapping as one argument: whichever the signature takes."""
         ask, rest = self._signature, self._rest(items)
-        label = next((key for key in _LABELS if key in items), "")
+        label = next((key for key in LABELS if key in items), "")
         number = next((key for key in _IDS if key in items and key not in rest), "")
         labels = items.get(label)
         if label in rest and not are_integers(labels):

@@ -18,7 +18,9 @@ from torch import Tensor
 from probes.errors import DataError
 from probes.inputs import Inputs, tensors_in
 
-__all__ = ["are_integers", "classes_of", "count_of", "ids_of"]
+__all__ = ["LABELS", "are_integers", "classes_of", "count_of", "ids_of", "label_of"]
+
+LABELS = ("labels", "label", "targets", "target", "y")  # what mappings call them
 
 
 def classes_of(labels: Any, inputs: Inputs) -> Int64[np.ndarray, " n"] | str | None:
@@ -115,6 +117,13 @@ def ids_of(ids: Any, rows: int, name: str) -> Int64[np.ndarray, " n"] | str | No
         advice = "" if name == "ids" else f" If the loader's {name} is something else, leave it out."
         raise DataError(f"Sample id {different[counts > 1][0]} stands twice in one batch; ids must be unique.{advice}")
     return result
+
+
+def label_of(item: Any) -> Any:
+    """The labels, or the label, of an item; None where it has none."""
+    if isinstance(item, Mapping):
+        return next((item[key] for key in LABELS if key in item), None)
+    return item[1] if isinstance(item, list | tuple) and len(item) > 1 else None
 
 
 def count_of(labels: Any) -> int | None:

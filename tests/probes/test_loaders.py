@@ -70,6 +70,22 @@ def test_a_data_set_is_run_in_batches_in_order(source: Any) -> None:
     assert ids == [i + 100 * isinstance(source, Numbered) for i in range(20)]
 
 
+def test_streams_of_batches_are_let_through_and_what_may_be_either_is_refused() -> None:
+    class Batches(IterableDataset[Any]):
+        def __init__(self, *items: Any) -> None:
+            self.items = items
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter(self.items)
+
+    assert rows(Batches((X[:5], Y[:5]), (X[5:], Y[5:])), batch_size=3)[1] == Y.tolist()
+    assert [len(batch) for batch in probes.capture(NET, Batches(*((x, 1) for x in X)), batch_size=9)] == [9, 9, 2]
+    for item in (X[:5], {"input": X[0]}, (X[0], None)):
+        with pytest.raises(probes.UsageError, match="The Batches may give samples or batches, and nothing says which"):
+            list(probes.capture(NET, Batches(item, item)))
+    assert not list(probes.capture(NET, Batches()))
+
+
 def test_batches_have_64_samples_unless_one_says() -> None:
     assert [len(batch) for batch in probes.capture(NET, TensorDataset(X.repeat(5, 1)))] == [64, 36]
 

@@ -155,6 +155,9 @@ def test_a_detection_network_of_torchvision() -> None:
     with torch.no_grad():
         model(list(images))
     handle.remove()
+    with probes.attach(model, "backbone.0") as recording, torch.no_grad():
+        model(list(images[:2]))
+        assert recording["backbone.0"].shape == (2, 8)
     with pytest.warns(IgnoredWarning, match="recorded without labels"):
         batch = captured(model, (images, targets), "backbone.0")
     assert batch.ids.tolist() == [0, 1, 2]
