@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from probes.errors import ReportedError, UsageError
 
-__all__ = ["Inputs", "explained", "rows_of", "take_rows", "tensors_in"]
+__all__ = ["Inputs", "explained", "rows_of", "samples_of", "take_rows", "tensors_in"]
 
 _COLOURS = (1, 3, 4)
 
@@ -50,7 +50,9 @@ class Inputs:
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample of the first tensor; while it stays the same, so do the shapes inside the network."""
         first = next(tensors_in((self.args, self.kwargs)), None)
-        return () if first is None else tuple(first.shape if self.listed else first.shape[1:])
+        if first is not None and self.listed:
+            return tuple(first.shape)
+        return _sample_shape(first) or ()
 
     def to(self, device: torch.device, *, channels_last: bool = False) -> Inputs:
         """The same on a device; images in channels-last memory, if wanted."""
@@ -94,6 +96,17 @@ def rows_of(inputs: Any) -> int | None:
     if isinstance(inputs, list | tuple) and are_images(inputs):
         return len(inputs)
     return next((rows for part in _entries(inputs) if (rows := rows_of(part)) is not None), None)
+
+
+def samples_of(arguments: Sequence[Any]) -> tuple[int | None, tuple[int, ...] | None]:
+    """Number of samples in the arguments of a call, and the shape of one in the first tensor; None where there is no tensor."""
+    rows = next((rows for value in arguments if (rows := rows_of(value)) is not None), None)
+    return rows, _sample_shape(next(tensors_in(tuple(arguments)), None))
+
+
+def _sample_shape(first: Tensor | None) -> tuple[int, ...] | None:
+    """Shape of a tensor's samples; a nested one has none that holds for all."""
+    return None if first is None or first.is_nested else tuple(first.shape[1:])
 
 
 def take_rows(inputs: Any, k: int, *, rows: int | None = None) -> Any:
@@ -140,14 +153,15 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 def are_images(parts: Sequence[Any]) -> bool:
     """Whether all are images (C, H, W), of one, three or four colours."""
-    return bool(parts) and all(
-        isinstance(one, Tensor) and one.ndim == 3 and one.shape[0] in _COLOURS and one.is_floating_point() for one in parts
-    )
+    shaped = bool(parts) and all(isinstance(one, Tensor) and not one.is_nested and one.ndim == 3 for one in parts)
+    return shaped and all(one.shape[0] in _COLOURS and one.is_floating_point() for one in parts)
 
 
 def _cut(value: Any, k: int, rows: int, *, listed: bool) -> Any:
     if isinstance(value, Tensor):
-        return value[:k] if value.ndim and len(value) == rows and not listed else value
+        if not value.ndim or value.size(0) != rows or listed:
+            return value
+        return torch.nested.as_nested_tensor(list(value.unbind())[:k]) if value.is_nested else value[:k]
     if isinstance(value, PackedSequence):
         padded, lengths = pad_packed_sequence(value, batch_first=True)
         return pack_padded_sequence(padded[:k], lengths[:k], batch_first=True, enforce_sorted=False)
@@ -196,7 +210,7 @@ def length_of(value: Tensor | PackedSequence) -> int | None:
     """Samples of a tensor: its first axis."""
     if isinstance(value, PackedSequence):
         return int(value.batch_sizes[0])
-    return len(value) if value.ndim else None
+    return value.size(0) if value.ndim else None
 
 
 def rows_among(value: Any, count: int | None) -> int:

@@ -242,9 +242,8 @@ class Reader:
             return self._sequence(value, count)
         rows = rows_of(value)
         if rows is None:
-            kind = type(value).__name__
-            advice = " A transform such as ToTensor makes tensors of images." if hasattr(value, "getpixel") else ""
-            raise UsageError(f"The loader's x is a {kind} and holds no tensor; it should yield {_FORMS}.{advice}")
+            kind = "a single number" if isinstance(value, Tensor) else f"of type {type(value).__name__}"
+            raise UsageError(f"The loader's x is {kind} and holds no tensor; it should yield {_FORMS}.")
         if ask.required > 1:
             names = ", ".join(ask.positional[: ask.required])
             raise UsageError(
@@ -271,7 +270,11 @@ class Reader:
         fits, takes_one = ask.required <= m <= ask.most, ask.required <= 1 <= ask.most
         if ask.annotation in ("list", "tuple", "sequence") or (ask.most == 1 < m) or (takes_one and not fits and images):
             listed = samples or (images and ask.annotation != "tuple")
-            return Inputs((parts,), rows=m if listed else rows_among(parts, count), listed=listed)
+            guess = (
+                f"The loader's x is a list of {m}, and {ask.arguments} takes one argument, so it was given the whole list; "
+                f"yield one tensor, or give forward=."
+            )
+            return Inputs((parts,), rows=m if listed else rows_among(parts, count), listed=listed, guess=guess)
         if samples and takes_one:
             return Inputs((parts,), rows=m, listed=True)
         if not fits:

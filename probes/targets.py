@@ -50,9 +50,8 @@ def classes_of(labels: Any, inputs: Inputs) -> Int64[np.ndarray, " n"] | str | N
     """
     if labels is None:
         return None
-    rows, values, parts = inputs.rows, _array(labels), list(tensors_in((inputs.args, inputs.kwargs)))
-    like_inputs = values is not None and values.shape[1:] != (1,) and any(tuple(x.shape) == values.shape for x in parts)
-    if values is None or values.ndim > 2 or (values.ndim == 2 and like_inputs):
+    rows, values = inputs.rows, _array(labels)
+    if values is None or values.ndim > 2 or (values.ndim == 2 and _like_inputs(values, inputs)):
         return (
             f"The loader's targets ({_described(labels)}) are no classes of samples: recorded without labels. Give one integer "
             f"per sample, or None."
@@ -71,7 +70,8 @@ def classes_of(labels: Any, inputs: Inputs) -> Int64[np.ndarray, " n"] | str | N
             f"{advice}, and None if they are no classes."
         )
     if len(values) != rows:
-        first = any(x.ndim > 1 and x.shape[1] == len(values) for x in parts)
+        parts = tensors_in((inputs.args, inputs.kwargs))
+        first = any(not x.is_nested and x.ndim > 1 and x.shape[1] == len(values) for x in parts)
         advice = " Samples must be the first axis: transpose x, and give forward= to turn it back." if first else ""
         raise DataError(f"The loader gives {len(values)} labels for {rows} rows of x.{advice}")
     classes = values.astype(np.int64)
@@ -137,6 +137,12 @@ def are_integers(values: Any) -> bool:
     """Whether values are one integer per sample."""
     array = _array(values)
     return array is not None and array.ndim == 1 and array.dtype.kind in "iub"
+
+
+def _like_inputs(values: NDArray[Any], inputs: Inputs) -> bool:
+    """Whether targets have the shape of an input of several numbers: a class per token, what an autoencoder is to give."""
+    parts = tensors_in((inputs.args, inputs.kwargs))
+    return values.shape[1] > 1 and any(not x.is_nested and tuple(x.shape) == values.shape for x in parts)
 
 
 def _flat(values: NDArray[Any]) -> NDArray[Any]:

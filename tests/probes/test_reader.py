@@ -18,6 +18,7 @@ from transformers import BatchEncoding, BertConfig, BertModel
 import probes
 from probes import DataError, IgnoredWarning, UsageError
 from probes.inputs import take_rows
+from probes.reader import as_inputs
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 Z = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
@@ -245,7 +246,9 @@ def test_empty_batches_are_passed_over_and_the_last_may_be_short() -> None:
         (Two, ((X, Z, X), Y), r"Two.forward\(left, right\) does not take the 3 inputs that the loader gives"),
         (Two, {"left": X, "image": Z}, "needs right, and the loader's dicts hold left, image; name the keys like"),
         (OfPair, {"image": X}, "hold image, none of which is an argument of OfPair.forward.*It failed: "),
-        (Two, ("text", Y), "x is a str and holds no tensor"),
+        (Two, ("text", Y), "x is of type str and holds no tensor"),
+        (Two, (torch.tensor(1.0), Y), "x is a single number and holds no tensor"),
+        (lambda: nn.Sequential(nn.Linear(3, 4)), ((X, Z), Y), "x is a list of 2, and Sequential.*takes one .*failed"),
         (OfPair, {"path": ["a"], "label": Y}, "dicts hold no tensor"),
         (OfList, [torch.rand(3, 8, 8), torch.rand(3, 9, 9)], r"items are lists of images.*write \(images, None\)"),
         (lambda: nn.Sequential(nn.Linear(3, 4)), (X.double(), Y), r"are float64 and .* float32.*x.to\(torch.float32\)"),
@@ -272,3 +275,24 @@ def test_a_given_forward_says_what_it_takes() -> None:
     batch = captured(model, {"a": X, "b": Z, "label": Y}, forward=lambda batch: model(batch["a"], batch["b"]))
     with torch.no_grad():
         np.testing.assert_array_equal(batch.layers["out"], model(X, Z).numpy())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_have_a_sample_per_part() -> None:
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.out = nn.Linear(3, 2), nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(torch.stack([part.mean(0) for part in self.linear(x).unbind()]))
+
+    model = seeded(Mean)
+    parts = [torch.rand(n, 3) for n in (2, 4, 3)]
+    with torch.no_grad():
+        expected = torch.stack([model.linear(part).mean(0) for part in parts])
+    nested = torch.nested.as_nested_tensor(parts)
+    batch = captured(model, (nested, [0, 1, 1]))
+    np.testing.assert_allclose(batch.layers["out"], expected.numpy(), rtol=1e-6)
+    with torch.no_grad():
+        np.testing.assert_allclose(as_inputs(model, nested).take(2).call(model).numpy(), expected[:2].numpy(), rtol=1e-6)
