@@ -159,7 +159,7 @@ def are_images(parts: Sequence[Any]) -> bool:
 
 def _cut(value: Any, k: int, rows: int, *, listed: bool) -> Any:
     if isinstance(value, Tensor):
-        if not value.ndim or value.size(0) != rows or listed:
+        if not value.ndim or value.size(0) != rows:
             return value
         return torch.nested.as_nested_tensor(list(value.unbind())[:k]) if value.is_nested else value[:k]
     if isinstance(value, PackedSequence):

@@ -220,7 +220,8 @@ class Reader:
             known = {name: one for name, one in rest.items() if ask.any_name or name in ask.names}
             if extra := [str(name) for name in rest if name not in known]:
                 self._warn(f"{ask.arguments} does not take {', '.join(extra)} of the loader's dicts: not read.")
-            return Inputs((), known, rows_among(known, count)), labels, items.get(number), number
+            listed = any(isinstance(one, list | tuple) and are_images(one) for one in known.values())
+            return Inputs((), known, rows_among(known, count), listed=listed), labels, items.get(number), number
         keys = ", ".join(map(str, rest))
         if ask.required <= 1 <= ask.most and ask.needed <= set(ask.positional):
             guess = (

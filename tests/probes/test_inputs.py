@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probes.inputs import Inputs, rows_of, take_rows
 from probes.reader import as_inputs
-from tests.probes.test_reader import Two, X, Z
+from tests.probes.test_reader import OfList, Two, X, Z
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,8 @@ def test_inputs_remember_what_a_list_is() -> None:
     three = [torch.rand(3, 4, 4) for _ in range(3)]
     (two,) = Inputs((three,), rows=3, listed=True).take(2).args
     assert [one is other for one, other in zip(two, three, strict=False)] == [True, True]
+    named = as_inputs(OfList(), {"images": three}).take(2).kwargs["images"]
+    assert [one is other for one, other in zip(named, three, strict=False)] == [True, True]
     pair = as_inputs(Two(), (X[:2], Z[:2])).take(1)
     assert [part.shape for part in pair.args] == [(1, 3), (1, 3)]
     assert as_inputs(Two(), {"left": X, "right": Z}).take(3).kwargs["right"].shape == (3, 3)
