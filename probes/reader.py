@@ -185,6 +185,12 @@ class Reader:
         if len(value) > 3:
             self._warn(f"The loader's items have {len(value)} elements; those after (x, labels, ids) are not read.")
         inputs, labels, ids = [*value, None, None, None][:3]
+        wide = isinstance(labels, Tensor | np.ndarray) and labels.ndim > 1 and labels.shape[1:] != (1,)
+        if wide and self._signature.most > 1 and are_integers(ids):
+            raise UsageError(
+                f"The loader's second element has shape {tuple(labels.shape)} and the third is one integer per sample: write "
+                f"((x1, x2), labels) if the second is an input of {self._signature.arguments}, and (x, None, ids) if not."
+            )
         return inputs, labels, ids, "third element"
 
     def _rest(self, items: Mapping[str, Any]) -> dict[str, Any]:

@@ -181,6 +181,9 @@ def test_a_transformer_takes_an_encoding_and_pairs_by_position() -> None:
         assert batch.labels is not None
     with pytest.raises(DataError, match=r"labels have shape \(4, 6\)"):  # the mask in the labels' place
         captured(nn.Sequential(nn.Linear(3, 4)), (X, mask, Y), "0")
+    for labels in (Y, torch.arange(4)):  # whose numbers might be taken for ids
+        with pytest.raises(UsageError, match=r"write \(\(x1, x2\), labels\) if the second is an input of BertModel.forward"):
+            captured(model, (tokens, mask, labels), "pooler.activation")
     with pytest.warns(IgnoredWarning, match="no classes of samples"):  # a class per token
         batch = captured(model, {"input_ids": tokens, "labels": tokens}, "pooler.activation")
     assert batch.labels is None
