@@ -14,17 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.data import Dataset
 
 from probes.batch import Batch, LayerInfo
 from probes.errors import DataError, LeftOutWarning, ReportedError, UsageError, did_you_mean
-from probes.hooks import Enough, Recording, Reduction, first_tensor, hooked
+from probes.hooks import Enough, Recording, Reduction, hooked
+from probes.inputs import Inputs, explained
 from probes.layers import unwrap
+from probes.loaders import SeenIds, as_loader, batches_of, is_shared_out
 from probes.patterns import Patterns
 from probes.pooling import Pools
+from probes.reader import Reader
 
-__all__ = ["PRECISIONS", "capture", "device_of", "integers", "unpack"]
+__all__ = ["PRECISIONS", "capture", "device_of"]
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -43,7 +46,7 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
 
 def capture(
     model: nn.Module,
-    loader: Iterable[Any],
+    loader: Iterable[Any] | Dataset[Any],
     *,
     layers: Patterns = None,
     pool: Pools = "mean",
@@ -57,8 +60,9 @@ def capture(
     channels_last: bool = False,
     early_stop: bool = True,
     first_id: int = 0,
-    forward: Callable[[Any], Any] | None = None,
+    forward: Callable[..., Any] | None = None,
     reduce: Reduction | None = None,
+    batch_size: int = 64,
 ) -> Iterator[Batch]:
     """Run `model` over `loader` and yield, step by step, what its layers gave out.
 
@@ -66,9 +70,9 @@ def capture(
     ----------
     model : torch.nn.Module
         Any network. It is run in eval mode and without gradients; between steps it is as it was before.
-    loader : iterable
-        Yields `x`, `(x, labels)` or `(x, labels, ids)`; `x` is a tensor, or a dict of keyword arguments. A dict may
-        itself hold `labels` and `ids`. Without ids, samples are numbered in the order in which they come.
+    loader : iterable or torch.utils.data.Dataset
+        Yields `x`, `(x, labels)` or `(x, labels, ids)`, or a mapping that may itself hold `labels` and `ids`; see the
+        notes. Without ids, samples are numbered in the order in which they come.
     layers, pool, ops, prefix_tokens, dtype, seed, reduce
         As for `attach`.
     split : str, optional
@@ -85,7 +89,10 @@ def capture(
     first_id : int, default 0
         Number of the first sample, where the loader gives no ids.
     forward : callable, optional
-        What to run instead of the model itself, such as `model.forward_features`.
+        What to run instead of the model itself, such as `model.forward_features`. Its signature takes the place of the
+        model's.
+    batch_size : int, default 64
+        Samples per step, where a data set comes in place of a loader.
 
     Yields
     ------
@@ -96,14 +103,33 @@ def capture(
     Raises
     ------
     UsageError
-        If a pattern matches nothing that runs (after the first step), or the precision is unknown.
+        If a pattern matches nothing that runs (after the first step), the precision is unknown, or the model can't be
+        called with what the loader yields.
     DataError
-        If no layer at all can be recorded.
+        If no layer at all can be recorded; if labels or ids are not one integer per sample, come and go, or an id comes
+        twice; if several workers of an `IterableDataset` each give all samples.
 
     Notes
     -----
-    Memory: the kept parts of one step. An error of the model's own is raised as it is, with a note that says at which
-    samples.
+    Memory: the kept parts of one step, and 8 bytes per id. An error of the model's own is raised as it is, with a note
+    that says at which samples.
+
+    What the network's `forward` takes decides how x is read; numpy arrays count as tensors.
+
+    ========================================  =====================================================================
+    x, or the item itself                     is run as
+    ========================================  =====================================================================
+    a tensor                                  `model(x)`
+    a tuple or list of tensors                `model(x1, x2)`, or `model([x1, x2])` where forward takes one argument
+    a list of images, one label each          `model(images)`, a sample per entry, as in detection
+    a mapping whose keys are arguments        `model(**x)`; other keys are not read, with a warning
+    another mapping                           `model(x)`
+    ========================================  =====================================================================
+
+    Labels are one integer from 0 per sample, (n,) or (n, 1), in any container: a tensor on any device, an array, a list.
+    Targets of another kind (boxes, masks, images, a class per token) are not read, with a warning; floats, one-hot rows,
+    texts and negative numbers, which might stand for classes, are refused. A third element is taken for ids if it is one
+    integer per sample; paths and metadata are not read, with a warning. An empty batch is passed over.
 
     Examples
     --------
@@ -115,18 +141,21 @@ def capture(
     model = unwrap(model)
     recording = Recording(model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce)
     where = torch.device(device) if device is not None else device_of(model)
+    loader = as_loader(loader, batch_size)
+    reader, seen = Reader(forward or model), SeenIds()
     steps = _Steps(model, recording, forward or model, where, _autocast(precision, where), channels_last)
     shapes: dict[str, tuple[int, ...]] = {}
     info: dict[str, LayerInfo] = {}
     left_out: dict[str, str] = {}
     done = 0
-    for step, item in enumerate(loader):
-        inputs, labels, ids = unpack(item)
-        first = first_tensor([inputs])
-        if first is None:
-            raise UsageError(f"The loader's item {step} holds no tensor; it should yield x, (x, labels) or (x, labels, ids).")
-        rows = len(first)
-        steps.run(inputs, first, done, step)
+    items = (item for item in map(reader.read, batches_of(loader)) if item.inputs.rows)
+    for step, item in enumerate(items):
+        rows = item.inputs.rows
+        if item.ids is None and is_shared_out(loader):
+            raise DataError("Without ids, the samples of a DistributedSampler can't be told apart: yield (x, labels, ids).")
+        if item.ids is not None and (twice := seen.add(item.ids)) is not None:
+            raise DataError(f"Sample id {twice} comes a second time in the batch from row {done} on; ids must be unique.")
+        steps.run(item.inputs, done, step)
         if step == 0:
             info = recording.info
             shapes = {name: tuple(kept.shape[1:]) for name, kept in recording.items()}
@@ -143,9 +172,9 @@ def capture(
         if said := _ran(varied if step else left_out):
             warnings.warn(_left_out(said), LeftOutWarning, stacklevel=2)
         yield Batch(
-            ids=np.arange(first_id + done, first_id + done + rows) if ids is None else integers(ids, "ids"),
+            ids=np.arange(first_id + done, first_id + done + rows) if item.ids is None else item.ids,
             layers={name: value.cpu().numpy() for name, value in kept.items()},
-            labels=None if labels is None else integers(labels, "labels"),
+            labels=item.labels,
             split=None if split is None else np.full(rows, split),
             info={name: info[name] for name in kept},
             left_out=dict(left_out),
@@ -164,25 +193,25 @@ class _Steps:
     autocast: Callable[[], AbstractContextManager[Any]]
     channels_last: bool
 
-    def run(self, inputs: Any, first: Tensor, done: int, step: int) -> None:
+    def run(self, inputs: Inputs, done: int, step: int) -> None:
         """Run the network on one step's inputs."""
-        inputs = _to(inputs, self.device, channels_last=self.channels_last)
+        inputs = inputs.to(self.device, channels_last=self.channels_last)
         # The hooks live for one step only: whoever stops iterating, by whatever way, leaves no hook behind.
         try:
             with hooked(self.recording), _eval_mode(self.model), torch.no_grad(), self.autocast():
-                self.recording.clear(tuple(first.shape[1:]))
-                self.recording.rows = len(first)
+                self.recording.clear(inputs.shape)
+                self.recording.rows = inputs.rows
+                self.recording.expected = inputs.rows, inputs.shape
                 with suppress(Enough):
-                    if isinstance(inputs, Mapping):
-                        self.forward(**inputs)
-                    else:
-                        self.forward(inputs)
+                    inputs.call(self.forward)
                 if step == 0:
                     self.recording.check()
         except ReportedError:
             raise
         except Exception as error:
-            error.add_note(f"while {type(self.model).__name__} ran on samples {done} to {done + len(first) - 1} (step {step})")
+            if not step and (reason := explained(error, inputs, self.model)):
+                raise reason from error
+            error.add_note(f"while {type(self.model).__name__} ran on samples {done} to {done + inputs.rows - 1} (step {step})")
             raise
 
 
@@ -219,35 +248,3 @@ def _left_out(reasons: Mapping[str, str]) -> str:
     shown = "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:2])
     more = f"; and {len(reasons) - 2} more, all named in the batch's or the file's left_out" if len(reasons) > 2 else ""
     return f"{len(reasons)} layers are left out ({shown}{more})."
-
-
-def unpack(item: Any) -> tuple[Any, Any, Any]:
-    """Inputs, labels and ids of what a loader yielded."""
-    if isinstance(item, Mapping):
-        inputs = dict(item)
-        labels = inputs.pop("labels", None)
-        ids = inputs.pop("ids", None)
-        return inputs, labels, ids
-    if isinstance(item, list | tuple):
-        inputs, labels, ids = [*item, None, None][:3]
-        return inputs, labels, ids
-    return item, None, None
-
-
-def integers(values: Any, what: str) -> Int64[np.ndarray, " n"]:
-    """One integer per sample, as an array; `what` is for the message."""
-    array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
-    if array.ndim != 1 or array.dtype.kind not in "iub":
-        raise DataError(
-            f"The loader's {what} have shape {array.shape} and type {array.dtype}; one integer per sample is needed."
-        )
-    return array.astype(np.int64)
-
-
-def _to(inputs: Any, device: torch.device, *, channels_last: bool) -> Any:
-    if isinstance(inputs, Tensor):
-        layout = torch.channels_last if channels_last and inputs.ndim == 4 else torch.preserve_format
-        return inputs.to(device, non_blocking=True, memory_format=layout)
-    if isinstance(inputs, Mapping):
-        return {key: _to(value, device, channels_last=channels_last) for key, value in inputs.items()}
-    return inputs

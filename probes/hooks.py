@@ -22,12 +22,13 @@ from torch.utils.hooks import RemovableHandle
 from probes.arena import Arena, Place
 from probes.batch import LayerInfo
 from probes.errors import UsageError, did_you_mean
+from probes.inputs import samples_of
 from probes.layers import Axes, Selection, is_compiled, prefix_tokens_of, types_of, unwrap
 from probes.operations import Operations, is_opaque
 from probes.patterns import Patterns, closest
 from probes.pooling import DTYPES, Layout, Pool, Pooling, Pools, UnfitError, keep
 
-__all__ = ["Enough", "Recording", "Reduction", "attach", "first_tensor", "hooked", "parts_of"]
+__all__ = ["Enough", "Recording", "Reduction", "attach", "hooked", "parts_of"]
 
 
 Reduction = Callable[[str, Tensor], Tensor]  # layer and whole output -> what is kept of it, a row per sample
@@ -83,6 +84,7 @@ class Recording(Mapping[str, Tensor]):
         self.prefix_tokens = prefix_tokens_of(model) if prefix_tokens is None else prefix_tokens
         self.ops = ops
         self.last: str | None = None  # the layer after which a forward pass may end
+        self.expected: tuple[int, tuple[int, ...]] | None = None  # samples and shape of one, where the caller knows them
         self._dtype = DTYPES[dtype]
         self._model = model
         self._selection = Selection(layers)
@@ -168,9 +170,9 @@ class Recording(Mapping[str, Tensor]):
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Hook: a module call begins."""
         if module is self._model and not any(frame.module is module for frame in self._stack):
-            first = first_tensor((*args, *kwargs.values()))
-            self.clear(None if first is None else tuple(first.shape[1:]))
-            self.rows = None if first is None else len(first)
+            rows, shape = self.expected or samples_of((*args, *kwargs.values()))
+            self.clear(shape)
+            self.rows = rows
         if self._stack:
             self._stack[-1].leaf = False
         self._stack.append(self._frame(module))
@@ -362,17 +364,6 @@ def parts_of(output: object, key: str = "") -> Iterator[tuple[str, object]]:
         return
     for inner, value in items:
         yield from parts_of(value, f"{key}.{inner}" if key else str(inner))
-
-
-def first_tensor(inputs: Iterable[object]) -> Tensor | None:
-    """The first tensor found in the inputs, however they are nested: its length is the number of samples."""
-    for value in inputs:
-        if isinstance(value, Tensor) and value.ndim:
-            return value
-        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-        if (found := first_tensor(inner)) is not None:
-            return found
-    return None
 
 
 @contextmanager

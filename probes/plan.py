@@ -20,6 +20,7 @@ from probes.hooks import attach
 from probes.layers import unwrap
 from probes.patterns import Patterns
 from probes.pooling import DTYPES, Layout, Pooling, Pools, UnfitError, describe_loss, keep, pool_named
+from probes.reader import as_inputs
 
 __all__ = ["Plan", "PlannedLayer", "fit", "plan", "readable"]
 
@@ -111,8 +112,8 @@ def plan(
     ----------
     model : torch.nn.Module
         The network; it is run once, in eval mode.
-    example : torch.Tensor or dict
-        Inputs of one sample or a few, as the loader would give them.
+    example : torch.Tensor, tuple or mapping
+        Inputs of one sample or a few, as the loader would give them; see `capture`.
     n : int
         Samples to come.
     layers, pool, ops, prefix_tokens, dtype, seed
@@ -139,7 +140,7 @@ def plan(
     pooling, training = Pooling(pool, seed=seed), network.training
     try:
         with attach(network.eval(), layers, "none", ops=ops, prefix_tokens=prefix_tokens) as recording, torch.no_grad():
-            network(**example) if isinstance(example, dict) else network(example)
+            as_inputs(network, example).call(network)
     finally:
         network.train(training)
     found, left_out = [], dict(recording.left_out)

@@ -28,7 +28,7 @@ from probes.pooling import Pools
 from probes.shards import shard_name
 from repanalysis.data import Data, load_data
 from repanalysis.engine import analyze
-from repanalysis.models import Model, load_model
+from repanalysis.models import Model, Size, load_model
 from repanalysis.table import Table
 
 __all__ = ["Run", "plan", "prepare", "stream", "verify", "write"]
@@ -79,7 +79,7 @@ def prepare(
     ops: bool = False,
     prefix_tokens: int | None = None,
     dtype: str = "auto",
-    size: int | None = None,
+    size: Size | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     batch_size: int = 64,
@@ -113,7 +113,7 @@ def prepare(
     """
     torch.manual_seed(seed)
     built = load_model(model, weights=weights, size=size, mean=mean, std=std)
-    samples = load_data(data, split=split, transform=built.transform, colours=colours(built))
+    samples = load_data(data, split=split, **taken_by(built))
     samples = samples if limit is None else samples.sample(limit, seed=seed)
     where = device or best_device()
     built.module.to(where)
@@ -128,7 +128,12 @@ def prepare(
 
 def colours(model: Model) -> int:
     """Colours of the images that a network takes."""
-    return 3 if model.input_size is None else int(model.input_size[0])
+    return 3 if model.input_size is None or len(model.input_size) != 3 else int(model.input_size[0])
+
+
+def taken_by(model: Model) -> dict[str, Any]:
+    """How `load_data` makes samples for a network."""
+    return {"transform": model.transform, "colours": colours(model), "tokens": model.takes_tokens}
 
 
 def best_device() -> str:
@@ -282,14 +287,14 @@ def verify(
         built = load_model(model, weights=weights)
         if isinstance(preprocessing, Mapping) and preprocessing != built.card["preprocessing"]:
             images = {"mean": tuple(preprocessing["mean"]), "std": tuple(preprocessing["std"])}
-            built = load_model(model, weights=weights, size=preprocessing["input_size"][-1], **images)
+            built = load_model(model, weights=weights, size=tuple(preprocessing["input_size"]), **images)
         if facts.get("weights_sha256") != built.card["weights_sha256"]:
             raise UsageError(
                 f"{path} was made with other weights (sha256 {str(facts.get('weights_sha256'))[:12]}..., now "
                 f"{built.card['weights_sha256'][:12]}...): give the model that it was made with, {facts.get('model')}."
             )
         split = str(facts.get("split", "")) or None
-        opened = load_data(data or str(facts["dataset"]), split=split, transform=built.transform, colours=colours(built))
+        opened = load_data(data or str(facts["dataset"]), split=split, **taken_by(built))
         ids = np.random.default_rng(seed).choice(source.ids, min(samples, len(source)), replace=False)
         where = device or best_device()
         patterns, prefix = facts.get("layers", "leaf calls"), facts.get("prefix_tokens")

@@ -27,7 +27,12 @@ Weights = Annotated[str | None, typer.Option(help="Safetensors or torch file; 'r
 Layers = Annotated[list[str] | None, typer.Option("--layers", "-l", help="Glob, re:REGEX or type:CLASS; repeat it.")]
 
 
-Size = Annotated[int | None, typer.Option(min=1, help="Side of the images, if not the model's own.")]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        help="Side of the images (length of a signal or text), or a sample's shape, 3x16x112x112; if not the model's own."
+    ),
+]
 
 
 Colours = Annotated[str | None, typer.Option(help="Numbers per colour, such as 0.5,0.5,0.5; if not the model's own.")]

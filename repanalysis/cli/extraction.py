@@ -56,13 +56,14 @@ def layers(
     import torch
 
     import probes
+    from probes.reader import as_inputs
     from repanalysis.models import load_model
 
     torch.manual_seed(settings.seed)
     built = load_model(model, weights=weights, size=size)
     example = _example(built, data, split)
     with probes.attach(built.module, "*" if everything and not layers else layers, ops=ops) as recording, torch.no_grad():
-        built.module(example)
+        as_inputs(built.module, example).call(built.module)
     found = [asdict(info) for info in recording.info.values()]
     rows = [
         [i["order"], i["name"], i["module_type"], "x".join(map(str, i["source_shape"])), f"{i['depth']:.3f}"] for i in found
@@ -76,13 +77,13 @@ def _example(model: Any, data: str | None, split: str | None) -> Any:
     import torch
 
     from repanalysis.data import load_data
-    from repanalysis.extraction import colours
+    from repanalysis.extraction import taken_by
 
     if data is not None:
-        return load_data(data, split=split, transform=model.transform, colours=colours(model))[0][0][None]
+        return load_data(data, split=split, **taken_by(model))[0][0][None]
     if model.input_size is None:
         raise UsageError("The model does not say how large its inputs are; give --size, or --data for a sample.")
-    return torch.zeros(1, *model.input_size)
+    return torch.zeros(1, *model.input_size, dtype=torch.int64 if model.takes_tokens else torch.float32)
 
 
 @verb

@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+import probes
 from repanalysis.table import Table
 from tests.cli.running import DIGITS, refused, run, write_acts
+from tests.test_models import Clips, Tokens
 
 
 def extracted(path: Path, *more: object) -> Path:
@@ -143,3 +145,35 @@ def test_pools_by_layer_dtype_ops_and_compression(tmp_path: Path) -> None:
 def test_operations_are_listed() -> None:
     result = run("layers", "torchvision:resnet18", "--ops")
     assert "layer1.0.add" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("factory", "size", "shapes"),
+    [
+        ("Tokens", "7", [[7, 4], [7, 2]]),
+        ("Clips", "3x5x6x7", [[4, 3, 4, 5], [4, 3, 4, 5]]),
+        ("Signals", "20", [[4, 18], [4, 18]]),
+        ("Vectors", "5", [[4]]),
+    ],
+)
+def test_layers_of_networks_that_take_no_images(factory: str, size: str, shapes: list[list[int]]) -> None:
+    done = run("layers", f"py:tests.test_models:{factory}", "--size", size, "--json")
+    assert [layer["source_shape"] for layer in json.loads(done.stdout)["layers"]] == shapes
+
+
+def test_tokens_and_clips_are_planned_and_extracted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tokens, clips = rng.integers(0, 9, (10, 7)), rng.random((6, 3, 5, 6, 7)).astype(np.float32)
+    np.savez(tmp_path / "t.npz", x=tokens, y=np.arange(10) % 2)
+    np.savez(tmp_path / "c.npz", x=clips, y=np.arange(6) % 2)
+    for name, factory, x in (("t", Tokens, torch.from_numpy(tokens)), ("c", Clips, torch.from_numpy(clips))):
+        model, data = f"py:tests.test_models:{factory.__name__}", f"npz:{tmp_path / name}.npz"
+        planned = json.loads(run("plan", model, "--data", data, "--pool", "none", "--json").stdout)
+        run("extract", model, "--data", data, "-o", tmp_path / f"{name}.h5", "--pool", "none", "--seed", "3")
+        torch.manual_seed(3)
+        network = factory()
+        with torch.no_grad():
+            expected = network[0](x)
+        store = probes.open(tmp_path / f"{name}.h5")
+        np.testing.assert_allclose(store["0"], expected.numpy(), rtol=1e-5, atol=1e-6)
+        assert planned["layers"][0]["kept"] == list(expected.shape[1:])
