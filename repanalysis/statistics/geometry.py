@@ -42,7 +42,7 @@ class ClassGeometry(ABC):
     counts: Int64[np.ndarray, " K"]
     mean: Float64[np.ndarray, "K d"]
     spread: Float64[np.ndarray, " K"]
-    resolution: Float64[np.ndarray, "2"]
+    resolution: Float64[np.ndarray, 2]
 
     @property
     def n(self) -> int:

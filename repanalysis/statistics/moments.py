@@ -43,7 +43,7 @@ class _Arrays(NamedTuple):
     mean: Float64[np.ndarray, "K d"]
     spread: Float64[np.ndarray, " K"]
     scatter: Float64[np.ndarray, "K s s"]
-    resolution: Float64[np.ndarray, "2"]
+    resolution: Float64[np.ndarray, 2]
 
 
 class Moments(_Arrays, ClassGeometry):

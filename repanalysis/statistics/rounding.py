@@ -29,7 +29,7 @@ _FLOAT32 = 2.0**-23
 _UNKNOWN_TO_NUMPY = {"bfloat16": (2.0**-7, 2.0**-133), "float8_e4m3fn": (2.0**-3, 2.0**-9), "float8_e5m2": (2.0**-2, 2.0**-16)}
 
 
-def resolution_of(dtype: Any, averaged: float = 1.0) -> Float64[np.ndarray, "2"]:
+def resolution_of(dtype: Any, averaged: float = 1.0) -> Float64[np.ndarray, 2]:
     """The numbers a and b of a type: what rounding costs, as a share of x^2 and as a variance of its own.
 
     Parameters

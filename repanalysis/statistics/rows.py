@@ -59,7 +59,7 @@ class RowMoments(ClassGeometry):
         x: Float[np.ndarray, "n d"],
         labels: Int64[np.ndarray, " n"],
         groups: NDArray[np.uint64],
-        resolution: Float64[np.ndarray, "2"],
+        resolution: Float64[np.ndarray, 2],
         coordinates: NDArray[np.float64] | None = None,
     ) -> None:
         self.x, self.labels, self.groups, self.resolution = x, labels, groups, resolution

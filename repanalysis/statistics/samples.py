@@ -29,7 +29,7 @@ class Kept(NamedTuple):
     x: Float[np.ndarray, "m d"]
     rows: Int64[np.ndarray, ""]
     seen: Int64[np.ndarray, ""]
-    resolution: Float64[np.ndarray, "2"]
+    resolution: Float64[np.ndarray, 2]
 
 
 class SampleSet(NamedTuple):
@@ -51,7 +51,7 @@ class SampleSet(NamedTuple):
     labels: Int64[np.ndarray, " m"]
     x: Float[np.ndarray, "m d"]
     seen: Int64[np.ndarray, ""]
-    resolution: Float64[np.ndarray, "2"] = EXACT
+    resolution: Float64[np.ndarray, 2] = EXACT
 
     @property
     def n(self) -> int:

@@ -1,4 +1,4 @@
-"""Features of any type give what the same numbers give in float64; features that depend on each other up to rounding add nothing."""
+"""Features of any type give what the same numbers give in float64; what depends on others up to rounding adds nothing."""
 
 from __future__ import annotations
 

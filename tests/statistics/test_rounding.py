@@ -27,7 +27,7 @@ def test_storing_costs_less_than_the_margin_allows_and_not_much_less(dtype: str,
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("k, d, n", [(32, 128, 1000), (512, 600, 1500), (64, 768, 400)])
+@pytest.mark.parametrize(("k", "d", "n"), [(32, 128, 1000), (512, 600, 1500), (64, 768, 400)])
 @pytest.mark.parametrize("offset", [0.0, 1.0])
 def test_products_of_a_network_stay_below_the_cut(dtype: str, k: int, d: int, n: int, offset: float) -> None:
     """Outputs of a linear layer against the exact product of the same numbers: largest eigenvalue of the errors."""
@@ -42,7 +42,7 @@ def test_products_of_a_network_stay_below_the_cut(dtype: str, k: int, d: int, n:
     assert np.linalg.eigvalsh(np.cov((errors / unit).T))[-1] < largest_eigenvalue(n, d)
 
 
-@pytest.mark.parametrize("n, d", [(2000, 20), (500, 500), (200, 1500)])
+@pytest.mark.parametrize(("n", "d"), [(2000, 20), (500, 500), (200, 1500)])
 def test_largest_eigenvalue_of_noise(n: int, d: int) -> None:
     x = np.random.default_rng(1).normal(size=(n, d))
     assert np.linalg.norm(x, 2) ** 2 / n == pytest.approx(largest_eigenvalue(n, d), rel=0.05)

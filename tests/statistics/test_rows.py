@@ -32,7 +32,7 @@ def test_fewer_coordinates_have_the_same_scalar_products(offset: float, rng: np.
 
 
 @pytest.mark.parametrize("about", ["class", "mean", "origin"])
-@pytest.mark.parametrize("n, d", [(30, 80), (200, 12)])
+@pytest.mark.parametrize(("n", "d"), [(30, 80), (200, 12)])
 @pytest.mark.parametrize("scaled", [False, True])
 def test_the_spectrum_is_that_of_the_matrix(about: About, n: int, d: int, scaled: bool, rng: np.random.Generator) -> None:
     x, y = rng.normal(size=(n, d)) + 2.0, np.arange(n) % 3
