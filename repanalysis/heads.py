@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from probes.errors import DataError
 from repanalysis._checks import not_negative, one_of
 
-__all__ = ["UnconvergedWarning", "accuracy_of", "beats_chance", "fit_head", "halves"]
+__all__ = ["UnconvergedWarning", "accuracy_of", "beats_chance", "fit_head"]
 
 SOLVERS = ("lbfgs", "sgd")
 _STEPS = 3000
@@ -162,17 +162,3 @@ def beats_chance(share: float, error: float, classes: int) -> bool:
     (True, False)
     """
     return share > 1 / classes + 2 * error
-
-
-def halves(y: Int64[np.ndarray, " n"]) -> NDArray[np.bool_]:
-    """Every second sample of each label: one half to fit a head on, the rest to measure with.
-
-    Examples
-    --------
-    >>> halves(np.array([0, 0, 1, 0, 1])).tolist()
-    [True, False, True, True, False]
-    """
-    chosen = np.zeros(len(y), bool)
-    for label in np.unique(y):
-        chosen[np.flatnonzero(y == label)[::2]] = True
-    return chosen

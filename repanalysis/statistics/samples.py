@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int64, Shaped
 
 from repanalysis.statistics.base import Statistic, refuse_non_finite
-from repanalysis.statistics.draws import DRAWN, HALF, hashed, uniform
+from repanalysis.statistics.draws import DRAWN, fitted_on, hashed
 
 __all__ = ["Kept", "SampleSet", "Samples"]
 
@@ -62,9 +62,9 @@ class SampleSet(NamedTuple):
         """What a reader must know: that these are not all samples."""
         return "" if self.n == int(self.seen) else f"on {self.n} of {int(self.seen)} samples, drawn by id"
 
-    def training(self, share: float = 0.5) -> Bool[np.ndarray, " m"]:
-        """Which rows to fit on; the others are to score on. Decided by the id of each sample alone."""
-        return uniform(self.ids, HALF) < share
+    def training(self) -> Bool[np.ndarray, " m"]:
+        """Which rows to fit on; the others are to score on (`draws.fitted_on`)."""
+        return fitted_on(self.ids)
 
 
 @dataclass(frozen=True)
