@@ -34,6 +34,7 @@ from repanalysis.pruning.applying import kept_masked, masked, multiplications
 from repanalysis.pruning.chains import OUTPUT, Link, hooked, links
 from repanalysis.pruning.masks import conv_mask, random_alike
 from repanalysis.statistics.draws import fitted_on
+from repanalysis.statistics.shares import share_error
 from repanalysis.table import Table
 
 __all__ = ["RETRAINING", "UntrainedWarning", "filter_fields", "masks_of", "prune_network", "retrain"]
@@ -300,7 +301,7 @@ def prune_network(  # noqa: PLR0915  # the rows of one table
 
     def scored(variant: str, one: nn.Module, **more: Any) -> float:
         share = accuracy(one, test, recipe.batch_size, device)
-        rows.append(base | {"variant": variant, "value": share, "se": float(np.sqrt(share * (1 - share) / n))} | more)
+        rows.append(base | {"variant": variant, "value": share, "se": share_error(share, n)} | more)
         steps.update()
         return share
 
