@@ -20,9 +20,11 @@ from repanalysis.metrics import Metric, Noted, get
 from repanalysis.statistics import ClassMoments, GroupedMoments, Groups, NonFiniteError, RowMoments, Rows, Statistic
 from repanalysis.statistics.rounding import EXACT, resolution_of
 from repanalysis.subset import Subset
-from repanalysis.uncertainty import jackknife
+from repanalysis.uncertainty import few_groups, jackknife
 
 __all__ = ["Job", "LayerStates", "Plan", "planned", "resolution_of_layer"]
+
+_UNSEEN = "no standard error: it moves in steps, and no group of samples that was left out changed it"
 
 
 @dataclass(frozen=True)
@@ -226,10 +228,13 @@ class LayerStates:
             sizes.append(size)
             left_out.append(_all(metrics, rest))
         nothing = Noted("nan")
-        return {
-            key: Noted(value, value.note, se=jackknife(value, [values.get(key, nothing) for values in left_out], sizes))
-            for key, value in whole.items()
-        }
+        errors = {}
+        for key, value in whole.items():
+            se = jackknife(value, [values.get(key, nothing) for values in left_out], sizes) * few_groups(len(sizes))
+            unseen = key[0].steps and se == 0
+            note = _joined(value.note, _UNSEEN if unseen else "")
+            errors[key] = Noted(value, note, se=math.nan if unseen else se)
+        return errors
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The values as table rows."""

@@ -8,7 +8,7 @@ from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
-@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation"})
+@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation"}, structure="up")
 def between_class_variance(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> dict[str, Noted]:
     r"""Mean squared distance of a class mean from the mean of the class means.
 

@@ -13,7 +13,7 @@ from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
 
-@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation"})
+@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation"}, structure="up")
 def class_mean_separation(moments: ClassGeometry, *, per: Literal["all", "pair"] = "all") -> Mapping[str, Noted]:
     r"""Mean squared distance between the means of two classes.
 

@@ -25,7 +25,7 @@ def _needed(*, estimator: Estimator = "exact", ridge: float = 0.0, **_: Any) -> 
     return ClassMoments() if estimator == "exact" else Samples()
 
 
-@metric(needs=_needed, invariant={"translation", "rotation", "scaling", "linear"})
+@metric(needs=_needed, invariant={"translation", "rotation", "scaling", "linear"}, structure="up")
 def fisher_ratio(
     moments: ClassGeometry | SampleSet,
     *,

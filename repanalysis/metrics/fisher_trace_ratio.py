@@ -8,7 +8,7 @@ from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
-@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"})
+@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"}, structure="up")
 def fisher_trace_ratio(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Noted:
     r"""Between-class variance divided by within-class variance, each summed over features.
 

@@ -15,7 +15,7 @@ from repanalysis.statistics.rounding import largest_eigenvalue
 _EPS = float(np.finfo(np.float64).eps)
 
 
-@metric(needs=ClassMoments(), invariant={"translation", "rotation", "scaling"})
+@metric(needs=ClassMoments(), invariant={"translation", "rotation", "scaling"}, structure="down")
 def nc1(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Noted:
     r"""Variability collapse: within-class covariance measured in units of the between-class covariance.
 

@@ -8,7 +8,7 @@ from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
-@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"})
+@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"}, structure="down")
 def nc1_quotient(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Noted:
     r"""Within-class variance divided by between-class variance: 0 at neural collapse.
 

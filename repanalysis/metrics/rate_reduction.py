@@ -9,7 +9,7 @@ from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry
 
 
-@metric(needs=moments_needed, min_classes=2, invariant={"rotation", "scaling", "sign"})
+@metric(needs=moments_needed, min_classes=2, invariant={"rotation", "scaling", "sign"}, structure="up")
 def rate_reduction(moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> Noted:
     r"""Rate reduction: nats per sample that knowing the class saves.
 

@@ -10,7 +10,7 @@ from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry
 
 
-@metric(needs=moments_needed, invariant={"rotation", "scaling", "sign"})
+@metric(needs=moments_needed, invariant={"rotation", "scaling", "sign"}, structure="up")
 def rate_reduction_normalized(
     moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius"
 ) -> Mapping[str, Noted]:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
 from numpy.typing import NDArray
 
 from repanalysis.statistics.base import Statistic, refuse_non_finite
-from repanalysis.statistics.draws import DRAWN, HALF, hashed, uniform
+from repanalysis.statistics.draws import DRAWN, fitted_on, hashed
 from repanalysis.statistics.rounding import EXACT, resolution_of
 
 __all__ = ["Kept", "SampleSet", "Samples"]
@@ -72,9 +72,9 @@ class SampleSet(NamedTuple):
         """What a reader must know: that these are not all samples."""
         return "" if self.n == int(self.seen) else f"on {self.n} of {int(self.seen)} samples, drawn by id"
 
-    def training(self, share: float = 0.5) -> Bool[np.ndarray, " m"]:
-        """Which rows to fit on; the others are to score on. Decided by the id of each sample alone."""
-        return uniform(self.ids, HALF) < share
+    def training(self) -> Bool[np.ndarray, " m"]:
+        """Which rows to fit on; the others are to score on (`draws.fitted_on`)."""
+        return fitted_on(self.ids)
 
 
 @dataclass(frozen=True)

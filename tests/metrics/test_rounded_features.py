@@ -16,7 +16,8 @@ import probes
 from probes import Batch
 from repanalysis import analyze
 from repanalysis.metrics import effective_rank, fisher_ratio, nc1, power_law_exponent, spectrum
-from repanalysis.statistics import ClassMoments, Rows
+from repanalysis.metrics.ncc_accuracy import ncc_accuracy
+from repanalysis.statistics import ClassMoments, Rows, Samples
 from repanalysis.statistics.rounding import resolution_of
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -96,6 +97,15 @@ def test_between_class_directions_below_rounding_do_not_count(dtype: str, classe
     exact = nc1(ClassMoments().of(x @ np.random.default_rng(1).normal(size=(2, 50)), y))
     assert value == pytest.approx(exact, rel=2e-2)
     assert "rank 2, not 4" in value.note
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_whitened_nearest_centres_refuse_directions_of_rounding(dtype: str, classes: Classes) -> None:
+    x, y = classes(400, 5, 3)
+    wide = stored(np.c_[x, x @ np.random.default_rng(1).normal(size=(5, 5))], dtype)
+    accuracy = ncc_accuracy(Samples().of(wide, y).at_resolution(resolution_of(dtype)))["whitened"]
+    assert math.isnan(accuracy)
+    assert "singular" in accuracy.note
 
 
 def test_equal_up_to_the_type_is_constant() -> None:
