@@ -139,7 +139,8 @@ class Metric:
 
     def _named(self, variant: str) -> str:
         """A variant's name with the parameters that were chosen."""
-        chosen = [f"{key}={value}" for key, value in self.chosen.items() if isinstance(value, str | int | float)]
+        texts = {key: str(value).lower() if isinstance(value, bool) else value for key, value in self.chosen.items()}
+        chosen = [f"{key}={value}" for key, value in texts.items() if isinstance(value, str | int | float)]
         return ",".join(filter(None, [variant, *chosen]))
 
 
@@ -229,6 +230,8 @@ def get(name: str, **parameters: Any) -> Metric:
             continue
         if get_origin(hints[key]) is Literal:
             one_of(f"{key} of {name}", value, get_args(hints[key]))
+        elif hints[key] is bool:
+            parameters[key] = {"true": True, "false": False}[one_of(f"{key} of {name}", str(value).lower(), ("true", "false"))]
         elif hints[key] in (int, float):
             if not isinstance(value, (int, float) if hints[key] is float else int):
                 raise UsageError(f"{key} of {name} is {value!r}; it must be a {'whole ' * (hints[key] is int)}number.")

@@ -56,7 +56,12 @@ class Whitened(NamedTuple):
 
 
 def whitened(
-    moments: ClassGeometry, class_weight: Weighting, *, ridge: float = 0.0, within: NDArray[np.float64] | None = None
+    moments: ClassGeometry,
+    class_weight: Weighting,
+    *,
+    ridge: float = 0.0,
+    within: NDArray[np.float64] | None = None,
+    centre: Weighting | None = None,
 ) -> Whitened | None:
     """Whiten the class means; None if every feature is constant.
 
@@ -70,7 +75,10 @@ def whitened(
         a: whiten by Sigma_W + a Tr(Sigma_W)/d I instead; then nothing is singular.
     within : (d, d) array, optional
         An estimate of Sigma_W to use instead of the moments' own.
+    centre : {"balanced", "empirical"}, optional
+        Weights of the classes in mu_G, where they are others than in Sigma_W.
     """
+    centre = centre or class_weight
     d, samples_round = moments.d, within is None and not ridge > 0
     if ridge > 0:
         moments = moments.isometric()  # a ridge is the same in all orthonormal coordinates
@@ -78,9 +86,9 @@ def whitened(
         shift = ridge * np.trace(within) / d
         within[np.diag_indices_from(within)] += shift
         if not shift > 0:
-            means = moments.centred_means(class_weight)
+            means = moments.centred_means(centre)
             return Whitened(means[:, :0], means, 0, 1.0) if means.any() else None
-    weights, means = moments.weights(class_weight), moments.centred_means(class_weight)
+    weights, means = moments.weights(centre), moments.centred_means(centre)
     variances = moments.feature_variances(class_weight) if within is None else np.diag(within)
     # Where features are constant, subtracting rank-1 terms may leave a variance of -1e-20.
     scale = np.sqrt(np.maximum(variances, 0.0) + weights @ np.square(means))
@@ -125,9 +133,12 @@ def _outside(
     return outside @ vectors[:, above], float(energy[above].sum()) / total
 
 
-def cholesky(moments: ClassGeometry, class_weight: Weighting = "empirical") -> NDArray[np.float64] | None:
-    """Upper factor U of Sigma_W = U^T U, so that rows z become white as U^-T z; None if Sigma_W is near singular."""
-    within, noise = moments.within(class_weight), moments.rounding() * largest_eigenvalue(moments.n, moments.d)
+def cholesky(moments: ClassGeometry, rounding: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Upper factor U of Sigma_W = U^T U, so that rows z become white as U^-T z; None if Sigma_W is near singular.
+
+    Classes weigh n_c/n; `rounding` is the variance that rounding may have added to every feature, (d,).
+    """
+    within, noise = moments.within("empirical"), rounding * largest_eigenvalue(moments.n, moments.d)
     diagonal = np.diag(within)
     if not (diagonal > _CONSTANT * np.square(moments.mean).max(axis=0)).all() or not diagonal.all():
         return None

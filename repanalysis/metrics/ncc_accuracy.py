@@ -58,14 +58,14 @@ def ncc_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str,
     split = halves(samples)
     if isinstance(split, str):
         return dict.fromkeys(("", "train", "whitened"), Noted(math.nan, split))
-    moments = ClassMoments().of(split.train, split.train_y).at_resolution(samples.resolution)
+    moments = ClassMoments().of(split.train, split.train_y)
     centres = centres_of(moments, len(split.labels))
     plain = [right(split, *each) for each in by_discriminants(split, lambda v: v)]
     values = {
         "": accuracy(nearest(split.test, centres) == split.test_y, split.note, without=plain),
         "train": accuracy(nearest(split.train, centres) == split.train_y, split.note),
     }
-    upper = cholesky(moments)
+    upper = cholesky(moments, samples.rounding())
     if upper is None:
         return values | {"whitened": Noted(math.nan, "the within-class covariance of the samples to fit on is singular")}
     white, white_centres = (solve_triangular(upper, part.T, trans=1).T for part in (split.test, np.nan_to_num(centres)))

@@ -67,6 +67,12 @@ class SampleSet(NamedTuple):
         """The same, of samples that were rounded to `resolution` at least, whatever type they came in."""
         return self._replace(resolution=np.maximum(self.resolution, resolution))
 
+    def rounding(self) -> NDArray[np.float64]:
+        """Variance that rounding may have added to every feature, (d,)."""
+        share, variance = self.resolution
+        squares: NDArray[np.float64] = np.square(self.x, dtype=np.float64).mean(axis=0)
+        return share * squares + variance
+
     @property
     def note(self) -> str:
         """What a reader must know: that these are not all samples."""

@@ -102,6 +102,7 @@ def test_between_class_directions_below_rounding_do_not_count(dtype: str, classe
 @pytest.mark.parametrize("dtype", TYPES)
 def test_whitened_nearest_centres_refuse_directions_of_rounding(dtype: str, classes: Classes) -> None:
     x, y = classes(400, 5, 3)
+    x += 10 * x.std(axis=0)
     wide = stored(np.c_[x, x @ np.random.default_rng(1).normal(size=(5, 5))], dtype)
     accuracy = ncc_accuracy(Samples().of(wide, y).at_resolution(resolution_of(dtype)))["whitened"]
     assert math.isnan(accuracy)
