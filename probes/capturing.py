@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from probes.batch import Batch, LayerInfo
 from probes.errors import DataError, LeftOutWarning, ReportedError, UsageError, did_you_mean
-from probes.hooks import Enough, Recording, Reduction, first_tensor, hooked
+from probes.hooks import Recording, Reduction, StopForward, first_tensor, hooked
 from probes.layers import unwrap
 from probes.patterns import Patterns
 from probes.pooling import Pools
@@ -129,25 +129,24 @@ def capture(
         steps.run(inputs, first, done, step)
         if step == 0:
             info = recording.info
-            shapes = {name: tuple(kept.shape[1:]) for name, kept in recording.items()}
+            shapes = recording.shapes
             left_out = recording.left_out | recording.idle
             if early_stop and forward is None and info and (last := list(info)[-1]) and info[last].depth < 1:
                 recording.last = last
         varied = _varied(recording, shapes, done) if step else {}
         left_out |= varied
-        kept = {name: value for name, value in recording.items() if name not in varied and (not step or name in shapes)}
         shapes = {name: shape for name, shape in shapes.items() if name not in varied}
-        if not kept:
+        if not shapes:
             reasons = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
             raise DataError(f"No layer of {type(model).__name__} can be recorded ({reasons or 'no module was called'}).")
         if said := _ran(varied if step else left_out):
             warnings.warn(_left_out(said), LeftOutWarning, stacklevel=2)
         yield Batch(
             ids=np.arange(first_id + done, first_id + done + rows) if ids is None else integers(ids, "ids"),
-            layers={name: value.cpu().numpy() for name, value in kept.items()},
+            layers={name: recording.array(name) for name in shapes},
             labels=None if labels is None else integers(labels, "labels"),
             split=None if split is None else np.full(rows, split),
-            info={name: info[name] for name in kept},
+            info={name: info[name] for name in shapes},
             left_out=dict(left_out),
         )
         done += rows
@@ -172,7 +171,7 @@ class _Steps:
             with hooked(self.recording), _eval_mode(self.model), torch.no_grad(), self.autocast():
                 self.recording.clear(tuple(first.shape[1:]))
                 self.recording.rows = len(first)
-                with suppress(Enough):
+                with suppress(StopForward):
                     if isinstance(inputs, Mapping):
                         self.forward(**inputs)
                     else:
@@ -200,9 +199,11 @@ def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractCont
 
 def _varied(recording: Recording, shapes: Mapping[str, tuple[int, ...]], done: int) -> dict[str, str]:
     """Layers that do not give out what they gave out in the first step, each with the reason."""
-    found = {}
+    found: dict[str, str] = {}
+    if shapes == (now_shapes := recording.shapes):
+        return found
     for name, before in shapes.items():
-        now = tuple(recording[name].shape[1:]) if name in recording else None
+        now = now_shapes.get(name)
         if now != before:
             what = f"its shape is {now} from sample {done} on, and was {before} before: pool it (mean, max)"
             found[name] = what if now else f"it did not run at sample {done}, as it had before"
