@@ -5,6 +5,9 @@ megabytes all the time. Where a small tensor, be it the 200 bytes of its header,
 the next does not fit, and the process grows: by 800 MB under hand-written hooks on a vision transformer
 (benchmarks/extract.py). So what a pass keeps is copied to memory-mapped blocks, one after the other, and is held as a
 `BufferView`, which makes its tensor or array when it is asked for.
+
+A pass mostly keeps what the pass before kept. So its block, and the tensors to write to, are prepared before it begins, one
+after the other in one place of the heap; a block that is used again has them already.
 """
 
 from __future__ import annotations
@@ -25,8 +28,7 @@ __all__ = ["BufferPool", "BufferView"]
 _BLOCK = 4 << 20
 _LINE = 64  # bytes; what a processor reads at a time
 _SPARE = 4  # blocks of earlier passes that may be used again: one is read, one is queued, one is written
-_UNUSED = 2  # references to a block that nothing points into: the list's, and that of getrefcount itself
-_NUMPY = {
+_NUMPY: dict[torch.dtype, np.dtype[Any]] = {
     torch.float16: np.dtype(np.float16), torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64),
 }  # fmt: skip
 
@@ -40,16 +42,19 @@ class BufferView(NamedTuple):
         The block; on an accelerator, the tensor.
     offset : int
         First byte in the block.
-    dtype : torch.dtype
-        Element type.
     shape : tuple of int
         Shape.
+    dtype : torch.dtype
+        Element type.
+    prepared : torch.Tensor, optional
+        The tensor to write to, where the pool has prepared it. It does not outlive the pass.
     """
 
     memory: mmap.mmap | Tensor
     offset: int
-    dtype: torch.dtype
     shape: tuple[int, ...]
+    dtype: torch.dtype
+    prepared: Tensor | None = None
 
     def tensor(self) -> Tensor:
         """The tensor, without a copy."""
@@ -69,6 +74,34 @@ class BufferView(NamedTuple):
         return np.ndarray(self.shape, dtype, self.memory, self.offset)
 
 
+def _size(shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """Bytes that a tensor takes in a block."""
+    return -(-prod(shape) * dtype.itemsize // _LINE) * _LINE
+
+
+class _Block:
+    """Memory-mapped pages, and the views that are prepared in them, front to back."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = mmap.mmap(-1, size)
+        self.views: list[BufferView] = []
+
+    def prepare(self, kinds: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> None:
+        """Prepare views of these shapes and types."""
+        if [(view.shape, view.dtype) for view in self.views] == kinds:
+            return
+        self.views, offset = [], 0
+        for shape, dtype in kinds:
+            view = BufferView(self.memory, offset, shape, dtype)
+            self.views.append(view._replace(prepared=view.tensor()))
+            offset += _size(shape, dtype)
+
+    def is_unused(self) -> bool:
+        """Whether nothing refers to the memory but the prepared views, each by itself and by its tensor."""
+        prepared = sum(2 if prod(view.shape) else 1 for view in self.views)
+        return sys.getrefcount(self.memory) == prepared + 2  # the attribute's, and that of getrefcount itself
+
+
 class BufferPool:
     """Blocks of memory outside the heap; a block is returned to the system once nothing in it is used any more.
 
@@ -80,50 +113,65 @@ class BufferPool:
     """
 
     def __init__(self) -> None:
-        self.used = 0  # bytes handed out since the last restart
-        self._next = _BLOCK
-        self._memory: mmap.mmap | None = None
-        self._free = self._stop = 0
-        self._blocks: list[mmap.mmap] = []
-        self._old: list[mmap.mmap] = []
+        self._views: list[BufferView] = []  # what this pass has taken
+        self._prepared: list[BufferView] = []  # what it is expected to take
+        self._block: _Block | None = None
+        self._free = 0  # first free byte in the block, once the pass takes something else than what was prepared
+        self._blocks: list[_Block] = []
+        self._old: list[_Block] = []
 
     def restart(self) -> None:
         """Begin another pass, in other memory than what still is in use.
 
-        As many bytes as the pass before took will lie in one block. Blocks are used again where nothing points into them any
-        more: fresh pages cost as much as what is written to them.
+        What the pass before took is prepared in one block. The views of that pass are void: a block is used again where no tensor
+        and no array that was made from one points into it any more. Fresh pages cost as much as what is written to them.
         """
-        if not self.used:
+        if not self._views:
             return
-        self._next, self.used = max(self.used, _BLOCK), 0
-        self._memory, self._free, self._stop = None, 0, 0
+        kinds = [(view.shape, view.dtype) for view in self._views]
         self._old, self._blocks = [*self._blocks, *self._old][:_SPARE], []
+        self._views, self._prepared, self._block = [], [], None
+        self._block = self._allocate(sum(_size(*kind) for kind in kinds))
+        self._block.prepare(kinds)
+        self._prepared = self._block.views
 
     def put(self, x: Tensor) -> BufferView:
         """Copy a tensor to this memory, contiguous; one on an accelerator is copied where it is."""
         if not x.is_cpu:
-            return BufferView(x.clone(memory_format=torch.contiguous_format), 0, x.dtype, tuple(x.shape))
-        view = self.reserve(x.shape, x.dtype, x.element_size())
-        view.tensor().copy_(x)
+            return BufferView(x.clone(memory_format=torch.contiguous_format), 0, tuple(x.shape), x.dtype)
+        view = self.reserve(tuple(x.shape), x.dtype)
+        (view.tensor() if view.prepared is None else view.prepared).copy_(x)
         return view
 
-    def reserve(self, shape: Sequence[int], dtype: torch.dtype, itemsize: int) -> BufferView:
+    def reserve(self, shape: tuple[int, ...], dtype: torch.dtype) -> BufferView:
         """Memory on the CPU for a tensor that is still to be written."""
-        size = -(-prod(shape) * itemsize // _LINE) * _LINE
-        offset = self._free
-        if self._memory is None or offset + size > self._stop:
-            self._memory = self._block(max(self._next, size))
-            self._next, self._stop, offset = _BLOCK, len(self._memory), 0
-        self._free = offset + size
-        self.used += size
-        return BufferView(self._memory, offset, dtype, tuple(shape))
+        index = len(self._views)
+        if index < len(self._prepared):
+            view = self._prepared[index]
+            if view.shape == shape and view.dtype == dtype:
+                self._views.append(view)
+                return view
+        if self._block is not None and self._prepared:
+            # This pass keeps something else than the one before. What is still to come goes behind what it has taken.
+            self._free = sum(_size(view.shape, view.dtype) for view in self._prepared[:index])
+            self._block.views, self._prepared = self._prepared[:index], []
+        size = _size(shape, dtype)
+        if self._block is None or self._free + size > len(self._block.memory):
+            self._block, self._free = self._allocate(size), 0
+            self._block.views = []
+        view = BufferView(self._block.memory, self._free, shape, dtype)
+        self._free += size
+        self._views.append(view)
+        return view
 
-    def _block(self, size: int) -> mmap.mmap:
+    def _allocate(self, size: int) -> _Block:
         """A block that nothing points into: one of before that is large enough, or a new one."""
-        for index in range(len(self._old)):
-            # Every view, tensor and array over a block holds a reference to it.
-            if size <= len(self._old[index]) <= 2 * size and sys.getrefcount(self._old[index]) == _UNUSED:
-                self._blocks.append(self._old.pop(index))
-                return self._blocks[-1]
-        self._blocks.append(mmap.mmap(-1, size))
-        return self._blocks[-1]
+        size = max(size, _BLOCK)
+        for block in self._old:
+            if size <= len(block.memory) <= 2 * size and block.is_unused():
+                self._old.remove(block)
+                break
+        else:
+            block = _Block(size)
+        self._blocks.append(block)
+        return block

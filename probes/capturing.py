@@ -31,10 +31,17 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; afterwards every module is in the mode that it was in."""
-    training = [module for module in model.modules() if module.training]
+    """Eval mode inside the block; afterwards every module is in the mode that it was in.
+
+    Where none is in training mode, `eval` is called only if a module has one of its own, or a `train`, that may do more.
+    """
+    modules = list(model.modules())
+    training = [module for module in modules if module.training]
     try:
-        model.eval()
+        if training or any(
+            type(module).train is not nn.Module.train or type(module).eval is not nn.Module.eval for module in modules
+        ):
+            model.eval()
         yield
     finally:
         for module in training:

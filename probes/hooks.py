@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, NamedTuple
@@ -45,6 +45,23 @@ class _OutputSpec:
     pool: Pool
     info: LayerInfo
     direct: _Direct | None = None
+    leaf: bool = True
+
+    def name_axes(self, dims: tuple[str, ...]) -> None:
+        """Note the axes of what is kept."""
+        if self.info.dims != dims:
+            self.info = replace(self.info, dims=dims)
+
+    def fits(self, output: Tensor, rows: int | None) -> bool:
+        """Whether another output is like this."""
+        return (
+            not output.is_nested
+            and output.shape == self.shape
+            and output.dtype == self.dtype
+            and rows == self.rows
+            and output.layout == torch.strided
+            and not output.is_inference()
+        )
 
 
 class _Direct(NamedTuple):
@@ -52,7 +69,6 @@ class _Direct(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-    itemsize: int
     write: Callable[[Tensor, Tensor], object]  # buffer, output
 
 
@@ -60,8 +76,7 @@ class _Output(NamedTuple):
     """What was kept of an output, and how many leaf calls had ended by then."""
 
     view: BufferView
-    info: LayerInfo
-    layout: Layout
+    spec: _OutputSpec
     leaf_calls: int
 
 
@@ -74,18 +89,20 @@ class _Call:
     index: int
     leaf: bool = True
     operations: Counter[str] | None = None
+    spec: _OutputSpec | None = None  # where the latest output was one tensor that is recorded
 
 
 class _HookedModule:
     """A module's hooks, and the calls that it has seen."""
 
-    __slots__ = ("calls", "count", "is_opaque", "kinds", "module", "name", "recording")
+    __slots__ = ("calls", "count", "is_opaque", "kinds", "module", "name", "recording", "type_name")
 
     def __init__(self, recording: Recording, module: nn.Module, name: str) -> None:
         self.recording = recording
         self.module = module
         self.name = name
         self.kinds = types_of(module)
+        self.type_name = type(module).__name__
         self.is_opaque = is_opaque(module)
         self.calls: list[_Call] = []
         self.count = 0  # calls in this pass
@@ -115,7 +132,7 @@ class _HookedModule:
         call = calls.pop() if calls else self.call()
         while call.module is not self:
             call = calls.pop() if calls else self.call()
-        self.recording._ended(call, output)
+        self.recording._end(call, output)
 
 
 class StopForward(BaseException):
@@ -156,7 +173,7 @@ class Recording(Mapping[str, Tensor]):
         self._operation_names: dict[tuple[str, str, int], str] = {}
         weights = _parametrizations(model)
         self._modules = [_HookedModule(self, module, name) for module, name in names.items() if module not in weights]
-        self._slots: list[tuple[MutableMapping[int, Callable[..., None]], int, Callable[..., None]]] = []
+        self._slots: list[tuple[Any, int, Callable[..., None]]] = []  # dictionaries of hooks, our keys, our hooks
         self._root: RemovableHandle | None = None
         self._buffers = BufferPool()
         self._busy = False
@@ -182,6 +199,8 @@ class Recording(Mapping[str, Tensor]):
         for module in self._modules:
             module.count = 0
         if shape != self._shape:
+            for call in (call for module in self._modules for call in module.calls):
+                call.spec = None
             self._shape, self._axes = shape, Axes(self.prefix_tokens)
             self._specs: dict[str, _OutputSpec] = {}
             self._seen: set[str] = set()
@@ -193,7 +212,7 @@ class Recording(Mapping[str, Tensor]):
         """LayerInfo of every kept layer; complete once the forward pass has ended."""
         total = max(1, self._leaf_calls)
         return {
-            name: replace(output.info, order=order, depth=output.leaf_calls / total)
+            name: replace(output.spec.info, order=order, depth=output.leaf_calls / total)
             for order, (name, output) in enumerate(self._outputs.items())
         }
 
@@ -276,21 +295,23 @@ class Recording(Mapping[str, Tensor]):
         """
         self._root = self._model.register_forward_pre_hook(self.begin, with_kwargs=True)
         if self._slots:
-            for hooks, key, hook in self._slots:
-                hooks[key] = hook
+            for slot, key, hook in self._slots:
+                slot[key] = hook
             return
         for hooked in self._modules:
-            before = hooked.module.register_forward_pre_hook(hooked.before)
-            self._slots.append((before.hooks_dict_ref(), before.id, hooked.before))
-            after = hooked.module.register_forward_hook(hooked.after)
-            self._slots.append((after.hooks_dict_ref(), after.id, hooked.after))
+            for hook, handle in (
+                (hooked.before, hooked.module.register_forward_pre_hook(hooked.before)),
+                (hooked.after, hooked.module.register_forward_hook(hooked.after)),
+            ):
+                slot: Any = handle.hooks_dict_ref()
+                self._slots.append((slot, handle.id, hook))
 
     def unhook(self) -> None:
         """Take the hooks off every module."""
         if self._root is not None:
             self._root.remove()
-        for hooks, key, _ in self._slots:
-            hooks.pop(key, None)
+        for slot, key, _ in self._slots:
+            slot.pop(key, None)
 
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Hook, before all others: a call of the model begins, and unless the model calls itself, a forward pass."""
@@ -299,25 +320,36 @@ class Recording(Mapping[str, Tensor]):
             self.clear(None if first is None else tuple(first.shape[1:]))
             self.rows = None if first is None else len(first)
 
-    def _ended(self, call: _Call, output: object) -> None:
+    def _end(self, call: _Call, output: object) -> None:
         """A module call has ended, with its output."""
-        hooked, name, leaf = call.module, call.name, call.leaf
-        self._leaf_calls += leaf
-        self._calls.append((name, type(hooked.module).__name__))
-        if leaf or self._selection.patterns is not None or self.prefix_tokens:
-            whole = self._selection.wants(name, hooked.kinds, leaf=leaf)
-            for part, value in ((name, output),) if type(output) is Tensor else self._parts(name, output):
-                if whole or (part != name and self._selection.wants(part, hooked.kinds, leaf=leaf)):
-                    self._record(part, value, hooked.kinds, call.index, hooked.module)
-                elif self.prefix_tokens and part not in self._seen and isinstance(value, Tensor) and value.ndim in (3, 4):
-                    self._seen.add(part)
-                    self._axes.layout(hooked.module, value)  # how many places there are, for the tokens to come
-        if not self._stack and hooked.module is self._model:
+        self._leaf_calls += call.leaf
+        self._calls.append((call.name, call.module.type_name))
+        spec = call.spec
+        if spec is not None and type(output) is Tensor and call.leaf == spec.leaf and spec.fits(output, self.rows):
+            self._keep(call.name, output, spec)
+        else:
+            call.spec = self._select(call, output)
+        if not self._stack and call.module.module is self._model:
             self._complete = True
             if not self._checked:
                 self.idle  # noqa: B018  # a pattern that matches a module which never runs has matched
                 self.check()
                 self._checked = True
+
+    def _select(self, call: _Call, output: object) -> _OutputSpec | None:
+        """Keep what is selected of an output; its specification, if that is the whole output."""
+        module, kinds = call.module.module, call.module.kinds
+        whole = self._selection.wants(call.name, kinds, leaf=call.leaf)
+        for part, value in self._parts(call.name, output):
+            if whole or (part != call.name and self._selection.wants(part, kinds, leaf=call.leaf)):
+                spec = self._record(part, value, kinds, call.index, module)
+                if spec is not None and value is output:
+                    spec.leaf = call.leaf
+                    return spec
+            elif self.prefix_tokens and part not in self._seen and isinstance(value, Tensor) and value.ndim in (3, 4):
+                self._seen.add(part)
+                self._axes.layout(module, value)  # how many places there are, for the tokens to come
+        return None
 
     def _unique_name(self, name: str) -> str:
         """The name, made different from every module's and every other call's."""
@@ -339,42 +371,36 @@ class Recording(Mapping[str, Tensor]):
             named.append((part, value))
         return named
 
-    def _record(self, name: str, output: object, kinds: Sequence[str], index: int, module: nn.Module | None) -> None:
-        """Keep what is selected of an output."""
+    def _record(
+        self, name: str, output: object, kinds: Sequence[str], index: int, module: nn.Module | None
+    ) -> _OutputSpec | None:
+        """Keep an output, or note why it can't be; its specification if it is a tensor that can."""
+        if reason := self._unfit(output):
+            self._reasons[name] = reason
+            return None
+        assert isinstance(output, Tensor)
+        spec = self._specs.get(name)
+        if spec is None or not spec.fits(output, self.rows):
+            spec = self._specify(name, output, kinds, index, module)
+        self._keep(name, output, spec)
+        return spec
+
+    def _keep(self, name: str, output: Tensor, spec: _OutputSpec) -> None:
         self._busy = True
         try:
-            spec = self._specs.get(name)
-            if (
-                spec is None
-                or not isinstance(output, Tensor)
-                or output.is_nested
-                or output.shape != spec.shape
-                or output.dtype != spec.dtype
-                or self.rows != spec.rows
-                or output.layout != torch.strided
-                or output.is_inference()
-            ):
-                spec = self._specify(name, output, kinds, index, module)
-            if spec is None:
-                return
-            self._outputs[name] = self._pooled(output, spec)
+            view = self._pooled(output, spec)
             self._latest[id(output)] = (weakref.ref(output), output._version, name)
         except UnfitError as error:
             self._reasons[name] = str(error)
             return
         finally:
             self._busy = False
+        self._outputs[name] = _Output(view, spec, self._leaf_calls)
         if name == self.last:
             raise StopForward
 
-    def _specify(
-        self, name: str, output: object, kinds: Sequence[str], index: int, module: nn.Module | None
-    ) -> _OutputSpec | None:
-        """Determine what an output's axes mean and how it is pooled; None, with the reason noted, if it can't be recorded."""
-        if reason := self._unfit(output):
-            self._reasons[name] = reason
-            return None
-        assert isinstance(output, Tensor)
+    def _specify(self, name: str, output: Tensor, kinds: Sequence[str], index: int, module: nn.Module | None) -> _OutputSpec:
+        """Determine what an output's axes mean and how it is pooled."""
         shape, dtype = output.shape[1:], output.dtype
         spec = self._specs.get(name)
         if spec is not None and spec.shape[1:] == shape and spec.dtype == dtype:  # another number of samples
@@ -397,27 +423,26 @@ class Recording(Mapping[str, Tensor]):
         self._specs[name] = _OutputSpec(output.shape, dtype, self.rows, layout, pool, info)
         return self._specs[name]
 
-    def _pooled(self, output: Tensor, spec: _OutputSpec) -> _Output:
+    def _pooled(self, output: Tensor, spec: _OutputSpec) -> BufferView:
         """The part of an output that is kept, in memory of its own."""
         latest = self._latest.get(id(output))
-        if latest and latest[0]() is output and latest[1] == output._version:
+        if latest is not None and latest[0]() is output and latest[1] == output._version:
             source = self._outputs[latest[2]]
-            if source.info.pool == spec.info.pool and source.layout == spec.layout:
+            if source.spec.info.pool == spec.info.pool and source.spec.layout == spec.layout:
                 # An identity handed the same values on: reading them again gives nothing new.
-                return self._output(self._buffers.put(source.view.tensor()), source.info.dims, spec)
+                spec.name_axes(source.spec.info.dims)
+                return self._buffers.put(source.view.tensor())
         direct = spec.direct
         if direct is not None and output.is_cpu:
-            view = self._buffers.reserve(direct.shape, direct.dtype, direct.itemsize)
-            direct.write(view.tensor(), output.detach() if output.requires_grad else output)
-            return _Output(view, spec.info, spec.layout, self._leaf_calls)
+            view = self._buffers.reserve(direct.shape, direct.dtype)
+            buffer = view.prepared
+            direct.write(view.tensor() if buffer is None else buffer, output.detach() if output.requires_grad else output)
+            return view
         pooled, dims = keep(output, spec.layout, spec.pool, self._dtype)
-        spec.direct = _direct(output, pooled, spec) if self.reduce is None else None
-        return self._output(self._buffers.put(pooled), dims, spec)
-
-    def _output(self, view: BufferView, dims: tuple[str, ...], spec: _OutputSpec) -> _Output:
-        if spec.info.dims != dims:
-            spec.info = replace(spec.info, dims=dims)
-        return _Output(view, spec.info, spec.layout, self._leaf_calls)
+        spec.name_axes(dims)
+        if self.reduce is None:
+            spec.direct = _direct(output, pooled, spec)
+        return self._buffers.put(pooled)
 
     def _unfit(self, output: object) -> str:
         """Why an output can't be recorded; empty if it can."""
@@ -447,7 +472,7 @@ def _direct(output: Tensor, pooled: Tensor, spec: _OutputSpec) -> _Direct | None
 
     else:
         return None
-    return _Direct(tuple(pooled.shape), pooled.dtype, pooled.element_size(), write)
+    return _Direct(tuple(pooled.shape), pooled.dtype, write)
 
 
 def _reducing(name: str, reduce: Reduction) -> Pool:
