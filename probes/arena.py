@@ -123,8 +123,8 @@ class BufferPool:
     def restart(self) -> None:
         """Begin another pass, in other memory than what still is in use.
 
-        What the pass before took is prepared in one block. The views of that pass are void: a block is used again where no tensor
-        and no array that was made from one points into it any more. Fresh pages cost as much as what is written to them.
+        What the pass before took is prepared in one block. The views of that pass are void: a block is used again where no
+        tensor and no array that was made from one points into it any more. Fresh pages cost as much as what is written to them.
         """
         if not self._views:
             return

@@ -98,7 +98,7 @@ class _HookedModule:
     __slots__ = ("calls", "count", "is_opaque", "kinds", "module", "name", "recording", "type_name")
 
     def __init__(self, recording: Recording, module: nn.Module, name: str) -> None:
-        self.recording = recording
+        self.recording = weakref.ref(recording)  # no circle: memory of a recording is freed with its last reference
         self.module = module
         self.name = name
         self.kinds = types_of(module)
@@ -107,12 +107,12 @@ class _HookedModule:
         self.calls: list[_Call] = []
         self.count = 0  # calls in this pass
 
-    def call(self) -> _Call:
+    def call(self, recording: Recording) -> _Call:
         """The next call of the module."""
         index = self.count
         self.count = index + 1
         if index == len(self.calls):
-            name = self.recording._unique_name(f"{self.name}_{index}") if index else self.name
+            name = recording._unique_name(f"{self.name}_{index}") if index else self.name
             self.calls.append(_Call(self, name, index))
         call = self.calls[index]
         call.leaf, call.operations = True, None
@@ -120,19 +120,21 @@ class _HookedModule:
 
     def before(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
         """Hook: a call begins."""
-        calls = self.recording._stack
-        if calls:
-            calls[-1].leaf = False
-        calls.append(self.call())
+        if (recording := self.recording()) is not None:
+            calls = recording._stack
+            if calls:
+                calls[-1].leaf = False
+            calls.append(self.call(recording))
 
     def after(self, _module: nn.Module, _args: tuple[Any, ...], output: object) -> None:
         """Hook: a call ends, with its output."""
-        calls = self.recording._stack
-        # Inner calls that an exception, caught by the model, left open end with this one.
-        call = calls.pop() if calls else self.call()
-        while call.module is not self:
-            call = calls.pop() if calls else self.call()
-        self.recording._end(call, output)
+        if (recording := self.recording()) is not None:
+            calls = recording._stack
+            # Inner calls that an exception, caught by the model, left open end with this one.
+            call = calls.pop() if calls else self.call(recording)
+            while call.module is not self:
+                call = calls.pop() if calls else self.call(recording)
+            recording._end(call, output)
 
 
 class StopForward(BaseException):
@@ -173,7 +175,7 @@ class Recording(Mapping[str, Tensor]):
         self._operation_names: dict[tuple[str, str, int], str] = {}
         weights = _parametrizations(model)
         self._modules = [_HookedModule(self, module, name) for module, name in names.items() if module not in weights]
-        self._slots: list[tuple[Any, int, Callable[..., None]]] = []  # dictionaries of hooks, our keys, our hooks
+        self._slots: list[tuple[dict[int, Callable[..., None]], int, Callable[..., None]]] = []
         self._root: RemovableHandle | None = None
         self._buffers = BufferPool()
         self._busy = False
@@ -299,12 +301,9 @@ class Recording(Mapping[str, Tensor]):
                 slot[key] = hook
             return
         for hooked in self._modules:
-            for hook, handle in (
-                (hooked.before, hooked.module.register_forward_pre_hook(hooked.before)),
-                (hooked.after, hooked.module.register_forward_hook(hooked.after)),
-            ):
-                slot: Any = handle.hooks_dict_ref()
-                self._slots.append((slot, handle.id, hook))
+            before, after = hooked.before, hooked.after
+            self._slots.append(_slot(hooked.module.register_forward_pre_hook(before), before))
+            self._slots.append(_slot(hooked.module.register_forward_hook(after), after))
 
     def unhook(self) -> None:
         """Take the hooks off every module."""
@@ -332,7 +331,7 @@ class Recording(Mapping[str, Tensor]):
         if not self._stack and call.module.module is self._model:
             self._complete = True
             if not self._checked:
-                self.idle  # noqa: B018  # a pattern that matches a module which never runs has matched
+                self._reasons = self.left_out
                 self.check()
                 self._checked = True
 
@@ -340,7 +339,7 @@ class Recording(Mapping[str, Tensor]):
         """Keep what is selected of an output; its specification, if that is the whole output."""
         module, kinds = call.module.module, call.module.kinds
         whole = self._selection.wants(call.name, kinds, leaf=call.leaf)
-        for part, value in self._parts(call.name, output):
+        for part, value in ((call.name, output),) if type(output) is Tensor else self._parts(call.name, output):
             if whole or (part != call.name and self._selection.wants(part, kinds, leaf=call.leaf)):
                 spec = self._record(part, value, kinds, call.index, module)
                 if spec is not None and value is output:
@@ -458,6 +457,14 @@ class Recording(Mapping[str, Tensor]):
         if output.ndim == 0 or (self.rows is not None and len(output) != self.rows):
             return f"its output has shape {tuple(output.shape)} for {self.rows} samples: rows are not samples"
         return ""
+
+
+def _slot(
+    handle: RemovableHandle, hook: Callable[..., None]
+) -> tuple[dict[int, Callable[..., None]], int, Callable[..., None]]:
+    """Where a hook is registered: the module's dictionary of hooks, the key in it, and the hook."""
+    hooks: Any = handle.hooks_dict_ref()
+    return hooks, handle.id, hook
 
 
 def _direct(output: Tensor, pooled: Tensor, spec: _OutputSpec) -> _Direct | None:
