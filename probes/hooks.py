@@ -46,6 +46,8 @@ class _OutputSpec:
     info: LayerInfo
     direct: _Direct | None = None
     leaf: bool = True
+    shares: bool = False  # whether it was the very tensor that an earlier module has returned, unchanged
+    passed_on: bool = False  # whether a later module has returned this very tensor
 
     def name_axes(self, dims: tuple[str, ...]) -> None:
         """Note the axes of what is kept."""
@@ -87,6 +89,7 @@ class _Call:
     module: _HookedModule
     name: str
     index: int
+    entry: tuple[str, str]  # name and module type
     leaf: bool = True
     operations: Counter[str] | None = None
     spec: _OutputSpec | None = None  # where the latest output was one tensor that is recorded
@@ -113,7 +116,7 @@ class _HookedModule:
         self.count = index + 1
         if index == len(self.calls):
             name = recording._unique_name(f"{self.name}_{index}") if index else self.name
-            self.calls.append(_Call(self, name, index))
+            self.calls.append(_Call(self, name, index, (name, self.type_name)))
         call = self.calls[index]
         call.leaf, call.operations = True, None
         return call
@@ -322,7 +325,7 @@ class Recording(Mapping[str, Tensor]):
     def _end(self, call: _Call, output: object) -> None:
         """A module call has ended, with its output."""
         self._leaf_calls += call.leaf
-        self._calls.append((call.name, call.module.type_name))
+        self._calls.append(call.entry)
         spec = call.spec
         if spec is not None and type(output) is Tensor and call.leaf == spec.leaf and spec.fits(output, self.rows):
             self._keep(call.name, output, spec)
@@ -385,10 +388,18 @@ class Recording(Mapping[str, Tensor]):
         return spec
 
     def _keep(self, name: str, output: Tensor, spec: _OutputSpec) -> None:
+        """Keep an output that is like its specification."""
         self._busy = True
+        direct = spec.direct
         try:
-            view = self._pooled(output, spec)
-            self._latest[id(output)] = (weakref.ref(output), output._version, name)
+            if direct is None or spec.shares or not output.is_cpu:
+                view = self._pooled(output, spec)
+            else:
+                view = self._buffers.reserve(direct.shape, direct.dtype)
+                buffer = view.tensor() if view.prepared is None else view.prepared
+                direct.write(buffer, output.detach() if output.requires_grad else output)
+            if direct is None or spec.passed_on:
+                self._latest[id(output)] = (weakref.ref(output), output._version, name)
         except UnfitError as error:
             self._reasons[name] = str(error)
             return
@@ -425,18 +436,14 @@ class Recording(Mapping[str, Tensor]):
     def _pooled(self, output: Tensor, spec: _OutputSpec) -> BufferView:
         """The part of an output that is kept, in memory of its own."""
         latest = self._latest.get(id(output))
-        if latest is not None and latest[0]() is output and latest[1] == output._version:
-            source = self._outputs[latest[2]]
-            if source.spec.info.pool == spec.info.pool and source.spec.layout == spec.layout:
+        spec.shares = latest is not None and latest[0]() is output and latest[1] == output._version
+        if latest is not None and spec.shares:
+            source = self._outputs[latest[2]].spec
+            source.passed_on = True
+            if source.info.pool == spec.info.pool and source.layout == spec.layout:
                 # An identity handed the same values on: reading them again gives nothing new.
-                spec.name_axes(source.spec.info.dims)
-                return self._buffers.put(source.view.tensor())
-        direct = spec.direct
-        if direct is not None and output.is_cpu:
-            view = self._buffers.reserve(direct.shape, direct.dtype)
-            buffer = view.prepared
-            direct.write(view.tensor() if buffer is None else buffer, output.detach() if output.requires_grad else output)
-            return view
+                spec.name_axes(source.info.dims)
+                return self._buffers.put(self._outputs[latest[2]].view.tensor())
         pooled, dims = keep(output, spec.layout, spec.pool, self._dtype)
         spec.name_axes(dims)
         if self.reduce is None:
@@ -471,11 +478,12 @@ def _direct(output: Tensor, pooled: Tensor, spec: _OutputSpec) -> _Direct | None
     """How to pool the next output of that shape straight into its buffer; None where pooling needs memory of its own."""
     if pooled.shape == output.shape and pooled.dtype == output.dtype and pooled.data_ptr() == output.data_ptr():
         write: Callable[[Tensor, Tensor], object] = Tensor.copy_
-    elif spec.pool is mean and pooled.ndim > 1 and pooled.dtype == mean_dtype(output.dtype):
+    elif spec.pool is mean and output.ndim > 1 and pooled.dtype == mean_dtype(output.dtype):
         layout = spec.layout
 
         def write(buffer: Tensor, x: Tensor) -> object:
-            return mean(x, layout, buffer)
+            result = mean(x, layout, buffer)[0]
+            return buffer if result is buffer else buffer.copy_(result)
 
     else:
         return None
