@@ -2,11 +2,15 @@
 
     python benchmarks/extract.py [--models resnet18,vit_tiny_patch16_224,tf_efficientnet_lite0] [--images 512] [--threads 2]
     python benchmarks/extract.py --models resnet18 --long 8192        # memory must not grow
+    python benchmarks/extract.py --models tiny_linear,tiny_conv --modes "bare,hand hooks,capture" --images 4096 --threads 1
 
 Every mode runs in a process of its own and is paired, batch by batch, with the bare forward of the same batch: its loader
 runs and times that before it hands the batch out. So a machine that slows down slows both sides, and what is written
 once (creating, closing, sealing the file) is counted too. Peak memory is sampled after the first 512 images and at the end
 of a longer run of `record mean`. Prints a table per network, writes benchmarks/results/extract.json.
+
+`tiny_linear` and `tiny_conv` are 400 times `Linear(8, 8)`, ReLU and `Conv2d(4, 4, 3)`, ReLU: 800 calls that compute next to
+nothing, so that what a call of a hook costs is seen.
 
 Modes
     bare          model(x), without gradients
@@ -72,8 +76,11 @@ FOUR = {
     "resnet18": ["layer1", "layer2", "layer3", "layer4"],
     "vit_tiny_patch16_224": ["blocks.2", "blocks.5", "blocks.8", "blocks.11"],
     "tf_efficientnet_lite0": ["blocks.1", "blocks.2", "blocks.4", "blocks.6"],
+    "tiny_linear": ["100", "300", "500", "700"],
+    "tiny_conv": ["100", "300", "500", "700"],
 }
 BATCH = 32
+TINY = {"tiny_linear": (8,), "tiny_conv": (4, 6, 6)}  # shape of an input
 
 
 class Paired:
@@ -82,9 +89,9 @@ class Paired:
     Loading and decoding images is not what is measured.
     """
 
-    def __init__(self, model: nn.Module, images: int, size: int, *, paired: bool) -> None:
+    def __init__(self, model: nn.Module, images: int, shape: tuple[int, ...], *, paired: bool) -> None:
         self.model, self.images, self.paired = model, images, paired
-        self.x = torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
+        self.x = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0))
         self.dataset = range(images)
         self.bare: list[float] = []
         self.peaks: dict[int, float] = {}
@@ -170,14 +177,22 @@ RUN = {
 }  # fmt: skip
 
 
+def network(name: str) -> nn.Module:
+    """A network of timm's, or 800 tiny layers."""
+    if name not in TINY:
+        return timm.create_model(name)
+    layer = {"tiny_linear": lambda: nn.Linear(8, 8), "tiny_conv": lambda: nn.Conv2d(4, 4, 3, padding=1)}[name]
+    return nn.Sequential(*(module for _ in range(400) for module in (layer(), nn.ReLU())))
+
+
 def measure(mode: str, name: str, images: int, size: int, *, paired: bool) -> dict[str, float]:
     """Seconds of a mode and of its bare twin, file size, and peak memory early and late."""
     torch.manual_seed(0)
-    model = timm.create_model(name).eval()
+    model, shape = network(name).eval(), TINY.get(name, (3, size, size))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "acts.h5"
-        RUN[mode](model, Paired(model, 2 * BATCH, size, paired=True), path, FOUR[name])
-        loader = Paired(model, images, size, paired=paired)
+        RUN[mode](model, Paired(model, 2 * BATCH, shape, paired=True), path, FOUR[name])
+        loader = Paired(model, images, shape, paired=paired)
         start = time.perf_counter()
         RUN[mode](model, loader, path, FOUR[name])
         found = {

@@ -476,7 +476,8 @@ def _slot(
 
 def _direct(output: Tensor, pooled: Tensor, spec: _OutputSpec) -> _Direct | None:
     """How to pool the next output of that shape straight into its buffer; None where pooling needs memory of its own."""
-    if pooled.shape == output.shape and pooled.dtype == output.dtype and pooled.data_ptr() == output.data_ptr():
+    unchanged = pooled.shape == output.shape and pooled.stride() == output.stride() and pooled.dtype == output.dtype
+    if unchanged and pooled.data_ptr() == output.data_ptr():
         write: Callable[[Tensor, Tensor], object] = Tensor.copy_
     elif spec.pool is mean and output.ndim > 1 and pooled.dtype == mean_dtype(output.dtype):
         layout = spec.layout

@@ -338,6 +338,15 @@ def test_every_step_is_what_it_is_by_itself_in_every_precision(precision: str, d
             np.testing.assert_array_equal(batch.layers[layer], array, err_msg=layer, strict=True)
 
 
+def test_a_cube_whose_axes_a_pool_turns_is_turned_in_every_step() -> None:
+    """Channels last, as many as rows and columns: the grid puts them first, in the same memory and the same shape."""
+    model = nn.Sequential(nn.Linear(4, 4))
+    x = torch.randn(2, 4, 4, 4)
+    for batch in probes.capture(model, [x, x, x], pool="grid:4"):
+        with torch.no_grad():
+            np.testing.assert_array_equal(batch.layers["0"], model(x).movedim(-1, 1).numpy())
+
+
 class Wayward(nn.Module):
     """Layers, their order, which of them calls what, how often, and their outputs' kind and type depend on the data."""
 
