@@ -53,6 +53,7 @@ what was just written, from the system's cache, in the writer's thread.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import subprocess
@@ -84,13 +85,13 @@ TINY = {"tiny_linear": (8,), "tiny_conv": (4, 6, 6)}  # shape of an input
 
 
 class Paired:
-    """A loader of the same batch again and again, which runs the bare network on it before it hands it out.
+    """A loader of the same batch again and again, which runs a copy of the network, without hooks, before it hands it out.
 
     Loading and decoding images is not what is measured.
     """
 
     def __init__(self, model: nn.Module, images: int, shape: tuple[int, ...], *, paired: bool) -> None:
-        self.model, self.images, self.paired = model, images, paired
+        self.twin, self.images, self.paired = copy.deepcopy(model), images, paired
         self.x = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0))
         self.dataset = range(images)
         self.bare: list[float] = []
@@ -103,7 +104,7 @@ class Paired:
             if self.paired:
                 before = time.perf_counter()
                 with torch.no_grad():
-                    self.model(x)
+                    self.twin(x)
                 self.bare.append(time.perf_counter() - before)
             yield x
 
@@ -248,7 +249,9 @@ def main() -> None:
     results: dict[str, Any] = {"arguments": vars(arguments)}
     for name in arguments.models.split(","):
         rows = results[name] = {mode: alone(mode, name, arguments.images, arguments) for mode in arguments.modes.split(",")}
-        print(f"\n{name}, {arguments.size} px, batch {BATCH}, {arguments.threads} threads, torch {torch.__version__}")
+        print(
+            f"\n{name}, input {'x'.join(map(str, TINY.get(name, (3, arguments.size, arguments.size))))}, batch {BATCH}, {arguments.threads} threads, torch {torch.__version__}"
+        )
         print(f"{'':12} {'images/s':>9} {'x bare':>7} {'file MB':>8} {'peak MB':>8}")
         for mode, row in rows.items():
             row["ratio"] = row["seconds"] / row["bare"]
