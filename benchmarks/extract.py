@@ -249,9 +249,8 @@ def main() -> None:
     results: dict[str, Any] = {"arguments": vars(arguments)}
     for name in arguments.models.split(","):
         rows = results[name] = {mode: alone(mode, name, arguments.images, arguments) for mode in arguments.modes.split(",")}
-        print(
-            f"\n{name}, input {'x'.join(map(str, TINY.get(name, (3, arguments.size, arguments.size))))}, batch {BATCH}, {arguments.threads} threads, torch {torch.__version__}"
-        )
+        shape = "x".join(map(str, TINY.get(name, (3, arguments.size, arguments.size))))
+        print(f"\n{name}, input {shape}, batch {BATCH}, {arguments.threads} threads, torch {torch.__version__}")
         print(f"{'':12} {'images/s':>9} {'x bare':>7} {'file MB':>8} {'peak MB':>8}")
         for mode, row in rows.items():
             row["ratio"] = row["seconds"] / row["bare"]
