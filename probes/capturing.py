@@ -1,6 +1,7 @@
 """A model over a loader: `capture` yields a `Batch` per step, which `recording.py` writes and the engine analyses.
 
-The model runs in eval mode and without gradients, hooks on, for one step at a time; between steps it is as it was.
+The model runs in eval mode and without gradients, hooks on, for one step at a time; between steps it is as it was: it has no
+hook of ours, every module is in its own mode, and whatever is run on it is not recorded.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def capture(
     Parameters
     ----------
     model : torch.nn.Module
-        Any network. It is run in eval mode and without gradients; between steps it is as it was before.
+        Any network. It is run in eval mode and without gradients; between steps it is as it was before, without hooks, and may
+        be used, also by another `capture`.
     loader : iterable
         Yields `x`, `(x, labels)` or `(x, labels, ids)`; `x` is a tensor, or a dict of keyword arguments. A dict may
         itself hold `labels` and `ids`. Without ids, samples are numbered in the order in which they come.
@@ -173,7 +175,7 @@ class _Steps:
     def run(self, inputs: Any, first: Tensor, done: int, step: int) -> None:
         """Run the network on one step's inputs."""
         inputs = _to(inputs, self.device, channels_last=self.channels_last)
-        # The hooks live for one step only: whoever stops iterating, by whatever way, leaves no hook behind.
+        # Hooks live for one step only: whoever stops iterating, by whatever way, leaves no hook behind.
         try:
             with hooked(self.recording), _eval_mode(self.model), torch.no_grad(), self.autocast():
                 self.recording.clear(tuple(first.shape[1:]))
