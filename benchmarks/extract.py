@@ -36,9 +36,9 @@ Found (2 threads, a shared machine on which `bare` against itself gives 0.91 to 
     record raw / max(bare, write)   1.010, 0.998, 0.951
     8,192 images, record mean       +36 MB after the first 512 at 224 px, +8.5 MB at 64 px
 
-In that table the bare forward that hand-written hooks were paired with ran with their hooks on, which made them look cheaper than
-they are (1.013 for lite0); since then it runs a copy of the network. Interleaved step by step in one process instead, the least
-CPU time of one thread (batch 8, other jobs running), as multiples of the bare forward:
+In that table the bare forward that hand-written hooks were paired with ran with their hooks on, which made them look cheaper
+than they are (1.013 for lite0); since then it runs a copy of the network. Interleaved step by step in one process instead, the
+least CPU time of one thread (batch 8, tiny ones 32; other jobs running), as multiples of the bare forward:
 
                   resnet18   vit_tiny_patch16_224   tf_efficientnet_lite0   tiny_linear   tiny_conv
     hand hooks       1.045          1.086                  1.115               2.29         1.60
@@ -46,11 +46,11 @@ CPU time of one thread (batch 8, other jobs running), as multiples of the bare f
     capture / hand hooks
                      0.996          0.989                  0.968               1.38         1.17
 
-For the tiny networks that was 5.9 and 2.4. A call's hooks took 330 us of that machine's time: two registrations and their
+For the tiny networks that was 5.9 and 2.4. A call's hooks took 370 us of that machine's time: two registrations and their
 removal, the search for what the output is like, five tensor operations around a copy of 1 kB. Now they take 40: hooks are
 registered once, an output like that of the pass before needs six comparisons, and its mean is written to a tensor that was
 prepared before the pass. A tenth of a step went to `eval()` on a network that was in eval mode. The first step of an iteration
-determines names, axes and pools and takes three times as long as a step of hand-written hooks.
+determines names, axes and pools and takes 3.4 times as long as with hand-written hooks.
 
 The mean of every output reads it once more, and that is most of what recording costs; an Identity hands on the very tensor
 that was pooled a moment ago and is not read again. What is kept of a step lies in blocks outside the heap: on the heap, between

@@ -4,8 +4,8 @@
 compute without them, and after the block, however it ends, none is left. An output may be a tensor, or tensors in
 tuples, lists, mappings and dataclasses: then every part is a layer of its own, `attn.0`, `encoder.last_hidden_state`.
 
-What a call is named and what its output is like is determined in the first pass, and used again while the output keeps its shape
-and type (`_OutputSpec`); another way through the network, or another input size, is treated as a first pass is.
+What a call is named and what its output is like is determined in the first pass, and used again while the output keeps its
+shape and type (`_OutputSpec`); another way through the network, or another input size, is treated as a first pass is.
 """
 
 from __future__ import annotations
