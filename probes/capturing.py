@@ -1,6 +1,7 @@
 """A model over a loader: `capture` yields a `Batch` per step, which `recording.py` writes and the engine analyses.
 
-The model runs in eval mode and without gradients, hooks on, for one step at a time; between steps it is as it was.
+The model runs in eval mode and without gradients, hooks on, for one step at a time; between steps it is as it was: it has no
+hook of ours, every module is in its own mode, and whatever is run on it is not recorded.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.utils.data import Dataset
 
 from probes.batch import Batch, LayerInfo
 from probes.errors import DataError, LeftOutWarning, ReportedError, UsageError, did_you_mean
-from probes.hooks import Enough, Recording, Reduction, hooked
+from probes.hooks import Recording, Reduction, StopForward, hooked
 from probes.inputs import Inputs, explained
 from probes.layers import unwrap
 from probes.loaders import SeenIds, as_loader, batches_of, is_shared_out
@@ -34,10 +35,17 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; afterwards every module is in the mode that it was in."""
-    training = [module for module in model.modules() if module.training]
+    """Eval mode inside the block; afterwards every module is in the mode that it was in.
+
+    Where none is in training mode, `eval` is called only if a module has one of its own, or a `train`, that may do more.
+    """
+    modules = list(model.modules())
+    training = [module for module in modules if module.training]
     try:
-        model.eval()
+        if training or any(
+            type(module).train is not nn.Module.train or type(module).eval is not nn.Module.eval for module in modules
+        ):
+            model.eval()
         yield
     finally:
         for module in training:
@@ -69,7 +77,8 @@ def capture(
     Parameters
     ----------
     model : torch.nn.Module
-        Any network. It is run in eval mode and without gradients; between steps it is as it was before.
+        Any network. It is run in eval mode and without gradients; between steps it is as it was before, without hooks, and may
+        be used, also by another `capture`.
     loader : iterable or torch.utils.data.Dataset
         Yields `x`, `(x, labels)` or `(x, labels, ids)`, or a mapping that may itself hold `labels` and `ids`; see the
         notes. Without ids, samples are numbered in the order in which they come.
@@ -158,25 +167,24 @@ def capture(
         steps.run(item.inputs, done, step)
         if step == 0:
             info = recording.info
-            shapes = {name: tuple(kept.shape[1:]) for name, kept in recording.items()}
+            shapes = recording.shapes
             left_out = recording.left_out | recording.idle
             if early_stop and forward is None and info and (last := list(info)[-1]) and info[last].depth < 1:
                 recording.last = last
         varied = _varied(recording, shapes, done) if step else {}
         left_out |= varied
-        kept = {name: value for name, value in recording.items() if name not in varied and (not step or name in shapes)}
         shapes = {name: shape for name, shape in shapes.items() if name not in varied}
-        if not kept:
+        if not shapes:
             reasons = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
             raise DataError(f"No layer of {type(model).__name__} can be recorded ({reasons or 'no module was called'}).")
         if said := _ran(varied if step else left_out):
             warnings.warn(_left_out(said), LeftOutWarning, stacklevel=2)
         yield Batch(
             ids=np.arange(first_id + done, first_id + done + rows) if item.ids is None else item.ids,
-            layers={name: value.cpu().numpy() for name, value in kept.items()},
+            layers={name: recording.array(name) for name in shapes},
             labels=item.labels,
             split=None if split is None else np.full(rows, split),
-            info={name: info[name] for name in kept},
+            info={name: info[name] for name in shapes},
             left_out=dict(left_out),
         )
         done += rows
@@ -196,13 +204,13 @@ class _Steps:
     def run(self, inputs: Inputs, done: int, step: int) -> None:
         """Run the network on one step's inputs."""
         inputs = inputs.to(self.device, channels_last=self.channels_last)
-        # The hooks live for one step only: whoever stops iterating, by whatever way, leaves no hook behind.
+        # Hooks live for one step only: whoever stops iterating, by whatever way, leaves no hook behind.
         try:
             with hooked(self.recording), _eval_mode(self.model), torch.no_grad(), self.autocast():
                 self.recording.clear(inputs.shape)
                 self.recording.rows = inputs.rows
                 self.recording.expected = inputs.rows, inputs.shape
-                with suppress(Enough):
+                with suppress(StopForward):
                     inputs.call(self.forward)
                 if step == 0:
                     self.recording.check()
@@ -229,9 +237,11 @@ def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractCont
 
 def _varied(recording: Recording, shapes: Mapping[str, tuple[int, ...]], done: int) -> dict[str, str]:
     """Layers that do not give out what they gave out in the first step, each with the reason."""
-    found = {}
+    found: dict[str, str] = {}
+    if shapes == (now_shapes := recording.shapes):
+        return found
     for name, before in shapes.items():
-        now = tuple(recording[name].shape[1:]) if name in recording else None
+        now = now_shapes.get(name)
         if now != before:
             what = f"its shape is {now} from sample {done} on, and was {before} before: pool it (mean, max)"
             found[name] = what if now else f"it did not run at sample {done}, as it had before"

@@ -57,12 +57,25 @@ def _places(x: Tensor, layout: Layout) -> tuple[Tensor, list[int], Dims]:
     if layout.prefix:
         axis = layout.dims.index("token")
         x = x.narrow(axis, layout.prefix, x.shape[axis] - layout.prefix)
-    inner = [axis for axis, dim in enumerate(layout.dims) if dim not in ("sample", "channel", "head")]
-    return x, inner, tuple(dim for axis, dim in enumerate(layout.dims) if axis not in inner)
+    return x, *_inner(layout.dims)
 
 
-def mean(x: Tensor, layout: Layout) -> tuple[Tensor, Dims]:
+@lru_cache(maxsize=1024)
+def _inner(dims: Dims) -> tuple[list[int], Dims]:
+    """The axes that are places, and the names of the others."""
+    inner = [axis for axis, dim in enumerate(dims) if dim not in ("sample", "channel", "head")]
+    return inner, tuple(dim for axis, dim in enumerate(dims) if axis not in inner)
+
+
+def mean_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Type in which the pool `mean` sums and gives its result."""
+    return torch.float32 if dtype in _HALF else dtype
+
+
+def mean(x: Tensor, layout: Layout, out: Tensor | None = None) -> tuple[Tensor, Dims]:
     """Mean over space or tokens, (n, ...) -> (n, channels); half precision is summed in float32.
+
+    `out`, where it is given, is what a mean is written to; an activation without places is returned as it is.
 
     Examples
     --------
@@ -70,7 +83,7 @@ def mean(x: Tensor, layout: Layout) -> tuple[Tensor, Dims]:
     tensor([[1.5000, 5.5000]])
     """
     x, inner, rest = _places(x, layout)
-    return (x.mean(inner, dtype=torch.float32 if x.dtype in _HALF else None), rest) if inner else (x, layout.dims)
+    return (torch.mean(x, inner, dtype=mean_dtype(x.dtype), out=out), rest) if inner else (x, layout.dims)
 
 
 def maximum(x: Tensor, layout: Layout) -> tuple[Tensor, Dims]:
