@@ -17,14 +17,17 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from probes.axes import AxesOption
 from probes.batch import Batch, LayerInfo
 from probes.errors import DataError, LeftOutWarning, ReportedError, UsageError, did_you_mean
 from probes.hooks import Enough, Recording, Reduction, first_tensor, hooked
 from probes.layers import unwrap
+from probes.measuring import measure
+from probes.padding import padding_mask
 from probes.patterns import Patterns
 from probes.pooling import Pools
 
-__all__ = ["PRECISIONS", "capture", "device_of", "integers", "unpack"]
+__all__ = ["PRECISIONS", "capture", "device_of", "examined", "integers", "unpack"]
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -59,6 +62,7 @@ def capture(
     first_id: int = 0,
     forward: Callable[[Any], Any] | None = None,
     reduce: Reduction | None = None,
+    axes: AxesOption = None,
 ) -> Iterator[Batch]:
     """Run `model` over `loader` and yield, step by step, what its layers gave out.
 
@@ -71,6 +75,9 @@ def capture(
         itself hold `labels` and `ids`. Without ids, samples are numbered in the order in which they come.
     layers, pool, ops, prefix_tokens, dtype, seed, reduce
         As for `attach`.
+    axes : str, mapping or sequence of str, optional
+        As for `attach`. What it does not say is measured before the first step: two or three samples run through the network as
+        batches of two sizes, and with another height and width or length; see `probes.measuring`.
     split : str, optional
         Name of the split that all samples belong to.
     device : torch.device or str, optional
@@ -113,7 +120,9 @@ def capture(
     ((2, 4), [0, 1], True)
     """
     model = unwrap(model)
-    recording = Recording(model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce)
+    recording = Recording(
+        model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce, axes=axes
+    )
     where = torch.device(device) if device is not None else device_of(model)
     steps = _Steps(model, recording, forward or model, where, _autocast(precision, where), channels_last)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -126,6 +135,8 @@ def capture(
         if first is None:
             raise UsageError(f"The loader's item {step} holds no tensor; it should yield x, (x, labels) or (x, labels, ids).")
         rows = len(first)
+        if step == 0:
+            steps.measure(inputs, rows)
         steps.run(inputs, first, done, step)
         if step == 0:
             info = recording.info
@@ -153,6 +164,48 @@ def capture(
         done += rows
 
 
+def examined(
+    model: nn.Module,
+    example: Any,
+    *,
+    layers: Patterns = None,
+    ops: bool = False,
+    prefix_tokens: int | None = None,
+    axes: AxesOption = None,
+) -> Recording:
+    """Every output of one pass as it is, with its axes as `capture` would find them.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Run in eval mode and without gradients; afterwards it is as it was.
+    example : torch.Tensor or dict
+        Inputs of one sample or a few, as the loader would give them.
+    layers, ops, prefix_tokens, axes
+        As for `capture`.
+
+    Raises
+    ------
+    UsageError
+        If a pattern matches nothing, or the axes do not fit.
+
+    Examples
+    --------
+    >>> recording = examined(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.zeros(1, 3))
+    >>> recording.info["1"].axes_from, recording.info["1"].source_dims
+    ('measured', ('sample', 'channel'))
+    """
+    model = unwrap(model)
+    recording = Recording(model, layers, "none", ops=ops, prefix_tokens=prefix_tokens, axes=axes)
+    first = first_tensor([example])
+    if first is None:
+        raise UsageError("The example holds no tensor.")
+    steps = _Steps(model, recording, model, device_of(model), nullcontext, channels_last=False)
+    steps.measure(example, len(first))
+    steps.run(example, first, 0, 0)
+    return recording
+
+
 @dataclass
 class _Steps:
     """One step of a recording: hooks on, eval mode, no gradients; afterwards the model is as it was."""
@@ -164,6 +217,16 @@ class _Steps:
     autocast: Callable[[], AbstractContextManager[Any]]
     channels_last: bool
 
+    def measure(self, inputs: Any, rows: int) -> None:
+        """Find out what the axes of the outputs mean, on a few of the first step's inputs."""
+
+        def call(inputs: Any) -> Any:
+            return self.forward(**inputs) if isinstance(inputs, Mapping) else self.forward(inputs)
+
+        inputs = _to(inputs, self.device, channels_last=self.channels_last)
+        with _eval_mode(self.model), torch.no_grad(), self.autocast():
+            measure(self.model, self.recording, call, inputs, rows)
+
     def run(self, inputs: Any, first: Tensor, done: int, step: int) -> None:
         """Run the network on one step's inputs."""
         inputs = _to(inputs, self.device, channels_last=self.channels_last)
@@ -172,6 +235,7 @@ class _Steps:
             with hooked(self.recording), _eval_mode(self.model), torch.no_grad(), self.autocast():
                 self.recording.clear(tuple(first.shape[1:]))
                 self.recording.rows = len(first)
+                self.recording.mask = padding_mask(inputs)
                 with suppress(Enough):
                     if isinstance(inputs, Mapping):
                         self.forward(**inputs)

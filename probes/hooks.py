@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -20,12 +20,14 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils.hooks import RemovableHandle
 
 from probes.arena import Arena, Place
+from probes.axes import AxesOption, AxisInference, Layout, UnfitError
 from probes.batch import LayerInfo
 from probes.errors import UsageError, did_you_mean
-from probes.layers import Axes, Selection, is_compiled, prefix_tokens_of, types_of, unwrap
+from probes.layers import Selection, is_compiled, types_of, unwrap
 from probes.operations import Operations, is_opaque
+from probes.padding import padding_mask, padding_note, unnested
 from probes.patterns import Patterns, closest
-from probes.pooling import DTYPES, Layout, Pool, Pooling, Pools, UnfitError, keep
+from probes.pooling import DTYPES, Pool, Pooling, Pools, keep
 
 __all__ = ["Enough", "Recording", "Reduction", "attach", "first_tensor", "hooked", "parts_of"]
 
@@ -50,6 +52,7 @@ class _Known:
 
     shape: torch.Size
     dtype: torch.dtype
+    length: int | None  # of the padding mask
     layout: Layout
     pool: Pool
     info: LayerInfo
@@ -76,11 +79,12 @@ class Recording(Mapping[str, Tensor]):
         dtype: str = "auto",
         seed: int = 0,
         reduce: Reduction | None = None,
+        axes: AxesOption = None,
     ) -> None:
         one_of_dtypes(dtype)
         self.reduce = reduce
         self.pooling = Pooling(pool, seed=seed)
-        self.prefix_tokens = prefix_tokens_of(model) if prefix_tokens is None else prefix_tokens
+        self.axes = AxisInference(model, axes, prefix_tokens)
         self.ops = ops
         self.last: str | None = None  # the layer after which a forward pass may end
         self._dtype = DTYPES[dtype]
@@ -116,11 +120,13 @@ class Recording(Mapping[str, Tensor]):
         self._names_used: set[str] = set()
         self._stack: list[_Frame] = []
         if shape != self._shape:
-            self._shape, self._axes = shape, Axes(self.prefix_tokens)
+            self._shape = shape
+            self.axes.forget()
             self._recall: dict[str, _Known] = {}
             self._seen: set[str] = set()
-        self._latest: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
+        self._latest: dict[int, tuple[weakref.ref[Tensor], int, str, Layout]] = {}
         self.rows: int | None = None
+        self.mask: Tensor | None = None  # positions of the inputs that are no padding
 
     @property
     def info(self) -> dict[str, LayerInfo]:
@@ -152,6 +158,7 @@ class Recording(Mapping[str, Tensor]):
                 f"No recorded layer of {type(self._model).__name__!r} matches {pattern!r}, the pattern of a pool."
                 f"{closest(pattern, self._kept)} `repanalysis layers` lists all."
             )
+        self.axes.rules.check(type(self._model).__name__, self._kept)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._kept:
@@ -171,6 +178,7 @@ class Recording(Mapping[str, Tensor]):
             first = first_tensor((*args, *kwargs.values()))
             self.clear(None if first is None else tuple(first.shape[1:]))
             self.rows = None if first is None else len(first)
+            self.mask = padding_mask((args, kwargs))
         if self._stack:
             self._stack[-1].leaf = False
         self._stack.append(self._frame(module))
@@ -186,9 +194,10 @@ class Recording(Mapping[str, Tensor]):
         for part, value in self._parts(name, output):
             if whole or (part != name and self._selection.wants(part, kinds, leaf=frame.leaf)):
                 self._keep(part, value, kinds, frame.index, module)
-            elif self.prefix_tokens and part not in self._seen and isinstance(value, Tensor) and value.ndim in (3, 4):
+            elif self.axes.has_prefix and part not in self._seen and isinstance(value, Tensor) and not value.is_nested:
                 self._seen.add(part)
-                self._axes.layout(module, value)  # how many places there are, for the tokens to come
+                with suppress(UnfitError):
+                    self.axes.see(part, module, tuple(value.shape), self.rows)  # how many places, for the tokens to come
         if module is self._model and not self._stack:
             self.left_out |= self.idle
             self.check()
@@ -244,20 +253,22 @@ class Recording(Mapping[str, Tensor]):
         return named
 
     def _keep(self, name: str, output: object, kinds: Sequence[str], index: int, module: nn.Module | None) -> None:
-        if reason := self._unfit(output):
-            self.left_out[name] = reason
-            return
-        assert isinstance(output, Tensor)
+        mask = self.mask
         self._busy = True
         try:
-            known = self._known(name, output, kinds, index, module)
-            kept = self._pooled(name, output, known)
+            if isinstance(output, Tensor) and output.is_nested:
+                output, mask = unnested(output, mask)
+            if reason := self._unfit(output):
+                raise UnfitError(reason)
+            assert isinstance(output, Tensor)
+            known = self._known(name, output, kinds, index, module, mask)
+            kept = self._pooled(name, output, known, mask)
         except UnfitError as error:
             self.left_out[name] = str(error)
             return
         finally:
             self._busy = False
-        self._latest[id(output)] = (weakref.ref(output), output._version, name)
+        self._latest[id(output)] = (weakref.ref(output), output._version, name, known.layout)
         self._kept[name] = kept
         self._info[name] = known.info
         if known.info.order != len(self._info) - 1 or known.info.depth != self._leaf_calls:  # another way through the network
@@ -265,13 +276,20 @@ class Recording(Mapping[str, Tensor]):
         if name == self.last:
             raise Enough
 
-    def _known(self, name: str, output: Tensor, kinds: Sequence[str], index: int, module: nn.Module | None) -> _Known:
+    def _known(
+        self, name: str, output: Tensor, kinds: Sequence[str], index: int, module: nn.Module | None, mask: Tensor | None
+    ) -> _Known:
         """What an output's axes mean and how it is pooled: as in the pass before, if its shape and type are the same."""
         shape, dtype = output.shape[1:], output.dtype
         known = self._recall.get(name)
-        if known is None or known.shape != shape or known.dtype != dtype:
+        length = None if mask is None else mask.shape[1]
+        if (
+            known is None or known.shape != shape or known.dtype != dtype or known.length != length
+            or not known.layout.fits(output.shape, self.rows)
+        ):  # fmt: skip
             spec, pool = self.pooling.of(name, kinds) if self.reduce is None else ("", _reducing(name, self.reduce))
-            layout = self._axes.layout(module, output)
+            layout = self.axes.layout(name, module, output.shape, self.rows, kinds)
+            arranged = tuple(layout.arrange(output, self.rows).shape)
             info = LayerInfo(
                 name=name,
                 order=len(self._info),
@@ -280,21 +298,26 @@ class Recording(Mapping[str, Tensor]):
                 pool=spec,
                 module_type=kinds[0] if kinds else "",
                 call_index=index,
-                source_shape=tuple(shape),
+                source_shape=arranged[1:],
                 dtype_source=str(dtype).removeprefix("torch."),
                 prefix_tokens=layout.prefix,
+                source_dims=layout.source_dims,
+                axes_from=layout.found,
+                padding=padding_note(spec, layout, arranged, length),
             )
-            known = self._recall[name] = _Known(shape, dtype, layout, pool, info)
+            known = self._recall[name] = _Known(shape, dtype, length, layout, pool, info)
         return known
 
-    def _pooled(self, name: str, output: Tensor, known: _Known) -> Place:
+    def _pooled(self, name: str, output: Tensor, known: _Known, mask: Tensor | None) -> Place:
         """The part of an output that is kept, in memory of its own."""
         seen = self._latest.get(id(output))
-        if seen and seen[0]() is output and seen[1] == output._version and self._info[seen[2]].pool == known.info.pool:
+        same = seen is not None and seen[0]() is output and seen[1] == output._version and seen[3] == known.layout
+        if seen and same and self._info[seen[2]].pool == known.info.pool:
             # An identity handed the same values on: reading them again gives nothing new.
             kept, dims = self._kept[seen[2]].tensor(), self._info[seen[2]].dims
         else:
-            kept, dims = keep(output, known.layout, known.pool, self._dtype)
+            layout = replace(known.layout, mask=mask) if known.info.padding == "excluded" else known.layout
+            kept, dims = keep(layout.arrange(output, self.rows), layout, known.pool, self._dtype)
         if known.info.dims != dims:
             known.info = replace(known.info, dims=dims)
         return self._arena.put(kept)
@@ -310,8 +333,8 @@ class Recording(Mapping[str, Tensor]):
             return f"its output is {str(what).removeprefix('torch.')}, not dense floating point"
         if not output.numel():
             return f"its output has shape {tuple(output.shape)}: it is empty"
-        if output.ndim == 0 or (self.rows is not None and len(output) != self.rows):
-            return f"its output has shape {tuple(output.shape)} for {self.rows} samples: rows are not samples"
+        if output.ndim == 0:
+            return "its output is one number for all samples"
         return ""
 
 
@@ -386,6 +409,7 @@ def attach(
     dtype: str = "auto",
     seed: int = 0,
     reduce: Reduction | None = None,
+    axes: AxesOption = None,
 ) -> Iterator[Recording]:
     """Record every forward pass of `model` inside the `with` block.
 
@@ -410,7 +434,13 @@ def attach(
         Seed of random projections.
     reduce : callable, optional
         What to keep in place of a pool: a function of the layer's name and its whole output, (n, ...), that returns a tensor
-        with a row per sample. It sees every output once, while it exists, so nothing larger than its result is kept.
+        with a row per sample. It sees every output once, samples first, while it exists, so nothing larger than its result is
+        kept.
+    axes : str, mapping or sequence of str, optional
+        What the axes of layers' outputs are, by layer pattern, one letter an axis in the order of the output: `"blocks.*=TBC"`.
+        B or N samples, C channels, T tokens, H height, W width, D time, A attention heads, K the tokens attended to, L layers,
+        P windows; `(BP)TC` for windows folded into the batch, sample by sample. It overrules what is found without it: from the
+        modules' kinds and weights, and, once two passes with different batch sizes have run, from what grew.
 
     Yields
     ------
@@ -436,7 +466,9 @@ def attach(
     {'0': (2, 4), '1': (2, 4)}
     """
     model = unwrap(model)
-    recording = Recording(model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce)
+    recording = Recording(
+        model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce, axes=axes
+    )
     with hooked(recording):
         yield recording
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from probes.axes import AxesOption
 from probes.background import Background
 from probes.capturing import capture, device_of, integers, unpack
 from probes.errors import DataError, NonFiniteWarning, UsageError
@@ -59,12 +60,14 @@ def record(
     overwrite: bool = False,
     resume: bool = False,
     progress: bool | None = None,
+    axes: AxesOption = None,
 ) -> Store:
     """Run `model` over `loader` and write what its layers gave out to an activations file, batch by batch.
 
     Parameters
     ----------
-    model, loader, layers, pool, ops, prefix_tokens, dtype, seed, split, device, precision, channels_last, early_stop, forward
+    model, loader, layers, pool, ops, prefix_tokens, dtype, seed, split, device, precision, channels_last, early_stop, forward,
+    axes
         As for `capture`.
     path : path-like
         File to write, such as `"acts.h5"`.
@@ -105,14 +108,15 @@ def record(
     """
     path = Path(path)
     network = unwrap(model)
-    recorded = Recording(network, layers, pool, seed=seed)
+    recorded = Recording(network, layers, pool, seed=seed, axes=axes)
     facts = {
         "model": type(network).__name__,
         "weights_sha256": weights_sha256(network),
         "layers": "leaf calls" if layers is None else list(as_patterns(layers) or ()),
         "pool": str(recorded.pooling),
         "ops": int(ops),
-        "prefix_tokens": recorded.prefix_tokens if prefix_tokens is None else prefix_tokens,
+        "prefix_tokens": "auto" if prefix_tokens is None else prefix_tokens,
+        "axes": str(recorded.axes.rules),
         "dtype": dtype,
         "precision": precision,
         "channels_last": int(channels_last),
@@ -132,7 +136,7 @@ def record(
     batches = capture(
         model, _after(loader, passed, path) if passed else loader, layers=layers, pool=pool, ops=ops,
         prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, split=split, device=device, precision=precision,
-        channels_last=channels_last, early_stop=early_stop, first_id=passed, forward=forward,
+        channels_last=channels_last, early_stop=early_stop, first_id=passed, forward=forward, axes=axes,
     )  # fmt: skip
     first = next(batches, None)
     if first is None and not passed:
