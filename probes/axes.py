@@ -38,7 +38,7 @@ LETTERS = {
     "B": "sample", "N": "sample", "C": "channel", "T": "token", "H": "height", "W": "width", "D": "time", "A": "head",
     "K": "key", "L": "layer", "P": "window",
 }  # fmt: skip
-KEPT = ("sample", "channel", "head", "key", "layer")  # pools reduce every other axis
+KEPT = ("sample", "channel", "head", "layer")  # pools reduce every other axis
 _LETTER = {name: letter for letter, name in LETTERS.items() if letter != "N"}
 _SPATIAL = {0: (), 1: ("width",), 2: ("height", "width"), 3: ("time", "height", "width")}
 _CHANNEL_FIRST = re.compile(r"(Conv|Norm|Pool|Upsample|Dropout|PReLU).*[123]d|GroupNorm|PixelShuffle|Upsample")
@@ -141,7 +141,7 @@ class AxisRules:
         `"blocks.*=TBC"`; without a pattern it holds for every layer. B or N samples, C channels, T tokens, H height, W width,
         D time or depth, A attention heads, K the tokens that are attended to, L layers of a recurrent network, P windows.
         `(BP)TC`: the first axis holds all windows of sample 0, then those of sample 1; `(PB)TC`: window 0 of every sample, then
-        window 1. Pools reduce T, H, W, D and P.
+        window 1. Pools reduce T, K, H, W, D and P.
 
     Raises
     ------
@@ -231,6 +231,7 @@ def tower_tokens(model: nn.Module) -> dict[str, int]:
     counts: dict[str, dict[str, int]] = {}
     for name, parameter in model.named_parameters():
         owner, _, last = name.rpartition(".")
+        last = re.sub(r"_?\d+$", "", last)  # a token for each stage: outputs of one stage have one
         if last in _PREFIX:
             while owner and not any(
                 isinstance(part, nn.ModuleList | nn.Sequential) for part in model.get_submodule(owner).modules()
@@ -354,6 +355,7 @@ class AxisInference:
         self._modules = {} if model is None else {_plain(name): module for name, module in model.named_modules()}
         self._specs: dict[str, _Spec | str] = {}
         self._seen: dict[str, tuple[int, Shape]] = {}
+        self._measured_prefixes: set[int] = set()
         self.forget()
 
     @property
@@ -381,17 +383,22 @@ class AxisInference:
         """
         for name, shape in first.shapes.items():
             other = more.shapes.get(name)
-            if other is None or len(other) != len(shape):
-                continue
-            steps = [(change, trace.shapes[name]) for change, trace in changed if len(trace.shapes.get(name, ())) == len(shape)]
-            growth = _Growth(shape, _per_row(shape, other, rows), tuple(steps))
-            spec = growth.reason or self._infer(name, first, growth)
-            if isinstance(spec, _Spec):
-                sizes = (rows[0], *(size for axis, size in enumerate(shape) if axis != spec.sample))
-                prefix = self._prefix(name, spec, sizes)
-                self._remember(spec.dims, sizes, prefix)
-                spec = replace(spec, decided=(sizes[spec.dims.index("token")], prefix) if "token" in spec.dims else None)
-            self._specs[name] = spec
+            if other is not None and len(other) == len(shape):
+                after = [(change, trace.shapes.get(name, ())) for change, trace in changed]
+                steps = tuple((change, sizes) for change, sizes in after if len(sizes) == len(shape))
+                growth = _Growth(shape, _per_row(shape, other, rows), steps)
+                spec = self._specs[name] = growth.reason or self._infer(name, first, growth)
+                if isinstance(spec, _Spec):
+                    self._remember(spec.dims, _first(shape, spec.sample), 0)
+        self.forget()
+        specs = {name: spec for name, spec in self._specs.items() if isinstance(spec, _Spec)}
+        self._measured_prefixes = {spec.prefix for spec in specs.values() if spec.prefix}
+        for name, spec in specs.items():
+            sizes = _first(first.shapes[name], spec.sample)
+            prefix = self._prefix(name, spec, sizes)
+            self._remember(spec.dims, sizes, prefix)
+            if "token" in spec.dims:
+                self._specs[name] = replace(spec, decided=(sizes[spec.dims.index("token")], prefix))
         self.forget()
 
     def layout(
@@ -435,7 +442,7 @@ class AxisInference:
                 f"its output has shape {shape} for {rows} samples, and axis {spec.sample}, which grew with the batch where it "
                 f"was measured, has not that size"
             )
-        sizes = (shape[spec.sample], *(size for axis, size in enumerate(shape) if axis != spec.sample))
+        sizes = _first(shape, spec.sample)
         prefix = self._prefix(name, spec, sizes)
         self._remember(spec.dims, sizes, prefix)
         length = spec.length or (spec.kind == "" and spec.found == "weight")
@@ -619,9 +626,11 @@ class AxisInference:
             return spec.decided[1]
         own = sum(count for tower, count in self._towers.items() if not tower or name == tower or name.startswith(f"{tower}."))
         count = own if self._stated_prefix is None else self._stated_prefix
+        if tokens == 1:  # of a class token alone, as class attention has it
+            return min(count, 1)
         if spec.prefix is not None and spec.kind == "image":
             count = 0 if spec.prefix == 0 else count or spec.prefix if self._stated_prefix is None else count
-        elif spec.kind == "sequence" and self._stated_prefix is None:
+        elif spec.kind == "sequence" and (self._stated_prefix is None or self._stated_prefix in self._measured_prefixes):
             count = count if spec.prefix == count else 0
         elif not self._has_prefix(tokens, count):
             count = 0
@@ -713,6 +722,11 @@ def _per_row(shape: Shape, other: Shape, rows: tuple[int, int]) -> Shape:
         0 if a == b else a // rows[0] if a % rows[0] == 0 and a * rows[1] == b * rows[0] else -1
         for a, b in zip(shape, other, strict=True)
     )
+
+
+def _first(shape: Shape, sample: int) -> Shape:
+    """The shape with the samples' axis first."""
+    return (shape[sample], *(size for axis, size in enumerate(shape) if axis != sample))
 
 
 def _arranged(shape: Shape, layout: Layout, rows: int | None) -> Shape:

@@ -45,7 +45,8 @@ def test_layers_lists_what_runs() -> None:
     done = run("layers", "timm:resnet18", "--size", 64)
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["order", "layer", "type", "shape", "depth"]
+    assert lines[0].split() == ["order", "layer", "type", "shape", "axes", "from", "prefix", "depth"]
+    assert lines[2].split()[1:6] == ["bn1", "BatchNorm2d", "64x32x32", "BCHW", "measured"]
     assert len(lines) == 78
     everything = json.loads(run("layers", "timm:resnet18", "--size", 64, "--all", "--json").stdout)["layers"]
     assert {"layer1", "layer1.0", "layer1.0.conv1"} <= {layer["name"] for layer in everything}
