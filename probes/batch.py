@@ -50,8 +50,8 @@ class LayerInfo:
         Names of the axes of the whole output, in the module's order: `("token", "sample", "channel")`. `source_shape` has those
         other than the samples'; `sample*window` is an axis that holds both.
     axes_from : str
-        How they were found: "measured" (by passes with other batch and input sizes), "weight" (the module's kind or weight says),
-        "given" (by the option `axes`) or "guessed".
+        How they were found: "measured" (by passes with other batch and input sizes), "weight" (the module's kind or weight says
+        it), "given" (by the option `axes`) or "guessed".
     padding : str
         "excluded" where the batch had a padding mask and the pool left the padding out; "included: why" where it did not; empty
         where there was no mask.

@@ -20,7 +20,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils.hooks import RemovableHandle
 
 from probes.arena import Arena, Place
-from probes.axes import AxesOption, AxisInference, Layout, UnfitError
+from probes.axes import AxesOption, Layout, UnfitError
+from probes.axis_inference import AxisInference
 from probes.batch import LayerInfo
 from probes.errors import UsageError, did_you_mean
 from probes.layers import Selection, is_compiled, types_of, unwrap
@@ -276,7 +277,7 @@ class Recording(Mapping[str, Tensor]):
         if name == self.last:
             raise Enough
 
-    def _known(
+    def _known(  # noqa: PLR0917  # one call, above
         self, name: str, output: Tensor, kinds: Sequence[str], index: int, module: nn.Module | None, mask: Tensor | None
     ) -> _Known:
         """What an output's axes mean and how it is pooled: as in the pass before, if its shape and type are the same."""

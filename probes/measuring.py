@@ -1,8 +1,8 @@
 """Passes that measure how the sizes of a network's outputs follow the batch and the size of its input.
 
-Two or three samples of the first batch run through the network: with two batch sizes, and with images of another height and width
-or sequences of another length, where the network accepts them. Hooks keep shapes only. Random state, buffers and attributes of
-the modules are afterwards what they were. `axes.py` says what the sizes mean.
+Two or three samples of the first batch run through the network: with two batch sizes, and with images of another height and
+width or sequences of another length, where the network accepts them. Hooks keep shapes only. Random state, buffers and
+attributes of the modules are afterwards what they were. `axis_inference.py` says what the sizes mean.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from probes.axes import Change, Trace
+from probes.axis_inference import Trace
+from probes.axis_naming import Change
 from probes.hooks import Recording, hooked
 from probes.padding import padding_mask, unnested
 
@@ -60,7 +61,14 @@ class _Shapes(Recording):
         self._source = ""
         super().operation(name, output)
 
-    def _keep(self, name: str, output: object, kinds: Sequence[str], index: int, module: nn.Module | None) -> None:
+    def _keep(
+        self,
+        name: str,
+        output: object,
+        kinds: Sequence[str],  # noqa: ARG002  # as in `Recording`
+        index: int,  # noqa: ARG002
+        module: nn.Module | None,
+    ) -> None:
         if not isinstance(output, Tensor) or output.is_inference():
             return
         if output.is_nested:
@@ -241,14 +249,14 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
     attributes = [(module, dict(module.__dict__), dict(module._buffers)) for module in modules]
     buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()]
-    states = random.getstate(), np.random.get_state()
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002  # the network's own draws may be from there
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
         random.setstate(states[0])
-        np.random.set_state(states[1])
+        np.random.set_state(states[1])  # noqa: NPY002
         for module, before, held in attributes:
             for name in module.__dict__.keys() - before.keys():
                 del module.__dict__[name]

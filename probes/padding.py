@@ -1,7 +1,7 @@
 """Padding: which positions of a batch are no padding, where pools may heed it, and nested tensors, which have none.
 
-A batch that is a mapping, or a network that is called with keywords, may hold a mask of shape (samples, length): `attention_mask`
-is true where something is; `src_key_padding_mask`, `key_padding_mask` and `padding_mask` are true at padding.
+A batch that is a mapping, or a network that is called with keywords, may hold a mask of shape (samples, length):
+`attention_mask` is true where something is; `src_key_padding_mask`, `key_padding_mask` and `padding_mask` are true at padding.
 """
 
 from __future__ import annotations

@@ -119,7 +119,8 @@ def plan(
 
     run = extraction.prepare(
         model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
-        prefix_tokens=prefix_tokens, axes=axes, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std), seed=settings.seed,
+        prefix_tokens=prefix_tokens, axes=axes, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std),
+        seed=settings.seed,
     )  # fmt: skip
     planned = extraction.plan(run)
     if budget is not None:
@@ -205,8 +206,8 @@ def extract(
         refuse_existing(output, overwrite=overwrite)
     run = extraction.prepare(
         model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
-        prefix_tokens=prefix_tokens, axes=axes, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std), batch_size=batch_size,
-        workers=workers, device=device, precision=precision, channels_last=channels_last, seed=settings.seed,
+        prefix_tokens=prefix_tokens, axes=axes, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std),
+        batch_size=batch_size, workers=workers, device=device, precision=precision, channels_last=channels_last, seed=settings.seed,
     )  # fmt: skip
     if table:
         options: dict[str, Any] = {

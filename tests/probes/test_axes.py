@@ -1,4 +1,4 @@
-"""Which axis is which: every row that is kept is plain numpy pooling of a hand-written hook's output, under axes written down here."""
+"""Which axis is which: kept rows are plain numpy pooling of a hand-written hook's output, under axes written down here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import probes
-from probes.axes import AxisInference, AxisRules, Layout, letters_of, tower_tokens
+from probes.axes import AxisRules, Layout, letters_of
+from probes.axis_inference import AxisInference, tower_tokens
 from probes.batch import Batch
 
 
@@ -156,7 +157,7 @@ def test_sequence_first_blocks(samples: int, tokens: int) -> None:
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_recurrent_layers_and_their_last_states(kind: type[nn.RNNBase], batch_first: bool) -> None:  # noqa: FBT001
+def test_recurrent_layers_and_their_last_states(kind: type[nn.RNNBase], batch_first: bool) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -260,7 +261,7 @@ class Folded(nn.Module):
 
 
 @pytest.mark.parametrize("major", [True, False])
-def test_windows_in_the_batch_are_left_out_with_the_reason_or_unfolded_as_stated(major: bool) -> None:  # noqa: FBT001
+def test_windows_in_the_batch_are_left_out_with_the_reason_or_unfolded_as_stated(major: bool) -> None:
     net, x = Folded(major=major), torch.randn(3, 3, 8, 8)
     with pytest.raises(probes.DataError, match=r"axis 0 holds 16 rows for each sample .* axes such as '\(BP\)TC' unfold them"):
         next(probes.capture(net, [x], layers="fc"))
@@ -400,10 +401,12 @@ class Tokens(nn.Module):
 @pytest.mark.parametrize("shape", [(6, 10), (4, 4), (16, 16), (6, 42)])  # 16 tokens, 5, 65, 64
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("prefix", [None, 1])
-def test_a_square_number_of_tokens_may_hold_a_class_token(shape: tuple[int, int], strict: bool, prefix: int | None) -> None:  # noqa: FBT001
+def test_a_square_number_of_tokens_may_hold_a_class_token(shape: tuple[int, int], strict: bool, prefix: int | None) -> None:
     net = Tokens(strict=shape if strict else None)
     x = torch.randn(3, 3, *shape)
-    batch = agree(net, x, {"proj": "BCHW", "embed": "BTC", "blocks.0": "BTC", "blocks.1": "BTC"}, found="", prefix_tokens=prefix)
+    batch = agree(
+        net, x, {"proj": "BCHW", "embed": "BTC", "blocks.0": "BTC", "blocks.1": "BTC"}, found="", prefix_tokens=prefix
+    )
     assert [batch.info[layer].prefix_tokens for layer in ("embed", "blocks.0", "blocks.1")] == [0, 1, 1]
     first = next(probes.capture(net, [x], pool="cls", layers="blocks.*", prefix_tokens=prefix))
     np.testing.assert_allclose(first.layers["blocks.1"], outputs(net, x)["blocks.1"][:, 0], rtol=1e-6)
@@ -452,7 +455,7 @@ class Text(nn.Module):
 
 @pytest.mark.parametrize("pool", ["mean", "max", "mean_std"])
 @pytest.mark.parametrize("left", [True, False])
-def test_a_sentence_gives_the_same_row_alone_and_padded(pool: str, left: bool) -> None:  # noqa: FBT001
+def test_a_sentence_gives_the_same_row_alone_and_padded(pool: str, left: bool) -> None:
     net = Text()
     sentences = [torch.randint(1, 20, (length,)) for length in (3, 7, 5, 1)]
     ids, mask = torch.zeros(4, 7, dtype=torch.long), torch.zeros(4, 7, dtype=torch.long)
@@ -462,7 +465,9 @@ def test_a_sentence_gives_the_same_row_alone_and_padded(pool: str, left: bool) -
     batch = next(probes.capture(net, [{"input_ids": ids, "attention_mask": mask}], pool=pool))
     assert {batch.info[layer].padding for layer in ("embed", "fc", "act")} == {"excluded"}
     for row, sentence in enumerate(sentences):
-        alone = next(probes.capture(net, [{"input_ids": sentence[None], "attention_mask": torch.ones(1, len(sentence))}], pool=pool))
+        alone = next(
+            probes.capture(net, [{"input_ids": sentence[None], "attention_mask": torch.ones(1, len(sentence))}], pool=pool)
+        )
         for layer in batch.layers:
             np.testing.assert_allclose(batch.layers[layer][row], alone.layers[layer][0], rtol=1e-5, atol=1e-6, err_msg=layer)
 
