@@ -307,7 +307,7 @@ class AxisInference:
         rest = [axis for axis in range(len(growth.shape)) if axis != sample]
         sizes = tuple(growth.shape[axis] for axis in rest)
         moves = growth.moves
-        moved = None if moves is None else tuple(moves[axis] for axis in rest)
+        moved = None if moves is None or moves[sample] else tuple(moves[axis] for axis in rest)
         steps = [(change, tuple(after[axis] for axis in rest)) for change, after in growth.steps]
         inherited = self._inherited(name, trace, growth, sample)
         dims, found = self._names(Output(name, trace.modules.get(name), sizes, moved, steps, inherited))
@@ -378,8 +378,8 @@ class AxisInference:
         while True:
             module = self._modules.get(path)
             holders = () if module is None else (module, getattr(module, "config", None))
-            counts = {getattr(holder, attribute, None) for holder in holders for attribute in _HEAD_COUNTS}
-            if numbers := frozenset(count for count in counts if isinstance(count, int) and count > 1):
+            counts = [getattr(holder, attribute, None) for holder in holders for attribute in _HEAD_COUNTS]
+            if numbers := frozenset(count for count in counts if isinstance(count, int) and count > 0):
                 return numbers
             if not path:
                 return frozenset()

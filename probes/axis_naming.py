@@ -126,6 +126,12 @@ def _by_moves(output: Output, moved: tuple[bool, ...], tokens: set[int]) -> tupl
     wide = [axis for axis in still if sizes[axis] > 1]
     if len(still) == 1 or len(wide) == 1:  # axes of size 1 do not matter
         return _beside(output, (wide or still)[0], tokens, weighted=True), "measured"
+    if len(sizes) == 3 and going == [2] and sizes[0] in output.heads and sizes[0] * sizes[1] not in output.widths:
+        return ("head", "token", "key"), "guessed"
+    if len(still) == 3:  # heads, and a weight for each pair of places in a window
+        names = dict(zip(still, ("head", "feature", "channel"), strict=True))
+        places = dict(zip(going, _positions(output, going), strict=True))
+        return tuple((names | places)[axis] for axis in range(len(sizes))), "guessed"
     certain = len(still) == 2 and (not output.image or sizes[still[0]] in output.heads)
     return _beside(output, still[-1], tokens, weighted=False), "measured" if certain else "guessed"
 
@@ -160,6 +166,12 @@ def _guessed(output: Output, known: Mapping[Shape, Dims], tokens: set[int]) -> t
         return _beside(output, wide[0], tokens, weighted=True), "measured"
     if sizes not in known and len(sizes) == 3 and (dims := _attention(output, tokens)):
         return dims, "guessed"
+    square = len(sizes) == 3 and sizes[0] == sizes[1]
+    if sizes not in known and output.moved is not None and len(sizes) > 2 and len(wide) in (2, 3) and not square:
+        names = dict(zip(wide, ("head", "feature", "channel")[-len(wide) :], strict=True))  # no position among them
+        ones = [axis for axis in range(len(sizes)) if axis not in wide]
+        places = dict(zip(ones, _positions(output, ones), strict=True))
+        return tuple((names | places)[axis] for axis in range(len(sizes))), "guessed"
     return known.get(sizes) or _usual(output), "guessed"
 
 
@@ -204,6 +216,8 @@ def _contract(  # noqa: PLR0911  # one kind of module after the other
     if isinstance(module, nn.MultiheadAttention) and name.endswith(".1"):
         return _Fixed(None, ("token", "key") if count == 2 else ("head", "token", "key"))
     width = _width(module)
+    if isinstance(module, nn.Unfold):
+        return _Fixed(None, ("channel", "token"))
     if _CHANNEL_FIRST.search(kind) and count - 1 in _SPATIAL:
         return None if width not in (None, sizes[0]) else _Fixed(0, ("channel", *_SPATIAL[count - 1]))
     if getattr(module, "dims", None) == [0, 2, 3, 1] and count == 3:

@@ -35,7 +35,7 @@ Pool = Callable[[Tensor, Layout], tuple[Tensor, Dims]]
 def _places(x: Tensor, layout: Layout) -> tuple[Tensor, list[int], Dims]:
     """The activation without its prefix tokens, the axes that are places, and the names of the others."""
     for axis in (axis for axis, dim in enumerate(layout.dims) if dim in ("token", "key")):
-        if layout.prefix and x.shape[axis] > layout.prefix:  # where there is nothing but prefix tokens, they are the places
+        if layout.prefix and x.shape[axis] > layout.prefix:  # a class token alone is a place
             x = x.narrow(axis, layout.prefix, x.shape[axis] - layout.prefix)
     return x, layout.places, tuple(dim for dim in layout.dims if dim in KEPT)
 

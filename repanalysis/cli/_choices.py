@@ -51,8 +51,8 @@ PrefixTokens = Annotated[int | None, typer.Option(min=0, help="CLS and register 
 Axes = Annotated[
     list[str] | None,
     typer.Option(
-        help="Axes of some layers, if not what is measured: 'blocks.*=TBC'. B samples, C channels, T tokens, H height, W width, "
-        "D time, A heads, K keys, L layers, P windows, F features; (BP)TC for windows in the batch. Repeat it."
+        help="Axes of some layers, if not what is measured: 'blocks.*=TBC'. B samples, C channels, T tokens, H height, "
+        "W width, D time, A heads, K keys, L layers, P windows, F features; (BP)TC for windows in the batch. Repeat it."
     ),
 ]
 

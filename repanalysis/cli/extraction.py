@@ -207,7 +207,8 @@ def extract(
     run = extraction.prepare(
         model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
         prefix_tokens=prefix_tokens, axes=axes, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std),
-        batch_size=batch_size, workers=workers, device=device, precision=precision, channels_last=channels_last, seed=settings.seed,
+        batch_size=batch_size, workers=workers, device=device, precision=precision, channels_last=channels_last,
+        seed=settings.seed,
     )  # fmt: skip
     if table:
         options: dict[str, Any] = {

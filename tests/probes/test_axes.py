@@ -86,7 +86,7 @@ def test_prefix_tokens_of_known_transformers() -> None:
 
 
 def statement(array: np.ndarray, axes: str, *, prefix: int = 0) -> np.ndarray:
-    """Plain numpy: the mean over positions, samples first; B samples, C channels, A heads and L layers are kept."""
+    """Plain numpy: the mean over positions, samples first; samples, channels, heads and layers are kept."""
     if prefix:
         array = np.take(array, range(prefix, array.shape[axes.index("T")]), axis=axes.index("T"))
     places = tuple(axis for axis, letter in enumerate(axes) if letter in "THWDPK")
