@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import probes
 from repanalysis.table import Table
 from tests.cli.running import DIGITS, refused, run, write_acts
 
@@ -144,3 +145,18 @@ def test_pools_by_layer_dtype_ops_and_compression(tmp_path: Path) -> None:
 def test_operations_are_listed() -> None:
     result = run("layers", "torchvision:resnet18", "--ops")
     assert "layer1.0.add" in result.stdout
+
+
+def test_stated_axes_reach_layers_plan_extract_and_verify(tmp_path: Path) -> None:
+    layers = ["--layers", "fc2", "--axes", "fc2=BC"]
+    listed = json.loads(run("layers", DIGITS, "--data", "digits", *layers, "--json").stdout)["layers"]
+    assert (listed[0]["source_dims"], listed[0]["axes_from"]) == (["sample", "channel"], "given")
+    assert run("plan", DIGITS, "--data", "digits", "--limit", 20, *layers).exit_code == 0
+    path = tmp_path / "x.h5"
+    done = run("extract", DIGITS, "--data", "digits", "--limit", 20, "-o", path, *layers)
+    assert done.exit_code == 0, done.output
+    assert probes.open(path).attrs["axes"] == "fc2=BC"
+    assert run("verify", DIGITS, path).exit_code == 0
+    assert "name 3 axes, but the output of 'fc2' has 2" in refused(
+        "extract", DIGITS, "--data", "digits", "--limit", 20, "-o", tmp_path / "y.h5", "--layers", "fc2", "--axes", "fc2=TBC"
+    )
