@@ -18,17 +18,20 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from probes.axes import AxesOption
 from probes.batch import Batch, LayerInfo
 from probes.errors import DataError, LeftOutWarning, ReportedError, UsageError, did_you_mean
 from probes.hooks import Recording, Reduction, StopForward, hooked
 from probes.inputs import Inputs, explained
 from probes.layers import unwrap
 from probes.loaders import SeenIds, as_loader, batches_of, is_shared_out
+from probes.measuring import measure
+from probes.padding import padding_mask
 from probes.patterns import Patterns
 from probes.pooling import Pools
-from probes.reader import Reader
+from probes.reader import Reader, as_inputs
 
-__all__ = ["PRECISIONS", "capture", "device_of"]
+__all__ = ["PRECISIONS", "capture", "device_of", "examined"]
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -71,6 +74,7 @@ def capture(
     forward: Callable[..., Any] | None = None,
     reduce: Reduction | None = None,
     batch_size: int = 64,
+    axes: AxesOption = None,
 ) -> Iterator[Batch]:
     """Run `model` over `loader` and yield, step by step, what its layers gave out.
 
@@ -84,6 +88,9 @@ def capture(
         notes. Without ids, samples are numbered in the order in which they come.
     layers, pool, ops, prefix_tokens, dtype, seed, reduce
         As for `attach`.
+    axes : str, mapping or sequence of str, optional
+        As for `attach`. What it does not say is measured before the first step: two or three samples run through the network as
+        batches of two sizes, and with another height and width or length; see `probes.measuring`.
     split : str, optional
         Name of the split that all samples belong to.
     device : torch.device or str, optional
@@ -148,7 +155,9 @@ def capture(
     ((2, 4), [0, 1], True)
     """
     model = unwrap(model)
-    recording = Recording(model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce)
+    recording = Recording(
+        model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce, axes=axes
+    )
     where = torch.device(device) if device is not None else device_of(model)
     loader = as_loader(loader, batch_size)
     reader, seen = Reader(forward or model), SeenIds()
@@ -164,6 +173,8 @@ def capture(
             raise DataError("Without ids, the samples of a DistributedSampler can't be told apart: yield (x, labels, ids).")
         if item.ids is not None and (twice := seen.add(item.ids)) is not None:
             raise DataError(f"Sample id {twice} comes a second time in the batch from row {done} on; ids must be unique.")
+        if step == 0:
+            steps.measure(item.inputs)
         steps.run(item.inputs, done, step)
         if step == 0:
             info = recording.info
@@ -190,6 +201,46 @@ def capture(
         done += rows
 
 
+def examined(
+    model: nn.Module,
+    example: Any,
+    *,
+    layers: Patterns = None,
+    ops: bool = False,
+    prefix_tokens: int | None = None,
+    axes: AxesOption = None,
+) -> Recording:
+    """Every output of one pass as it is, with its axes as `capture` would find them.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Run in eval mode and without gradients; afterwards it is as it was.
+    example : torch.Tensor, tuple or mapping
+        Inputs of one sample or a few, as the loader would give them.
+    layers, ops, prefix_tokens, axes
+        As for `capture`.
+
+    Raises
+    ------
+    UsageError
+        If a pattern matches nothing, or the axes do not fit.
+
+    Examples
+    --------
+    >>> recording = examined(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.zeros(1, 3))
+    >>> recording.info["1"].axes_from, recording.info["1"].source_dims
+    ('weight', ('sample', 'channel'))
+    """
+    model = unwrap(model)
+    recording = Recording(model, layers, "none", ops=ops, prefix_tokens=prefix_tokens, axes=axes)
+    inputs = as_inputs(model, example)
+    steps = _Steps(model, recording, model, device_of(model), nullcontext, channels_last=False)
+    steps.measure(inputs)
+    steps.run(inputs, 0, 0)
+    return recording
+
+
 @dataclass
 class _Steps:
     """One step of a recording: hooks on, eval mode, no gradients; afterwards the model is as it was."""
@@ -201,6 +252,12 @@ class _Steps:
     autocast: Callable[[], AbstractContextManager[Any]]
     channels_last: bool
 
+    def measure(self, inputs: Inputs) -> None:
+        """Find out what the axes of the outputs mean, on a few of the first step's inputs."""
+        inputs = inputs.to(self.device, channels_last=self.channels_last)
+        with _eval_mode(self.model), torch.no_grad(), self.autocast():
+            measure(self.model, self.recording, self.forward, inputs)
+
     def run(self, inputs: Inputs, done: int, step: int) -> None:
         """Run the network on one step's inputs."""
         inputs = inputs.to(self.device, channels_last=self.channels_last)
@@ -209,6 +266,7 @@ class _Steps:
             with hooked(self.recording), _eval_mode(self.model), torch.no_grad(), self.autocast():
                 self.recording.clear(inputs.shape)
                 self.recording.rows = inputs.rows
+                self.recording.mask = padding_mask((inputs.args, inputs.kwargs))
                 self.recording.expected = inputs.rows, inputs.shape
                 with suppress(StopForward):
                     inputs.call(self.forward)

@@ -10,10 +10,11 @@ shape and type (`_OutputSpec`); another way through the network, or another inpu
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
@@ -24,16 +25,21 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils.hooks import RemovableHandle
 
 from probes.arena import BufferPool, BufferView
+from probes.axes import AxesOption, Layout, UnfitError
+from probes.axis_inference import AxisInference
 from probes.batch import LayerInfo
 from probes.errors import UsageError, did_you_mean
 from probes.inputs import samples_of
-from probes.layers import Axes, Selection, is_compiled, prefix_tokens_of, types_of, unwrap
+from probes.layers import Selection, is_compiled, types_of, unwrap
 from probes.operations import Operations, is_opaque
+from probes.padding import padding_mask, padding_note, unnested
 from probes.patterns import Patterns, closest
-from probes.pooling import DTYPES, Layout, Pool, Pooling, Pools, UnfitError, keep, mean, mean_dtype
+from probes.pooling import DTYPES, Pool, Pooling, Pools, keep, mean, mean_dtype
 
 __all__ = ["Recording", "Reduction", "StopForward", "attach", "hooked", "parts_of"]
 
+
+_CALL = nn.Module._call_impl.__code__
 
 Reduction = Callable[[str, Tensor], Tensor]  # layer and whole output -> what is kept of it, a row per sample
 
@@ -45,6 +51,7 @@ class _OutputSpec:
     shape: torch.Size
     dtype: torch.dtype
     rows: int | None
+    length: int | None  # of the padding mask
     layout: Layout
     pool: Pool
     info: LayerInfo
@@ -58,13 +65,14 @@ class _OutputSpec:
         if self.info.dims != dims:
             self.info = replace(self.info, dims=dims)
 
-    def fits(self, output: Tensor, rows: int | None) -> bool:
+    def fits(self, output: Tensor, rows: int | None, length: int | None) -> bool:
         """Whether another output is like this."""
         return (
             not output.is_nested
             and output.shape == self.shape
             and output.dtype == self.dtype
             and rows == self.rows
+            and length == self.length
             and output.layout == torch.strided
             and not output.is_inference()
         )
@@ -165,11 +173,12 @@ class Recording(Mapping[str, Tensor]):
         dtype: str = "auto",
         seed: int = 0,
         reduce: Reduction | None = None,
+        axes: AxesOption = None,
     ) -> None:
         one_of_dtypes(dtype)
         self.reduce = reduce
         self.pooling = Pooling(pool, seed=seed)
-        self.prefix_tokens = prefix_tokens_of(model) if prefix_tokens is None else prefix_tokens
+        self.axes = AxisInference(model, axes, prefix_tokens)
         self.ops = ops
         self.last: str | None = None  # the layer after which a forward pass may end
         self.expected: tuple[int, tuple[int, ...]] | None = None  # samples and shape of one, where the caller knows them
@@ -211,11 +220,13 @@ class Recording(Mapping[str, Tensor]):
         if shape != self._shape:
             for call in (call for module in self._modules for call in module.calls):
                 call.spec = None
-            self._shape, self._axes = shape, Axes(self.prefix_tokens)
+            self._shape = shape
+            self.axes.forget()
             self._specs: dict[str, _OutputSpec] = {}
             self._seen: set[str] = set()
         self._latest: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
         self.rows: int | None = None
+        self.mask: Tensor | None = None  # positions of the inputs that are no padding
 
     @property
     def info(self) -> dict[str, LayerInfo]:
@@ -260,6 +271,7 @@ class Recording(Mapping[str, Tensor]):
                 f"No recorded layer of {type(self._model).__name__!r} matches {pattern!r}, the pattern of a pool."
                 f"{closest(pattern, self._outputs)} `repanalysis layers` lists all."
             )
+        self.axes.rules.check(type(self._model).__name__, self._outputs)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._outputs:
@@ -322,18 +334,20 @@ class Recording(Mapping[str, Tensor]):
 
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Hook, before all others: a call of the model begins, and unless the model calls itself, a forward pass."""
-        if not any(call.module.module is module for call in self._stack):
+        if not self._stack or not _calls_itself(module):
             rows, shape = self.expected or samples_of((*args, *kwargs.values()))
             self.clear(shape)
             self.rows = rows
+            self.mask = padding_mask((args, kwargs))
 
     def _end(self, call: _Call, output: object) -> None:
         """A module call has ended, with its output."""
         self._leaf_calls += call.leaf
         self._calls.append(call.entry)
         spec = call.spec
-        if spec is not None and type(output) is Tensor and call.leaf == spec.leaf and spec.fits(output, self.rows):
-            self._keep(call.name, output, spec)
+        length = None if self.mask is None else self.mask.shape[1]
+        if spec is not None and type(output) is Tensor and call.leaf == spec.leaf and spec.fits(output, self.rows, length):
+            self._keep(call.name, output, spec, self.mask)
         else:
             call.spec = self._select(call, output)
         if not self._stack and call.module.module is self._model:
@@ -353,9 +367,10 @@ class Recording(Mapping[str, Tensor]):
                 if spec is not None and value is output:
                     spec.leaf = call.leaf
                     return spec
-            elif self.prefix_tokens and part not in self._seen and isinstance(value, Tensor) and value.ndim in (3, 4):
+            elif self.axes.has_prefix and part not in self._seen and isinstance(value, Tensor) and not value.is_nested:
                 self._seen.add(part)
-                self._axes.layout(module, value)  # how many places there are, for the tokens to come
+                with suppress(UnfitError):
+                    self.axes.see(part, module, tuple(value.shape), self.rows)  # how many places, for the tokens to come
         return None
 
     def _unique_name(self, name: str) -> str:
@@ -382,23 +397,33 @@ class Recording(Mapping[str, Tensor]):
         self, name: str, output: object, kinds: Sequence[str], index: int, module: nn.Module | None
     ) -> _OutputSpec | None:
         """Keep an output, or note why it can't be; its specification if it is a tensor that can."""
-        if reason := self._unfit(output):
-            self._reasons[name] = reason
+        mask = self.mask
+        self._busy = True
+        try:
+            if isinstance(output, Tensor) and output.is_nested:
+                output, mask = unnested(output, mask)
+            if reason := self._unfit(output):
+                raise UnfitError(reason)
+            assert isinstance(output, Tensor)
+            spec = self._specs.get(name)
+            length = None if mask is None else mask.shape[1]
+            if spec is None or not spec.fits(output, self.rows, length):
+                spec = self._specify(name, output, kinds, index, module, length)
+        except UnfitError as error:
+            self._reasons[name] = str(error)
             return None
-        assert isinstance(output, Tensor)
-        spec = self._specs.get(name)
-        if spec is None or not spec.fits(output, self.rows):
-            spec = self._specify(name, output, kinds, index, module)
-        self._keep(name, output, spec)
+        finally:
+            self._busy = False
+        self._keep(name, output, spec, mask)
         return spec
 
-    def _keep(self, name: str, output: Tensor, spec: _OutputSpec) -> None:
-        """Keep an output that is like its specification."""
+    def _keep(self, name: str, output: Tensor, spec: _OutputSpec, mask: Tensor | None) -> None:
+        """Keep an output that is like its specification; `mask` says which of its positions are no padding."""
         self._busy = True
         direct = spec.direct
         try:
             if direct is None or spec.shares or not output.is_cpu:
-                view = self._pooled(output, spec)
+                view = self._pooled(output, spec, mask)
             else:
                 view = self._buffers.reserve(direct.shape, direct.dtype)
                 buffer = view.tensor() if view.prepared is None else view.prepared
@@ -414,15 +439,19 @@ class Recording(Mapping[str, Tensor]):
         if name == self.last:
             raise StopForward
 
-    def _specify(self, name: str, output: Tensor, kinds: Sequence[str], index: int, module: nn.Module | None) -> _OutputSpec:
+    def _specify(  # noqa: PLR0917  # one call, above
+        self, name: str, output: Tensor, kinds: Sequence[str], index: int, module: nn.Module | None, length: int | None
+    ) -> _OutputSpec:
         """Determine what an output's axes mean and how it is pooled."""
         shape, dtype = output.shape[1:], output.dtype
         spec = self._specs.get(name)
-        if spec is not None and spec.shape[1:] == shape and spec.dtype == dtype:  # another number of samples
+        same = spec is not None and (spec.shape[1:], spec.dtype, spec.length) == (shape, dtype, length)
+        if spec is not None and same and spec.layout.fits(output.shape, self.rows):  # another number of samples
             spec.shape, spec.rows, spec.direct = output.shape, self.rows, None
             return spec
         pool_spec, pool = self.pooling.of(name, kinds) if self.reduce is None else ("", _reducing(name, self.reduce))
-        layout = self._axes.layout(module, output)
+        layout = self.axes.layout(name, module, output.shape, self.rows, kinds)
+        arranged = tuple(layout.arrange(output, self.rows).shape)
         info = LayerInfo(
             name=name,
             order=0,
@@ -431,27 +460,32 @@ class Recording(Mapping[str, Tensor]):
             pool=pool_spec,
             module_type=kinds[0] if kinds else "",
             call_index=index,
-            source_shape=tuple(shape),
+            source_shape=arranged[1:],
             dtype_source=str(dtype).removeprefix("torch."),
             prefix_tokens=layout.prefix,
+            source_dims=layout.source_dims,
+            axes_from=layout.found,
+            padding=padding_note(pool_spec, layout, arranged, length),
         )
-        self._specs[name] = _OutputSpec(output.shape, dtype, self.rows, layout, pool, info)
+        self._specs[name] = _OutputSpec(output.shape, dtype, self.rows, length, layout, pool, info)
         return self._specs[name]
 
-    def _pooled(self, output: Tensor, spec: _OutputSpec) -> BufferView:
+    def _pooled(self, output: Tensor, spec: _OutputSpec, mask: Tensor | None) -> BufferView:
         """The part of an output that is kept, in memory of its own."""
         latest = self._latest.get(id(output))
         spec.shares = latest is not None and latest[0]() is output and latest[1] == output._version
         if latest is not None and spec.shares:
             source = self._outputs[latest[2]].spec
             source.passed_on = True
-            if source.info.pool == spec.info.pool and source.layout == spec.layout:
+            if (source.info.pool, source.info.padding, source.layout) == (spec.info.pool, spec.info.padding, spec.layout):
                 # An identity handed the same values on: reading them again gives nothing new.
                 spec.name_axes(source.info.dims)
                 return self._buffers.put(self._outputs[latest[2]].view.tensor())
-        pooled, dims = keep(output, spec.layout, spec.pool, self._dtype)
+        excluded = spec.info.padding == "excluded"
+        layout = replace(spec.layout, mask=mask) if excluded else spec.layout
+        pooled, dims = keep(layout.arrange(output, self.rows), layout, spec.pool, self._dtype)
         spec.name_axes(dims)
-        if self.reduce is None:
+        if self.reduce is None and not excluded:
             spec.direct = _direct(output, pooled, spec)
         return self._buffers.put(pooled)
 
@@ -466,9 +500,21 @@ class Recording(Mapping[str, Tensor]):
             return f"its output is {str(what).removeprefix('torch.')}, not dense floating point"
         if not output.numel():
             return f"its output has shape {tuple(output.shape)}: it is empty"
-        if output.ndim == 0 or (self.rows is not None and len(output) != self.rows):
-            return f"its output has shape {tuple(output.shape)} for {self.rows} samples: rows are not samples"
+        if output.ndim == 0:
+            return "its output is one number for all samples"
         return ""
+
+
+def _calls_itself(model: nn.Module) -> bool:
+    """Whether the call of a model that has just begun was made inside another call of the same model.
+
+    The recording's own stack of calls does not tell: calls that an exception or an interrupt has ended are still on it.
+    """
+    frame, calls = sys._getframe(), 0
+    while frame is not None and calls < 2:
+        calls += frame.f_code is _CALL and frame.f_locals.get("self") is model
+        frame = frame.f_back  # type: ignore[assignment]  # None at the end
+    return calls > 1
 
 
 def _slot(
@@ -485,10 +531,11 @@ def _direct(output: Tensor, pooled: Tensor, spec: _OutputSpec) -> _Direct | None
     if unchanged and pooled.data_ptr() == output.data_ptr():
         write: Callable[[Tensor, Tensor], object] = Tensor.copy_
     elif spec.pool is mean and output.ndim > 1 and pooled.dtype == mean_dtype(output.dtype):
-        layout = spec.layout
+        layout, rows = spec.layout, spec.rows
+        is_arranged = not layout.fold and not layout.sample
 
         def write(buffer: Tensor, x: Tensor) -> object:
-            result = mean(x, layout, buffer)[0]
+            result = mean(x if is_arranged else layout.arrange(x, rows), layout, buffer)[0]
             return buffer if result is buffer else buffer.copy_(result)
 
     else:
@@ -556,6 +603,7 @@ def attach(
     dtype: str = "auto",
     seed: int = 0,
     reduce: Reduction | None = None,
+    axes: AxesOption = None,
 ) -> Iterator[Recording]:
     """Record every forward pass of `model` inside the `with` block.
 
@@ -580,7 +628,13 @@ def attach(
         Seed of random projections.
     reduce : callable, optional
         What to keep in place of a pool: a function of the layer's name and its whole output, (n, ...), that returns a tensor
-        with a row per sample. It sees every output once, while it exists, so nothing larger than its result is kept.
+        with a row per sample. It sees every output once, samples first, while it exists, so nothing larger than its result is
+        kept.
+    axes : str, mapping or sequence of str, optional
+        What the axes of layers' outputs are, by layer pattern, one letter an axis in the order of the output: `"blocks.*=TBC"`.
+        B or N samples, C channels, T tokens, H height, W width, D time, A attention heads, K the tokens attended to, L layers,
+        P windows; `(BP)TC` for windows folded into the batch, sample by sample. It overrules what is found without it: from the
+        modules' kinds and weights, and, once two passes with different batch sizes have run, from what grew.
 
     Yields
     ------
@@ -606,7 +660,9 @@ def attach(
     {'0': (2, 4), '1': (2, 4)}
     """
     model = unwrap(model)
-    recording = Recording(model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce)
+    recording = Recording(
+        model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce, axes=axes
+    )
     with hooked(recording):
         yield recording
 

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from probes.errors import ReportedError, UsageError
 
-__all__ = ["Inputs", "explained", "rows_of", "samples_of", "take_rows", "tensors_in"]
+__all__ = ["Inputs", "explained", "rebuilt", "rows_of", "samples_of", "take_rows", "tensors_in"]
 
 _COLOURS = (1, 3, 4)
 
@@ -63,7 +63,7 @@ class Inputs:
                 return value.to(device, non_blocking=True, memory_format=layout)
             if isinstance(value, PackedSequence):
                 return value.to(device)  # type: ignore[arg-type]  # torch declares types alone
-            return _rebuilt(value, moved)
+            return rebuilt(value, moved)
 
         return replace(
             self, args=tuple(map(moved, self.args)), kwargs={key: moved(value) for key, value in self.kwargs.items()}
@@ -168,7 +168,7 @@ def _cut(value: Any, k: int, rows: int, *, listed: bool) -> Any:
     entries = Tensor if listed else str | int | float
     if isinstance(value, list | tuple) and len(value) == rows and all(isinstance(one, entries) for one in value):
         return value[:k]
-    return _rebuilt(value, lambda one: _cut(one, k, rows, listed=listed))
+    return rebuilt(value, lambda one: _cut(one, k, rows, listed=listed))
 
 
 def _entries(value: Any) -> Iterator[Any]:
@@ -176,7 +176,7 @@ def _entries(value: Any) -> Iterator[Any]:
     return iter(value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ())
 
 
-def _rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
+def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
     """A mapping, list or tuple of the same kind with its entries changed; anything else as it is."""
     if isinstance(value, UserDict):
         result = copy.copy(value)  # keeps the class, and with it access by attribute
@@ -199,7 +199,7 @@ def as_tensors(value: Any) -> Any:
         return torch.from_numpy(np.ascontiguousarray(value))
     if isinstance(value, Tensor | PackedSequence) or not any(_holds_arrays(one) for one in _entries(value)):
         return value
-    return _rebuilt(value, as_tensors)
+    return rebuilt(value, as_tensors)
 
 
 def _holds_arrays(value: Any) -> bool:

@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from probes.axes import AxesOption
 from probes.background import Background
 from probes.capturing import capture, device_of
 from probes.errors import DataError, NonFiniteWarning, UsageError
@@ -63,13 +64,15 @@ def record(
     overwrite: bool = False,
     resume: bool = False,
     progress: bool | None = None,
+    axes: AxesOption = None,
 ) -> Store:
     """Run `model` over `loader` and write what its layers gave out to an activations file, batch by batch.
 
     Parameters
     ----------
-    model, loader, layers, pool, ops, prefix_tokens, dtype, seed, split, device, precision, channels_last, early_stop, forward
-        As for `capture`; `batch_size` likewise.
+    model, loader, layers, pool, ops, prefix_tokens, dtype, seed, split, device, precision, channels_last, early_stop, forward,
+    axes, batch_size
+        As for `capture`.
     path : path-like
         File to write, such as `"acts.h5"`.
     attrs : mapping, optional
@@ -109,14 +112,15 @@ def record(
     """
     path = Path(path)
     network = unwrap(model)
-    recorded = Recording(network, layers, pool, seed=seed)
+    recorded = Recording(network, layers, pool, seed=seed, axes=axes)
     facts = {
         "model": type(network).__name__,
         "weights_sha256": weights_sha256(network),
         "layers": "leaf calls" if layers is None else list(as_patterns(layers) or ()),
         "pool": str(recorded.pooling),
         "ops": int(ops),
-        "prefix_tokens": recorded.prefix_tokens if prefix_tokens is None else prefix_tokens,
+        "prefix_tokens": "auto" if prefix_tokens is None else prefix_tokens,
+        "axes": str(recorded.axes.rules),
         "dtype": dtype,
         "precision": precision,
         "channels_last": int(channels_last),
@@ -138,7 +142,7 @@ def record(
     batches = capture(
         model, rest, layers=layers, pool=pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed,
         split=split, device=device, precision=precision, channels_last=channels_last, early_stop=early_stop, first_id=passed,
-        forward=forward,
+        forward=forward, axes=axes,
     )  # fmt: skip
     first = next(batches, None)
     if first is None and not passed:

@@ -19,6 +19,7 @@ import torch
 
 import probes
 from probes import Store, UsageError
+from probes.axes import AxesOption
 from probes.check import Difference, compare
 from probes.layers import head_of
 from probes.patterns import Patterns
@@ -88,6 +89,7 @@ def prepare(
     precision: str = "float32",
     channels_last: bool = False,
     seed: int = 0,
+    axes: AxesOption = None,
 ) -> Run:
     """Build the network, open the data, and choose where to run.
 
@@ -99,7 +101,7 @@ def prepare(
         As for `load_data`.
     limit : int, optional
         Random subset of so many samples.
-    layers, pool, ops, prefix_tokens, dtype, precision, channels_last, seed
+    layers, pool, ops, prefix_tokens, dtype, precision, channels_last, seed, axes
         As for `probes.capture`; the seed is also that of random weights and of the subset.
     batch_size, workers : int
         As for a torch `DataLoader`.
@@ -119,7 +121,7 @@ def prepare(
     built.module.to(where)
     options = {
         "layers": layers, "pool": pool, "ops": ops, "prefix_tokens": prefix_tokens, "dtype": dtype, "seed": seed,
-        "split": samples.split, "device": where, "precision": precision, "channels_last": channels_last,
+        "split": samples.split, "device": where, "precision": precision, "channels_last": channels_last, "axes": axes,
     }  # fmt: skip
     attrs = built.card | {"dataset": data, "split": split or "", "limit": limit or 0, "batch_size": batch_size, "seed": seed}
     attrs |= {"command": " ".join(["repanalysis", *sys.argv[1:]])}
@@ -238,7 +240,7 @@ def stream(
 def plan(run: Run) -> Plan:
     """What writing a run would weigh; see `probes.plan`."""
     example = run.data[0][0][None].to(run.device)
-    keys = ("layers", "pool", "ops", "prefix_tokens", "dtype", "seed")
+    keys = ("layers", "pool", "ops", "prefix_tokens", "dtype", "seed", "axes")
     return plan_recording(run.model.module, example, len(run.data), **{key: run.options[key] for key in keys})
 
 
@@ -297,14 +299,16 @@ def verify(
         opened = load_data(data or str(facts["dataset"]), split=split, **taken_by(built))
         ids = np.random.default_rng(seed).choice(source.ids, min(samples, len(source)), replace=False)
         where = device or best_device()
-        patterns, prefix = facts.get("layers", "leaf calls"), facts.get("prefix_tokens")
+        patterns, prefix = facts.get("layers", "leaf calls"), facts.get("prefix_tokens", "auto")
+        axes = str(facts.get("axes", ""))
         batches = probes.capture(
             built.module.to(where),
             opened.pick(np.sort(ids)).loader(min(samples, int(facts.get("batch_size", 64))), workers=workers),
             layers=None if patterns == "leaf calls" else _json(patterns),
             pool=str(facts.get("pool", "mean")).split("; "),
             ops=bool(facts.get("ops", 0)),
-            prefix_tokens=None if prefix is None else int(prefix),
+            prefix_tokens=None if prefix == "auto" else int(prefix),
+            axes=axes.split("; ") if axes else None,
             dtype=str(facts.get("dtype", "auto")),
             seed=int(facts.get("seed", 0)),
             device=where,

@@ -53,6 +53,15 @@ Ops = Annotated[bool, typer.Option("--ops", help="Record operations too that are
 PrefixTokens = Annotated[int | None, typer.Option(min=0, help="CLS and register tokens; default: the model's own.")]
 
 
+Axes = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Axes of some layers, if not what is measured: 'blocks.*=TBC'. B samples, C channels, T tokens, H height, "
+        "W width, D time, A heads, K keys, L layers, P windows, F features; (BP)TC for windows in the batch. Repeat it."
+    ),
+]
+
+
 Dtype = Annotated[str, typer.Option(help="Type to keep: auto, float32 or float16.")]
 
 

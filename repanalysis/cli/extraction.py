@@ -12,6 +12,7 @@ import typer
 
 from probes.errors import UsageError
 from repanalysis.cli._choices import (
+    Axes,
     Budget,
     Colours,
     Compression,
@@ -50,25 +51,30 @@ def layers(
     layers: Layers = None,
     size: Size = None,
     ops: Ops = False,
+    prefix_tokens: PrefixTokens = None,
+    axes: Axes = None,
     everything: Annotated[bool, typer.Option("--all", help="Containers too, not only leaf calls.")] = False,
 ) -> Said:
     """List the layers of a model in the order in which they run."""
     import torch
 
-    import probes
-    from probes.reader import as_inputs
+    from probes.axes import letters_of
+    from probes.capturing import examined
     from repanalysis.models import load_model
 
     torch.manual_seed(settings.seed)
     built = load_model(model, weights=weights, size=size)
+    selected = "*" if everything and not layers else layers
     example = _example(built, data, split)
-    with probes.attach(built.module, "*" if everything and not layers else layers, ops=ops) as recording, torch.no_grad():
-        as_inputs(built.module, example).call(built.module)
+    recording = examined(built.module, example, layers=selected, ops=ops, prefix_tokens=prefix_tokens, axes=axes)
     found = [asdict(info) for info in recording.info.values()]
-    rows = [
-        [i["order"], i["name"], i["module_type"], "x".join(map(str, i["source_shape"])), f"{i['depth']:.3f}"] for i in found
-    ]
-    text = columns(["order", "layer", "type", "shape", "depth"], rows) + without(recording.left_out)
+    rows = []
+    for info in recording.info.values():
+        shape = "x".join(map(str, info.source_shape))
+        axes_found = [letters_of(info.source_dims), info.axes_from, info.prefix_tokens or ""]
+        rows.append([info.order, info.name, info.module_type, shape, *axes_found, f"{info.depth:.3f}"])
+    header = ["order", "layer", "type", "shape", "axes", "from", "prefix", "depth"]
+    text = columns(header, rows) + without(recording.left_out)
     return Said(text, {"layers": found, "left_out": recording.left_out})
 
 
@@ -101,6 +107,7 @@ def plan(
     pool: Pool = None,
     ops: Ops = False,
     prefix_tokens: PrefixTokens = None,
+    axes: Axes = None,
     dtype: Dtype = "auto",
     size: Size = None,
     mean: Colours = None,
@@ -112,7 +119,8 @@ def plan(
 
     run = extraction.prepare(
         model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
-        prefix_tokens=prefix_tokens, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std), seed=settings.seed,
+        prefix_tokens=prefix_tokens, axes=axes, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std),
+        seed=settings.seed,
     )  # fmt: skip
     planned = extraction.plan(run)
     if budget is not None:
@@ -171,6 +179,7 @@ def extract(
     pool: Pool = None,
     ops: Ops = False,
     prefix_tokens: PrefixTokens = None,
+    axes: Axes = None,
     dtype: Dtype = "auto",
     size: Size = None,
     mean: Colours = None,
@@ -197,8 +206,9 @@ def extract(
         refuse_existing(output, overwrite=overwrite)
     run = extraction.prepare(
         model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
-        prefix_tokens=prefix_tokens, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std), batch_size=batch_size,
-        workers=workers, device=device, precision=precision, channels_last=channels_last, seed=settings.seed,
+        prefix_tokens=prefix_tokens, axes=axes, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std),
+        batch_size=batch_size, workers=workers, device=device, precision=precision, channels_last=channels_last,
+        seed=settings.seed,
     )  # fmt: skip
     if table:
         options: dict[str, Any] = {

@@ -47,7 +47,8 @@ def test_layers_lists_what_runs() -> None:
     done = run("layers", "timm:resnet18", "--size", 64)
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["order", "layer", "type", "shape", "depth"]
+    assert lines[0].split() == ["order", "layer", "type", "shape", "axes", "from", "prefix", "depth"]
+    assert lines[2].split()[1:6] == ["bn1", "BatchNorm2d", "64x32x32", "BCHW", "measured"]
     assert len(lines) == 78
     everything = json.loads(run("layers", "timm:resnet18", "--size", 64, "--all", "--json").stdout)["layers"]
     assert {"layer1", "layer1.0", "layer1.0.conv1"} <= {layer["name"] for layer in everything}
@@ -177,3 +178,30 @@ def test_tokens_and_clips_are_planned_and_extracted(tmp_path: Path) -> None:
         store = probes.open(tmp_path / f"{name}.h5")
         np.testing.assert_allclose(store["0"], expected.numpy(), rtol=1e-5, atol=1e-6)
         assert planned["layers"][0]["kept"] == list(expected.shape[1:])
+
+
+def test_stated_axes_reach_layers_plan_extract_and_verify(tmp_path: Path) -> None:
+    layers = ["--layers", "fc2", "--axes", "fc2=BC"]
+    listed = json.loads(run("layers", DIGITS, "--data", "digits", *layers, "--json").stdout)["layers"]
+    assert (listed[0]["source_dims"], listed[0]["axes_from"]) == (["sample", "channel"], "given")
+    assert run("plan", DIGITS, "--data", "digits", "--limit", 20, *layers).exit_code == 0
+    path = tmp_path / "x.h5"
+    done = run("extract", DIGITS, "--data", "digits", "--limit", 20, "-o", path, *layers)
+    assert done.exit_code == 0, done.output
+    assert probes.open(path).attrs["axes"] == "fc2=BC"
+    assert run("verify", DIGITS, path).exit_code == 0
+    assert "name 3 axes, but the output of 'fc2' has 2" in refused(
+        "extract",
+        DIGITS,
+        "--data",
+        "digits",
+        "--limit",
+        20,
+        "-o",
+        tmp_path / "y.h5",
+        "--layers",
+        "fc2",
+        "--axes",
+        "fc2=TBC",
+        code=2,
+    )

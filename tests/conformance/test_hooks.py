@@ -299,6 +299,26 @@ def test_iterations_over_one_model_may_be_interleaved_and_nested(name: str) -> N
     assert hooks_on(model) == 0
 
 
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("name", ["reused", "recursive"])
+def test_a_pass_that_an_error_has_ended_leaves_nothing_to_the_next(name: str, error: type[BaseException]) -> None:
+    model, x = built(name)
+    model.eval()
+    with probes.attach(model) as recording, torch.no_grad():
+        model(x)
+        expected = {layer: rows.clone() for layer, rows in recording.items()}
+        inner = next(module for module in model.modules() if not list(module.children()))
+        handle = inner.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(error))
+        with pytest.raises(error):
+            model(x)
+        handle.remove()
+        model(x[:3])
+        assert {layer: len(rows) for layer, rows in recording.items()} == dict.fromkeys(expected, 3)
+        model(x)
+        for layer, rows in recording.items():
+            np.testing.assert_array_equal(rows, expected[layer])
+
+
 def test_a_recording_around_an_iteration_sees_its_steps() -> None:
     model, x = built("reused")
     model.eval()
@@ -500,13 +520,16 @@ def test_stopping_early_changes_nothing_but_the_time(name: str) -> None:
     calls: list[None] = []
     handle = model.register_forward_hook(lambda *_: calls.append(None))
     list(probes.capture(model, [x], early_stop=False))
-    once = len(calls)
+    one = len(calls)
+    list(probes.capture(model, [x, x], early_stop=False))
+    once = len(calls) - 2 * one  # of one pass; the others measure the axes
+    measuring, before = one - once, len(calls)
     short = list(probes.capture(model, [x, x + 1, x * 2], layers=f"re:{re.escape(first)}"))
     handle.remove()
     for a, b in zip(full, short, strict=True):
         np.testing.assert_array_equal(a.layers[first], b.layers[first])
         assert b.info[first].depth == a.info[first].depth
-    assert len(calls) == once + once * (3 if full[0].info[first].depth == 1.0 else 1)
+    assert len(calls) - before == measuring + once * (3 if full[0].info[first].depth == 1.0 else 1)
     assert hooks_on(model) == 0
 
 
@@ -609,7 +632,7 @@ def test_outputs_whose_rows_are_no_samples_are_left_out_with_the_reason() -> Non
 
     with pytest.raises(probes.DataError, match="No layer of Windows can be recorded") as caught:
         list(probes.capture(Windows(), [torch.randn(6, 4)]))
-    assert "inner: its output has shape (12, 2) for 6 samples: rows are not samples" in str(caught.value)
+    assert "inner: its output has shape (12, 2) for 6 samples: axis 0 holds 2 rows for each sample" in str(caught.value)
     assert "ints: its output is int64, not dense floating point" in str(caught.value)
 
 
@@ -640,16 +663,14 @@ class Nested(nn.Module):
 
 def test_every_part_of_a_nested_output_is_a_layer() -> None:
     x = torch.randn(6, 4)
-    with pytest.warns(probes.LeftOutWarning, match="4 layers are left out"):
+    with pytest.warns(probes.LeftOutWarning, match="1 layers are left out"):
         batch = next(probes.capture(Nested(), [x]))
-    assert list(batch.layers) == ["leaf.a", "leaf.b.0", "leaf.b.1.0", "record", "lstm.0"]
+    assert list(batch.layers) == ["leaf.a", "leaf.b.0", "leaf.b.1.0", "leaf.t", "record", "lstm.0", "lstm.1.0", "lstm.1.1"]
+    np.testing.assert_array_equal(batch.layers["leaf.t"], x.numpy())
     np.testing.assert_array_equal(batch.layers["leaf.b.1.0"], x.numpy() + 2)
-    assert batch.left_out == {
-        "leaf.n": "its output is a int, not a tensor",
-        "leaf.t": "its output has shape (4, 6) for 6 samples: rows are not samples",
-        "lstm.1.0": "its output has shape (1, 6, 3) for 6 samples: rows are not samples",
-        "lstm.1.1": "its output has shape (1, 6, 3) for 6 samples: rows are not samples",
-    }
+    assert batch.left_out == {"leaf.n": "its output is a int, not a tensor"}
+    assert batch.info["lstm.1.0"].dims == ("sample", "layer", "channel")
+    assert batch.layers["lstm.1.0"].shape == (6, 1, 3)
     assert batch.info["leaf.a"].depth == batch.info["leaf.b.0"].depth == pytest.approx(1 / 3)
 
 
