@@ -55,6 +55,10 @@ class LayerInfo:
     padding : str
         "excluded" where the batch had a padding mask and the pool left the padding out; "included: why" where it did not; empty
         where there was no mask.
+    averaged : float
+        Of means over places in networks that compute in half precision: how many independently rounded numbers each kept one is
+        as good as the mean of, P E[mean^2] / E[x^2] of P places in the first step; 1 where nothing was averaged. What rounding
+        adds to the variance of a feature is divided by it.
     """
 
     name: str
@@ -70,6 +74,7 @@ class LayerInfo:
     source_dims: tuple[str, ...] = ()
     axes_from: str = ""
     padding: str = ""
+    averaged: float = field(default=1.0, compare=False)
 
 
 def default_info(layers: Mapping[str, NDArray[Any]]) -> dict[str, LayerInfo]:

@@ -34,7 +34,7 @@ from probes.layers import Selection, is_compiled, types_of, unwrap
 from probes.operations import Operations, is_opaque
 from probes.padding import padding_mask, padding_note, unnested
 from probes.patterns import Patterns, closest
-from probes.pooling import DTYPES, Pool, Pooling, Pools, keep, mean, mean_dtype
+from probes.pooling import AVERAGING, DTYPES, HALF, Pool, Pooling, Pools, averaged, keep, mean, mean_dtype
 
 __all__ = ["Recording", "Reduction", "StopForward", "attach", "hooked", "parts_of"]
 
@@ -197,6 +197,7 @@ class Recording(Mapping[str, Tensor]):
         self._buffers = BufferPool()
         self._busy = False
         self._shape: tuple[int, ...] | None = ()
+        self._is_coarse = False  # whether an output so far was in half precision: later ones carry its rounding on
         self._checked = False
         self.clear()
 
@@ -483,8 +484,13 @@ class Recording(Mapping[str, Tensor]):
                 return self._buffers.put(self._outputs[latest[2]].view.tensor())
         excluded = spec.info.padding == "excluded"
         layout = replace(spec.layout, mask=mask) if excluded else spec.layout
-        pooled, dims = keep(layout.arrange(output, self.rows), layout, spec.pool, self._dtype)
+        arranged = layout.arrange(output, self.rows)
+        pooled, dims = keep(arranged, layout, spec.pool, self._dtype)
         spec.name_axes(dims)
+        self._is_coarse |= output.dtype in HALF
+        if self._is_coarse and spec.info.averaged == 1.0 and spec.info.pool.partition(":")[0] in AVERAGING:
+            parts = pooled[:, 0] if spec.info.pool == "mean_std" and pooled.ndim > 2 else pooled
+            spec.info = replace(spec.info, averaged=averaged(arranged, parts))
         if self.reduce is None and not excluded:
             spec.direct = _direct(output, pooled, spec)
         return self._buffers.put(pooled)

@@ -21,12 +21,13 @@ from probes.axes import KEPT, Layout, UnfitError
 from probes.errors import UsageError, did_you_mean
 from probes.patterns import matches
 
-__all__ = ["DTYPES", "POOLS", "Layout", "Pooling", "Pools", "UnfitError", "keep", "pool_named"]
+__all__ = ["DTYPES", "POOLS", "Layout", "Pooling", "Pools", "UnfitError", "averaged", "keep", "pool_named"]
 
 Dims = tuple[str, ...]
 Pools = str | Mapping[str, str] | Sequence[str]
 DTYPES: dict[str, torch.dtype | None] = {"auto": None, "float32": torch.float32, "float16": torch.float16}
-_HALF = (torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
+AVERAGING = ("mean", "mean_std", "grid")
 
 
 Pool = Callable[[Tensor, Layout], tuple[Tensor, Dims]]
@@ -48,7 +49,7 @@ def _inner(dims: Dims) -> tuple[list[int], Dims]:
 
 def mean_dtype(dtype: torch.dtype) -> torch.dtype:
     """Type in which the pool `mean` sums and gives its result."""
-    return torch.float32 if dtype in _HALF else dtype
+    return torch.float32 if dtype in HALF else dtype
 
 
 def _unpadded(x: Tensor, layout: Layout, inner: list[int]) -> Tensor | None:
@@ -73,7 +74,7 @@ def mean(x: Tensor, layout: Layout, out: Tensor | None = None) -> tuple[Tensor, 
     """
     x, inner, rest = _places(x, layout)
     if (mask := _unpadded(x, layout, inner)) is not None:
-        x = x.float() if x.dtype in _HALF else x
+        x = x.float() if x.dtype in HALF else x
         return torch.where(mask, x, 0).sum(inner) / mask.sum(inner), rest
     return (torch.mean(x, inner, dtype=mean_dtype(x.dtype), out=out), rest) if inner else (x, layout.dims)
 
@@ -99,7 +100,7 @@ def mean_std(x: Tensor, layout: Layout) -> tuple[Tensor, Dims]:
     x, inner, rest = _places(x, layout)
     if not inner:
         return x, layout.dims
-    x = x.float() if x.dtype in _HALF else x
+    x = x.float() if x.dtype in HALF else x
     if (mask := _unpadded(x, layout, inner)) is not None:
         average = torch.where(mask, x, 0).sum(inner, keepdim=True) / mask.sum(inner, keepdim=True)
         std = (torch.where(mask, x - average, 0).square().sum(inner) / mask.sum(inner)).sqrt()
@@ -158,7 +159,7 @@ def grid(x: Tensor, layout: Layout, *, size: int) -> tuple[Tensor, Dims]:
     dims = ("sample", "channel", "height", "width")
     if min(x.shape[2:]) <= size:
         return x, dims
-    half = x.dtype in _HALF
+    half = x.dtype in HALF
     return adaptive_avg_pool2d(x.float() if half else x, size), dims
 
 
@@ -327,6 +328,22 @@ def keep(x: Tensor, layout: Layout, pool: Pool, dtype: torch.dtype | None = None
     if kept.ndim == 1:
         kept, kept_dims = kept[:, None], ("sample", "channel")
     return kept, kept_dims
+
+
+def averaged(x: Tensor, pooled: Tensor) -> float:
+    """How many independently rounded numbers each pooled mean is as good as the mean of: P E[mean^2] / E[x^2], at least 1.
+
+    Rounding errors are in proportion to x, and P of them add up to 1/P of their variance: as little as of one number if all are
+    alike, but no less than of the mean itself if they cancel.
+
+    Examples
+    --------
+    >>> averaged(torch.ones(2, 3, 4, 4), torch.ones(2, 3)), averaged(torch.tensor([[[1.0, -1.0, 1.0]]]), torch.tensor([[1 / 3]]))
+    (16.0, 1.0)
+    """
+    power = float(x.detach().float().square().mean())
+    places = x.numel() / max(pooled.numel(), 1)
+    return max(1.0, places * float(pooled.float().square().mean()) / power) if power > 0 else 1.0
 
 
 def describe_loss(spec: str) -> str:

@@ -360,7 +360,7 @@ def _layer_info(data: h5py.Dataset) -> LayerInfo:
     counts = [*(values.get(name, 0) for name in _COUNTS), *values.get("source_shape", ())]
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(count, int) for count in counts):
         raise TypeError("an attribute has another type than it should")
-    return LayerInfo(**values | {"depth": float(values["depth"])})
+    return LayerInfo(**values | {"depth": float(values["depth"]), "averaged": float(values.get("averaged", 1.0))})
 
 
 def _check_rows(path: Path, where: str, data: h5py.Dataset, n: int) -> None:

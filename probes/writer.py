@@ -464,7 +464,9 @@ def described(info: LayerInfo) -> dict[str, Any]:
     >>> described(LayerInfo("relu", 0, 1 / 3, ("sample", "channel")))["depth"]
     0.333333333
     """
-    return asdict(info) | {"depth": round(info.depth, 9)}
+    values = asdict(info) | {"depth": round(info.depth, 9)}
+    del values["averaged"]  # measured on the first samples, which are others after a resumption
+    return values
 
 
 class _Column:

@@ -117,16 +117,14 @@ def planned(metrics: Sequence[Metric], d: int, k: int, n: int | None, *, groups:
     return Plan(tuple(kept), refused, no_error)
 
 
-def resolution_of_layer(layers: Iterable[LayerInfo], info: LayerInfo, d: int) -> NDArray[np.float64]:
-    """What the rounding of the network's own numbers costs in a layer of d kept features.
+def resolution_of_layer(layers: Iterable[LayerInfo], info: LayerInfo) -> NDArray[np.float64]:
+    """What the rounding of the network's own numbers costs in a layer.
 
     The coarsest type in which this layer or one before it was computed decides: later ones carry its rounding on. A mean over
     places averages it.
     """
-    pool = info.pool.partition(":")[0]
-    averaged = {"mean": 1, "grid": 1, "mean_std": 2}.get(pool, 0) * math.prod(info.source_shape) / max(d, 1)
     types = {layer.dtype_source for layer in layers if layer.order <= info.order and layer.dtype_source}
-    return np.maximum.reduce([EXACT, *(resolution_of(dtype, averaged) for dtype in types)])
+    return np.maximum.reduce([EXACT, *(resolution_of(dtype, info.averaged) for dtype in types)])
 
 
 @dataclass
