@@ -157,6 +157,6 @@ def test_stated_axes_reach_layers_plan_extract_and_verify(tmp_path: Path) -> Non
     assert done.exit_code == 0, done.output
     assert probes.open(path).attrs["axes"] == "fc2=BC"
     assert run("verify", DIGITS, path).exit_code == 0
-    assert "name 3 axes, but the output of 'fc2' has 2" in refused(
-        "extract", DIGITS, "--data", "digits", "--limit", 20, "-o", tmp_path / "y.h5", "--layers", "fc2", "--axes", "fc2=TBC"
-    )
+    wrong = ["--layers", "fc2", "--axes", "fc2=TBC"]
+    message = refused("extract", DIGITS, "--data", "digits", "--limit", 20, "-o", tmp_path / "y.h5", *wrong, code=2)
+    assert "name 3 axes, but the output of 'fc2' has 2" in message
