@@ -447,7 +447,8 @@ class Recording(Mapping[str, Tensor]):
         shape, dtype = output.shape[1:], output.dtype
         spec = self._specs.get(name)
         same = spec is not None and (spec.shape[1:], spec.dtype, spec.length) == (shape, dtype, length)
-        if spec is not None and same and spec.layout.fits(output.shape, self.rows):  # another number of samples
+        if spec is not None and same and not spec.layout.sample and spec.layout.fits(output.shape, self.rows):
+            # Another number of samples.
             spec.shape, spec.rows, spec.direct = output.shape, self.rows, None
             return spec
         pool_spec, pool = self.pooling.of(name, kinds) if self.reduce is None else ("", _reducing(name, self.reduce))

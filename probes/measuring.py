@@ -11,17 +11,19 @@ import random
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.hooks import RemovableHandle
 
 from probes.axis_inference import Trace
 from probes.axis_naming import Change
-from probes.hooks import Recording, _Call, hooked
-from probes.inputs import Inputs, rebuilt, tensors_in
+from probes.hooks import Recording, hooked
+from probes.inputs import Inputs, rebuilt, rows_of, tensors_in
 from probes.padding import padding_mask, unnested
 
 __all__ = ["measure"]
@@ -38,33 +40,36 @@ class _Shapes(Recording):
         self.trace = Trace()
         self._producers: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
         self._sources: list[tuple[nn.Module, str]] = []
+        self._source = ""
+        self._handles: list[RemovableHandle] = []
 
     def check(self) -> None:
         """Nothing: a pattern that matches nothing is the real pass's to report."""
 
     def hook_up(self) -> None:
+        """Put the hooks on every module, and those that note what a call's input is."""
         super().hook_up()
-        self._handles = [hooked.module.register_forward_pre_hook(self._enter) for hooked in self._modules]
+        self._handles = [hooked.module.register_forward_pre_hook(self._note) for hooked in self._modules]
 
     def unhook(self) -> None:
         super().unhook()
         for handle in self._handles:
             handle.remove()
 
-    def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _note(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Hook: a call begins; which output is its first input?"""
         first = next((value for value in args if isinstance(value, Tensor)), None)
         producer = self._producers.get(id(first))
         same = producer is not None and producer[0]() is first and first is not None and producer[1] == first._version
         self._sources.append((module, producer[2] if producer is not None and same else ""))
 
-    def _end(self, call: _Call, output: object) -> None:
-        source = ""
+    def _end(self, call: Any, output: object) -> None:
+        self._source = ""
         while self._sources:
-            called, source = self._sources.pop()
-            if called is call.module.module:
+            module, source = self._sources.pop()
+            if module is call.module.module:
+                self._source = source
                 break
-        self._source = source
         super()._end(call, output)
 
     def operation(self, name: str, output: object) -> None:
@@ -82,7 +87,9 @@ class _Shapes(Recording):
         if not isinstance(output, Tensor) or output.is_inference():
             return
         if output.is_nested:
+            self._busy = True
             output = unnested(output, self.mask)[0]
+            self._busy = False
         self.trace.shapes[name] = tuple(output.shape)
         self.trace.modules[name] = module
         if self._source:
@@ -118,7 +125,7 @@ def measure(model: nn.Module, recording: Recording, forward: Callable[..., Any],
     recording : Recording
         Learns it.
     forward : callable
-        Runs the network.
+        What is called with inputs: the network, or a method of it.
     inputs : Inputs
         A batch.
 
@@ -133,20 +140,19 @@ def measure(model: nn.Module, recording: Recording, forward: Callable[..., Any],
         shapes = _Shapes(model, ops=recording.ops)
         try:
             with hooked(shapes):
-                args, kwargs = _taken((inputs.args, dict(inputs.kwargs)), inputs.rows, count, resized, listed=inputs.listed)
+                batch = _taken(inputs, count, resized)
+                if count not in {rows_of(part) for part in (*batch.args, *batch.kwargs.values())}:
+                    return shapes.trace, False
                 shapes.clear()
-                shapes.rows, shapes.mask = count, padding_mask((args, kwargs))
-                shapes.expected = count, inputs.shape
-                forward(*args, **kwargs)
+                shapes.expected = count, batch.shape
+                shapes.rows, shapes.mask = count, padding_mask((batch.args, batch.kwargs))
+                batch.call(forward)
         except Exception:  # the network may refuse any size; what ran before that is measured
             return shapes.trace, False
         return shapes.trace, True
 
-    tensors = [x for x in tensors_in((inputs.args, inputs.kwargs)) if not x.is_nested]
-    if not inputs.listed and not any(len(x) == inputs.rows for x in tensors):
-        return False
     with _unchanged(model):
-        changed = [pair for alternatives in _alternatives(tensors, inputs.rows) for pair in _accepted(alternatives, trace)]
+        changed = [pair for alternatives in _alternatives(inputs) for pair in _accepted(alternatives, trace)]
         (first, whole), (more, also) = trace(_ROWS[0]), trace(_ROWS[1])
     if whole and also:
         recording.axes.learn(first, more, _ROWS, changed)
@@ -190,9 +196,9 @@ def _first_accepted(
     return best, False
 
 
-def _alternatives(inputs: Sequence[Tensor], rows: int) -> Iterator[list[list[list[_Resized]]]]:
+def _alternatives(inputs: Inputs) -> Iterator[list[list[list[_Resized]]]]:
     """Other sizes to try, for each kind of input that a batch holds: alternatives, each a ladder of passes."""
-    tensors = [x for x in inputs if x.ndim > 1 and len(x) == rows]
+    tensors = [x for x in tensors_in((inputs.args, inputs.kwargs)) if x.ndim > 1 and not x.is_nested and len(x) == inputs.rows]
     for shape in dict.fromkeys(tuple(x.shape) for x in tensors if x.is_floating_point() and x.ndim in (4, 5)):
         yield [_image_sizes(shape)]
     ids = dict.fromkeys(x.shape[1] for x in tensors if not x.is_floating_point() and x.ndim == 2)
@@ -230,19 +236,37 @@ def _image_sizes(shape: tuple[int, ...]) -> list[list[_Resized]]:
     return ladder
 
 
-def _taken(value: Any, total: int, rows: int, resized: _Resized | None, *, listed: bool) -> Any:
-    """The first rows of whatever has one per sample, repeated where there are fewer."""
-    if isinstance(value, Tensor) and value.is_nested:
-        parts = list(value.unbind())
-        return torch.nested.as_nested_tensor([parts[row % total] for row in range(rows)])
+def _taken(inputs: Inputs, rows: int, resized: _Resized | None) -> Inputs:
+    """The first rows of a batch, repeated where there are fewer, of another size if wanted."""
+    batch = inputs.take(rows)
+    if batch.rows < rows:
+        order = [row % inputs.rows for row in range(rows)]
+        batch = _changed(batch, lambda value: _ordered(value, order, inputs.rows, listed=inputs.listed), rows)
+    if resized is None:
+        return batch
+    return _changed(batch, lambda x: resized(x) if isinstance(x, Tensor) and x.ndim and len(x) == rows else x, rows)
+
+
+def _changed(inputs: Inputs, change: Callable[[Any], Any], rows: int) -> Inputs:
+    """The same call with other tensors."""
+
+    def inner(value: Any) -> Any:
+        value = change(value)
+        return value if isinstance(value, Tensor | PackedSequence) else rebuilt(value, inner)
+
+    args = tuple(inner(value) for value in inputs.args)
+    return replace(inputs, args=args, kwargs={key: inner(value) for key, value in inputs.kwargs.items()}, rows=rows)
+
+
+def _ordered(value: Any, order: Sequence[int], rows: int, *, listed: bool) -> Any:
+    """The samples of a tensor or a list in another order; anything else as it is."""
     if isinstance(value, Tensor):
-        if not value.ndim or len(value) != total:
-            return value
-        value = value[torch.arange(rows, device=value.device) % total]
-        return value if resized is None else resized(value)
-    if listed and isinstance(value, list | tuple) and len(value) == total and all(isinstance(part, Tensor) for part in value):
-        return type(value)(value[row % total] for row in range(rows))
-    return rebuilt(value, lambda part: _taken(part, total, rows, resized, listed=listed))
+        return (
+            value[torch.tensor(order, device=value.device)]
+            if value.ndim and not value.is_nested and len(value) == rows
+            else value
+        )
+    return [value[row] for row in order] if listed and isinstance(value, list) and len(value) == rows else value
 
 
 @contextmanager
