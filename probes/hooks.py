@@ -490,8 +490,7 @@ class Recording(Mapping[str, Tensor]):
         spec.name_axes(dims)
         self._is_coarse |= output.dtype in HALF
         if self._is_coarse and spec.info.averaged == 1.0 and spec.info.pool.partition(":")[0] in AVERAGING:
-            parts = pooled[:, 0] if spec.info.pool == "mean_std" and pooled.ndim > 2 else pooled
-            spec.info = replace(spec.info, averaged=averaged(arranged, parts))
+            spec.info = replace(spec.info, averaged=averaged(arranged, layout, spec.pool))
         if self.reduce is None and not excluded:
             spec.direct = _direct(output, pooled, spec)
         return self._buffers.put(pooled)

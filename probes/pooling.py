@@ -330,20 +330,28 @@ def keep(x: Tensor, layout: Layout, pool: Pool, dtype: torch.dtype | None = None
     return kept, kept_dims
 
 
-def averaged(x: Tensor, pooled: Tensor) -> float:
-    """How many independently rounded numbers each pooled mean is as good as the mean of: P E[mean^2] / E[x^2], at least 1.
+def averaged(x: Tensor, layout: Layout, pool: Pool) -> float:
+    """How many independently rounded numbers each pooled mean is as good as the mean of: P E[mean^2] / E[x^2] of P places.
 
-    Rounding errors are in proportion to x, and P of them add up to 1/P of their variance: as little as of one number if all are
-    alike, but no less than of the mean itself if they cancel.
+    Rounding errors are in proportion to x, and P of them add up to 1/P of their variance: of one number's if all are alike, but to
+    as much as a rounded mean's if they cancel. Between 1 and P; the harmonic mean over features, for those that cancel decide.
 
     Examples
     --------
-    >>> averaged(torch.ones(2, 3, 4, 4), torch.ones(2, 3)), averaged(torch.tensor([[[1.0, -1.0, 1.0]]]), torch.tensor([[1 / 3]]))
+    >>> layout = Layout(("sample", "channel", "height", "width"))
+    >>> averaged(torch.ones(2, 3, 4, 4), layout, mean), averaged(torch.tensor([[[[1.0, -1.0, 1.0]]]]), layout, mean)
     (16.0, 1.0)
     """
-    power = float(x.detach().float().square().mean())
-    places = x.numel() / max(pooled.numel(), 1)
-    return max(1.0, places * float(pooled.float().square().mean()) / power) if power > 0 else 1.0
+    x = x.detach().float()
+    means, squares = pool(x, layout)[0], pool(x.square(), layout)[0]
+    if pool is mean_std and layout.places:
+        means, squares = means[:, 0], squares[:, 0]
+    places, power = x.numel() / max(means.numel(), 1), squares.mean(0)
+    alive = power > 0
+    if not alive.any():
+        return 1.0
+    counts = (places * means.square().mean(0)[alive] / power[alive]).clamp(1.0, places)
+    return float(1.0 / (1.0 / counts).mean())
 
 
 def describe_loss(spec: str) -> str:

@@ -10,7 +10,8 @@ its variance is above what float64 and the rounding of the samples leave of a 0 
 
     v^T Sigma_W v > max(d eps lambda_max, (1 + sqrt(d/n))^2 sum_j v_j^2 rounding_j / sd_j^2),
 
-and class means leave the range if the between-class variance outside it is above the like bound of K means.
+or if it is above the first of the two and the between-class variance along it is above the like bound of K means. Class means
+leave the range if the between-class variance in directions in which nothing varies, up to float64, is above that bound.
 """
 
 from __future__ import annotations
@@ -110,11 +111,14 @@ def whitened(
             return Whitened(regular, means[:, :0], int(alive.sum()), 0.0)
         values, vectors = eigh(within, overwrite_a=True, check_finite=False)
         vectors = padded(vectors, alive)
-    above = values > np.maximum(len(values) * _EPS * values.max(initial=0.0), noise @ np.square(vectors))
-    vectors = vectors[:, above]
-    inside = means @ vectors
-    lost, leak = _outside(means - inside @ vectors.T, means, weights, rounding)
-    return Whitened(inside / np.sqrt(values[above]), lost, int(above.sum()), leak)
+    zero = len(values) * _EPS * values.max(initial=0.0)
+    squares, along = np.square(vectors), means @ vectors
+    above = values > np.maximum(zero, noise @ squares)
+    # What varies within classes by no more than rounding is a direction all the same if class means differ there by more.
+    above |= (values > zero) & (weights @ np.square(along) > rounding @ squares * largest_eigenvalue(moments.k, moments.d))
+    spanned = values > zero
+    lost, leak = _outside(means - along[:, spanned] @ vectors[:, spanned].T, means, weights, rounding)
+    return Whitened(along[:, above] / np.sqrt(values[above]), lost, int(above.sum()), leak)
 
 
 def _outside(
