@@ -22,7 +22,7 @@ from probes.batch import LayerInfo
 from probes.errors import DataError, UsageError
 from probes.patterns import Patterns, matches, select
 from probes.source import Source
-from repanalysis.heads import accuracy_of, beats_chance, fit_head
+from repanalysis.heads import accuracy_of, beats_chance, fit_head, refitted
 from repanalysis.metrics._clusters import FilterClusters, clusters_of
 from repanalysis.statistics.draws import fitted_on
 from repanalysis.table import Table
@@ -156,7 +156,7 @@ def filters(
         head = _head(data[0], len(known), alpha, solver, seed)
         one, note = _measured(head, data[1], known, clusters)
         kept[layer] = one
-        spread = _spread(data[1], one, clusters, bootstrap, seed)
+        spread = _spread(data, one, clusters, alpha, bootstrap, seed)
         base = {
             "run": name, "model": str(first.attrs.get("model", "")), "layer": layer, "order": info.order, "depth": info.depth,
             "n": len(data[1][0]),
@@ -343,23 +343,31 @@ def driving(source: Source, layer: str, one: int, count: int) -> NDArray[np.int6
     return np.asarray(source.ids[np.argsort(-strength, kind="stable")[:count]])
 
 
-def _spread(test: Held, one: LayerFilters, options: Mapping[str, Any], bootstrap: int, seed: int) -> dict[str, float]:
-    """Standard deviations over resampled test samples, by name of `summary`."""
-    x, y, _ = test
+def _spread(  # noqa: PLR0917  # one call, above
+    data: Sequence[Held], one: LayerFilters, options: Mapping[str, Any], alpha: float, bootstrap: int, seed: int
+) -> dict[str, float]:
+    """Standard deviations over resampled training and test samples, by name of `summary`; none of what did not move."""
+    (fitted, labels, _), (x, y, _) = data
     k, f, p = one.means.shape
     if bootstrap < 2 or bootstrap * k * k * f > _RESAMPLED or bootstrap * x.size > 20 * _RESAMPLED:
         return {}
     rng = np.random.default_rng(seed)
+    if bootstrap * (fitted.size + len(labels) * k) * k > 20 * _RESAMPLED:
+        return {}
     counts = np.bincount(y, minlength=k)
+    times = rng.multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=bootstrap).astype(np.float64)
+    flat = fitted.reshape(len(fitted), -1)
+    heads = refitted(one.weight.reshape(k, -1), flat, labels, times, alpha=alpha).reshape(bootstrap, k, f, p)
     said = []
-    for _ in range(bootstrap):
+    for head in heads:
         weight = np.zeros(len(y))
         for label in range(k):
             mine = np.flatnonzero(y == label)
             weight[mine] = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine))) / counts[label]
-        said.append(clusters_of(_means(x, y, weight, k).reshape(k, f, p), one.weight, **options).summary())
+        said.append(clusters_of(_means(x, y, weight, k).reshape(k, f, p), head, **options).summary())
     with np.errstate(invalid="ignore"):
-        return {name: float(np.std([one[name] for one in said], ddof=1)) for name in said[0]}
+        spread = {name: float(np.std([one[name] for one in said], ddof=1)) for name in said[0]}
+    return {name: value for name, value in spread.items() if value > 0}
 
 
 def _table(one: LayerFilters, spread: Mapping[str, float], note: str) -> list[dict[str, Any]]:

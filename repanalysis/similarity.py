@@ -12,8 +12,8 @@ No n x n matrix of any layer is kept for the values: kernels are made by blocks 
 layers' blocks gives every pair.
 
 Standard errors: of cka and rsa by leaving out groups of samples (`repanalysis.uncertainty`); for cka the same products, summed
-by pairs of groups, hold all of them. Of svcca, whose number of directions jumps, from its spread over random 70 % of the samples.
-Of cca and procrustes by the influence of each sample,
+by pairs of groups, hold all of them. Of svcca, whose number of directions jumps, from its spread over random parts of 70 % of
+the samples. Of cca and procrustes by the influence of each sample,
 
     cca         dv_i = mean_k [ u_ik v_ik - rho_k (u_ik^2 + v_ik^2) / 2 ]       u, v canonical variates of squared length 1
     procrustes  dv_i = x_i.(U V')y_i - ||X'Y||_* (||x_i||^2 + ||y_i||^2) / 2      X'Y = U S V',  se^2 = n/(n-1) sum_i dv_i^2
