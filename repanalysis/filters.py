@@ -26,6 +26,7 @@ from repanalysis.heads import accuracy_of, beats_chance, fit_head, refitted
 from repanalysis.metrics._clusters import FilterClusters, clusters_of
 from repanalysis.statistics.draws import fitted_on
 from repanalysis.table import Table
+from repanalysis.uncertainty import few_groups
 
 __all__ = ["Held", "LayerFilters", "class_means", "driving", "filters", "held"]
 
@@ -37,6 +38,7 @@ SHOWN = {
     "signal_variation": "signal_cv", "signal_dispersion": "dispersion", "vote_margin": "margin", "orphan_labels": "orphans",
     "kept_share": "kept", "filters_per_layer": "filters", "empty_filters": "empty", "fragile_elements": "fragile",
 }  # fmt: skip
+_MOVING = {*SHOWN.values()} - {"filters", "fragile", "snr_external"}  # what resampling may move, and has an error if it did
 _COUNT_EMPTY = ("clusters_per_filter", "labels_per_filter", "noise_per_filter")
 _COMPARED = 20  # samples whose activations tell whether two files hold the same ones
 _RESAMPLED = 10**8  # elements of all resampled fields, above which errors are not estimated
@@ -103,8 +105,8 @@ def filters(
         Layers whose channels come in so many groups that count as one filter each, such as attention heads: their nodes' fields
         are added before they are looked at.
     bootstrap : int, default 20
-        Resamplings of the test samples within their labels, whose spread is the standard error; not done where it would take
-        minutes.
+        Resamplings of the training samples, to which the head moves by one Newton step, and of the test samples within their
+        labels. Their spread is the standard error; there is none where it would take minutes, or where nothing moved.
     run : str, optional
         What the table calls the run; by default after the training file.
     seed : int, default 0
@@ -346,7 +348,10 @@ def driving(source: Source, layer: str, one: int, count: int) -> NDArray[np.int6
 def _spread(  # noqa: PLR0917  # one call, above
     data: Sequence[Held], one: LayerFilters, options: Mapping[str, Any], alpha: float, bootstrap: int, seed: int
 ) -> dict[str, float]:
-    """Standard deviations over resampled training and test samples, by name of `summary`; none of what did not move."""
+    """Standard deviations over resampled training and test samples, by name of `summary`.
+
+    None of what did not move, and none of `snr_external`: its few elements of noise are at times next to none.
+    """
     (fitted, labels, _), (x, y, _) = data
     k, f, p = one.means.shape
     if bootstrap < 2 or bootstrap * k * k * f > _RESAMPLED or bootstrap * x.size > 20 * _RESAMPLED:
@@ -367,7 +372,7 @@ def _spread(  # noqa: PLR0917  # one call, above
         said.append(clusters_of(_means(x, y, weight, k).reshape(k, f, p), head, **options).summary())
     with np.errstate(invalid="ignore"):
         spread = {name: float(np.std([one[name] for one in said], ddof=1)) for name in said[0]}
-    return {name: value for name, value in spread.items() if value > 0}
+    return {name: value * few_groups(bootstrap) for name, value in spread.items() if value > 0 and name in _MOVING}
 
 
 def _table(one: LayerFilters, spread: Mapping[str, float], note: str) -> list[dict[str, Any]]:
@@ -379,7 +384,8 @@ def _table(one: LayerFilters, spread: Mapping[str, float], note: str) -> list[di
     for metric, name in SHOWN.items():
         if name in said:
             undefined = "" if np.isfinite(said[name]) else "no noise" if np.isinf(said[name]) else "no filter serves a label"
-            told = "; ".join(filter(None, [note, undefined]))
+            still = "no standard error: no resampling moved it" if spread and name in _MOVING and name not in spread else ""
+            told = "; ".join(filter(None, [note, undefined, still]))
             rows.append({"metric": metric, "value": said[name], "se": spread.get(name, np.nan), "note": told})
         if metric in _COUNT_EMPTY:
             rows.append({"metric": metric, "variant": "with empty filters", "value": every[name], "note": note})

@@ -60,9 +60,8 @@ def test_errors_of_readouts_cover(bench: ModuleType, distance: float) -> None:
     for key, (_, ratio, _, known) in found.items():
         if known == 80 and np.isfinite(ratio):
             assert ratio > 0.8, f"{key}: the error is {ratio:.2f} of the spread"
-    assert all(
-        se > 0 for rows in draws for key, value, se in rows if value == 1.0 and "accuracy" in key[0] and key[1] != "penalty"
-    )
+    certain = [se for rows in draws for (name, variant), value, se in rows if value == 1.0 and variant != "penalty"]
+    assert min(certain, default=1.0) > 0
 
 
 @pytest.mark.slow
