@@ -38,7 +38,8 @@ SHOWN = {
     "signal_variation": "signal_cv", "signal_dispersion": "dispersion", "vote_margin": "margin", "orphan_labels": "orphans",
     "kept_share": "kept", "filters_per_layer": "filters", "empty_filters": "empty", "fragile_elements": "fragile",
 }  # fmt: skip
-_MOVING = {*SHOWN.values()} - {"filters", "fragile", "snr_external"}  # what resampling may move, and has an error if it did
+_MOVING = {*SHOWN.values()} - {"filters", "fragile"}  # what resampling may move
+_SHORT = {"snr_external", "snr_field_unit", "snr_field_raw", "dispersion"}  # whose intervals held less than nine times in ten
 _COUNT_EMPTY = ("clusters_per_filter", "labels_per_filter", "noise_per_filter")
 _COMPARED = 20  # samples whose activations tell whether two files hold the same ones
 _RESAMPLED = 10**8  # elements of all resampled fields, above which errors are not estimated
@@ -350,7 +351,7 @@ def _spread(  # noqa: PLR0917  # one call, above
 ) -> dict[str, float]:
     """Standard deviations over resampled training and test samples, by name of `summary`.
 
-    None of what did not move, and none of `snr_external`: its few elements of noise are at times next to none.
+    None of what did not move, nor of ratios and variances of few elements, whose intervals did not hold (docs/uncertainty.md).
     """
     (fitted, labels, _), (x, y, _) = data
     k, f, p = one.means.shape
@@ -372,7 +373,7 @@ def _spread(  # noqa: PLR0917  # one call, above
         said.append(clusters_of(_means(x, y, weight, k).reshape(k, f, p), head, **options).summary())
     with np.errstate(invalid="ignore"):
         spread = {name: float(np.std([one[name] for one in said], ddof=1)) for name in said[0]}
-    return {name: value * few_groups(bootstrap) for name, value in spread.items() if value > 0 and name in _MOVING}
+    return {name: value * few_groups(bootstrap) for name, value in spread.items() if value > 0 and name in _MOVING - _SHORT}
 
 
 def _table(one: LayerFilters, spread: Mapping[str, float], note: str) -> list[dict[str, Any]]:
@@ -384,7 +385,9 @@ def _table(one: LayerFilters, spread: Mapping[str, float], note: str) -> list[di
     for metric, name in SHOWN.items():
         if name in said:
             undefined = "" if np.isfinite(said[name]) else "no noise" if np.isinf(said[name]) else "no filter serves a label"
-            still = "no standard error: no resampling moved it" if spread and name in _MOVING and name not in spread else ""
+            known = not spread or name in spread or name not in _MOVING
+            why = "resampling gives too little" if name in _SHORT else "no resampling moved it"
+            still = "" if known else f"no standard error: {why}"
             told = "; ".join(filter(None, [note, undefined, still]))
             rows.append({"metric": metric, "value": said[name], "se": spread.get(name, np.nan), "note": told})
         if metric in _COUNT_EMPTY:
