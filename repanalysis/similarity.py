@@ -157,7 +157,7 @@ def compare(
     value +- 1.96 se is a 95 % interval of the mean over data sets of n samples, not of what more samples would give. Errors
     take the time of the sums of cka, of the ranks of rsa, of one decomposition of every pair for cca and procrustes, and 14
     times that of the values for svcca. A pairing takes L^2 n^2 for cka and rsa, whose kernels of up to 1 GB are held, and the
-    time of the values for the others. p can't be small with 4 or 5 samples, of which there are so few pairings; where every
+    time of the values for the others. p can't be small with 4 samples, of which there are only 24 pairings; where every
     pairing gives the same value, as with cca and n below d, it is NaN.
 
     References

@@ -42,7 +42,7 @@ def covered(found: dict[tuple[str, str], tuple[float, float, float, int]], draws
 
 @pytest.mark.parametrize("distance", [0.7, 2.5])
 def test_errors_of_readouts_cover(bench: ModuleType, distance: float) -> None:
-    """80 draws, well inside and near accuracy 1: a true 90 % is below 80 % once in 500 times; the plain share's was 75 %."""
+    """80 draws, well inside and near accuracy 1: a true 90 % is below 80 % once in 500 times."""
     means = distance * np.random.default_rng(7).normal(size=(3, 5))
     draws = []
     for seed in range(80):
