@@ -22,10 +22,11 @@ from probes.batch import LayerInfo
 from probes.errors import DataError, UsageError
 from probes.patterns import Patterns, matches, select
 from probes.source import Source
-from repanalysis.heads import accuracy_of, beats_chance, fit_head
+from repanalysis.heads import accuracy_of, beats_chance, fit_head, refitted
 from repanalysis.metrics._clusters import FilterClusters, clusters_of
 from repanalysis.statistics.draws import fitted_on
 from repanalysis.table import Table
+from repanalysis.uncertainty import few_groups
 
 __all__ = ["Held", "LayerFilters", "class_means", "driving", "filters", "held"]
 
@@ -37,6 +38,8 @@ SHOWN = {
     "signal_variation": "signal_cv", "signal_dispersion": "dispersion", "vote_margin": "margin", "orphan_labels": "orphans",
     "kept_share": "kept", "filters_per_layer": "filters", "empty_filters": "empty", "fragile_elements": "fragile",
 }  # fmt: skip
+_MOVING = {*SHOWN.values()} - {"filters", "fragile"}  # what resampling may move
+_SHORT = {"snr_external", "snr_field_unit", "snr_field_raw", "dispersion"}  # whose intervals held less than nine times in ten
 _COUNT_EMPTY = ("clusters_per_filter", "labels_per_filter", "noise_per_filter")
 _COMPARED = 20  # samples whose activations tell whether two files hold the same ones
 _RESAMPLED = 10**8  # elements of all resampled fields, above which errors are not estimated
@@ -103,8 +106,8 @@ def filters(
         Layers whose channels come in so many groups that count as one filter each, such as attention heads: their nodes' fields
         are added before they are looked at.
     bootstrap : int, default 20
-        Resamplings of the test samples within their labels, whose spread is the standard error; not done where it would take
-        minutes.
+        Resamplings of the training samples, to which the head moves by one Newton step, and of the test samples within their
+        labels. Their spread is the standard error; there is none where it would take minutes, or where nothing moved.
     run : str, optional
         What the table calls the run; by default after the training file.
     seed : int, default 0
@@ -156,7 +159,7 @@ def filters(
         head = _head(data[0], len(known), alpha, solver, seed)
         one, note = _measured(head, data[1], known, clusters)
         kept[layer] = one
-        spread = _spread(data[1], one, clusters, bootstrap, seed)
+        spread = _spread(data, one, clusters, alpha, bootstrap, seed)
         base = {
             "run": name, "model": str(first.attrs.get("model", "")), "layer": layer, "order": info.order, "depth": info.depth,
             "n": len(data[1][0]),
@@ -343,23 +346,34 @@ def driving(source: Source, layer: str, one: int, count: int) -> NDArray[np.int6
     return np.asarray(source.ids[np.argsort(-strength, kind="stable")[:count]])
 
 
-def _spread(test: Held, one: LayerFilters, options: Mapping[str, Any], bootstrap: int, seed: int) -> dict[str, float]:
-    """Standard deviations over resampled test samples, by name of `summary`."""
-    x, y, _ = test
+def _spread(  # noqa: PLR0917  # one call, above
+    data: Sequence[Held], one: LayerFilters, options: Mapping[str, Any], alpha: float, bootstrap: int, seed: int
+) -> dict[str, float]:
+    """Standard deviations over resampled training and test samples, by name of `summary`.
+
+    None of what did not move, nor of ratios and variances of few elements, whose intervals did not hold (docs/uncertainty.md).
+    """
+    (fitted, labels, _), (x, y, _) = data
     k, f, p = one.means.shape
     if bootstrap < 2 or bootstrap * k * k * f > _RESAMPLED or bootstrap * x.size > 20 * _RESAMPLED:
         return {}
     rng = np.random.default_rng(seed)
+    if bootstrap * (fitted.size + len(labels) * k) * k > 20 * _RESAMPLED:
+        return {}
     counts = np.bincount(y, minlength=k)
+    times = rng.multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=bootstrap).astype(np.float64)
+    flat = fitted.reshape(len(fitted), -1)
+    heads = refitted(one.weight.reshape(k, -1), flat, labels, times, alpha=alpha).reshape(bootstrap, k, f, p)
     said = []
-    for _ in range(bootstrap):
+    for head in heads:
         weight = np.zeros(len(y))
         for label in range(k):
             mine = np.flatnonzero(y == label)
             weight[mine] = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine))) / counts[label]
-        said.append(clusters_of(_means(x, y, weight, k).reshape(k, f, p), one.weight, **options).summary())
+        said.append(clusters_of(_means(x, y, weight, k).reshape(k, f, p), head, **options).summary())
     with np.errstate(invalid="ignore"):
-        return {name: float(np.std([one[name] for one in said], ddof=1)) for name in said[0]}
+        spread = {name: float(np.std([one[name] for one in said], ddof=1)) for name in said[0]}
+    return {name: value * few_groups(bootstrap) for name, value in spread.items() if value > 0 and name in _MOVING - _SHORT}
 
 
 def _table(one: LayerFilters, spread: Mapping[str, float], note: str) -> list[dict[str, Any]]:
@@ -371,7 +385,10 @@ def _table(one: LayerFilters, spread: Mapping[str, float], note: str) -> list[di
     for metric, name in SHOWN.items():
         if name in said:
             undefined = "" if np.isfinite(said[name]) else "no noise" if np.isinf(said[name]) else "no filter serves a label"
-            told = "; ".join(filter(None, [note, undefined]))
+            known = not spread or name in spread or name not in _MOVING
+            why = "resampling gives too little" if name in _SHORT else "no resampling moved it"
+            still = "" if known else f"no standard error: {why}"
+            told = "; ".join(filter(None, [note, undefined, still]))
             rows.append({"metric": metric, "value": said[name], "se": spread.get(name, np.nan), "note": told})
         if metric in _COUNT_EMPTY:
             rows.append({"metric": metric, "variant": "with empty filters", "value": every[name], "note": note})

@@ -22,10 +22,11 @@ from probes.errors import DataError
 from repanalysis._checks import not_negative, one_of
 from repanalysis.statistics.shares import share_error
 
-__all__ = ["UnconvergedWarning", "accuracy_of", "beats_chance", "fit_head"]
+__all__ = ["UnconvergedWarning", "accuracy_of", "beats_chance", "fit_head", "refitted"]
 
 SOLVERS = ("lbfgs", "sgd")
 _STEPS = 3000
+_NEWTON_STEPS = 60
 _EPOCHS, _BATCH, _RATE, _MOMENTUM, _FALL = 200, 100, 0.01, 0.975, 0.975
 
 
@@ -116,6 +117,68 @@ def fit_head(
     return weights
 
 
+def refitted(
+    weights: NDArray[np.float64],
+    x: Float[np.ndarray, "n d"],
+    y: Int64[np.ndarray, " n"],
+    counts: Float[np.ndarray, "B n"],
+    *,
+    alpha: float = 1e-3,
+) -> NDArray[np.float64]:
+    """Heads of samples that count B times otherwise, by one Newton step from the head of all: (B, classes, d).
+
+    Parameters
+    ----------
+    weights : (classes, d) float64
+        What `fit_head` gives for x, y and alpha.
+    x, y
+        As for `fit_head`.
+    counts : (B, n) array
+        How often each sample counts; such as those of a bootstrap.
+    alpha : float, default 1e-3
+        Penalty of the squared weights.
+
+    Notes
+    -----
+    With the Hessian H of the objective at the head, and g_i the slope of sample i's loss there, the step is
+    -H^-1 mean_i (c_bi - 1) g_i. All B systems are solved together by conjugate gradients. Time n d K B times the number of
+    their steps, at most 60; memory n K B.
+    """
+    n, d = x.shape
+    k, b = len(weights), len(counts)
+    z = np.asarray(x, np.float64)
+    logits = blas.dgemm(1.0, z.T, weights.T, trans_a=1)
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    slope = p.copy()
+    slope[np.arange(n), y] -= 1.0
+
+    def times(v: NDArray[np.float64]) -> NDArray[np.float64]:
+        """H v of all B, (d, B K)."""
+        u = blas.dgemm(1.0, z.T, v, trans_a=1).reshape(n, b, k)
+        u = p[:, None] * (u - np.einsum("nk,nbk->nb", p, u)[:, :, None])
+        return np.asarray(blas.dgemm(1.0 / n, z.T, u.reshape(n, b * k)) + alpha * v)
+
+    def inner(u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.repeat(np.einsum("dbk,dbk->b", u.reshape(d, b, k), v.reshape(d, b, k)), k)
+
+    force = ((1.0 - counts.T)[:, :, None] * slope[:, None]).reshape(n, b * k)
+    rest = np.asarray(blas.dgemm(1.0 / n, z.T, force))
+    scale = 1.0 / (np.einsum("nd,nd->d", z, z)[:, None] / (n * k) + alpha)  # what is left without the coupling of features
+    step, towards = np.zeros_like(rest), scale * rest
+    energy = first = inner(rest, towards)
+    for _ in range(_NEWTON_STEPS):
+        if (energy <= 1e-8 * first).all():
+            break
+        bent = times(towards)
+        length = energy / np.maximum(inner(towards, bent), np.finfo(np.float64).tiny)
+        step, rest = step + length * towards, rest - length * bent
+        fresh = inner(rest, scale * rest)
+        towards = scale * rest + fresh / np.maximum(energy, np.finfo(np.float64).tiny) * towards
+        energy = fresh
+    return np.asarray(weights + step.reshape(d, b, k).transpose(1, 2, 0))
+
+
 def _sgd(  # noqa: PLR0917  # one call, above
     x: NDArray[Any], y: NDArray[np.int64], classes: int, alpha: float, seed: int, mask: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
@@ -146,9 +209,10 @@ def accuracy_of(weights: NDArray[np.float64], x: NDArray[Any], y: NDArray[np.int
 
     Examples
     --------
-    >>> share, error = accuracy_of(np.eye(2), np.array([[2.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 3.0]]), np.array([0, 1, 1, 1]))
+    >>> x = np.array([[2.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 3.0]])
+    >>> share, error = accuracy_of(np.eye(2), x, np.array([0, 1, 1, 1]))
     >>> share, round(error, 3)
-    (0.75, 0.174)
+    (0.75, 0.173)
     """
     said = np.argmax(blas.dgemm(1.0, np.asarray(x, np.float64).T, weights.T, trans_a=1), axis=1)
     share = float((said == y).mean())

@@ -12,8 +12,8 @@ No n x n matrix of any layer is kept for the values: kernels are made by blocks 
 layers' blocks gives every pair.
 
 Standard errors: of cka and rsa by leaving out groups of samples (`repanalysis.uncertainty`); for cka the same products, summed
-by pairs of groups, hold all of them. Of svcca, whose number of directions jumps, from its spread over random 70 % of the samples.
-Of cca and procrustes by the influence of each sample,
+by pairs of groups, hold all of them. Of svcca, whose number of directions jumps, from its spread over random parts of 70 % of
+the samples. Of cca and procrustes by the influence of each sample,
 
     cca         dv_i = mean_k [ u_ik v_ik - rho_k (u_ik^2 + v_ik^2) / 2 ]       u, v canonical variates of squared length 1
     procrustes  dv_i = x_i.(U V')y_i - ||X'Y||_* (||x_i||^2 + ||y_i||^2) / 2      X'Y = U S V',  se^2 = n/(n-1) sum_i dv_i^2
@@ -157,7 +157,7 @@ def compare(
     value +- 1.96 se is a 95 % interval of the mean over data sets of n samples, not of what more samples would give. Errors
     take the time of the sums of cka, of the ranks of rsa, of one decomposition of every pair for cca and procrustes, and 14
     times that of the values for svcca. A pairing takes L^2 n^2 for cka and rsa, whose kernels of up to 1 GB are held, and the
-    time of the values for the others. p can't be small with 4 or 5 samples, of which there are so few pairings; where every
+    time of the values for the others. p can't be small with 4 samples, of which there are only 24 pairings; where every
     pairing gives the same value, as with cca and n below d, it is NaN.
 
     References

@@ -24,7 +24,7 @@ from repanalysis.uncertainty import few_groups, jackknife
 
 __all__ = ["Job", "LayerStates", "Plan", "planned", "resolution_of_layer"]
 
-_UNSEEN = "no standard error: it moves in steps, and no group of samples that was left out changed it"
+_IN_STEPS = "no standard error: it moves in steps, which a jackknife misses"
 
 
 @dataclass(frozen=True)
@@ -228,10 +228,11 @@ class LayerStates:
         nothing = Noted("nan")
         errors = {}
         for key, value in whole.items():
+            if key[0].moves_in_steps(key[1]):
+                errors[key] = Noted(value, _joined(value.note, _IN_STEPS))
+                continue
             se = jackknife(value, [values.get(key, nothing) for values in left_out], sizes) * few_groups(len(sizes))
-            unseen = key[0].steps and se == 0
-            note = _joined(value.note, _UNSEEN if unseen else "")
-            errors[key] = Noted(value, note, se=math.nan if unseen else se)
+            errors[key] = Noted(value, value.note, se=se)
         return errors
 
     def rows(self) -> Iterator[dict[str, Any]]:

@@ -53,7 +53,7 @@ def test_what_is_planted_is_found_and_is_what_plain_arrays_give() -> None:
     share = np.mean([served[one, one % 6] and served[one, (one + 2) % 6] for one in range(12)])
     assert share > 0.8
     row = table.select(layer="map", metric="labels_per_filter", variant="").frame.iloc[0]
-    assert 0 <= row["se"] < 1
+    assert 0 < row["se"] < 1 or "no resampling moved it" in row["note"]
 
 
 def test_labels_that_are_more_frequent_count_as_much() -> None:

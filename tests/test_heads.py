@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from probes.errors import DataError, UsageError
-from repanalysis.heads import UnconvergedWarning, accuracy_of, fit_head
+from repanalysis.heads import UnconvergedWarning, accuracy_of, fit_head, refitted
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 
@@ -63,6 +63,28 @@ def test_the_papers_protocol_reaches_the_same_accuracy(classes: Classes) -> None
         speed = 0.975 * speed + slope
         left -= 0.01 * 0.975 ** (step // 4 + 1) * (slope + 0.975 * speed)
     np.testing.assert_allclose(slow.mean(0), left * start, rtol=2e-3, atol=1e-6)
+
+
+def test_refitting_is_a_newton_step_with_the_whole_hessian(classes: Classes) -> None:
+    x, y = classes(200, 6, 3)
+    weights = fit_head(x, y, classes=3, alpha=0.01)
+    counts = np.random.default_rng(0).poisson(1.0, size=(4, 200)).astype(float)
+    logits = x @ weights.T
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    hessian = 0.01 * np.eye(18)
+    for row, chance in zip(x, p, strict=True):
+        hessian += np.kron(np.diag(chance) - np.outer(chance, chance), np.outer(row, row)) / 200
+    slopes = (p - np.eye(3)[y])[:, :, None] * x[:, None]
+    heads = refitted(weights, x, y, counts, alpha=0.01)
+    for count, head in zip(counts, heads, strict=True):
+        expected = -np.linalg.solve(hessian, np.einsum("n,nkd->kd", (count - 1) / 200, slopes).ravel())
+        np.testing.assert_allclose((head - weights).ravel(), expected, atol=2e-3 * np.abs(expected).max())
+    np.testing.assert_array_equal(refitted(weights, x, y, np.ones((1, 200)), alpha=0.01)[0], weights)
+    twice = np.r_[np.arange(200), np.arange(100)]
+    again = fit_head(x[twice], y[twice], classes=3, alpha=0.01)
+    counts = np.bincount(twice)[None] * (200 / 300)
+    near = refitted(weights, x, y, counts, alpha=0.01)[0]
+    assert np.linalg.norm(near - again) < 0.4 * np.linalg.norm(weights - again)
 
 
 def test_what_does_not_fit_is_one_sentence() -> None:

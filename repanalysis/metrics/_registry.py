@@ -79,8 +79,8 @@ class Metric:
         What does not change the value; keys of `INVARIANCES`.
     structure : {"up", "down", "either"}, or mapping of variant to it
         Which way the value goes with more structure of the classes; "either" for variants that are not in the mapping.
-    steps : bool
-        Whether values move in steps, as counts do, so that a jackknife error of 0 says nothing.
+    steps : frozenset of str
+        Variants that move in steps, as counts do: leaving out groups of samples says nothing of their error.
     chosen : mapping
         Parameters that differ from the function's defaults.
     """
@@ -91,7 +91,7 @@ class Metric:
     min_classes: int
     invariant: frozenset[str]
     structure: Structure | Mapping[str, Structure] = field(default="either", hash=False)
-    steps: bool = False
+    steps: frozenset[str] = frozenset()
     chosen: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @cached_property
@@ -116,6 +116,10 @@ class Metric:
             return self.structure
         named = {self._named(name): structure for name, structure in self.structure.items()}
         return named.get(variant, "either")
+
+    def moves_in_steps(self, variant: str = "") -> bool:
+        """Whether a variant, as `__call__` names it, is one of `steps`."""
+        return any(variant == self._named(name) for name in self.steps)
 
     @property
     def needs_head(self) -> bool:
@@ -150,7 +154,7 @@ def metric(
     min_classes: int = 2,
     invariant: Iterable[str] = (),
     structure: Structure | Mapping[str, Structure] = "either",
-    steps: bool = False,
+    steps: Iterable[str] = (),
 ) -> Callable[[Function], Function]:
     """Register the decorated function under its own name.
 
@@ -165,9 +169,8 @@ def metric(
     structure : {"up", "down", "either"}, or mapping of variant to it, default "either"
         Which way the value goes with more structure of the classes: the tail in which `analyze(null=...)` compares it with
         random labels. "either", also of variants that are not in the mapping: in both tails.
-    steps : bool, default False
-        Whether values move in steps, as counts do. Where no group that the jackknife leaves out changes such a value, its
-        error is unknown rather than 0.
+    steps : iterable of str, optional
+        Variants that move in steps, as counts do. They have no jackknife error: most groups that are left out change nothing.
     """
     if unknown := set(invariant) - set(INVARIANCES):
         raise ValueError(f"Unknown invariances {sorted(unknown)}; known are {', '.join(INVARIANCES)}.")
@@ -175,7 +178,7 @@ def metric(
     def register(function: Function) -> Function:
         statistic = needs if not isinstance(needs, Statistic) else lambda **_: needs
         name = function.__name__
-        _FOUND[name] = Metric(name, function, statistic, min_classes, frozenset(invariant), structure, steps)
+        _FOUND[name] = Metric(name, function, statistic, min_classes, frozenset(invariant), structure, frozenset(steps))
         return function
 
     return register

@@ -45,7 +45,7 @@ def test_from_a_network_to_a_sheet(tmp_path: Path) -> None:
 def test_heads_of_recorded_layers_are_pruned(tmp_path: Path) -> None:
     files = {}
     for split, seed, start in (("train", 0, 0), ("test", 1, 10_000)):
-        x, y = planted(300, seed, k=6, f=12)
+        x, y, _ = planted(300, seed, k=6, f=12)
         files[split] = tmp_path / f"{split}.npz"
         np.savez(files[split], layer=x[:, :, 0], labels=y, ids=np.arange(300) + start)
         assert len(probes.open(files[split])) == 300
@@ -86,7 +86,7 @@ def test_a_network_is_trained_pruned_saved_and_loaded_again(tmp_path: Path) -> N
 
 def test_the_first_verb_needs_no_name_and_options_of_a_file_reach_it(tmp_path: Path) -> None:
     for split, seed, start in (("train", 0, 0), ("test", 1, 10_000)):
-        x, y = planted(120, seed, k=6, f=12)
+        x, y, _ = planted(120, seed, k=6, f=12)
         np.savez(tmp_path / f"{split}.npz", layer=x[:, :, 0], labels=y, ids=np.arange(120) + start)
     files = [tmp_path / "train.npz", tmp_path / "test.npz"]
     (tmp_path / "o.toml").write_text("seed = 1\n[filters]\nbootstrap = 0\n[filters.measure]\ntheta = 0.5\n")
@@ -102,7 +102,7 @@ def test_the_first_verb_needs_no_name_and_options_of_a_file_reach_it(tmp_path: P
 def test_laws_against_labels_and_widths(tmp_path: Path) -> None:
     for f in (4, 8, 16):
         for split, seed, start in (("train", 0, 0), ("test", 1, 10_000)):
-            x, y = planted(180, seed, k=6, f=f)
+            x, y, _ = planted(180, seed, k=6, f=f)
             np.savez(tmp_path / f"{split}{f}.npz", layer=x[:, :, 0], labels=y, ids=np.arange(180) + start)
         run("filters", tmp_path / f"train{f}.npz", tmp_path / f"test{f}.npz", "-o", tmp_path / f"w{f}.csv")
     files = [tmp_path / "train16.npz", tmp_path / "test16.npz"]

@@ -11,6 +11,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from repanalysis.metrics import knn_accuracy
 from repanalysis.statistics import Samples
+from repanalysis.statistics.draws import GROUP, hashed
+from repanalysis.statistics.shares import share_error
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 
@@ -25,6 +27,29 @@ def test_is_scikit_learn_without_the_sample_itself(classes: Classes, k: int, dis
         fitted = KNeighborsClassifier(k, metric=distance).fit(x[rest], y[rest])
         right += int(fitted.predict(x[i : i + 1])[0] == y[i])
     assert knn_accuracy(Samples().of(x, y), k=k, distance=distance) == right / 150
+
+
+def test_its_error_is_that_of_votes_without_each_group_less_flips(classes: Classes) -> None:
+    """In formulas: scores without a group, which neither votes nor is scored; flips of all samples about their mean answer."""
+    samples = Samples().of(*classes(400, 6, 4))
+    group = hashed(samples.ids, GROUP) % np.uint64(20)
+    x, y = samples.x, samples.labels
+
+    def answers(voters: np.ndarray) -> np.ndarray:
+        right = []
+        for i in range(400):
+            rest = voters & (np.arange(400) != i)
+            nearest = np.argsort(np.square(x[rest] - x[i]).sum(axis=1))[:5]
+            right.append(np.bincount(y[rest][nearest], minlength=4).argmax() == y[i])
+        return np.array(right, float)
+
+    every = answers(np.ones(400, bool))
+    without = np.array([answers(group != g) for g in range(20)])
+    scores = np.array([answer[group != g].mean() for g, answer in enumerate(without)])
+    flips = (without - without.mean(axis=0)).var(axis=1, ddof=1).sum() / 400
+    variance = 19 / 20 * (np.square(scores - scores.mean()).sum() - flips)
+    expected = max(share_error(float(every.mean()), 400), math.sqrt(max(0.0, variance)))
+    assert knn_accuracy(samples).se == pytest.approx(expected, rel=0.02)  # five of nine are in one group once in a thousand
 
 
 def test_a_sample_never_votes_for_itself() -> None:

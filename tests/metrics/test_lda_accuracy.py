@@ -12,6 +12,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from repanalysis.metrics import lda_accuracy
 from repanalysis.statistics import Samples
+from tests.metrics.fits import error, left_out
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 
@@ -23,6 +24,20 @@ def test_is_scikit_learns_on_the_same_halves(classes: Classes, n: int, d: int) -
     fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(samples.x[chosen], samples.labels[chosen])
     expected = fitted.score(samples.x[~chosen], samples.labels[~chosen])
     assert lda_accuracy(samples)[""] == pytest.approx(expected, abs=0.011)  # it scales features before it shrinks
+
+
+def test_its_error_is_that_of_scikit_learns_without_each_group(classes: Classes) -> None:
+    """Scikit-learn shrinks anew without each group, this does not, and neither scales by class: errors are alike."""
+    samples = Samples().of(*classes(600, 30, 4))
+    chosen = samples.training()
+    correct, *without = (
+        LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+        .fit(samples.x[rows], samples.labels[rows])
+        .predict(samples.x[~chosen])
+        == samples.labels[~chosen]
+        for rows in (chosen, *left_out(samples))
+    )
+    assert lda_accuracy(samples)[""].se == pytest.approx(error(correct, without), rel=0.2)
 
 
 def test_reaches_the_bayes_rate_of_gaussian_classes(rng: np.random.Generator) -> None:

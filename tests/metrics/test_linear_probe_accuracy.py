@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from repanalysis.metrics import linear_probe_accuracy
 from repanalysis.metrics._readout import one_hot
 from repanalysis.statistics import Samples
+from tests.metrics.fits import error, left_out
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 PENALTIES = 10.0 ** np.arange(-6, 3)
@@ -30,6 +31,12 @@ def test_is_scikit_learns_ridge_with_leave_one_out(classes: Classes, n: int, d: 
     assert values["penalty"] * len(train) == pytest.approx(fitted.alpha_, rel=1e-12)
     assert values[""] == (fitted.predict(test).argmax(axis=1) == samples.labels[~chosen]).mean()
     assert values["train"] == (fitted.predict(train).argmax(axis=1) == samples.labels[chosen]).mean()
+    without = []
+    for rows in left_out(samples):
+        again = Ridge(alpha=fitted.alpha_).fit(train[rows[chosen]], targets[rows[chosen]])
+        without.append(again.predict(test).argmax(axis=1) == samples.labels[~chosen])
+    correct = fitted.predict(test).argmax(axis=1) == samples.labels[~chosen]
+    assert values[""].se == pytest.approx(error(correct, without), rel=1e-9)
 
 
 def test_leave_one_out_is_what_it_says(classes: Classes) -> None:
@@ -61,4 +68,11 @@ def test_logistic_is_scikit_learns(classes: Classes) -> None:
     scaler = StandardScaler().fit(samples.x[chosen])
     fitted = LogisticRegression(max_iter=1000).fit(scaler.transform(samples.x[chosen]), samples.labels[chosen])
     expected = fitted.score(scaler.transform(samples.x[~chosen]), samples.labels[~chosen])
-    assert linear_probe_accuracy(samples, solver="logistic")[""] == pytest.approx(expected, abs=0.006)
+    value = linear_probe_accuracy(samples, solver="logistic")[""]
+    assert value == pytest.approx(expected, abs=0.006)
+    without = []
+    for rows in left_out(samples):
+        again = LogisticRegression(max_iter=1000).fit(scaler.transform(samples.x[rows]), samples.labels[rows])
+        without.append(again.predict(scaler.transform(samples.x[~chosen])) == samples.labels[~chosen])
+    correct = fitted.predict(scaler.transform(samples.x[~chosen])) == samples.labels[~chosen]
+    assert value.se == pytest.approx(error(correct, without), rel=0.1)  # lbfgs ends elsewhere from another start

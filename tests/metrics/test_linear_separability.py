@@ -33,3 +33,5 @@ def test_few_samples_in_many_dimensions_are_always_separable(rng: np.random.Gene
     value = linear_separability(Samples().of(rng.normal(size=(40, 100)), rng.integers(0, 3, 40)))
     assert value == 1.0
     assert "always separable" in value.note
+    assert np.isnan(value.se)
+    assert linear_separability(Samples().of(np.arange(40.0)[:, None], np.arange(40) // 20)).se > 0.01

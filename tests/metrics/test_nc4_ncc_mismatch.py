@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 
 from repanalysis.metrics import Head, nc4_ncc_mismatch
 from repanalysis.statistics import Samples
+from tests.metrics.fits import error, left_out
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 
@@ -35,7 +37,11 @@ def test_a_head_that_always_says_the_same_disagrees_with_all_others(classes: Cla
     nearest = np.argmax(x[~training] @ head.weight.T + head.bias, axis=1)
     constant = nc4_ncc_mismatch(samples, head=Head(np.zeros((4, 5)), np.array([0.0, 9.0, 0.0, 0.0])))
     assert constant == pytest.approx((nearest != 1).mean(), abs=1e-12)
-    assert constant.se == pytest.approx(math.sqrt(constant * (1 - constant) / (~training).sum()), rel=1e-12)
+    mismatches = []
+    for rows in (samples.training(), *left_out(samples)):
+        centres = np.array([samples.x[rows & (samples.labels == c)].mean(axis=0) for c in range(4)])
+        mismatches.append(cdist(samples.x[~samples.training()], centres).argmin(axis=1) != 1)
+    assert constant.se == pytest.approx(error(mismatches[0], mismatches[1:]), rel=1e-9)
 
 
 def test_an_unfit_head_is_undefined(classes: Classes) -> None:

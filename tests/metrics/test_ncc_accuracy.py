@@ -12,6 +12,7 @@ from sklearn.neighbors import NearestCentroid
 
 from repanalysis.metrics import get, ncc_accuracy
 from repanalysis.statistics import Samples
+from tests.metrics.fits import error, left_out
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 
@@ -24,7 +25,14 @@ def test_is_that_of_scikit_learn_on_the_same_halves(classes: Classes) -> None:
     values = ncc_accuracy(samples)
     assert values[""] == fitted.score(samples.x[~chosen], samples.labels[~chosen])
     assert values["train"] == fitted.score(samples.x[chosen], samples.labels[chosen])
-    assert values[""].se == pytest.approx(math.sqrt(values[""] * (1 - values[""]) / (~chosen).sum()))
+    correct = fitted.predict(samples.x[~chosen]) == samples.labels[~chosen]
+    without = []
+    for rows in left_out(samples):
+        again = NearestCentroid().fit(samples.x[rows], samples.labels[rows])
+        without.append(again.predict(samples.x[~chosen]) == samples.labels[~chosen])
+    assert values[""].se == pytest.approx(error(correct, without), rel=1e-9)
+    trained = fitted.predict(samples.x[chosen]) == samples.labels[chosen]
+    assert values["train"].se == pytest.approx(error(trained, [trained]), rel=1e-9)
 
 
 def test_whitened_is_the_smallest_mahalanobis_distance(classes: Classes) -> None:
@@ -35,7 +43,28 @@ def test_whitened_is_the_smallest_mahalanobis_distance(classes: Classes) -> None
     centres = np.array([train[labels == c].mean(axis=0) for c in range(4)])
     within = (train - centres[labels]).T @ (train - centres[labels]) / len(train)
     distances = cdist(samples.x[~chosen], centres, "mahalanobis", VI=np.linalg.inv(within))
-    assert ncc_accuracy(samples)["whitened"] == (distances.argmin(axis=1) == samples.labels[~chosen]).mean()
+    correct = distances.argmin(axis=1) == samples.labels[~chosen]
+    assert ncc_accuracy(samples)["whitened"] == correct.mean()
+    without = []
+    for rows in left_out(samples):
+        train, labels = samples.x[rows], samples.labels[rows]
+        centres = np.array([train[labels == c].mean(axis=0) for c in range(4)])
+        within = (train - centres[labels]).T @ (train - centres[labels])
+        again = cdist(samples.x[~chosen], centres, "mahalanobis", VI=np.linalg.inv(within)).argmin(axis=1)
+        without.append(again == samples.labels[~chosen])
+    assert ncc_accuracy(samples)["whitened"].se == pytest.approx(error(correct, without), rel=1e-9)
+
+
+def test_all_right_has_an_error_and_so_has_what_can_hardly_be_fitted(classes: Classes) -> None:
+    y = np.arange(200) % 2
+    values = ncc_accuracy(Samples().of(np.c_[100.0 * y + np.linspace(0, 1, 200), np.sin(np.arange(200.0))], y))
+    for variant in ("", "train", "whitened"):
+        assert values[variant] == 1.0
+        assert 0.01 < values[variant].se < 0.03
+    x, y = classes(90, 38, 2)
+    value = ncc_accuracy(Samples().of(x, y))["whitened"]  # 45 samples in 38 dimensions, 40 without a group
+    assert math.isfinite(value)
+    assert math.isnan(value.se) == ("no standard error" in value.note)
 
 
 def test_wide_samples_have_no_whitened_accuracy_and_bounded_ones_say_so(classes: Classes) -> None:

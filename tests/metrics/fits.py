@@ -1,0 +1,33 @@
+"""The error of a read-out, word for word: a share's, and the jackknife of the fit less what scored samples add to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from repanalysis.statistics import SampleSet
+from repanalysis.statistics.draws import GROUP, hashed
+
+__all__ = ["error", "left_out"]
+
+
+def left_out(samples: SampleSet, groups: int = 10) -> Iterator[np.ndarray]:
+    """Which rows stay when each group of the samples to fit on is left out."""
+    group = hashed(samples.ids, GROUP) % np.uint64(groups)
+    for each in range(groups):
+        yield samples.training() & (group != each)
+
+
+def error(correct: np.ndarray, without: Sequence[np.ndarray]) -> float:
+    """Of answers of m scored samples, and of the same by the fits without each group."""
+    m, groups, z2 = len(correct), len(without), 1.959963984540054**2
+    centre = (correct.sum() + z2 / 2) / (m + z2)
+    variance = centre * (1 - centre) / (m + z2)
+    usual = np.mean([answers.astype(float) for answers in without], axis=0)
+    shift = 0.0
+    for answers in without:
+        e = answers - usual
+        shift += e.mean() ** 2 - e.var(ddof=1) / m
+    return math.sqrt(variance + max(0.0, (groups - 1) / groups * shift))
