@@ -30,7 +30,7 @@ class Architecture:
     sample : callable
         (seed, size) -> the input of one sample: a tensor, or a dict or tuple of tensors.
     sizes : (int, int)
-        The size that is recorded, and another that the network can be built for.
+        The size that is recorded, and another that the network can be built for (the same, where there is no other).
     axes : mapping of str to str
         Patterns of names, separated by blanks -> words of letters (`oracle` has the alphabet), of which the one with as many letters as the output
         has axes counts; "-": has no row per sample, and must be left out. The first pattern that fits counts.
@@ -126,7 +126,9 @@ def compare(architecture: Architecture, pool: str = "mean") -> Report:
     first, modules = oracle.recorded(model, items[0], run)
     more, _ = oracle.recorded(model, items[1], run)
     exchanged, _ = oracle.recorded(model, architecture.batch([100, *seeds[0][1:]], size), run)
-    resized = oracle.recorded(seeded(architecture, other_size), architecture.batch(seeds[0], other_size), run)[0]
+    resized: oracle.Outputs = {}
+    if other_size != size:
+        resized, _ = oracle.recorded(seeded(architecture, other_size), architecture.batch(seeds[0], other_size), run)
 
     report = Report()
     words: dict[str, str] = {}
@@ -169,12 +171,14 @@ def array(x: np.ndarray | str | None) -> np.ndarray | None:
 
 def why_no_rows(x: np.ndarray, z: np.ndarray | None, y: np.ndarray | None, n: int, n_more: int) -> str:
     """Why an array of floats has no row per sample."""
-    if z is None or y is None or x.shape != z.shape:
-        return "of a number of rows that the samples' values decide"
-    if np.array_equal(x, z, equal_nan=True):
+    if z is None or y is None or x.shape != z.shape or x.ndim != y.ndim:
+        return "of a shape that the samples' values decide"
+    folded = [a / n for a, b in zip(x.shape, y.shape, strict=True) if a * n_more == b * n]
+    if np.array_equal(x, z, equal_nan=True) and not folded:
         return "the same for any samples"
-    folded = [a / n for a, b in zip(x.shape, y.shape, strict=False) if a * n_more == b * n]
-    return f"{folded[0]:g} rows a sample" if folded else "not one row a sample"
+    if folded and folded[0] > 1:
+        return f"with {folded[0]:g} rows a sample"
+    return "of values that mix samples" if folded else "of shape without samples"
 
 
 def contradiction(word: str, samples: list[int], x: np.ndarray, r: np.ndarray | None, module: nn.Module) -> str:

@@ -1,0 +1,86 @@
+"""torchvision's classification, detection, segmentation, video and optical flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tests.conformance.comparing import Architecture
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(1000 + seed)
+
+
+def image(seed: int, size: int) -> Tensor:
+    return torch.rand(3, size, size, generator=generator(seed))
+
+
+def video(seed: int, size: int) -> Tensor:
+    return torch.rand(3, 16, size, size, generator=generator(seed))
+
+
+def frames(seed: int, size: int) -> tuple[Tensor, Tensor]:
+    return image(seed, size), image(seed + 500, size)
+
+
+def of(name: str, sizes: tuple[int, int] = (64, 32), sample: Callable[[int, int], Any] = image, *, kwargs: Any = None, **rest: Any) -> Architecture:
+    def build(size: int) -> nn.Module:
+        from torchvision.models import get_model
+
+        options = kwargs(size) if callable(kwargs) else kwargs or {}
+        model: nn.Module = get_model(name, weights=None, **options)
+        return model
+
+    return Architecture(build, sample, sizes, **rest)
+
+
+def detector(name: str, **rest: Any) -> Architecture:
+    def options(size: int) -> dict[str, Any]:
+        own = {} if name.startswith("ssd") else {"min_size": size, "max_size": size}
+        return {"weights_backbone": None, "num_classes": 4, **own}
+
+    return of(name, rest.pop("sizes", (128, 64)), kwargs=options, collate=list, **rest)
+
+
+BACKBONE = {"weights_backbone": None, "num_classes": 5}
+TORCHVISION = {
+    "alexnet": of("alexnet", (64, 96)),
+    "convnext": of("convnext_tiny"),
+    "densenet": of("densenet121"),
+    "efficientnet": of("efficientnet_b0"),
+    "googlenet": of("googlenet", kwargs={"init_weights": False, "aux_logits": False}),
+    "inception_v3": of("inception_v3", (96, 128), kwargs={"init_weights": False, "aux_logits": False}),
+    "maxvit": of("maxvit_t", (64, 128), kwargs=lambda size: {"input_size": (size, size), "partition_size": size // 32}),
+    "mnasnet": of("mnasnet0_5"),
+    "mobilenet_v2": of("mobilenet_v2"),
+    "mobilenet_v3": of("mobilenet_v3_small"),
+    "regnet": of("regnet_x_400mf"),
+    "resnet": of("resnet18"),
+    "shufflenet": of("shufflenet_v2_x0_5", fast=True),
+    "squeezenet": of("squeezenet1_1"),
+    "swin": of("swin_t", kwargs={"depths": [1, 1, 1, 1]}),
+    "swin_v2": of("swin_v2_t", (64, 128), kwargs={"depths": [1, 1, 1, 1]}),
+    "vgg": of("vgg11", (32, 64)),
+    "vit": of("vit_b_32", kwargs=lambda size: {"image_size": size, "num_layers": 2}, prefix=1),
+    "fasterrcnn": detector("fasterrcnn_mobilenet_v3_large_320_fpn"),
+    "fcos": detector("fcos_resnet50_fpn"),
+    "retinanet": detector("retinanet_resnet50_fpn"),
+    "ssdlite": detector("ssdlite320_mobilenet_v3_large", sizes=(320, 320)),
+    "ssd": detector("ssd300_vgg16", sizes=(300, 300)),
+    "maskrcnn": detector("maskrcnn_resnet50_fpn"),
+    "keypointrcnn": detector("keypointrcnn_resnet50_fpn"),
+    "deeplabv3": of("deeplabv3_mobilenet_v3_large", kwargs=BACKBONE),
+    "fcn": of("fcn_resnet50", kwargs=BACKBONE),
+    "lraspp": of("lraspp_mobilenet_v3_large", kwargs=BACKBONE, fast=True),
+    "r3d": of("r3d_18", (32, 64), video),
+    "mc3": of("mc3_18", (32, 64), video),
+    "r2plus1d": of("r2plus1d_18", (32, 64), video),
+    "s3d": of("s3d", (224, 256), video, batches=(2, 1)),
+    "mvit": of("mvit_v2_s", (64, 32), video, kwargs=lambda size: {"spatial_size": (size, size)}),
+    "swin3d": of("swin3d_t", (64, 32), video),
+    "raft": of("raft_small", (128, 136), frames),
+}

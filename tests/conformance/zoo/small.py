@@ -1,0 +1,214 @@
+"""Small networks for one way each in which axes can lie: other orders, equal numbers, states, maps of attention, two inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tests.conformance.comparing import Architecture
+
+
+def noise(*shape: int) -> Callable[[int, int], Tensor]:
+    """Samples of a shape in which -1 stands for the size."""
+    return lambda seed, size: torch.randn([size if n == -1 else n for n in shape], generator=torch.Generator().manual_seed(1000 + seed))
+
+
+class SequenceFirst(nn.Module):
+    """A transformer of torch's, which wants (tokens, samples, channels); what comes in and goes out has samples first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 8)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 2)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(self.embed(x).transpose(0, 1)).mean(0))
+
+
+class Recurrent(nn.Module):
+    """LSTM and GRU, samples first and sequence first: outputs, and states with an axis of layers and directions before the samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(6, 8, num_layers=2, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(16, 8)
+        self.cell = nn.GRUCell(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.lstm(x)
+        z, _ = self.gru(y.transpose(0, 1))
+        return self.cell(z[-1])
+
+
+class ChannelsLast(nn.Module):
+    """Maps with their channels last, with as many rows as samples; activations and dropout in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.LayerNorm(8)
+        self.fc1, self.act, self.drop, self.fc2 = nn.Linear(8, 16), nn.GELU(), nn.Dropout(), nn.Linear(16, 8)
+        self.relu, self.pool = nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.stem(x).permute(0, 2, 3, 1))
+        y = y + self.fc2(self.drop(self.act(self.fc1(y))))
+        return self.pool(self.relu(y.permute(0, 3, 1, 2))).flatten(1)
+
+
+class Attention(nn.Module):
+    """Attention that returns its map, averaged over heads and with heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.maps = Maps()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.maps(self.mean(x, x, x)[0])[0]
+
+
+class Maps(nn.Module):
+    """Attention of two heads whose softmax and queries are modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.q_norm, self.softmax, self.proj = nn.Linear(8, 24), nn.LayerNorm(4), nn.Softmax(-1), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, 2, 4).permute(2, 0, 3, 1, 4)
+        weights = self.softmax(self.q_norm(q) @ k.transpose(2, 3))
+        return self.proj((weights @ v).transpose(1, 2).flatten(2)), weights
+
+
+class Masked(nn.Module):
+    """A transformer of torch's with a mask of padding, in which tensors are nested."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        return self.head(self.encoder(x, src_key_padding_mask=padding)[:, 0])
+
+
+def padded(seed: int, size: int) -> dict[str, Tensor]:
+    return {"x": noise(-1, 8)(seed, size), "padding": torch.arange(size) >= size - seed % 3}
+
+
+class TwoTowers(nn.Module):
+    """An image with a class token and text without one, of as many tokens."""
+
+    class Image(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cls_token = nn.Parameter(torch.randn(1, 1, 8))
+            self.patches = nn.Conv2d(3, 8, 4, 4)
+            self.block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.patches(x).flatten(2).transpose(1, 2)
+            return self.block(torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], 1))[:, 0]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.text = self.Image(), nn.Sequential(nn.Linear(6, 8), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
+        self.compare = nn.CosineSimilarity(-1)
+
+    def forward(self, image: Tensor, text: Tensor) -> Tensor:
+        return self.compare(self.image(image), self.text(text).mean(1))
+
+
+def captioned(seed: int, size: int) -> tuple[Tensor, Tensor]:
+    return noise(3, -1, -1)(seed, size), noise(-1, 6)(seed + 500, (size // 4) ** 2 + 1)
+
+
+class Squares(nn.Module):
+    """A transformer of which tokens, class token included, are a square number: 16 = 15 + 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.randn(1, 1, 8))
+        self.embed = nn.Linear(6, 8)
+        self.blocks = nn.Sequential(*(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(torch.cat([self.cls_token.expand(len(x), -1, -1), self.embed(x)], 1))
+
+
+class Windows(nn.Module):
+    """Windows folded into the batch, and unfolded again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner, self.outer = nn.Conv2d(3, 8, 1), nn.Linear(8, 8), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        n, c, h, w = y.shape
+        windows = y.reshape(n, c, h // 4, 4, w // 4, 4).permute(0, 2, 4, 3, 5, 1).reshape(-1, 16, c)
+        z = self.inner(windows).reshape(n, h // 4, w // 4, 4, 4, c).permute(0, 5, 1, 3, 2, 4).reshape(n, c, h, w)
+        return self.outer(z)
+
+
+class Mixer(nn.Module):
+    """Linear layers over tokens, then over channels."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.tokens, self.act, self.channels = nn.Linear(tokens, tokens), nn.GELU(), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.channels(self.act(self.tokens(x.transpose(1, 2))).transpose(1, 2))
+
+
+class Signal(nn.Module):
+    """Convolutions over time, channels first, with layer norm over channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu, self.norm, self.out = nn.Conv1d(5, 5, 3, padding=1), nn.ReLU(), nn.LayerNorm(5), nn.Conv1d(5, 7, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.norm(self.relu(self.conv(x)).transpose(1, 2)).transpose(1, 2))
+
+
+class Upside(nn.Module):
+    """Channels first, then samples: what a network of channels x samples gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.turn, self.act = nn.Linear(5, 5), Transpose(), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.turn(self.fc(x))).T
+
+
+class Transpose(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.T
+
+
+SMALL = {
+    "sequence first": Architecture(lambda _: SequenceFirst(), noise(-1, 6), (5, 7), {"embed": "BTC", "encoder*": "TBC"}, batches=(5, 3), fast=True,
+                                   note="as many tokens as samples"),
+    "sequence first, uneven": Architecture(lambda _: SequenceFirst(), noise(-1, 6), (7, 5), {"embed": "BTC", "encoder*": "TBC"}, batches=(4, 3), fast=True),
+    "recurrent": Architecture(lambda _: Recurrent(), noise(-1, 6), (5, 7), {"lstm.0": "BTC", "lstm.1.?": "GBC", "gru.0": "TBC", "gru.1": "GBC"}, batches=(4, 3), fast=True,
+                              note="states of 2 layers x 2 directions, with 4 samples"),
+    "channels last": Architecture(lambda _: ChannelsLast(), noise(3, -1, -1), (6, 5), {"norm fc? act drop": "BHWC"}, batches=(6, 4), fast=True),
+    "attention maps": Architecture(lambda _: Attention(), noise(-1, 8), (5, 4), {"mean.1": "BTT", "*.q_norm": "BGTC", "*.softmax maps.1": "BGTT", "mean.0": "BTC"}, batches=(4, 3), fast=True),
+    "masked": Architecture(lambda _: Masked(), padded, (5, 6), batches=(4, 3), fast=True, note="nested tensors: rows are means over a sample's own tokens"),
+    "two towers": Architecture(lambda _: TwoTowers(), captioned, (12, 8), {"image.patches": "BCHW", "image.block*": "B+TC"}, prefix=1, batches=(4, 3), fast=True),
+    "square tokens": Architecture(lambda _: Squares(), noise(-1, 6), (15, 8), {"embed": "BTC", "*": "B+TC"}, prefix=1, options={"prefix_tokens": 1}, batches=(4, 3), fast=True,
+                                  note="with `prefix_tokens=1`"),
+    "windows": Architecture(lambda _: Windows(), noise(3, -1, -1), (8, 12), batches=(4, 3), fast=True),
+    "mixer": Architecture(Mixer, noise(-1, 6), (7, 5), {"tokens act": "BGT"}, batches=(4, 3), fast=True),
+    "signal": Architecture(lambda _: Signal(), noise(5, -1), (5, 6), {"conv relu out model": "BCT", "norm": "BTC"}, batches=(5, 3), fast=True,
+                           note="as many channels, times and samples"),
+    "samples last": Architecture(lambda _: Upside(), noise(5), (1, 1), {"turn act": "CB"}, batches=(5, 3), fast=True),
+}  # fmt: skip
