@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,15 +27,24 @@ def frames(seed: int, size: int) -> tuple[Tensor, Tensor]:
     return image(seed, size), image(seed + 500, size)
 
 
-def of(name: str, sizes: tuple[int, int] = (64, 32), sample: Callable[[int, int], Any] = image, *, kwargs: Any = None, **rest: Any) -> Architecture:
+def of(
+    name: str,
+    sizes: tuple[int, int] = (64, 32),
+    sample: Callable[[int, int], Any] = image,
+    *,
+    kwargs: Callable[[int], Mapping[str, Any]] | Mapping[str, Any] | None = None,
+    **rest: Any,
+) -> Architecture:
+    """A registered network by its name, or a class of `torchvision.models` by its own; options may depend on the input's size."""
+
     def build(size: int) -> nn.Module:
-        from torchvision.models import get_model
+        from torchvision import models
 
         options = kwargs(size) if callable(kwargs) else kwargs or {}
-        model: nn.Module = get_model(name, weights=None, **options)
+        model: nn.Module = getattr(models, name)(**options) if hasattr(models, name) else models.get_model(name, **options)
         return model
 
-    return Architecture(build, sample, sizes, **rest)
+    return Architecture(build, sample, sizes, note=name, **rest)
 
 
 def detector(name: str, **rest: Any) -> Architecture:
@@ -46,15 +55,22 @@ def detector(name: str, **rest: Any) -> Architecture:
     return of(name, rest.pop("sizes", (128, 64)), kwargs=options, collate=list, **rest)
 
 
+def swin_v2() -> dict[str, Any]:
+    from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
+
+    return {"block": SwinTransformerBlockV2, "downsample_layer": PatchMergingV2}
+
+
+SWIN = {"features.0.0 permute avgpool": "BCHW", "features* norm": "BHWC"}
 BACKBONE = {"weights_backbone": None, "num_classes": 5}
-TORCHVISION = {
-    "alexnet": of("alexnet", (64, 96)),
-    "convnext": of("convnext_tiny"),
+TORCHVISION: dict[str, Architecture] = {
+    "alexnet": of("alexnet", (64, 96), axes={"avgpool": "BCHW!"}),
+    "convnext": of("convnext_tiny", axes={"*.block.[12345]": "BHWC"}),
     "densenet": of("densenet121"),
     "efficientnet": of("efficientnet_b0"),
     "googlenet": of("googlenet", kwargs={"init_weights": False, "aux_logits": False}),
     "inception_v3": of("inception_v3", (96, 128), kwargs={"init_weights": False, "aux_logits": False}),
-    "maxvit": of("maxvit_t", (64, 128), kwargs=lambda size: {"input_size": (size, size), "partition_size": size // 32}),
+    "maxvit": of("MaxVit", (64, 128), kwargs=lambda size: {"input_size": (size, size), "partition_size": size // 16, "stem_channels": 8, "block_channels": [8, 16], "block_layers": [1, 1], "head_dim": 4, "stochastic_depth_prob": 0.0}, axes={"*.departition_op": "BCHW", "*.window_attention.* *.grid_attention.*": "BTTC"}),
     "mnasnet": of("mnasnet0_5"),
     "mobilenet_v2": of("mobilenet_v2"),
     "mobilenet_v3": of("mobilenet_v3_small"),
@@ -62,10 +78,10 @@ TORCHVISION = {
     "resnet": of("resnet18"),
     "shufflenet": of("shufflenet_v2_x0_5", fast=True),
     "squeezenet": of("squeezenet1_1"),
-    "swin": of("swin_t", kwargs={"depths": [1, 1, 1, 1]}),
-    "swin_v2": of("swin_v2_t", (64, 128), kwargs={"depths": [1, 1, 1, 1]}),
-    "vgg": of("vgg11", (32, 64)),
-    "vit": of("vit_b_32", kwargs=lambda size: {"image_size": size, "num_layers": 2}, prefix=1),
+    "swin": of("SwinTransformer", kwargs={"patch_size": [4, 4], "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": [4, 4]}, axes=SWIN),
+    "swin_v2": of("SwinTransformer", kwargs=lambda _: {"patch_size": [4, 4], "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": [4, 4], **swin_v2()}, axes=SWIN),
+    "vgg": of("vgg11", (32, 64), kwargs={"init_weights": False}, axes={"avgpool": "BCHW!"}),
+    "vit": of("VisionTransformer", kwargs=lambda size: {"image_size": size, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32}, axes={"*": "B+TC BC BCHW"}, prefix=1),
     "fasterrcnn": detector("fasterrcnn_mobilenet_v3_large_320_fpn"),
     "fcos": detector("fcos_resnet50_fpn"),
     "retinanet": detector("retinanet_resnet50_fpn"),
@@ -83,4 +99,4 @@ TORCHVISION = {
     "mvit": of("mvit_v2_s", (64, 32), video, kwargs=lambda size: {"spatial_size": (size, size)}),
     "swin3d": of("swin3d_t", (64, 32), video),
     "raft": of("raft_small", (128, 136), frames),
-}
+}  # fmt: skip

@@ -84,7 +84,7 @@ def tower(size: int) -> dict[str, Any]:
 
 
 PREFIXED = {"*embeddings.patch_embeddings*": "BTC BCHW", "*": "B+TC BC BCHW"}
-TRANSFORMERS = {
+TRANSFORMERS: dict[str, Architecture] = {
     "bert": of("Bert", TEXT, fast=True),
     "roberta": of("Roberta", TEXT),
     "albert": of("Albert", {**TEXT, "embedding_size": 8}, note="one block, called twice"),

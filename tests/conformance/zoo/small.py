@@ -194,7 +194,7 @@ class Transpose(nn.Module):
         return x.T
 
 
-SMALL = {
+SMALL: dict[str, Architecture] = {
     "sequence first": Architecture(lambda _: SequenceFirst(), noise(-1, 6), (5, 7), {"embed": "BTC", "encoder*": "TBC"}, batches=(5, 3), fast=True,
                                    note="as many tokens as samples"),
     "sequence first, uneven": Architecture(lambda _: SequenceFirst(), noise(-1, 6), (7, 5), {"embed": "BTC", "encoder*": "TBC"}, batches=(4, 3), fast=True),
