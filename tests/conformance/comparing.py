@@ -190,7 +190,7 @@ def contradiction(word: str, samples: list[int], x: np.ndarray, r: np.ndarray | 
         return f"samples are on axis {samples}"
     if r is not None and r.ndim == x.ndim:
         grown = [axis for axis in range(x.ndim) if x.shape[axis] != r.shape[axis]]
-        if wrong := [axis for axis in grown if letters[axis] not in oracle.PLACES]:
+        if wrong := [axis for axis in grown if letters[axis] not in oracle.GROWING]:
             return f"axis {wrong[0]} grows with the size of the input: {r.shape}"
         fixed = [axis for axis in range(x.ndim) if axis not in grown and letters[axis] in oracle.PLACES and x.shape[axis] > 1]
         if fixed and not word.endswith("!"):

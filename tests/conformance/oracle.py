@@ -2,7 +2,9 @@
 
 Nothing here comes from `probes`. A statement is a word of one letter per axis of a module's output:
 
-    B samples   C channels, G heads or groups (kept)   T tokens, H W D places, time (pooled)   + T begins with prefix tokens
+    B samples   T tokens, H W D places or time: pooled   C channels, G heads or groups, K keys of attention: kept
+    U units of a linear layer over tokens: kept, though they grow with the input
+    +T begins with prefix tokens   ! at the end: places whose number does not grow with the input
 
 `measured` holds a statement against four runs of the network: with other samples (which slices change?), another number of
 samples, another size of input (which axes grow?), and the shapes of the module's own weights.
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-PLACES = "THWD"
+PLACES, GROWING = "THWD", "THWDKU"
 Outputs = dict[str, "np.ndarray | str"]
 
 
