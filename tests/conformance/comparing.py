@@ -145,7 +145,10 @@ def compare(architecture: Architecture, pool: str = "mean") -> Report:
         if wrong := contradiction(word, samples, x, r, modules[name]):
             report.problems[name] = f"stated {word or 'nothing'} of {x.shape}, but {wrong}"
             continue
-        words[name] = word
+        if pool == "cls" and "+" not in word and x.ndim > 2:
+            report.left_out[name] = "without a class token"
+        else:
+            words[name] = word
 
     kept, skipped, error = captured(model, items, pool, architecture.options)
     if error:

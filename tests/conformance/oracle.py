@@ -2,7 +2,7 @@
 
 Nothing here comes from `probes`. A statement is a word of one letter per axis of a module's output:
 
-    B samples   T tokens, H W D places or time: pooled   C channels, G heads or groups, K keys of attention: kept
+    B samples   T tokens, H W D places or time: pooled   C channels, G heads or groups: kept
     U units of a linear layer over tokens: kept, though they grow with the input
     +T begins with prefix tokens   ! at the end: places whose number does not grow with the input
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-PLACES, GROWING = "THWD", "THWDKU"
+PLACES, GROWING = "THWD", "THWDU"
 Outputs = dict[str, "np.ndarray | str"]
 
 

@@ -201,7 +201,7 @@ SMALL: dict[str, Architecture] = {
     "recurrent": Architecture(lambda _: Recurrent(), noise(-1, 6), (5, 7), {"lstm.0": "BTC", "lstm.1.?": "GBC", "gru.0": "TBC", "gru.1": "GBC"}, batches=(4, 3), fast=True,
                               note="states of 2 layers x 2 directions, with 4 samples"),
     "channels last": Architecture(lambda _: ChannelsLast(), noise(3, -1, -1), (6, 5), {"norm fc? act drop": "BHWC"}, batches=(6, 4), fast=True),
-    "attention maps": Architecture(lambda _: Attention(), noise(-1, 8), (5, 4), {"mean.1": "BTK", "*.q_norm": "BGTC", "*.softmax maps.1": "BGTK", "mean.0": "BTC"}, batches=(4, 3), fast=True),
+    "attention maps": Architecture(lambda _: Attention(), noise(-1, 8), (5, 4), {"mean.1": "BTT", "*.q_norm": "BGTC", "*.softmax maps.1": "BGTT", "mean.0": "BTC"}, batches=(4, 3), fast=True),
     "masked": Architecture(lambda _: Masked(), padded, (5, 6), batches=(4, 3), fast=True, note="nested tensors: rows are means over a sample's own tokens"),
     "two towers": Architecture(lambda _: TwoTowers(), captioned, (12, 8), {"image.patches": "BCHW", "image.block*": "B+TC"}, prefix=1, batches=(4, 3), fast=True),
     "square tokens": Architecture(lambda _: Squares(), noise(-1, 6), (15, 8), {"embed": "BTC", "*": "B+TC"}, prefix=1, options={"prefix_tokens": 1}, batches=(4, 3), fast=True,
