@@ -23,20 +23,20 @@ HEAD = """# Architectures
 
 This page is written by `python docs/make_architectures.py`; do not edit it.
 
-For each network every module call of a forward pass (leaves and containers, and every part of a nested output) was recorded
-twice: by `probes.capture(model, loader, layers="*", pool="mean")`, and by plain forward hooks whose whole outputs were pooled by
-plain numpy, under axes that are stated in `tests/conformance/zoo`. The rows agree to rounding for every layer that is counted
-here. Weights are random, networks small. What is left out has no row per sample, for the reason that stands here.
+Every module call of a forward pass (leaves, containers, every part of a nested output) was recorded twice: by
+`probes.capture(model, loader, layers="*", pool="mean")`, and by plain forward hooks that keep whole outputs, which plain numpy
+then pools under the axes that are stated in `tests/conformance/zoo`. For every layer counted here both give the same rows, to
+rounding. Networks are small, weights random. What is left out has no row per sample, for the reason given.
 
-The statements do not come from the code under test, and are themselves held against what the network does: exchange one
-sample, and only its slices may change; give another number of samples, another size of input, and the axes that grow are those
-of samples and of places; a module's channels are as many as its own weight has.
+The statements do not come from the code under test. The tests hold them against the network: if one sample is exchanged, only
+its own slices may change; with another number of samples, and another size of input, exactly the axes of samples and of places
+grow; and a module has as many channels as its weight says.
 
-One letter stands for each axis of a module's output: `B` samples, `C` channels and `G` heads or groups (kept), `T` tokens, `H`, `W`,
-`D` places, `T` time too (pooled). `+T` begins with prefix tokens, which are not pooled; `!` places whose number does not grow with
-the input.
+A word has one letter per axis of a module's output: `B` samples; `T` tokens and `H`, `W`, `D` places or time, which are pooled;
+`C` channels and `G` heads or groups, which are kept; `U` units of a linear layer over tokens, kept too. `+T` begins with prefix
+tokens, which are not pooled. `!` says that the number of places does not grow with the input.
 
-| network | layers compared, by axes | left out | |
+| network | layers compared, by axes | left out | what it is |
 | --- | --- | --- | --- |
 """
 

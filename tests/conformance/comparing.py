@@ -32,8 +32,8 @@ class Architecture:
     sizes : (int, int)
         The size that is recorded, and another that the network can be built for (the same, where there is no other).
     axes : mapping of str to str
-        Patterns of names, separated by blanks -> words of letters (`oracle` has the alphabet), of which the one with as many letters as the output
-        has axes counts; "-": has no row per sample, and must be left out. The first pattern that fits counts.
+        Patterns of names, separated by blanks -> words of letters, separated by blanks; `oracle` has the alphabet. The first
+        pattern that matches and has a word with as many letters as the output has axes counts.
     prefix : int
         Tokens at the front that are no place.
     batches : tuple of int
@@ -68,9 +68,9 @@ class Architecture:
         """The word for an output; empty if nothing is stated."""
         for patterns, words in (*self.axes.items(), ("*", DEFAULT)):
             if any(fnmatchcase(name, pattern) for pattern in patterns.split()):
-                fitting = [word for word in words.split() if word == "-" or len(word.strip("!").replace("+", "")) == ndim]
-                if fitting:
-                    return fitting[0]
+                for word in words.split():
+                    if len(word.strip("!").replace("+", "")) == ndim:
+                        return word
         return ""
 
 
@@ -99,7 +99,7 @@ def seeded(architecture: Architecture, size: int) -> nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim < 2 or not parameter.any():
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
         if norms := [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]:
             for norm in norms:
                 norm.train().momentum = 1.0  # what the next batch has
@@ -139,7 +139,7 @@ def compare(architecture: Architecture, pool: str = "mean") -> Report:
         y, z, r = (array(outputs.get(name)) for outputs in (more, exchanged, resized))
         samples = oracle.rows_by_samples(x, z, y, n, n_more)
         word = architecture.stated(name, x.ndim)
-        if not samples or word == "-":
+        if not samples:
             report.left_out[name] = why_no_rows(x, z, y, n, n_more)
             continue
         if wrong := contradiction(word, samples, x, r, modules[name]):
@@ -206,7 +206,17 @@ def contradiction(word: str, samples: list[int], x: np.ndarray, r: np.ndarray | 
     return ""
 
 
-CHANNELS_OF_WEIGHT = ("Linear", "Conv1d", "Conv2d", "Conv3d", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LayerNorm", "RMSNorm")
+CHANNELS_OF_WEIGHT = (
+    "Linear",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "LayerNorm",
+    "RMSNorm",
+)
 
 
 def captured(
@@ -218,7 +228,7 @@ def captured(
         warnings.simplefilter("ignore", probes.LeftOutWarning)
         try:
             batches = list(probes.capture(model, loader, layers="*", pool=pool, **options))
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is reported
+        except Exception as error:  # whatever it is, it is reported
             return {}, {}, f"{type(error).__name__}: {error}"
     names = batches[-1].layers.keys()
     return (

@@ -6,8 +6,8 @@ Nothing here comes from `probes`. A statement is a word of one letter per axis o
     U units of a linear layer over tokens: kept, though they grow with the input
     +T begins with prefix tokens   ! at the end: places whose number does not grow with the input
 
-`measured` holds a statement against four runs of the network: with other samples (which slices change?), another number of
-samples, another size of input (which axes grow?), and the shapes of the module's own weights.
+`comparing.py` holds statements against the network itself: with one sample exchanged (which slices change?), another number of
+samples, another size of input (which axes grow?), and the shapes of the modules' weights.
 """
 
 from __future__ import annotations

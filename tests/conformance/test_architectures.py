@@ -19,7 +19,9 @@ OTHER_POOLS = [
     "small: sequence first", "small: channels last", "small: recurrent", "small: square tokens", "timm: convnext",
     "timm: vision_transformer", "torchvision: swin", "transformers: clip",
 ]  # fmt: skip
-PARAMETERS = [pytest.param(name, marks=() if architecture.fast else pytest.mark.slow) for name, architecture in ARCHITECTURES.items()]
+PARAMETERS = [
+    pytest.param(name, marks=() if architecture.fast else pytest.mark.slow) for name, architecture in ARCHITECTURES.items()
+]
 
 
 @pytest.mark.filterwarnings("ignore")  # networks that others wrote warn of this and that

@@ -35,7 +35,7 @@ def of(
     kwargs: Callable[[int], Mapping[str, Any]] | Mapping[str, Any] | None = None,
     **rest: Any,
 ) -> Architecture:
-    """A registered network by its name, or a class of `torchvision.models` by its own; options may depend on the input's size."""
+    """A registered network, or a class of `torchvision.models`; options may depend on the size of the input."""
 
     def build(size: int) -> nn.Module:
         from torchvision import models
@@ -70,7 +70,21 @@ TORCHVISION: dict[str, Architecture] = {
     "efficientnet": of("efficientnet_b0"),
     "googlenet": of("googlenet", kwargs={"init_weights": False, "aux_logits": False}),
     "inception_v3": of("inception_v3", (96, 128), kwargs={"init_weights": False, "aux_logits": False}),
-    "maxvit": of("MaxVit", (64, 128), kwargs=lambda size: {"input_size": (size, size), "partition_size": size // 16, "stem_channels": 8, "block_channels": [8, 16], "block_layers": [1, 1], "head_dim": 4, "stochastic_depth_prob": 0.0}, axes={"*.departition_op": "BCHW", "*.window_attention.* *.grid_attention.*": "BTTC"}, fast=True),
+    "maxvit": of(
+        "MaxVit",
+        (64, 128),
+        kwargs=lambda size: {
+            "input_size": (size, size),
+            "partition_size": size // 16,
+            "stem_channels": 8,
+            "block_channels": [8, 16],
+            "block_layers": [1, 1],
+            "head_dim": 4,
+            "stochastic_depth_prob": 0.0,
+        },
+        axes={"*.departition_op": "BCHW", "*.window_attention.* *.grid_attention.*": "BTTC"},
+        fast=True,
+    ),
     "mnasnet": of("mnasnet0_5"),
     "mobilenet_v2": of("mobilenet_v2"),
     "mobilenet_v3": of("mobilenet_v3_small"),
@@ -78,10 +92,39 @@ TORCHVISION: dict[str, Architecture] = {
     "resnet": of("resnet18"),
     "shufflenet": of("shufflenet_v2_x0_5"),
     "squeezenet": of("squeezenet1_1", fast=True),
-    "swin": of("SwinTransformer", kwargs={"patch_size": [4, 4], "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": [4, 4]}, axes=SWIN, fast=True),
-    "swin_v2": of("SwinTransformer", kwargs=lambda _: {"patch_size": [4, 4], "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": [4, 4], **swin_v2()}, axes=SWIN),
+    "swin": of(
+        "SwinTransformer",
+        kwargs={"patch_size": [4, 4], "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": [4, 4]},
+        axes=SWIN,
+        fast=True,
+    ),
+    "swin_v2": of(
+        "SwinTransformer",
+        kwargs=lambda _: {
+            "patch_size": [4, 4],
+            "embed_dim": 8,
+            "depths": [2, 2],
+            "num_heads": [2, 4],
+            "window_size": [4, 4],
+            **swin_v2(),
+        },
+        axes=SWIN,
+    ),
     "vgg": of("vgg11", (32, 64), kwargs={"init_weights": False}, axes={"avgpool": "BCHW!"}),
-    "vit": of("VisionTransformer", kwargs=lambda size: {"image_size": size, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32}, axes={"*": "B+TC BC BCHW"}, prefix=1, fast=True),
+    "vit": of(
+        "VisionTransformer",
+        kwargs=lambda size: {
+            "image_size": size,
+            "patch_size": 8,
+            "num_layers": 2,
+            "num_heads": 2,
+            "hidden_dim": 16,
+            "mlp_dim": 32,
+        },
+        axes={"*": "B+TC BC BCHW"},
+        prefix=1,
+        fast=True,
+    ),
     "fasterrcnn": detector("fasterrcnn_mobilenet_v3_large_320_fpn"),
     "fcos": detector("fcos_resnet50_fpn"),
     "retinanet": detector("retinanet_resnet50_fpn"),
@@ -99,4 +142,4 @@ TORCHVISION: dict[str, Architecture] = {
     "mvit": of("mvit_v2_s", (64, 32), video, kwargs=lambda size: {"spatial_size": (size, size)}),
     "swin3d": of("swin3d_t", (64, 32), video),
     "raft": of("raft_small", (128, 136), frames),
-}  # fmt: skip
+}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,9 @@ from tests.conformance.comparing import Architecture
 
 def noise(*shape: int) -> Callable[[int, int], Tensor]:
     """Samples of a shape in which -1 stands for the size."""
-    return lambda seed, size: torch.randn([size if n == -1 else n for n in shape], generator=torch.Generator().manual_seed(1000 + seed))
+    return lambda seed, size: torch.randn(
+        [size if n == -1 else n for n in shape], generator=torch.Generator().manual_seed(1000 + seed)
+    )
 
 
 class SequenceFirst(nn.Module):
@@ -30,7 +31,7 @@ class SequenceFirst(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """LSTM and GRU, samples first and sequence first: outputs, and states with an axis of layers and directions before the samples."""
+    """LSTM samples first and GRU sequence first: outputs, and states whose first axis holds layers and directions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +118,10 @@ class TwoTowers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.image, self.text = self.Image(), nn.Sequential(nn.Linear(6, 8), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
+        self.image, self.text = (
+            self.Image(),
+            nn.Sequential(nn.Linear(6, 8), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)),
+        )
         self.compare = nn.CosineSimilarity(-1)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
@@ -172,7 +176,12 @@ class Signal(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.relu, self.norm, self.out = nn.Conv1d(5, 5, 3, padding=1), nn.ReLU(), nn.LayerNorm(5), nn.Conv1d(5, 7, 1)
+        self.conv, self.relu, self.norm, self.out = (
+            nn.Conv1d(5, 5, 3, padding=1),
+            nn.ReLU(),
+            nn.LayerNorm(5),
+            nn.Conv1d(5, 7, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.norm(self.relu(self.conv(x)).transpose(1, 2)).transpose(1, 2))
@@ -195,20 +204,76 @@ class Transpose(nn.Module):
 
 
 SMALL: dict[str, Architecture] = {
-    "sequence first": Architecture(lambda _: SequenceFirst(), noise(-1, 6), (5, 7), {"embed": "BTC", "encoder*": "TBC"}, batches=(5, 3), fast=True,
-                                   note="as many tokens as samples"),
-    "sequence first, uneven": Architecture(lambda _: SequenceFirst(), noise(-1, 6), (7, 5), {"embed": "BTC", "encoder*": "TBC"}, batches=(4, 3), fast=True),
-    "recurrent": Architecture(lambda _: Recurrent(), noise(-1, 6), (5, 7), {"lstm.0": "BTC", "lstm.1.?": "GBC", "gru.0": "TBC", "gru.1": "GBC"}, batches=(4, 3), fast=True,
-                              note="states of 2 layers x 2 directions, with 4 samples"),
-    "channels last": Architecture(lambda _: ChannelsLast(), noise(3, -1, -1), (6, 5), {"norm fc? act drop": "BHWC"}, batches=(6, 4), fast=True),
-    "attention maps": Architecture(lambda _: Attention(), noise(-1, 8), (5, 4), {"mean.1": "BTT", "*.q_norm": "BGTC", "*.softmax maps.1": "BGTT", "mean.0": "BTC"}, batches=(4, 3), fast=True),
-    "masked": Architecture(lambda _: Masked(), padded, (5, 6), batches=(4, 3), fast=True, note="nested tensors: rows are means over a sample's own tokens"),
-    "two towers": Architecture(lambda _: TwoTowers(), captioned, (12, 8), {"image.patches": "BCHW", "image.block*": "B+TC"}, prefix=1, batches=(4, 3), fast=True),
-    "square tokens": Architecture(lambda _: Squares(), noise(-1, 6), (15, 8), {"embed": "BTC", "*": "B+TC"}, prefix=1, options={"prefix_tokens": 1}, batches=(4, 3), fast=True,
-                                  note="with `prefix_tokens=1`"),
+    "sequence first": Architecture(
+        lambda _: SequenceFirst(),
+        noise(-1, 6),
+        (5, 7),
+        {"embed": "BTC", "encoder*": "TBC"},
+        batches=(5, 3),
+        fast=True,
+        note="as many tokens as samples",
+    ),
+    "sequence first, uneven": Architecture(
+        lambda _: SequenceFirst(), noise(-1, 6), (7, 5), {"embed": "BTC", "encoder*": "TBC"}, batches=(4, 3), fast=True
+    ),
+    "recurrent": Architecture(
+        lambda _: Recurrent(),
+        noise(-1, 6),
+        (5, 7),
+        {"lstm.0": "BTC", "lstm.1.?": "GBC", "gru.0": "TBC", "gru.1": "GBC"},
+        batches=(4, 3),
+        fast=True,
+        note="states of 2 layers x 2 directions, with 4 samples",
+    ),
+    "channels last": Architecture(
+        lambda _: ChannelsLast(), noise(3, -1, -1), (6, 5), {"norm fc? act drop": "BHWC"}, batches=(6, 4), fast=True
+    ),
+    "attention maps": Architecture(
+        lambda _: Attention(),
+        noise(-1, 8),
+        (5, 4),
+        {"mean.1": "BTT", "*.q_norm": "BGTC", "*.softmax maps.1": "BGTT", "mean.0": "BTC"},
+        batches=(4, 3),
+        fast=True,
+    ),
+    "masked": Architecture(
+        lambda _: Masked(),
+        padded,
+        (5, 6),
+        batches=(4, 3),
+        fast=True,
+        note="nested tensors: rows are means over a sample's own tokens",
+    ),
+    "two towers": Architecture(
+        lambda _: TwoTowers(),
+        captioned,
+        (12, 8),
+        {"image.patches": "BCHW", "image.block*": "B+TC"},
+        prefix=1,
+        batches=(4, 3),
+        fast=True,
+    ),
+    "square tokens": Architecture(
+        lambda _: Squares(),
+        noise(-1, 6),
+        (15, 8),
+        {"embed": "BTC", "*": "B+TC"},
+        prefix=1,
+        options={"prefix_tokens": 1},
+        batches=(4, 3),
+        fast=True,
+        note="with `prefix_tokens=1`",
+    ),
     "windows": Architecture(lambda _: Windows(), noise(3, -1, -1), (8, 12), batches=(4, 3), fast=True),
     "mixer": Architecture(Mixer, noise(-1, 6), (7, 5), {"tokens act": "BTU!"}, batches=(4, 3), fast=True),
-    "signal": Architecture(lambda _: Signal(), noise(5, -1), (5, 6), {"conv relu out model": "BCT", "norm": "BTC"}, batches=(5, 3), fast=True,
-                           note="as many channels, times and samples"),
+    "signal": Architecture(
+        lambda _: Signal(),
+        noise(5, -1),
+        (5, 6),
+        {"conv relu out model": "BCT", "norm": "BTC"},
+        batches=(5, 3),
+        fast=True,
+        note="as many channels, times and samples",
+    ),
     "samples last": Architecture(lambda _: Upside(), noise(5), (1, 1), {"turn act": "CB"}, batches=(5, 3), fast=True),
-}  # fmt: skip
+}
