@@ -38,6 +38,10 @@ class Architecture:
         Tokens at the front that are no place.
     batches : tuple of int
         Numbers of samples in the two batches.
+    later : int
+        Size of the second batch's input, where it is another.
+    padding : str
+        Name of the input that is 1 at tokens and 0 at padding, which no mean counts.
     collate : callable
         Samples -> batch.
     fast : bool
@@ -54,6 +58,8 @@ class Architecture:
     axes: Mapping[str, str] = field(default_factory=dict)
     prefix: int = 0
     batches: tuple[int, int] = (3, 2)
+    later: int = 0
+    padding: str = ""
     collate: Callable[[list[Any]], Any] | None = None
     fast: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -122,7 +128,7 @@ def compare(architecture: Architecture, pool: str = "mean") -> Report:
     n, n_more = architecture.batches
     model = seeded(architecture, size)
     seeds = list(range(n)), list(range(n, n + n_more))
-    items = [architecture.batch(part, size) for part in seeds]
+    items = [architecture.batch(seeds[0], size), architecture.batch(seeds[1], architecture.later or size)]
     first, modules = oracle.recorded(model, items[0], run)
     more, _ = oracle.recorded(model, items[1], run)
     exchanged, _ = oracle.recorded(model, architecture.batch([100, *seeds[0][1:]], size), run)
@@ -158,7 +164,12 @@ def compare(architecture: Architecture, pool: str = "mean") -> Report:
         if name not in kept:
             report.problems[name] = f"{word} {first[name].shape}: left out: {skipped.get(name, 'not recorded, no reason')}"
             continue
-        expected = np.concatenate([oracle.pooled(part[name], word, architecture.prefix, pool) for part in (first, more)])
+        expected = np.concatenate(
+            [
+                oracle.pooled(oracle.unpadded(outputs[name], word, item, architecture.padding), word, architecture.prefix, pool)
+                for outputs, item in zip((first, more), items, strict=True)
+            ]
+        )
         if wrong := difference(kept[name], expected, float(np.nanmax(np.abs(first[name])))):
             report.problems[name] = f"{word} {first[name].shape}: {wrong}"
         else:

@@ -100,6 +100,18 @@ def rows_by_samples(x: np.ndarray, other: np.ndarray | None, more: np.ndarray | 
     return [axis for axis in axes if not np.delete(changed, 0, axis).any()]
 
 
+def unpadded(x: np.ndarray, word: str, item: Any, padding: str) -> np.ndarray:
+    """The output with NaN where its tokens are padding, by the input of that name: 1 for a token, 0 for padding, (n, tokens)."""
+    mask = item[padding].numpy() if padding else np.ones((0, 0))
+    letters = word.strip("!").replace("+", "")
+    axes = [letters.find(letter) for letter in "BT"]
+    if min(axes) < 0 or tuple(x.shape[axis] for axis in axes) != mask.shape:
+        return x
+    rest = tuple(axis for axis in range(x.ndim) if axis not in axes)
+    weights = mask if axes == sorted(axes) else mask.T
+    return np.where(np.expand_dims(weights, rest) > 0, x, np.nan)
+
+
 def pooled(x: np.ndarray, word: str, prefix: int, pool: str = "mean") -> np.ndarray:
     """Rows of samples: the mean over places without prefix tokens (`mean`), or what another pool is documented to keep.
 

@@ -59,7 +59,7 @@ TIMM: dict[str, Architecture] = {
         "coat_tiny",
         sized=True,
         prefix=1,
-        axes={"patch_embed*": "BTC BCHW", "*.conv_list*": "BCHW", "*crpe*": "BG+TC", "aggregate": "BGG", "*": "B+TC BCHW BC"},
+        axes={"patch_embed*": "BTC BCHW", "*.conv_list*": "BCHW", "*crpe*": "BG+TC", "aggregate": "BCT!", "*": "B+TC BCHW BC"},
     ),
     "convit": of(
         "convit_tiny",

@@ -20,7 +20,13 @@ def image(seed: int, size: int) -> Tensor:
 
 
 def video(seed: int, size: int) -> Tensor:
-    return torch.rand(3, 16, size, size, generator=generator(seed))
+    """Longer where it is larger: 8 frames of 32 x 32, 16 of 64 x 64."""
+    return torch.rand(3, size // 4, size, size, generator=generator(seed))
+
+
+def film(seed: int, size: int) -> Tensor:
+    """16 frames of 224 x 224, the least that S3D takes."""
+    return torch.rand(3, size // 14, size, size, generator=generator(seed))
 
 
 def frames(seed: int, size: int) -> tuple[Tensor, Tensor]:
@@ -50,7 +56,8 @@ def of(
 def detector(name: str, **rest: Any) -> Architecture:
     def options(size: int) -> dict[str, Any]:
         own = {} if name.startswith("ssd") else {"min_size": size, "max_size": size}
-        return {"weights_backbone": None, "num_classes": 4, **own}
+        few = {"rpn_post_nms_top_n_test": 20, "box_detections_per_img": 5} if "rcnn" in name else {}
+        return {"weights_backbone": None, "num_classes": 4, **own, **few}
 
     return of(name, rest.pop("sizes", (128, 64)), kwargs=options, collate=list, **rest)
 
@@ -59,6 +66,24 @@ def swin_v2() -> dict[str, Any]:
     from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
     return {"block": SwinTransformerBlockV2, "downsample_layer": PatchMergingV2}
+
+
+def mvit(size: int) -> nn.Module:
+    from torchvision.models.video.mvit import MSBlockConfig, MViT
+
+    blocks = [
+        MSBlockConfig(1, 8, 8, [3, 3, 3], [3, 3, 3], [1, 1, 1], [1, 2, 2]),
+        MSBlockConfig(2, 8, 16, [3, 3, 3], [3, 3, 3], [1, 2, 2], [1, 1, 1]),
+    ]
+    return MViT(
+        (size, size),
+        size // 4,
+        blocks,
+        residual_pool=True,
+        residual_with_cls_embed=False,
+        rel_pos_embed=True,
+        proj_after_attn=True,
+    )
 
 
 SWIN = {"features.0.0 permute avgpool": "BCHW", "features* norm": "BHWC"}
@@ -82,7 +107,7 @@ TORCHVISION: dict[str, Architecture] = {
             "head_dim": 4,
             "stochastic_depth_prob": 0.0,
         },
-        axes={"*.departition_op": "BCHW", "*.window_attention.* *.grid_attention.*": "BTTC"},
+        axes={"*.departition_op": "BCHW", "*.window_attention.* *.grid_attention.*": "BTTC!"},
         fast=True,
     ),
     "mnasnet": of("mnasnet0_5"),
@@ -138,8 +163,12 @@ TORCHVISION: dict[str, Architecture] = {
     "r3d": of("r3d_18", (32, 64), video),
     "mc3": of("mc3_18", (32, 64), video),
     "r2plus1d": of("r2plus1d_18", (32, 64), video),
-    "s3d": of("s3d", (224, 256), video, batches=(2, 1)),
-    "mvit": of("mvit_v2_s", (64, 32), video, kwargs=lambda size: {"spatial_size": (size, size)}),
-    "swin3d": of("swin3d_t", (64, 32), video),
+    "s3d": of("s3d", (224, 256), film, batches=(2, 1)),
+    "mvit": Architecture(
+        mvit, video, (64, 32), {"*.norm_act* *.pool_?.0": "BG+TC", "*": "B+TC BC BCTHW"}, prefix=1, note="MViT v2 of two blocks"
+    ),
+    "swin3d": of(
+        "swin3d_t", (64, 32), video, axes={"patch_embed.proj avgpool": "BCTHW", "patch_embed* pos_drop features* norm": "BTHWC"}
+    ),
     "raft": of("raft_small", (128, 136), frames),
 }

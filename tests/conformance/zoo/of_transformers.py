@@ -25,6 +25,11 @@ def text(seed: int, size: int) -> dict[str, Tensor]:
     return {"input_ids": words(seed, size)}
 
 
+def padded(seed: int, size: int) -> dict[str, Tensor]:
+    """As a tokenizer fills up texts of other lengths."""
+    return {**text(seed, size), "attention_mask": (torch.arange(size) < size - seed % 3).long()}
+
+
 def pair(seed: int, size: int) -> dict[str, Tensor]:
     """For an encoder and a decoder, whose sequences have other lengths."""
     return {"input_ids": words(seed, size), "decoder_input_ids": words(seed + 500, size - 2)}
@@ -97,6 +102,17 @@ def tower(size: int) -> dict[str, Any]:
 PREFIXED = {"*embeddings.patch_embeddings*": "BTC BCHW", "*": "B+TC BC BCHW"}
 TRANSFORMERS: dict[str, Architecture] = {
     "bert": of("Bert", TEXT, fast=True),
+    "bert, padded": of(
+        "Bert", TEXT, padded, padding="attention_mask", later=9, fast=True, note="means of tokens, longer texts later"
+    ),
+    "xlnet, padded": of(
+        "XLNet",
+        {"vocab_size": 50, "d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32},
+        padded,
+        padding="attention_mask",
+        axes={"*.last_hidden_state": "BTC", "*.rel_attn.dropout": "BGTT", "*": "TBC"},
+        note="sequence first, means of tokens",
+    ),
     "roberta": of("Roberta", TEXT),
     "albert": of("Albert", {**TEXT, "embedding_size": 8}, note="one block, called twice"),
     "electra": of("Electra", {**TEXT, "embedding_size": 8}),

@@ -203,6 +203,77 @@ class Transpose(nn.Module):
         return x.T
 
 
+class ClassFirst(nn.Module):
+    """Sequence first, with a class token in front of the patches, as CLIP was written at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.class_embedding = nn.Parameter(torch.randn(8))
+        self.patches, self.norm = nn.Conv2d(3, 8, 4, 4), nn.LayerNorm(8)
+        self.blocks = nn.Sequential(*(nn.TransformerEncoderLayer(8, 2, 16) for _ in range(2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).permute(2, 0, 1)
+        tokens = torch.cat([self.class_embedding.expand(1, len(x), -1), tokens])
+        return self.blocks(self.norm(tokens))[0]
+
+
+class Queries(nn.Module):
+    """Learned queries that look at a map, as many for any image: decoder (samples, queries, channels), heads, relu."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(5, 8))
+        self.backbone = nn.Conv2d(3, 8, 4, 4)
+        self.decoder = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True)
+        self.box, self.relu = nn.Linear(8, 4), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        memory = self.backbone(x).flatten(2).transpose(1, 2)
+        return self.relu(self.box(self.decoder(self.queries.expand(len(x), -1, -1), memory)))
+
+
+class Frames(nn.Module):
+    """Clips whose frames go through a network of images, folded into the batch, then through one of time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.time = nn.GRU(8, 6, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, frames = x.shape[:2]
+        return self.time(self.image(x.flatten(0, 1)).view(n, frames, -1))[0]
+
+
+class UNet(nn.Module):
+    """Down and up again: strided and transposed convolutions, upsampling, pixel shuffling, joined maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.deep = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 12, 3, 2, 1)
+        self.up, self.shuffle, self.resize = nn.ConvTranspose2d(12, 6, 2, 2), nn.PixelShuffle(2), nn.Upsample(scale_factor=2)
+        self.softmax, self.norm, self.out = nn.Softmax(1), nn.GroupNorm(3, 9), nn.Conv2d(9, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = self.down(x)
+        quarter = self.deep(half)
+        joined = torch.cat([self.up(quarter), self.shuffle(quarter)], 1) + 0 * self.resize(quarter)[:, :9]
+        return self.softmax(self.out(self.norm(joined)))
+
+
+class Points(nn.Module):
+    """A cloud of points: shared layers over points, then the largest over points."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act, self.second = nn.Linear(3, 8), nn.GELU(), nn.Conv1d(8, 12, 1)
+        self.pool, self.head = nn.AdaptiveMaxPool1d(1), nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.pool(self.second(self.act(self.first(x)).transpose(1, 2)))[..., 0])
+
+
 SMALL: dict[str, Architecture] = {
     "sequence first": Architecture(
         lambda _: SequenceFirst(),
@@ -264,6 +335,16 @@ SMALL: dict[str, Architecture] = {
         fast=True,
         note="with `prefix_tokens=1`",
     ),
+    "other sizes later": Architecture(
+        lambda _: ChannelsLast(),
+        noise(3, -1, -1),
+        (6, 5),
+        {"norm fc? act drop": "BHWC"},
+        batches=(6, 4),
+        later=7,
+        fast=True,
+        note="larger images in the second batch",
+    ),
     "windows": Architecture(lambda _: Windows(), noise(3, -1, -1), (8, 12), batches=(4, 3), fast=True),
     "mixer": Architecture(Mixer, noise(-1, 6), (7, 5), {"tokens act": "BTU!"}, batches=(4, 3), fast=True),
     "signal": Architecture(
@@ -276,4 +357,33 @@ SMALL: dict[str, Architecture] = {
         note="as many channels, times and samples",
     ),
     "samples last": Architecture(lambda _: Upside(), noise(5), (1, 1), {"turn act": "CB"}, batches=(5, 3), fast=True),
+    "class token, sequence first": Architecture(
+        lambda _: ClassFirst(), noise(3, -1, -1), (16, 8), {"patches": "BCHW", "norm blocks*": "+TBC"}, prefix=1, fast=True
+    ),
+    "queries": Architecture(
+        lambda _: Queries(),
+        noise(3, -1, -1),
+        (16, 8),
+        {"backbone": "BCHW", "*": "BTC!"},
+        batches=(5, 3),
+        fast=True,
+        note="as many queries as samples",
+    ),
+    "frames": Architecture(lambda _: Frames(), noise(-1, 3, 9, 9), (5, 4), {"time.1": "GBC"}, batches=(4, 3), fast=True),
+    "U-Net": Architecture(lambda _: UNet(), noise(3, -1, -1), (16, 12), fast=True),
+    "points": Architecture(
+        lambda _: Points(),
+        noise(-1, 3),
+        (8, 6),
+        {"first act": "BTC", "second pool": "BCT"},
+        batches=(8, 3),
+        fast=True,
+        note="as many points as samples and channels",
+    ),
+    "one sample first": Architecture(
+        lambda _: ChannelsLast(), noise(3, -1, -1), (6, 5), {"norm fc? act drop": "BHWC"}, batches=(1, 3), fast=True
+    ),
+    "sequence first, one sample": Architecture(
+        lambda _: SequenceFirst(), noise(-1, 6), (5, 7), {"embed": "BTC", "encoder*": "TBC"}, batches=(1, 5), fast=True
+    ),
 }
