@@ -52,14 +52,14 @@ def main(names: list[str]) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     old = PAGE.read_text(encoding="utf-8").splitlines(keepends=True) if PAGE.exists() else []
-    rows = {line.split(" | ")[0].removeprefix("| "): line for line in old if ": " in line.split(" | ")[0]}
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in old if line.startswith("| ")}
     for name in names or ARCHITECTURES:
         report = compare(ARCHITECTURES[name])
         for layer, problem in report.problems.items():
             sys.stderr.write(f"{name}, {layer}: {problem}\n")
         rows[name] = row(name, report)
-    PAGE.write_text(HEAD + "".join(rows[name] for name in ARCHITECTURES if name in rows), encoding="utf-8")
-    sys.stdout.write(f"{PAGE}: {len(rows)} architectures.\n")
+        PAGE.write_text(HEAD + "".join(rows[name] for name in ARCHITECTURES if name in rows), encoding="utf-8")
+    sys.stdout.write(f"{PAGE}: {len(rows.keys() & ARCHITECTURES.keys())} architectures.\n")
 
 
 if __name__ == "__main__":

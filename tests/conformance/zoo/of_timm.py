@@ -42,7 +42,7 @@ CONVNEXT = {"head*": "BCHW", "*.norm *.mlp *.mlp.*": "BHWC"}
 SWIN = {"patch_embed.proj": "BCHW", "*.softmax *.attn_drop": "BGTT!", "patch_embed* layers* norm": "BHWC BTC!"}
 TIMM: dict[str, Architecture] = {
     "beit": of("beit_base_patch16_224", sized=True, kwargs={"depth": 2}, axes=TOKENS, prefix=1),
-    "byoanet": of("halonet_h1", sizes=(256, 512), batches=(2, 1)),
+    "byoanet": of("halonet_h1", sizes=(256, 256), batches=(2, 1)),
     "byobnet": of("test_byobnet"),
     "cait": of(
         "cait_xxs24_224",

@@ -154,7 +154,7 @@ TORCHVISION: dict[str, Architecture] = {
     "fcos": detector("fcos_resnet50_fpn"),
     "retinanet": detector("retinanet_resnet50_fpn"),
     "ssdlite": detector("ssdlite320_mobilenet_v3_large", sizes=(320, 320)),
-    "ssd": detector("ssd300_vgg16", sizes=(300, 300)),
+    "ssd": detector("ssd300_vgg16", sizes=(300, 300), batches=(2, 1)),
     "maskrcnn": detector("maskrcnn_resnet50_fpn"),
     "keypointrcnn": detector("keypointrcnn_resnet50_fpn"),
     "deeplabv3": of("deeplabv3_mobilenet_v3_large", kwargs=BACKBONE),
