@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -65,7 +65,7 @@ class Architecture:
     options: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
 
-    def batch(self, seeds: list[int], size: int) -> Any:
+    def batch(self, seeds: Iterable[int], size: int) -> Any:
         """The inputs of the samples of these seeds."""
         samples = [self.sample(seed, size) for seed in seeds]
         return (self.collate or stacked)(samples)
@@ -123,60 +123,69 @@ class Report:
 
 
 def compare(architecture: Architecture, pool: str = "mean") -> Report:
-    """Every module call of an architecture: is what is kept right, and is what is left out without rows?"""
-    size, other_size = architecture.sizes
-    n, n_more = architecture.batches
-    model = seeded(architecture, size)
-    seeds = list(range(n)), list(range(n, n + n_more))
-    items = [architecture.batch(seeds[0], size), architecture.batch(seeds[1], architecture.later or size)]
-    first, modules = oracle.recorded(model, items[0], run)
-    more, _ = oracle.recorded(model, items[1], run)
-    exchanged, _ = oracle.recorded(model, architecture.batch([100, *seeds[0][1:]], size), run)
-    resized: oracle.Outputs = {}
-    if other_size != size:
-        resized, _ = oracle.recorded(seeded(architecture, other_size), architecture.batch(seeds[0], other_size), run)
-
+    """Every module call of an architecture: is what is kept right, and has what is left out no rows?"""
+    size = architecture.sizes[0]
+    model, (n, n_more) = seeded(architecture, size), architecture.batches
+    items = [architecture.batch(range(n), size), architecture.batch(range(n, n + n_more), architecture.later or size)]
+    (first, modules), (more, _) = (oracle.recorded(model, item, run) for item in items)
     report = Report()
-    words: dict[str, str] = {}
-    for name, x in first.items():
-        if isinstance(x, str):
-            report.left_out[name] = x
-            continue
-        y, z, r = (array(outputs.get(name)) for outputs in (more, exchanged, resized))
-        samples = oracle.rows_by_samples(x, z, y, n, n_more)
-        word = architecture.stated(name, x.ndim)
-        if not samples:
-            report.left_out[name] = why_no_rows(x, z, y, n, n_more)
-            continue
-        if wrong := contradiction(word, samples, x, r, modules[name]):
-            report.problems[name] = f"stated {word or 'nothing'} of {x.shape}, but {wrong}"
-            continue
-        if pool == "cls" and "+" not in word and x.ndim > 2:
-            report.left_out[name] = "without a class token"
-        else:
-            words[name] = word
+    words = confirmed(architecture, model, first, more, modules, report)
+    if pool == "cls":
+        without = {name for name, word in words.items() if "+" not in word and first[name].ndim > 2}
+        report.left_out |= dict.fromkeys(without, "without a class token")
+        words = {name: word for name, word in words.items() if name not in without}
 
     kept, skipped, error = captured(model, items, pool, architecture.options)
     if error:
         report.problems["capture"] = error
         return report
     for name, word in words.items():
+        outputs = [
+            oracle.unpadded(part[name], word, item, architecture.padding)
+            for part, item in zip((first, more), items, strict=True)
+        ]
+        expected = np.concatenate([oracle.pooled(x, word, architecture.prefix, pool) for x in outputs])
         if name not in kept:
-            report.problems[name] = f"{word} {first[name].shape}: left out: {skipped.get(name, 'not recorded, no reason')}"
-            continue
-        expected = np.concatenate(
-            [
-                oracle.pooled(oracle.unpadded(outputs[name], word, item, architecture.padding), word, architecture.prefix, pool)
-                for outputs, item in zip((first, more), items, strict=True)
-            ]
-        )
-        if wrong := difference(kept[name], expected, float(np.nanmax(np.abs(first[name])))):
+            wrong = f"left out: {skipped.get(name, 'without a reason')}"
+        else:
+            wrong = difference(kept[name], expected, float(np.nanmax(np.abs(outputs[0]))))
+        if wrong:
             report.problems[name] = f"{word} {first[name].shape}: {wrong}"
         else:
             report.compared[name] = word
-    for name in kept.keys() & report.left_out.keys():
-        report.problems[name] = f"kept as {kept[name].shape}, but its output is {report.left_out[name]}"
+    for name in kept.keys() - words.keys():
+        report.problems[name] = f"kept as {kept[name].shape}, but is {report.left_out.get(name, 'no output of a module call')}"
     return report
+
+
+def confirmed(
+    architecture: Architecture,
+    model: nn.Module,
+    first: oracle.Outputs,
+    more: oracle.Outputs,
+    modules: Mapping[str, nn.Module],
+    report: Report,
+) -> dict[str, str]:
+    """The words of all outputs with a row per sample that nothing speaks against; the others go to the report."""
+    (size, other_size), (n, n_more) = architecture.sizes, architecture.batches
+    exchanged, _ = oracle.recorded(model, architecture.batch([100, *range(1, n)], size), run)
+    resized: oracle.Outputs = {}
+    if other_size != size:
+        resized, _ = oracle.recorded(seeded(architecture, other_size), architecture.batch(range(n), other_size), run)
+    words: dict[str, str] = {}
+    for name, x in first.items():
+        if isinstance(x, str):
+            report.left_out[name] = x
+            continue
+        y, z, r = (array(outputs.get(name)) for outputs in (more, exchanged, resized))
+        word, samples = architecture.stated(name, x.ndim), oracle.rows_by_samples(x, z, y, n, n_more)
+        if not samples:
+            report.left_out[name] = why_no_rows(x, z, y, n, n_more)
+        elif wrong := contradiction(word, samples, x, r, modules[name]):
+            report.problems[name] = f"stated {word or 'nothing'} of {x.shape}, but {wrong}"
+        else:
+            words[name] = word
+    return words
 
 
 def array(x: np.ndarray | str | None) -> np.ndarray | None:

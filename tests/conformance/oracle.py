@@ -101,7 +101,7 @@ def rows_by_samples(x: np.ndarray, other: np.ndarray | None, more: np.ndarray | 
 
 
 def unpadded(x: np.ndarray, word: str, item: Any, padding: str) -> np.ndarray:
-    """The output with NaN where its tokens are padding, by the input of that name: 1 for a token, 0 for padding, (n, tokens)."""
+    """The output with NaN at padding, where the input of that name, (n, tokens), is 0."""
     mask = item[padding].numpy() if padding else np.ones((0, 0))
     letters = word.strip("!").replace("+", "")
     axes = [letters.find(letter) for letter in "BT"]
