@@ -2,11 +2,15 @@
 
     python benchmarks/extract.py [--models resnet18,vit_tiny_patch16_224,tf_efficientnet_lite0] [--images 512] [--threads 2]
     python benchmarks/extract.py --models resnet18 --long 8192        # memory must not grow
+    python benchmarks/extract.py --models tiny_linear,tiny_conv --modes "bare,hand hooks,capture" --images 4096 --threads 1
 
 Every mode runs in a process of its own and is paired, batch by batch, with the bare forward of the same batch: its loader
 runs and times that before it hands the batch out. So a machine that slows down slows both sides, and what is written
 once (creating, closing, sealing the file) is counted too. Peak memory is sampled after the first 512 images and at the end
 of a longer run of `record mean`. Prints a table per network, writes benchmarks/results/extract.json.
+
+`tiny_linear` and `tiny_conv` are 400 times `Linear(8, 8)`, ReLU and `Conv2d(4, 4, 3)`, ReLU: 800 calls that compute next to
+nothing, so that what a call of a hook costs is seen.
 
 Modes
     bare          model(x), without gradients
@@ -32,23 +36,35 @@ Found (2 threads, a shared machine on which `bare` against itself gives 0.91 to 
     record raw / max(bare, write)   1.010, 0.998, 0.951
     8,192 images, record mean       +36 MB after the first 512 at 224 px, +8.5 MB at 64 px
 
+In that table the bare forward that hand-written hooks were paired with ran with their hooks on, which made them look cheaper
+than they are (1.013 for lite0); since then it runs a copy of the network. Interleaved step by step in one process instead, the
+least CPU time of one thread (batch 8, tiny ones 32; other jobs running), as multiples of the bare forward:
+
+                  resnet18   vit_tiny_patch16_224   tf_efficientnet_lite0   tiny_linear   tiny_conv
+    hand hooks       1.045          1.086                  1.115               2.29         1.60
+    capture          1.041          1.074                  1.079               3.16         1.86
+    capture / hand hooks
+                     0.996          0.989                  0.968               1.38         1.17
+
+For the tiny networks that was 5.9 and 2.4. A call's hooks took 370 us of that machine's time: two registrations and their
+removal, the search for what the output is like, five tensor operations around a copy of 1 kB. Now they take 40: hooks are
+registered once, an output like that of the pass before needs six comparisons, and its mean is written to a tensor that was
+prepared before the pass. A tenth of a step went to `eval()` on a network that was in eval mode. The first step of an iteration
+determines names, axes and pools and takes 3.4 times as long as with hand-written hooks.
+
 The mean of every output reads it once more, and that is most of what recording costs; an Identity hands on the very tensor
-that was pooled a moment ago and is not read again. Registering hooks anew for every step (so that none outlives an abandoned
-loop) takes under 1 ms. What is kept of a step lies in blocks outside the heap, and no tensor stands for it until the step has
-ended: on the heap, between activations of 20 MB that come and go, even the 200 bytes of a tensor's head make a hole too small
-for the next activation. Hand-written hooks on the vision transformer hold 800 MB more than the bare network because of that,
-and `capture` held 500 MB more (glibc's mallinfo2: 515 MB free, in pieces, after one step). The mean of every output reads all
-of it once more, at the speed of memory: 65 ms of the 620 ms of a batch of the transformer, 105 of 1,000 ms of lite0. So
-pooling alone takes more than 5 % there, whoever does it. Inside the hooks of a batch of lite0 we spend 143 ms, hand-written
-ones 148 ms; they look cheaper from outside because the heap that they break up is never given back, so that the next batch
-finds its pages there: their 300 to 800 MB buy that. Blocks are used again once no batch points into them, which saves the
-same. Chunks were written twice, first as zeros, until fill_time="never". Checksums of the pages that changed cost a read of
+that was pooled a moment ago and is not read again. What is kept of a step lies in blocks outside the heap: on the heap, between
+activations of 20 MB that come and go, even the 200 bytes of a tensor's header make a hole too small for the next activation.
+Hand-written hooks on the vision transformer hold 800 MB more than the bare network because of that, and `capture` held 500 MB
+more (glibc's mallinfo2: 515 MB free, in pieces, after one step). Blocks are used again once no batch points into them.
+Chunks were written twice, first as zeros, until fill_time="never". Checksums of the pages that changed cost a read of
 what was just written, from the system's cache, in the writer's thread.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import subprocess
@@ -72,19 +88,22 @@ FOUR = {
     "resnet18": ["layer1", "layer2", "layer3", "layer4"],
     "vit_tiny_patch16_224": ["blocks.2", "blocks.5", "blocks.8", "blocks.11"],
     "tf_efficientnet_lite0": ["blocks.1", "blocks.2", "blocks.4", "blocks.6"],
+    "tiny_linear": ["100", "300", "500", "700"],
+    "tiny_conv": ["100", "300", "500", "700"],
 }
 BATCH = 32
+TINY = {"tiny_linear": (8,), "tiny_conv": (4, 6, 6)}  # shape of an input
 
 
 class Paired:
-    """A loader of the same batch again and again, which runs the bare network on it before it hands it out.
+    """A loader of the same batch again and again, which runs a copy of the network, without hooks, before it hands it out.
 
     Loading and decoding images is not what is measured.
     """
 
-    def __init__(self, model: nn.Module, images: int, size: int, *, paired: bool) -> None:
-        self.model, self.images, self.paired = model, images, paired
-        self.x = torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(0))
+    def __init__(self, model: nn.Module, images: int, shape: tuple[int, ...], *, paired: bool) -> None:
+        self.twin, self.images, self.paired = copy.deepcopy(model), images, paired
+        self.x = torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(0))
         self.dataset = range(images)
         self.bare: list[float] = []
         self.peaks: dict[int, float] = {}
@@ -96,7 +115,7 @@ class Paired:
             if self.paired:
                 before = time.perf_counter()
                 with torch.no_grad():
-                    self.model(x)
+                    self.twin(x)
                 self.bare.append(time.perf_counter() - before)
             yield x
 
@@ -170,14 +189,22 @@ RUN = {
 }  # fmt: skip
 
 
+def network(name: str) -> nn.Module:
+    """A network of timm's, or 800 tiny layers."""
+    if name not in TINY:
+        return timm.create_model(name)
+    layer = {"tiny_linear": lambda: nn.Linear(8, 8), "tiny_conv": lambda: nn.Conv2d(4, 4, 3, padding=1)}[name]
+    return nn.Sequential(*(module for _ in range(400) for module in (layer(), nn.ReLU())))
+
+
 def measure(mode: str, name: str, images: int, size: int, *, paired: bool) -> dict[str, float]:
     """Seconds of a mode and of its bare twin, file size, and peak memory early and late."""
     torch.manual_seed(0)
-    model = timm.create_model(name).eval()
+    model, shape = network(name).eval(), TINY.get(name, (3, size, size))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "acts.h5"
-        RUN[mode](model, Paired(model, 2 * BATCH, size, paired=True), path, FOUR[name])
-        loader = Paired(model, images, size, paired=paired)
+        RUN[mode](model, Paired(model, 2 * BATCH, shape, paired=True), path, FOUR[name])
+        loader = Paired(model, images, shape, paired=paired)
         start = time.perf_counter()
         RUN[mode](model, loader, path, FOUR[name])
         found = {
@@ -233,7 +260,8 @@ def main() -> None:
     results: dict[str, Any] = {"arguments": vars(arguments)}
     for name in arguments.models.split(","):
         rows = results[name] = {mode: alone(mode, name, arguments.images, arguments) for mode in arguments.modes.split(",")}
-        print(f"\n{name}, {arguments.size} px, batch {BATCH}, {arguments.threads} threads, torch {torch.__version__}")
+        shape = "x".join(map(str, TINY.get(name, (3, arguments.size, arguments.size))))
+        print(f"\n{name}, input {shape}, batch {BATCH}, {arguments.threads} threads, torch {torch.__version__}")
         print(f"{'':12} {'images/s':>9} {'x bare':>7} {'file MB':>8} {'peak MB':>8}")
         for mode, row in rows.items():
             row["ratio"] = row["seconds"] / row["bare"]

@@ -14,7 +14,7 @@ import textwrap
 from pathlib import Path
 
 from repanalysis.metrics import Metric, get, names
-from repanalysis.metrics._registry import INVARIANCES
+from repanalysis.metrics._registry import INVARIANCES, STRUCTURES
 
 PAGE = Path(__file__).with_name("metrics.md")
 SECTIONS = ("Parameters", "Returns", "Raises", "Notes", "References", "Examples")
@@ -43,11 +43,16 @@ Choose parameters as `name:key=value,key=value`; they then stand in the table's 
 a note that says why.
 
 **Standard errors.** Metrics that are functions of moments have delete-a-group jackknife errors (10 groups of samples, by a hash
-of their ids; `groups=`, `--groups`). Read-out accuracies have the error that a bootstrap over the scored samples tends to.
-They tell how much a value would vary with other samples, not how biased it is at this n: for that look at the null.
+of their ids; `groups=`, `--groups`). Read-out accuracies have the error of a share of the scored samples, which is never 0, and
+a jackknife of what was fitted. They tell how much a value would vary with other samples, not how biased it is at this n: for
+that look at the null. How often value +- 1.96 se covers is measured in [uncertainty.md](uncertainty.md).
 
-**Null.** `null=20` / `--null 20` permutes the labels 20 times and computes what looks at them anew, in rows of their own.
-With n below d^2 a positive rate reduction, with n not far above d a positive Fisher ratio, is bias alone; the null shows it.
+**Null.** `null=20` / `--null 20` permutes the labels 20 times and computes what looks at them anew, in rows of their own, with
+columns `p` and `tail`: p = (b + 1)/(B + 1) for b of B permutations that reach the value, ties included, in the tail in which
+more structure of the classes lies (below: higher, lower, or neither, where p is two-sided).
+With n not far above d much of a Fisher ratio, with few samples a class for its dimensions much of a rate reduction, is bias: notes
+say so where it is more than a tenth by the formula that the metric's entry gives, `debiased=true` takes it away where that can be
+done, and the null shows it.
 
 **Which samples.** Metrics of samples look at up to `max_samples` of them, drawn by a hash of their ids; what is fitted is
 fitted on one half (again by id) and scored on the other. The same ids give the same samples in every layer, run and shard.
@@ -73,6 +78,14 @@ def formula(text: str) -> str:
     return " ".join(found[1].split()) if found else ""
 
 
+def structure(metric: Metric) -> str:
+    """Which way the values of a metric go with more structure."""
+    if isinstance(metric.structure, str):
+        return STRUCTURES[metric.structure]
+    named = [f'`"{variant}"` {STRUCTURES[way]}' for variant, way in metric.structure.items()]
+    return "; ".join([*named, f"of other variants {STRUCTURES['either']}"])
+
+
 def described(metric: Metric) -> str:
     """One metric's part of the page."""
     parts = sections(metric)
@@ -94,6 +107,7 @@ def described(metric: Metric) -> str:
             "```",
             "",
             f"- **Unchanged by:** {'; '.join(kept) or 'none of the maps that are tested'}.",
+            *([f"- **More structure:** {structure(metric)}."] if metric.min_classes else []),
             f"- **Parameters:** {options}. **Standard error:** {error}.",
             f"- **Bias, cost:** {' '.join(parts['Notes'].split())}",
             f"- **Source:** {' '.join(parts['References'].split())}",

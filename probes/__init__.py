@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from probes.arrays import Arrays, from_arrays, from_npz
 from probes.batch import Batch, LayerInfo
-from probes.errors import DataError, FormatError, IncompleteError, LeftOutWarning, NonFiniteWarning, ReportedError, UsageError
+from probes.errors import (
+    DataError,
+    FormatError,
+    IgnoredWarning,
+    IncompleteError,
+    LeftOutWarning,
+    NonFiniteWarning,
+    ReportedError,
+    UsageError,
+)
 from probes.shards import Shards, merge
 from probes.source import Source
 from probes.store import Store
@@ -30,6 +39,7 @@ __all__ = [
     "Batch",
     "DataError",
     "FormatError",
+    "IgnoredWarning",
     "IncompleteError",
     "LayerInfo",
     "LeftOutWarning",

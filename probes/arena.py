@@ -1,95 +1,177 @@
-"""Memory for small things that live between large ones: blocks outside the heap, handed out front to back.
+"""Memory outside the heap for what the hooks of a forward pass keep.
 
-A forward pass frees and allocates activations of tens of megabytes all the time, and the heap gives one's room to the next
-of the same size. Whatever small thing is put there in between and stays, be it the 200 bytes of a tensor's head, makes the
-hole too small, and the process grows: by 800 MB under hand-written hooks on a vision transformer (benchmarks/extract.py),
-and the pages that it takes anew cost time. So what a pass keeps lies here, and until the pass has ended no tensor stands
-for it, only a `Place`.
+Small tensors that stay between large ones break the heap into pieces. A forward pass frees and allocates activations of tens of
+megabytes all the time. Where a small tensor, be it the 200 bytes of its header, lies in the room that one of them has left,
+the next does not fit, and the process grows: by 800 MB under hand-written hooks on a vision transformer
+(benchmarks/extract.py). So what a pass keeps is copied to memory-mapped blocks, one after the other, and is held as a
+`BufferView`, which makes its tensor or array when it is asked for.
+
+A pass mostly keeps what the pass before kept. So its block, and the tensors to write to, are prepared before it begins, one
+after the other in one place of the heap; a block that is used again has them already.
 """
 
 from __future__ import annotations
 
 import mmap
 import sys
+from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Arena", "Place"]
+__all__ = ["BufferPool", "BufferView"]
 
 _BLOCK = 4 << 20
 _LINE = 64  # bytes; what a processor reads at a time
 _SPARE = 4  # blocks of earlier passes that may be used again: one is read, one is queued, one is written
-_UNUSED = 2  # references to a block that nothing points into: the list's, and that of getrefcount itself
+_NUMPY: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float16: np.dtype(np.float16), torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64),
+}  # fmt: skip
 
 
-class Place(NamedTuple):
-    """Where a tensor lies: `tensor()` makes it, without a copy."""
+class BufferView(NamedTuple):
+    """A contiguous tensor in a block, or one of its own on an accelerator.
 
-    memory: Tensor
-    start: int
-    stop: int
+    Attributes
+    ----------
+    memory : mmap.mmap or torch.Tensor
+        The block; on an accelerator, the tensor.
+    offset : int
+        First byte in the block.
+    shape : tuple of int
+        Shape.
+    dtype : torch.dtype
+        Element type.
+    prepared : torch.Tensor, optional
+        The tensor to write to, where the pool has prepared it. It does not outlive the pass.
+    """
+
+    memory: mmap.mmap | Tensor
+    offset: int
+    shape: tuple[int, ...]
     dtype: torch.dtype
-    shape: torch.Size
+    prepared: Tensor | None = None
 
     def tensor(self) -> Tensor:
-        """The tensor at this place."""
-        return self.memory[self.start : self.stop].view(self.dtype).view(self.shape)
+        """The tensor, without a copy."""
+        if isinstance(self.memory, Tensor):
+            return self.memory
+        count = prod(self.shape)
+        if not count:
+            return torch.empty(self.shape, dtype=self.dtype)
+        return torch.frombuffer(self.memory, dtype=self.dtype, count=count, offset=self.offset).view(self.shape)
+
+    def array(self) -> NDArray[Any]:
+        """The array: without a copy on the CPU, copied from an accelerator."""
+        dtype = _NUMPY.get(self.dtype)
+        if dtype is None or isinstance(self.memory, Tensor):
+            array: NDArray[Any] = self.tensor().cpu().numpy()
+            return array
+        return np.ndarray(self.shape, dtype, self.memory, self.offset)
 
 
-class Arena:
-    """Blocks of memory outside the heap; a block is given back once nothing in it is used any more.
+def _size(shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """Bytes that a tensor takes in a block."""
+    return -(-prod(shape) * dtype.itemsize // _LINE) * _LINE
 
-    Parameters
-    ----------
-    previous : Arena, optional
-        One whose time is over. As many bytes as it gave out will lie in one block, and its blocks are used again where
-        nothing points into them any more: fresh pages cost as much as what is written to them.
+
+class _Block:
+    """Memory-mapped pages, and the views that are prepared in them, front to back."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = mmap.mmap(-1, size)
+        self.views: list[BufferView] = []
+
+    def prepare(self, kinds: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> None:
+        """Prepare views of these shapes and types."""
+        if [(view.shape, view.dtype) for view in self.views] == kinds:
+            return
+        self.views, offset = [], 0
+        for shape, dtype in kinds:
+            view = BufferView(self.memory, offset, shape, dtype)
+            self.views.append(view._replace(prepared=view.tensor()))
+            offset += _size(shape, dtype)
+
+    def is_unused(self) -> bool:
+        """Whether nothing refers to the memory but the prepared views, each by itself and by its tensor."""
+        prepared = sum(2 if prod(view.shape) else 1 for view in self.views)
+        return sys.getrefcount(self.memory) == prepared + 2  # the attribute's, and that of getrefcount itself
+
+
+class BufferPool:
+    """Blocks of memory outside the heap; a block is returned to the system once nothing in it is used any more.
 
     Examples
     --------
-    >>> place = Arena().put(torch.arange(3.0))
-    >>> place.tensor()
+    >>> view = BufferPool().put(torch.arange(3.0))
+    >>> view.tensor()
     tensor([0., 1., 2.])
     """
 
-    def __init__(self, previous: Arena | None = None) -> None:
-        self.used = 0
-        self._next = max(previous.used if previous else 0, _BLOCK)
-        self._memory = torch.empty(0, dtype=torch.uint8)
-        self._free = 0
-        self._blocks: list[mmap.mmap] = []
-        self._old: list[mmap.mmap] = []
-        if previous:
-            previous._memory = self._memory
-            self._old = [*previous._blocks, *previous._old][:_SPARE]
-            previous._blocks, previous._old = [], []
+    def __init__(self) -> None:
+        self._views: list[BufferView] = []  # what this pass has taken
+        self._prepared: list[BufferView] = []  # what it is expected to take
+        self._block: _Block | None = None
+        self._free = 0  # first free byte in the block, once the pass takes something else than what was prepared
+        self._blocks: list[_Block] = []
+        self._old: list[_Block] = []
 
-    def put(self, x: Tensor) -> Place:
+    def restart(self) -> None:
+        """Begin another pass, in other memory than what still is in use.
+
+        What the pass before took is prepared in one block. The views of that pass are void: a block is used again where no
+        tensor and no array that was made from one points into it any more. Fresh pages cost as much as what is written to them.
+        """
+        if not self._views:
+            return
+        kinds = [(view.shape, view.dtype) for view in self._views]
+        self._old, self._blocks = [*self._blocks, *self._old][:_SPARE], []
+        self._views, self._prepared, self._block = [], [], None
+        self._block = self._allocate(sum(_size(*kind) for kind in kinds))
+        self._block.prepare(kinds)
+        self._prepared = self._block.views
+
+    def put(self, x: Tensor) -> BufferView:
         """Copy a tensor to this memory, contiguous; one on an accelerator is copied where it is."""
-        size = prod(x.shape) * x.element_size()
-        if x.device.type != "cpu":
-            return Place(x.clone(memory_format=torch.contiguous_format).view(-1).view(torch.uint8), 0, size, x.dtype, x.shape)
-        taken = -(-size // _LINE) * _LINE
-        if self._free + size > len(self._memory):
-            self._memory = torch.frombuffer(self._block(max(self._next, taken, 1)), dtype=torch.uint8)
-            self._next, self._free = _BLOCK, 0
-        place = Place(self._memory, self._free, self._free + size, x.dtype, x.shape)
-        place.tensor().copy_(x)
-        self._free += taken
-        self.used += taken
-        return place
+        if not x.is_cpu:
+            return BufferView(x.clone(memory_format=torch.contiguous_format), 0, tuple(x.shape), x.dtype)
+        view = self.reserve(tuple(x.shape), x.dtype)
+        (view.tensor() if view.prepared is None else view.prepared).copy_(x)
+        return view
 
-    def _block(self, size: int) -> mmap.mmap:
+    def reserve(self, shape: tuple[int, ...], dtype: torch.dtype) -> BufferView:
+        """Memory on the CPU for a tensor that is still to be written."""
+        index = len(self._views)
+        if index < len(self._prepared):
+            view = self._prepared[index]
+            if view.shape == shape and view.dtype == dtype:
+                self._views.append(view)
+                return view
+        if self._block is not None and self._prepared:
+            # This pass keeps something else than the one before. What is still to come goes behind what it has taken.
+            self._free = sum(_size(view.shape, view.dtype) for view in self._prepared[:index])
+            self._block.views, self._prepared = self._prepared[:index], []
+        size = _size(shape, dtype)
+        if self._block is None or self._free + size > len(self._block.memory):
+            self._block, self._free = self._allocate(size), 0
+            self._block.views = []
+        view = BufferView(self._block.memory, self._free, shape, dtype)
+        self._free += size
+        self._views.append(view)
+        return view
+
+    def _allocate(self, size: int) -> _Block:
         """A block that nothing points into: one of before that is large enough, or a new one."""
-        for index in range(len(self._old)):
-            # The tensor over a block holds a reference to it until the last of its views is gone.
-            if size <= len(self._old[index]) <= 2 * size and sys.getrefcount(self._old[index]) == _UNUSED:
-                return self._kept(self._old.pop(index))
-        return self._kept(mmap.mmap(-1, size))
-
-    def _kept(self, block: mmap.mmap) -> mmap.mmap:
+        size = max(size, _BLOCK)
+        for block in self._old:
+            if size <= len(block.memory) <= 2 * size and block.is_unused():
+                self._old.remove(block)
+                break
+        else:
+            block = _Block(size)
         self._blocks.append(block)
         return block

@@ -46,6 +46,15 @@ class LayerInfo:
         Element type of the output before pooling.
     prefix_tokens : int
         How many tokens at the front of `source_shape` belong to no place in the image (CLS, registers).
+    source_dims : tuple of str
+        Names of the axes of the whole output, in the module's order: `("token", "sample", "channel")`. `source_shape` has those
+        other than the samples'; `sample*window` is an axis that holds both.
+    axes_from : str
+        How they were found: "measured" (by passes with other batch and input sizes), "weight" (the module's kind or weight says
+        it), "given" (by the option `axes`) or "guessed".
+    padding : str
+        "excluded" where the batch had a padding mask and the pool left the padding out; "included: why" where it did not; empty
+        where there was no mask.
     """
 
     name: str
@@ -58,6 +67,9 @@ class LayerInfo:
     source_shape: tuple[int, ...] = ()
     dtype_source: str = ""
     prefix_tokens: int = 0
+    source_dims: tuple[str, ...] = ()
+    axes_from: str = ""
+    padding: str = ""
 
 
 def default_info(layers: Mapping[str, NDArray[Any]]) -> dict[str, LayerInfo]:

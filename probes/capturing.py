@@ -1,6 +1,7 @@
 """A model over a loader: `capture` yields a `Batch` per step, which `recording.py` writes and the engine analyses.
 
-The model runs in eval mode and without gradients, hooks on, for one step at a time; between steps it is as it was.
+The model runs in eval mode and without gradients, hooks on, for one step at a time; between steps it is as it was: it has no
+hook of ours, every module is in its own mode, and whatever is run on it is not recorded.
 """
 
 from __future__ import annotations
@@ -14,27 +15,40 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.data import Dataset
 
+from probes.axes import AxesOption
 from probes.batch import Batch, LayerInfo
 from probes.errors import DataError, LeftOutWarning, ReportedError, UsageError, did_you_mean
-from probes.hooks import Enough, Recording, Reduction, first_tensor, hooked
+from probes.hooks import Recording, Reduction, StopForward, hooked
+from probes.inputs import Inputs, explained
 from probes.layers import unwrap
+from probes.loaders import SeenIds, as_loader, batches_of, is_shared_out
+from probes.measuring import measure
+from probes.padding import padding_mask
 from probes.patterns import Patterns
 from probes.pooling import Pools
+from probes.reader import Reader, as_inputs
 
-__all__ = ["PRECISIONS", "capture", "device_of", "integers", "unpack"]
+__all__ = ["PRECISIONS", "capture", "device_of", "examined"]
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; afterwards every module is in the mode that it was in."""
-    training = [module for module in model.modules() if module.training]
+    """Eval mode inside the block; afterwards every module is in the mode that it was in.
+
+    Where none is in training mode, `eval` is called only if a module has one of its own, or a `train`, that may do more.
+    """
+    modules = list(model.modules())
+    training = [module for module in modules if module.training]
     try:
-        model.eval()
+        if training or any(
+            type(module).train is not nn.Module.train or type(module).eval is not nn.Module.eval for module in modules
+        ):
+            model.eval()
         yield
     finally:
         for module in training:
@@ -43,7 +57,7 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
 
 def capture(
     model: nn.Module,
-    loader: Iterable[Any],
+    loader: Iterable[Any] | Dataset[Any],
     *,
     layers: Patterns = None,
     pool: Pools = "mean",
@@ -57,20 +71,26 @@ def capture(
     channels_last: bool = False,
     early_stop: bool = True,
     first_id: int = 0,
-    forward: Callable[[Any], Any] | None = None,
+    forward: Callable[..., Any] | None = None,
     reduce: Reduction | None = None,
+    batch_size: int = 64,
+    axes: AxesOption = None,
 ) -> Iterator[Batch]:
     """Run `model` over `loader` and yield, step by step, what its layers gave out.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Any network. It is run in eval mode and without gradients; between steps it is as it was before.
-    loader : iterable
-        Yields `x`, `(x, labels)` or `(x, labels, ids)`; `x` is a tensor, or a dict of keyword arguments. A dict may
-        itself hold `labels` and `ids`. Without ids, samples are numbered in the order in which they come.
+        Any network. It is run in eval mode and without gradients; between steps it is as it was before, without hooks, and may
+        be used, also by another `capture`.
+    loader : iterable or torch.utils.data.Dataset
+        Yields `x`, `(x, labels)` or `(x, labels, ids)`, or a mapping that may itself hold `labels` and `ids`; see the
+        notes. Without ids, samples are numbered in the order in which they come.
     layers, pool, ops, prefix_tokens, dtype, seed, reduce
         As for `attach`.
+    axes : str, mapping or sequence of str, optional
+        As for `attach`. What it does not say is measured before the first step: two or three samples run through the network as
+        batches of two sizes, and with another height and width or length; see `probes.measuring`.
     split : str, optional
         Name of the split that all samples belong to.
     device : torch.device or str, optional
@@ -85,7 +105,10 @@ def capture(
     first_id : int, default 0
         Number of the first sample, where the loader gives no ids.
     forward : callable, optional
-        What to run instead of the model itself, such as `model.forward_features`.
+        What to run instead of the model itself, such as `model.forward_features`. Its signature takes the place of the
+        model's.
+    batch_size : int, default 64
+        Samples per step, where a data set comes in place of a loader.
 
     Yields
     ------
@@ -96,14 +119,33 @@ def capture(
     Raises
     ------
     UsageError
-        If a pattern matches nothing that runs (after the first step), or the precision is unknown.
+        If a pattern matches nothing that runs (after the first step), the precision is unknown, or the model can't be
+        called with what the loader yields.
     DataError
-        If no layer at all can be recorded.
+        If no layer at all can be recorded; if labels or ids are not one integer per sample, come and go, or an id comes
+        twice; if several workers of an `IterableDataset` each give all samples.
 
     Notes
     -----
-    Memory: the kept parts of one step. An error of the model's own is raised as it is, with a note that says at which
-    samples.
+    Memory: the kept parts of one step, and 8 bytes per id. An error of the model's own is raised as it is, with a note
+    that says at which samples.
+
+    What the network's `forward` takes decides how x is read; numpy arrays count as tensors.
+
+    ========================================  =====================================================================
+    x, or the item itself                     is run as
+    ========================================  =====================================================================
+    a tensor                                  `model(x)`
+    a tuple or list of tensors                `model(x1, x2)`, or `model([x1, x2])` where forward takes one argument
+    a list of images, one label each          `model(images)`, a sample per entry, as in detection
+    a mapping whose keys are arguments        `model(**x)`; other keys are not read, with a warning
+    another mapping                           `model(x)`
+    ========================================  =====================================================================
+
+    Labels are one integer from 0 per sample, (n,) or (n, 1), in any container: a tensor on any device, an array, a list.
+    Targets of another kind (boxes, masks, images, a class per token) are not read, with a warning; floats, one-hot rows,
+    texts and negative numbers, which might stand for classes, are refused. A third element is taken for ids if it is one
+    integer per sample; paths and metadata are not read, with a warning. An empty batch is passed over.
 
     Examples
     --------
@@ -113,44 +155,90 @@ def capture(
     ((2, 4), [0, 1], True)
     """
     model = unwrap(model)
-    recording = Recording(model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce)
+    recording = Recording(
+        model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce, axes=axes
+    )
     where = torch.device(device) if device is not None else device_of(model)
+    loader = as_loader(loader, batch_size)
+    reader, seen = Reader(forward or model), SeenIds()
     steps = _Steps(model, recording, forward or model, where, _autocast(precision, where), channels_last)
     shapes: dict[str, tuple[int, ...]] = {}
     info: dict[str, LayerInfo] = {}
     left_out: dict[str, str] = {}
     done = 0
-    for step, item in enumerate(loader):
-        inputs, labels, ids = unpack(item)
-        first = first_tensor([inputs])
-        if first is None:
-            raise UsageError(f"The loader's item {step} holds no tensor; it should yield x, (x, labels) or (x, labels, ids).")
-        rows = len(first)
-        steps.run(inputs, first, done, step)
+    items = (item for item in map(reader.read, batches_of(loader)) if item.inputs.rows)
+    for step, item in enumerate(items):
+        rows = item.inputs.rows
+        if item.ids is None and is_shared_out(loader):
+            raise DataError("Without ids, the samples of a DistributedSampler can't be told apart: yield (x, labels, ids).")
+        if item.ids is not None and (twice := seen.add(item.ids)) is not None:
+            raise DataError(f"Sample id {twice} comes a second time in the batch from row {done} on; ids must be unique.")
+        if step == 0:
+            steps.measure(item.inputs)
+        steps.run(item.inputs, done, step)
         if step == 0:
             info = recording.info
-            shapes = {name: tuple(kept.shape[1:]) for name, kept in recording.items()}
+            shapes = recording.shapes
             left_out = recording.left_out | recording.idle
             if early_stop and forward is None and info and (last := list(info)[-1]) and info[last].depth < 1:
                 recording.last = last
         varied = _varied(recording, shapes, done) if step else {}
         left_out |= varied
-        kept = {name: value for name, value in recording.items() if name not in varied and (not step or name in shapes)}
         shapes = {name: shape for name, shape in shapes.items() if name not in varied}
-        if not kept:
+        if not shapes:
             reasons = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
             raise DataError(f"No layer of {type(model).__name__} can be recorded ({reasons or 'no module was called'}).")
         if said := _ran(varied if step else left_out):
             warnings.warn(_left_out(said), LeftOutWarning, stacklevel=2)
         yield Batch(
-            ids=np.arange(first_id + done, first_id + done + rows) if ids is None else integers(ids, "ids"),
-            layers={name: value.cpu().numpy() for name, value in kept.items()},
-            labels=None if labels is None else integers(labels, "labels"),
+            ids=np.arange(first_id + done, first_id + done + rows) if item.ids is None else item.ids,
+            layers={name: recording.array(name) for name in shapes},
+            labels=item.labels,
             split=None if split is None else np.full(rows, split),
-            info={name: info[name] for name in kept},
+            info={name: info[name] for name in shapes},
             left_out=dict(left_out),
         )
         done += rows
+
+
+def examined(
+    model: nn.Module,
+    example: Any,
+    *,
+    layers: Patterns = None,
+    ops: bool = False,
+    prefix_tokens: int | None = None,
+    axes: AxesOption = None,
+) -> Recording:
+    """Every output of one pass as it is, with its axes as `capture` would find them.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Run in eval mode and without gradients; afterwards it is as it was.
+    example : torch.Tensor, tuple or mapping
+        Inputs of one sample or a few, as the loader would give them.
+    layers, ops, prefix_tokens, axes
+        As for `capture`.
+
+    Raises
+    ------
+    UsageError
+        If a pattern matches nothing, or the axes do not fit.
+
+    Examples
+    --------
+    >>> recording = examined(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.zeros(1, 3))
+    >>> recording.info["1"].axes_from, recording.info["1"].source_dims
+    ('weight', ('sample', 'channel'))
+    """
+    model = unwrap(model)
+    recording = Recording(model, layers, "none", ops=ops, prefix_tokens=prefix_tokens, axes=axes)
+    inputs = as_inputs(model, example)
+    steps = _Steps(model, recording, model, device_of(model), nullcontext, channels_last=False)
+    steps.measure(inputs)
+    steps.run(inputs, 0, 0)
+    return recording
 
 
 @dataclass
@@ -164,25 +252,32 @@ class _Steps:
     autocast: Callable[[], AbstractContextManager[Any]]
     channels_last: bool
 
-    def run(self, inputs: Any, first: Tensor, done: int, step: int) -> None:
+    def measure(self, inputs: Inputs) -> None:
+        """Find out what the axes of the outputs mean, on a few of the first step's inputs."""
+        inputs = inputs.to(self.device, channels_last=self.channels_last)
+        with _eval_mode(self.model), torch.no_grad(), self.autocast():
+            measure(self.model, self.recording, self.forward, inputs)
+
+    def run(self, inputs: Inputs, done: int, step: int) -> None:
         """Run the network on one step's inputs."""
-        inputs = _to(inputs, self.device, channels_last=self.channels_last)
-        # The hooks live for one step only: whoever stops iterating, by whatever way, leaves no hook behind.
+        inputs = inputs.to(self.device, channels_last=self.channels_last)
+        # Hooks live for one step only: whoever stops iterating, by whatever way, leaves no hook behind.
         try:
             with hooked(self.recording), _eval_mode(self.model), torch.no_grad(), self.autocast():
-                self.recording.clear(tuple(first.shape[1:]))
-                self.recording.rows = len(first)
-                with suppress(Enough):
-                    if isinstance(inputs, Mapping):
-                        self.forward(**inputs)
-                    else:
-                        self.forward(inputs)
+                self.recording.clear(inputs.shape)
+                self.recording.rows = inputs.rows
+                self.recording.mask = padding_mask((inputs.args, inputs.kwargs))
+                self.recording.expected = inputs.rows, inputs.shape
+                with suppress(StopForward):
+                    inputs.call(self.forward)
                 if step == 0:
                     self.recording.check()
         except ReportedError:
             raise
         except Exception as error:
-            error.add_note(f"while {type(self.model).__name__} ran on samples {done} to {done + len(first) - 1} (step {step})")
+            if not step and (reason := explained(error, inputs, self.model)):
+                raise reason from error
+            error.add_note(f"while {type(self.model).__name__} ran on samples {done} to {done + inputs.rows - 1} (step {step})")
             raise
 
 
@@ -200,9 +295,11 @@ def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractCont
 
 def _varied(recording: Recording, shapes: Mapping[str, tuple[int, ...]], done: int) -> dict[str, str]:
     """Layers that do not give out what they gave out in the first step, each with the reason."""
-    found = {}
+    found: dict[str, str] = {}
+    if shapes == (now_shapes := recording.shapes):
+        return found
     for name, before in shapes.items():
-        now = tuple(recording[name].shape[1:]) if name in recording else None
+        now = now_shapes.get(name)
         if now != before:
             what = f"its shape is {now} from sample {done} on, and was {before} before: pool it (mean, max)"
             found[name] = what if now else f"it did not run at sample {done}, as it had before"
@@ -219,35 +316,3 @@ def _left_out(reasons: Mapping[str, str]) -> str:
     shown = "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:2])
     more = f"; and {len(reasons) - 2} more, all named in the batch's or the file's left_out" if len(reasons) > 2 else ""
     return f"{len(reasons)} layers are left out ({shown}{more})."
-
-
-def unpack(item: Any) -> tuple[Any, Any, Any]:
-    """Inputs, labels and ids of what a loader yielded."""
-    if isinstance(item, Mapping):
-        inputs = dict(item)
-        labels = inputs.pop("labels", None)
-        ids = inputs.pop("ids", None)
-        return inputs, labels, ids
-    if isinstance(item, list | tuple):
-        inputs, labels, ids = [*item, None, None][:3]
-        return inputs, labels, ids
-    return item, None, None
-
-
-def integers(values: Any, what: str) -> Int64[np.ndarray, " n"]:
-    """One integer per sample, as an array; `what` is for the message."""
-    array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
-    if array.ndim != 1 or array.dtype.kind not in "iub":
-        raise DataError(
-            f"The loader's {what} have shape {array.shape} and type {array.dtype}; one integer per sample is needed."
-        )
-    return array.astype(np.int64)
-
-
-def _to(inputs: Any, device: torch.device, *, channels_last: bool) -> Any:
-    if isinstance(inputs, Tensor):
-        layout = torch.channels_last if channels_last and inputs.ndim == 4 else torch.preserve_format
-        return inputs.to(device, non_blocking=True, memory_format=layout)
-    if isinstance(inputs, Mapping):
-        return {key: _to(value, device, channels_last=channels_last) for key, value in inputs.items()}
-    return inputs

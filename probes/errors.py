@@ -11,6 +11,7 @@ from collections.abc import Iterable
 __all__ = [
     "DataError",
     "FormatError",
+    "IgnoredWarning",
     "IncompleteError",
     "LeftOutWarning",
     "NonFiniteWarning",
@@ -54,6 +55,10 @@ class IncompleteError(FormatError):
 
 class LeftOutWarning(UserWarning):
     """Some layers ran but can't be recorded; the message names them and says why."""
+
+
+class IgnoredWarning(UserWarning):
+    """Something that a loader gives is not read; the message says what, and why."""
 
 
 class NonFiniteWarning(UserWarning):

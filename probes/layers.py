@@ -1,4 +1,4 @@
-"""Patterns -> layers: which module calls of a forward pass are wanted, and what their outputs' axes mean.
+"""Patterns -> layers: which module calls of a forward pass are wanted.
 
 Without patterns (`patterns.py` says what they are) every leaf call is wanted: every call of a module during which no
 other module is called. That is the leaf of what ran, not of the module tree, so fused modules such as
@@ -7,26 +7,19 @@ other module is called. That is the leaf of what ran, not of the module tree, so
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from probes.errors import UsageError
 from probes.patterns import Patterns, as_patterns, closest, matches
-from probes.pooling import Layout
 
-__all__ = ["Axes", "Selection", "head_of", "is_compiled", "prefix_tokens_of", "types_of", "unwrap"]
+__all__ = ["Selection", "head_of", "is_compiled", "types_of", "unwrap"]
 
-_CHANNEL_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.MultiheadAttention)
-_CHANNEL_FIRST = re.compile(r"(Conv|Norm|Pool|Upsample|Dropout|PReLU).*[123]d|GroupNorm|PixelShuffle")
-_PREFIX = ("cls_token", "class_token", "class_embedding", "dist_token", "distillation_token", "reg_token", "register_tokens")
 _HEAD_BYTES = 128 << 20  # a classifier of 21,000 classes fits; the vocabulary of a language model does not
-_SPATIAL = {1: ("width",), 2: ("height", "width"), 3: ("time", "height", "width")}
 
 
 @dataclass
@@ -156,25 +149,6 @@ def is_compiled(model: nn.Module) -> bool:
     )
 
 
-def prefix_tokens_of(model: nn.Module) -> int:
-    """How many tokens a transformer puts in front of those of the image: class, distillation and register tokens.
-
-    Examples
-    --------
-    >>> import torch
-    >>> net = nn.Module()
-    >>> net.cls_token, net.reg_token = nn.Parameter(torch.zeros(1, 1, 8)), nn.Parameter(torch.zeros(1, 4, 8))
-    >>> prefix_tokens_of(net)
-    5
-    """
-    found: dict[str, int] = {}
-    for name, parameter in model.named_parameters():
-        last = name.rpartition(".")[2]
-        if last in _PREFIX:
-            found.setdefault(last, parameter.shape[-2] if parameter.ndim > 1 else 1)
-    return sum(found.values())
-
-
 def head_of(model: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
     """Weights (K, d) and offsets (K,) of the linear layer that a network ends with; None where it ends with something else.
 
@@ -196,66 +170,3 @@ def head_of(model: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]]
     weight, bias = last[0].weight.detach(), last[0].bias
     offsets = np.zeros(len(weight), np.float32) if bias is None else bias.detach().float().cpu().numpy()
     return weight.float().cpu().numpy(), offsets
-
-
-class Axes:
-    """What the axes of the outputs of one forward pass mean, from each module's kind and from what came before it.
-
-    Convolutions, pooling and batch norm put channels first, linear layers and layer norm last; an element-wise module
-    inherits from what had the same shape; what remains is read as a map (4 and 5 axes) or as tokens (3 axes).
-
-    Parameters
-    ----------
-    prefix : int, default 0
-        Prefix tokens of the network. An output of T tokens has them if T minus them is a number of places seen before,
-        or, where nothing was seen, unless T itself is a square and T minus them is none.
-
-    Examples
-    --------
-    >>> import torch
-    >>> Axes().layout(nn.Linear(2, 2), torch.zeros(1, 7, 7, 2)).dims
-    ('sample', 'height', 'width', 'channel')
-    >>> Axes(prefix=1).layout(nn.LayerNorm(2), torch.zeros(1, 197, 2)).prefix
-    1
-    """
-
-    def __init__(self, prefix: int = 0) -> None:
-        self._prefix = prefix
-        self._known: dict[tuple[int, ...], tuple[str, ...]] = {}
-        self._places: set[int] = set()
-        self._tokens: set[int] = set()
-
-    def layout(self, module: nn.Module | None, output: Tensor) -> Layout:
-        """Names of an output's axes, samples first, and its prefix tokens; remembers what it has seen."""
-        dims = self._dims(module, output)
-        if dims == ("sample", "token", "channel"):
-            count = output.shape[1]
-            prefix = self._prefix if self._has_prefix(count) else 0
-            self._places.add(count - prefix)
-            self._tokens.add(count)
-            return Layout(dims, prefix)
-        if dims == ("sample", "head", "token", "channel"):
-            return Layout(dims, self._prefix if self._has_prefix(output.shape[2]) else 0)
-        if dims == ("sample", "channel", "height", "width"):
-            self._places.add(output.shape[2] * output.shape[3])
-        return Layout(dims)
-
-    def _has_prefix(self, count: int) -> bool:
-        places = count - self._prefix
-        if not self._prefix or places < 1 or places in self._places or count in self._places:
-            return bool(self._prefix) and places in self._places
-        return isqrt(count) ** 2 != count or isqrt(places) ** 2 == places
-
-    def _dims(self, module: nn.Module | None, output: Tensor) -> tuple[str, ...]:
-        shape, inner = tuple(output.shape[1:]), output.ndim - 2
-        if inner not in _SPATIAL:
-            return ("sample", "channel", *(f"axis{axis}" for axis in range(2, output.ndim)))[: output.ndim]
-        first = ("sample", "channel", *_SPATIAL[inner])
-        last = ("sample", "token", "channel") if inner == 1 else ("sample", *_SPATIAL[inner], "channel")
-        if _CHANNEL_FIRST.search(type(module).__name__):
-            self._known[shape] = first
-        elif shape not in self._known and inner == 2 and shape[1] in self._tokens:
-            return ("sample", "head", "token", "channel")
-        elif isinstance(module, _CHANNEL_LAST) or (inner == 2 and getattr(module, "dims", None) == [0, 2, 3, 1]):
-            self._known[shape] = last
-        return self._known.get(shape, last if inner == 1 else first)

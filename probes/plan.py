@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from probes.axes import AxesOption, Layout, UnfitError
 from probes.batch import LayerInfo
+from probes.capturing import examined
 from probes.errors import UsageError
-from probes.hooks import attach
-from probes.layers import unwrap
 from probes.patterns import Patterns
-from probes.pooling import DTYPES, Layout, Pooling, Pools, UnfitError, describe_loss, keep, pool_named
+from probes.pooling import DTYPES, Pooling, Pools, describe_loss, keep, pool_named
 
 __all__ = ["Plan", "PlannedLayer", "fit", "plan", "readable"]
 
@@ -104,19 +104,20 @@ def plan(
     prefix_tokens: int | None = None,
     dtype: str = "auto",
     seed: int = 0,
+    axes: AxesOption = None,
 ) -> Plan:
     """What recording `n` samples would weigh.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The network; it is run once, in eval mode.
-    example : torch.Tensor or dict
-        Inputs of one sample or a few, as the loader would give them.
+        The network; it is run in eval mode, once and, to measure its axes, on a few samples of other sizes.
+    example : torch.Tensor, tuple or mapping
+        Inputs of one sample or a few, as the loader would give them; see `capture`.
     n : int
         Samples to come.
-    layers, pool, ops, prefix_tokens, dtype, seed
-        As for `attach`.
+    layers, pool, ops, prefix_tokens, dtype, seed, axes
+        As for `capture`.
 
     Returns
     -------
@@ -135,13 +136,8 @@ def plan(
     >>> planned.bytes, planned.layers[0].shape
     (1152000, (4, 6, 6))
     """
-    network = unwrap(model)
-    pooling, training = Pooling(pool, seed=seed), network.training
-    try:
-        with attach(network.eval(), layers, "none", ops=ops, prefix_tokens=prefix_tokens) as recording, torch.no_grad():
-            network(**example) if isinstance(example, dict) else network(example)
-    finally:
-        network.train(training)
+    pooling = Pooling(pool, seed=seed)
+    recording = examined(model, example, layers=layers, ops=ops, prefix_tokens=prefix_tokens, axes=axes)
     found, left_out = [], dict(recording.left_out)
     for info in recording.info.values():
         layout = Layout(info.dims, info.prefix_tokens)

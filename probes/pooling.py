@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from math import isqrt, prod
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from probes.axes import KEPT, Layout, UnfitError
 from probes.errors import UsageError, did_you_mean
 from probes.patterns import matches
 
@@ -29,40 +29,42 @@ DTYPES: dict[str, torch.dtype | None] = {"auto": None, "float32": torch.float32,
 _HALF = (torch.float16, torch.bfloat16)
 
 
-class UnfitError(Exception):
-    """A pool can't be applied to an activation; the message, which follows the layer's name, says why."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What the axes of an activation mean.
-
-    Attributes
-    ----------
-    dims : tuple of str
-        Names of the axes, samples first.
-    prefix : int
-        Tokens at the front that are no place in the image.
-    """
-
-    dims: Dims
-    prefix: int = 0
-
-
 Pool = Callable[[Tensor, Layout], tuple[Tensor, Dims]]
 
 
 def _places(x: Tensor, layout: Layout) -> tuple[Tensor, list[int], Dims]:
     """The activation without its prefix tokens, the axes that are places, and the names of the others."""
-    if layout.prefix:
-        axis = layout.dims.index("token")
-        x = x.narrow(axis, layout.prefix, x.shape[axis] - layout.prefix)
-    inner = [axis for axis, dim in enumerate(layout.dims) if dim not in ("sample", "channel", "head")]
-    return x, inner, tuple(dim for axis, dim in enumerate(layout.dims) if axis not in inner)
+    for axis in (axis for axis, dim in enumerate(layout.dims) if dim in ("token", "key")) if layout.prefix else ():
+        if x.shape[axis] > layout.prefix:  # a class token alone is a place
+            x = x.narrow(axis, layout.prefix, x.shape[axis] - layout.prefix)
+    return x, *_inner(layout.dims)
 
 
-def mean(x: Tensor, layout: Layout) -> tuple[Tensor, Dims]:
-    """Mean over space or tokens, (n, ...) -> (n, channels); half precision is summed in float32.
+@lru_cache(maxsize=1024)
+def _inner(dims: Dims) -> tuple[list[int], Dims]:
+    """The axes that are places, and the names of the others."""
+    return [axis for axis, dim in enumerate(dims) if dim not in KEPT], tuple(dim for dim in dims if dim in KEPT)
+
+
+def mean_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Type in which the pool `mean` sums and gives its result."""
+    return torch.float32 if dtype in _HALF else dtype
+
+
+def _unpadded(x: Tensor, layout: Layout, inner: list[int]) -> Tensor | None:
+    """The padding mask along the one axis of positions, shaped like `x` with size 1 elsewhere; None without one."""
+    if layout.mask is None or not inner:
+        return None
+    mask = layout.mask[:, layout.prefix :]
+    return mask.reshape(len(x), *(x.shape[axis] if axis in inner else 1 for axis in range(1, x.ndim)))
+
+
+def mean(x: Tensor, layout: Layout, out: Tensor | None = None) -> tuple[Tensor, Dims]:
+    """Mean over space or tokens that are no padding, (n, ...) -> (n, channels); half precision is summed in float32.
+
+    A sample that is padding throughout has no mean, and gets NaN.
+
+    `out`, where it is given, is what a mean without mask is written to; an activation without places is returned as it is.
 
     Examples
     --------
@@ -70,12 +72,17 @@ def mean(x: Tensor, layout: Layout) -> tuple[Tensor, Dims]:
     tensor([[1.5000, 5.5000]])
     """
     x, inner, rest = _places(x, layout)
-    return (x.mean(inner, dtype=torch.float32 if x.dtype in _HALF else None), rest) if inner else (x, layout.dims)
+    if (mask := _unpadded(x, layout, inner)) is not None:
+        x = x.float() if x.dtype in _HALF else x
+        return torch.where(mask, x, 0).sum(inner) / mask.sum(inner), rest
+    return (torch.mean(x, inner, dtype=mean_dtype(x.dtype), out=out), rest) if inner else (x, layout.dims)
 
 
 def maximum(x: Tensor, layout: Layout) -> tuple[Tensor, Dims]:
-    """Maximum over space or tokens, (n, ...) -> (n, channels)."""
+    """Maximum over space or tokens that are no padding, (n, ...) -> (n, channels)."""
     x, inner, rest = _places(x, layout)
+    if (mask := _unpadded(x, layout, inner)) is not None:
+        x = torch.where(mask, x, -torch.inf)
     return (x.amax(inner), rest) if inner else (x, layout.dims)
 
 
@@ -92,7 +99,12 @@ def mean_std(x: Tensor, layout: Layout) -> tuple[Tensor, Dims]:
     x, inner, rest = _places(x, layout)
     if not inner:
         return x, layout.dims
-    std, average = torch.std_mean(x.float() if x.dtype in _HALF else x, inner, correction=0)
+    x = x.float() if x.dtype in _HALF else x
+    if (mask := _unpadded(x, layout, inner)) is not None:
+        average = torch.where(mask, x, 0).sum(inner, keepdim=True) / mask.sum(inner, keepdim=True)
+        std = (torch.where(mask, x - average, 0).square().sum(inner) / mask.sum(inner)).sqrt()
+        return torch.stack([average.squeeze(inner), std], dim=1), ("sample", "statistic", *rest[1:])
+    std, average = torch.std_mean(x, inner, correction=0)
     return torch.stack([average, std], dim=1), ("sample", "statistic", *rest[1:])
 
 

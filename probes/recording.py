@@ -16,16 +16,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from probes.axes import AxesOption
 from probes.background import Background
-from probes.capturing import capture, device_of, integers, unpack
+from probes.capturing import capture, device_of
 from probes.errors import DataError, NonFiniteWarning, UsageError
-from probes.hooks import Recording, first_tensor
+from probes.hooks import Recording
 from probes.identity import versions, weights_sha256
 from probes.layers import head_of, unwrap
+from probes.loaders import as_loader, batches_of
 from probes.patterns import Patterns, as_patterns
 from probes.pooling import Pools
+from probes.reader import Reader
 from probes.sealed import is_empty, is_interrupted
 from probes.store import Store
 from probes.writer import create, differences, refuse_existing, refuse_other
@@ -38,7 +42,7 @@ _WAITING_BYTES = 64 << 20  # what may wait for the disk
 
 def record(
     model: nn.Module,
-    loader: Iterable[Any],
+    loader: Iterable[Any] | Dataset[Any],
     path: str | PathLike[str],
     *,
     layers: Patterns = None,
@@ -52,19 +56,22 @@ def record(
     precision: str = "float32",
     channels_last: bool = False,
     early_stop: bool = True,
-    forward: Callable[[Any], Any] | None = None,
+    forward: Callable[..., Any] | None = None,
+    batch_size: int = 64,
     attrs: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
     compression: str = "none",
     overwrite: bool = False,
     resume: bool = False,
     progress: bool | None = None,
+    axes: AxesOption = None,
 ) -> Store:
     """Run `model` over `loader` and write what its layers gave out to an activations file, batch by batch.
 
     Parameters
     ----------
-    model, loader, layers, pool, ops, prefix_tokens, dtype, seed, split, device, precision, channels_last, early_stop, forward
+    model, loader, layers, pool, ops, prefix_tokens, dtype, seed, split, device, precision, channels_last, early_stop, forward,
+    axes, batch_size
         As for `capture`.
     path : path-like
         File to write, such as `"acts.h5"`.
@@ -105,14 +112,15 @@ def record(
     """
     path = Path(path)
     network = unwrap(model)
-    recorded = Recording(network, layers, pool, seed=seed)
+    recorded = Recording(network, layers, pool, seed=seed, axes=axes)
     facts = {
         "model": type(network).__name__,
         "weights_sha256": weights_sha256(network),
         "layers": "leaf calls" if layers is None else list(as_patterns(layers) or ()),
         "pool": str(recorded.pooling),
         "ops": int(ops),
-        "prefix_tokens": recorded.prefix_tokens if prefix_tokens is None else prefix_tokens,
+        "prefix_tokens": "auto" if prefix_tokens is None else prefix_tokens,
+        "axes": str(recorded.axes.rules),
         "dtype": dtype,
         "precision": precision,
         "channels_last": int(channels_last),
@@ -128,11 +136,13 @@ def record(
         overwrite = True  # where nothing was committed, there is nothing to go on with
     else:
         refuse_existing(path, overwrite=overwrite)
+    loader = as_loader(loader, batch_size)
     expected = _length(loader)
+    rest = _after(loader, passed, path, Reader(forward or network)) if passed else loader
     batches = capture(
-        model, _after(loader, passed, path) if passed else loader, layers=layers, pool=pool, ops=ops,
-        prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, split=split, device=device, precision=precision,
-        channels_last=channels_last, early_stop=early_stop, first_id=passed, forward=forward,
+        model, rest, layers=layers, pool=pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed,
+        split=split, device=device, precision=precision, channels_last=channels_last, early_stop=early_stop, first_id=passed,
+        forward=forward, axes=axes,
     )  # fmt: skip
     first = next(batches, None)
     if first is None and not passed:
@@ -179,22 +189,24 @@ def _committed(path: Path, facts: Mapping[str, Any]) -> int:
         return len(store)
 
 
-def _after(loader: Iterable[Any], passed: int, path: Path) -> Iterator[Any]:
+def _after(loader: Iterable[Any], passed: int, path: Path, reader: Reader) -> Iterator[Any]:
     """What a loader gives after the samples that are in the file; raises where those are others than it gives now."""
     with Store(path, partial=True) as store:
         there = store.ids
     done = 0
     for item in _skipping(loader, passed):
         if done >= passed:
+            ids = reader.read(item).ids
+            if ids is not None and (twice := np.intersect1d(ids, there)).size:
+                raise DataError(f"The loader gives sample id {twice[0]} again, which is in {path} already; ids must be unique.")
             yield item
             continue
         if isinstance(item, int):  # so many samples were passed over without being loaded
             rows, same = item, True
         else:
-            inputs, _, ids = unpack(item)
-            first = first_tensor([inputs])
-            rows = 0 if first is None else len(first)
-            now = np.arange(done, done + rows) if ids is None else integers(ids, "ids")
+            read = reader.read(item)
+            rows = read.inputs.rows
+            now = np.arange(done, done + rows) if read.ids is None else read.ids
             same = np.array_equal(now, there[done : done + rows])
         done += rows
         if done > passed or not same:
@@ -209,10 +221,10 @@ def _skipping(loader: Iterable[Any], passed: int) -> Iterator[Any]:
     from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
     if not isinstance(loader, DataLoader) or type(loader.batch_sampler) is not BatchSampler:
-        yield from loader
+        yield from batches_of(loader)
         return
     if not isinstance(loader.batch_sampler.sampler, SequentialSampler):
-        yield from loader
+        yield from batches_of(loader)
         return
     batches = list(loader.batch_sampler)
     done = count = 0

@@ -348,14 +348,15 @@ def read_layers(file: h5py.File, n: int, path: Path) -> dict[str, LayerInfo]:
     return dict(sorted(found.items(), key=lambda item: item[1].order))
 
 
-_TEXTS, _COUNTS = ("name", "pool", "module_type", "dtype_source"), ("order", "call_index", "prefix_tokens")
+_TEXTS = ("name", "pool", "module_type", "dtype_source", "axes_from", "padding")
+_COUNTS = ("order", "call_index", "prefix_tokens")
 
 
 def _layer_info(data: h5py.Dataset) -> LayerInfo:
     attrs = {name: value.item() if isinstance(value, np.generic) else value for name, value in data.attrs.items()}
     values = {name: attrs[name] for name in LAYER_FIELDS if name in attrs}
-    values |= {name: tuple(json.loads(values[name])) for name in ("dims", "source_shape") if name in values}
-    texts = [*(values.get(name, "") for name in _TEXTS), *values["dims"]]
+    values |= {name: tuple(json.loads(values[name])) for name in ("dims", "source_shape", "source_dims") if name in values}
+    texts = [*(values.get(name, "") for name in _TEXTS), *values["dims"], *values.get("source_dims", ())]
     counts = [*(values.get(name, 0) for name in _COUNTS), *values.get("source_shape", ())]
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(count, int) for count in counts):
         raise TypeError("an attribute has another type than it should")

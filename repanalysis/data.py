@@ -1,7 +1,8 @@
 """`"imagefolder:DIR"` -> labelled images with ids that do not depend on the order in which they are read.
 
 Specifications: `digits` (scikit-learn's handwritten digits, with splits train and test of half each), `imagefolder:DIR`
-(a folder of class folders, or a .tar, .tar.gz of one), `npz:FILE` (arrays x and y, or x_train, y_train, x_test, ...), and
+(a folder of class folders, or a .tar, .tar.gz of one), `npz:FILE` (arrays x and y, or x_train, y_train, x_test, ...;
+`npz:FILE,integers=tokens` keeps integers, `integers=numbers` makes them float32), and
 `gaussians:K=10,d=64,sparsity=1` (vectors of a mixture of Gaussians, with the parameters of `theory.mixtures`), and
 `scale-detection:task=1,dimensions=1` (two points in an image, with the parameters of `theory.scale_detection`, and `train=` and
 `seed=` of the splits train, validation and test).
@@ -11,10 +12,11 @@ from __future__ import annotations
 
 import io
 import tarfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,6 +35,8 @@ _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".
 _SCHEMES = ("digits", "imagefolder", "npz", "gaussians", "scale-detection")
 _ALONE = ("digits", "gaussians", "scale-detection")  # need nothing behind the colon
 _SPLITS = ("train", "test")
+_INTEGERS = ("tokens", "numbers")
+_COLOURS = (1, 3, 4)
 _TAR_BYTES = 4 << 30  # compressed archives can't be read out of order: they are held in memory, up to this
 
 Transform = Callable[[Any], Tensor]
@@ -105,12 +109,16 @@ class Data(Dataset[tuple[Tensor, int, int]]):
         labels = None if self.labels is None else self.labels[rows]
         return Data(self.spec, self.read, self.ids[rows], labels, self.class_names, self.split, self.transform)
 
+    @property
+    def collate_fn(self) -> Callable[[Sequence[tuple[Tensor, int, int]]], tuple[Tensor, Tensor | None, Tensor]]:
+        """How samples become a batch `(x, labels or None, ids)`."""
+        return _Collate(labelled=self.labels is not None)
+
     def loader(self, batch_size: int, *, workers: int = 0, pinned: bool = False) -> DataLoader[Any]:
         """Batches `(x, labels or None, ids)` in order; in page-locked memory, if wanted, for a GPU."""
         if batch_size < 1:
             raise UsageError(f"The batch size is {batch_size}; it must be at least 1.")
-        collate = _Collate(labelled=self.labels is not None)
-        return DataLoader(self, batch_size, num_workers=workers, collate_fn=collate, pin_memory=pinned)
+        return DataLoader(self, batch_size, num_workers=workers, collate_fn=self.collate_fn, pin_memory=pinned)
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,9 @@ class _Collate:
 
 
 def as_tensor(value: Any) -> Tensor:
-    """Image or array -> float tensor: 8-bit values to [0, 1], channels first; other arrays as they are, in float32.
+    """Image or array -> float tensor: 8-bit images and clips to [0, 1], channels first; other arrays as they are, in float32.
+
+    An image is (H, W) or (H, W, C), a clip (C, T, H, W).
 
     Examples
     --------
@@ -137,14 +147,23 @@ def as_tensor(value: Any) -> Tensor:
     [[[1.0, 1.0], [1.0, 1.0]]]
     """
     array = np.asarray(value)
-    if array.dtype != np.uint8:
+    if array.dtype != np.uint8 or array.ndim < 2:
         return torch.from_numpy(np.array(array, dtype=np.float32))
+    if array.ndim == 4:
+        return torch.from_numpy(np.ascontiguousarray(array)).float() / 255
     if array.ndim == 2:
         array = array[..., None]
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).float() / 255
 
 
-def load_data(spec: str, *, split: str | None = None, transform: Transform | None = None, colours: int = 3) -> Data:
+def as_tokens(value: Any) -> Tensor:
+    """Integers -> int64 tensor."""
+    return torch.from_numpy(np.array(value, dtype=np.int64))
+
+
+def load_data(
+    spec: str, *, split: str | None = None, transform: Transform | None = None, colours: int = 3, tokens: bool = False
+) -> Data:
     """Open the data that a specification names.
 
     Parameters
@@ -157,6 +176,10 @@ def load_data(spec: str, *, split: str | None = None, transform: Transform | Non
         From a PIL image to a tensor, such as a model's; by default pixels in [0, 1].
     colours : int, default 3
         What images are turned into for the transform: 3 for RGB, 1 for grey.
+    tokens : bool, default False
+        Whether the network takes token ids: integers of an npz file then stay integers. Otherwise 8-bit images (n, H, W),
+        (n, H, W, C), (n, C, H, W) and clips (n, C, T, H, W), (n, T, H, W, C), (n, T, C, H, W) of 1, 3 or 4 colours are scaled
+        to [0, 1], and other integers become float32, with a warning unless the specification says `integers=numbers`.
 
     Returns
     -------
@@ -181,7 +204,7 @@ def load_data(spec: str, *, split: str | None = None, transform: Transform | Non
     if scheme == "scale-detection":
         return _scale_detection(spec, path, split)
     if scheme == "npz":
-        return _npz(spec, Path(path), split, transform, colours)
+        return _npz(spec, path, split, transform, colours, tokens=tokens)
     return _imagefolder(spec, Path(path), split, transform, colours)
 
 
@@ -240,7 +263,13 @@ def _scale_detection(spec: str, text: str, split: str | None) -> Data:
     return Data(spec, task.image, ids, task.labels[ids], names, split)
 
 
-def _npz(spec: str, path: Path, split: str | None, transform: Transform | None, colours: int) -> Data:
+def _npz(spec: str, text: str, split: str | None, transform: Transform | None, colours: int, *, tokens: bool) -> Data:
+    name, comma, option = text.rpartition(",integers=")
+    path = Path(name if comma else text)
+    if comma and option not in _INTEGERS:
+        raise UsageError(
+            f"Integers can't be {option!r}.{did_you_mean(option, _INTEGERS)} Write integers=tokens or integers=numbers."
+        )
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
     try:
@@ -252,25 +281,74 @@ def _npz(spec: str, path: Path, split: str | None, transform: Transform | None, 
                 choice = f" It has the splits {', '.join(splits)}: choose one with --split." if splits else ""
                 raise UsageError(f"{path} has no array 'x{ending}'.{choice}")
             x = file[f"x{ending}"]
-            labels = file[f"y{ending}"].reshape(-1).astype(np.int64) if f"y{ending}" in names else None
+            labels = file[f"y{ending}"].reshape(-1) if f"y{ending}" in names else None
+            texts = [file[one] for one in sorted(names) if one == "y" or one.startswith("y_")]
     except (ValueError, OSError) as error:
         if isinstance(error, UsageError):
             raise
         raise FormatError(f"{path} can't be read as an npz file of plain arrays ({error}).") from error
     if labels is not None and len(labels) != len(x):
         raise FormatError(f"{path} has {len(x)} samples and {len(labels)} labels; each sample needs one.")
-    pictures = x.dtype == np.uint8 and x.ndim in (3, 4)
+    classes = None
+    if labels is not None and labels.dtype.kind in "US":
+        classes = sorted({str(label) for part in texts for label in part.reshape(-1).astype(str)})  # the same in every split
+        labels = np.searchsorted(classes, labels.astype(str))
+    elif labels is not None and (labels.dtype.kind not in "iubf" or not np.array_equal(labels, np.trunc(labels))):
+        raise FormatError(f"The labels y{ending} of {path} are no classes; store one integer per sample, or leave them out.")
+    labels = None if labels is None else labels.astype(np.int64)
+    x, kind = _arrays(x, f"x{ending} of {path}", option if comma else "tokens" if tokens else "")
+    if kind == "images" and transform is not None:
+        return Data(spec, lambda sample: _picture(x[sample], colours), np.arange(len(x)), labels, classes, split, transform)
+    return Data(spec, x.__getitem__, np.arange(len(x)), labels, classes, split, as_tokens if kind == "tokens" else None)
 
-    def read(sample: int) -> Any:
-        return _picture(x[sample], colours) if pictures and transform is not None else x[sample]
 
-    return Data(spec, read, np.arange(len(x)), labels, None, split, transform if pictures else None)
+def _arrays(x: NDArray[Any], name: str, integers: str) -> tuple[NDArray[Any], Literal["images", "tokens", "numbers"]]:
+    """Stored samples as `as_tensor` and `as_tokens` take them, and what they are.
+
+    Parameters
+    ----------
+    x : (n, ...) array
+        As stored.
+    name : str
+        For messages.
+    integers : {"tokens", "numbers", ""}
+        What integers are; "" if nobody says it.
+    """
+    if x.dtype.kind not in "iubf":
+        raise FormatError(f"{name} holds {x.dtype}; numbers are needed.")
+    pixels = x.dtype == np.uint8 and x.ndim in (3, 4, 5)
+    if x.dtype.kind in "iu" and integers == "tokens" and not (pixels and x.ndim > 3):
+        return x, "tokens"
+    if integers == "numbers" or x.dtype.kind in "bf":
+        return x.astype(np.float32) if x.dtype == np.uint8 else x, "numbers"
+    if x.dtype == np.uint8 and not pixels:
+        raise UsageError(
+            f"{name} holds 8-bit numbers in shape {x.shape}, which are no images; write npz:FILE,integers=tokens for token "
+            f"ids, or integers=numbers for numbers as they are."
+        )
+    if not pixels:
+        warnings.warn(
+            f"{name} holds {x.dtype}, and the network gets float32; npz:FILE,integers=tokens keeps integers, and "
+            f"integers=numbers says that this is meant.",
+            UserWarning,
+            stacklevel=4,
+        )
+        return x, "numbers"
+    if x.ndim == 3:
+        return x, "images"
+    axes = [axis for axis in ((1, 3) if x.ndim == 4 else (1, 2, 4)) if x.shape[axis] in _COLOURS]
+    if len(axes) != 1:
+        raise UsageError(
+            f"{name} has the shape {x.shape}, in which {len(axes)} axes may be the colours; store it as float32, colours first."
+        )
+    return (np.moveaxis(x, axes[0], -1), "images") if x.ndim == 4 else (np.moveaxis(x, axes[0], 1), "numbers")
 
 
 def _picture(array: NDArray[np.uint8], colours: int) -> Any:
     from PIL import Image
 
-    return Image.fromarray(array).convert("RGB" if colours == 3 else "L")
+    grey = array.ndim == 3 and array.shape[-1] == 1
+    return Image.fromarray(array[..., 0] if grey else np.ascontiguousarray(array)).convert("RGB" if colours == 3 else "L")
 
 
 def _imagefolder(spec: str, path: Path, split: str | None, transform: Transform | None, colours: int) -> Data:

@@ -31,10 +31,10 @@ from probes import Batch, DataError, Shards, UsageError
 from probes.patterns import Patterns, select
 from probes.source import Source as Opened
 from repanalysis.metrics import Head, Metric, get, names, parse
-from repanalysis.states import Job, LayerStates, Plan, planned
+from repanalysis.states import Job, LayerStates, Plan, planned, resolution_of_layer
 from repanalysis.subset import Subset, subset_of
 from repanalysis.table import Table
-from repanalysis.uncertainty import null_summary, permuted
+from repanalysis.uncertainty import permutation_test, permuted
 
 __all__ = ["Source", "analyze"]
 
@@ -90,7 +90,8 @@ def analyze(
         Groups of samples that the jackknife leaves out in turn, for the standard errors of smooth metrics; 0 for none.
     null : int, default 0
         How many times to permute the labels and compute everything anew that looks at them: rows with perturbation "label
-        permutation", whose value is the mean and whose se is the standard deviation of what labels without meaning give.
+        permutation", whose value is the mean and whose se is the standard deviation of what labels without meaning give,
+        whose `p` is that of the permutation test and whose `tail` ("up", "down", "either") says where more structure lies.
     seed : int, default 0
         Seed of the permutations.
     head : (weight, bias), optional
@@ -280,6 +281,7 @@ def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> tuple[list[dict
                 job = job.fitting(d, batch.info[layer].source_shape)
                 plan = planned(job.metrics, d, max(1, len(classes)), n, groups=job.groups, budget=job.budget)
                 found = LayerStates(batch.info[layer], job, plan, d, classes)
+                found.resolution = resolution_of_layer(source.info.values(), batch.info[layer], d)
             found.absorb(batch, None if given is None else given[start : start + len(batch)])
             start += len(batch)
             if bar is not None:
@@ -292,28 +294,34 @@ def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> tuple[list[dict
     looking = replace(job, groups=0, metrics=tuple(metric for metric in job.metrics if metric.min_classes))
     if job.null and looking.metrics:
         draws = [_permuted_rows(states, source, looking, draw, wanted) for draw in range(job.null)]
-        rows += _null_rows([row for row in rows if (row["metric"], row["variant"]) in draws[0]], draws)
+        rows += _null_rows(rows, draws)
     return rows, whole.described
 
 
-def _permuted_rows(states: Any, source: Opened, job: Job, draw: int, wanted: Any) -> dict[tuple[str, str], float]:
+def _permuted_rows(states: Any, source: Opened, job: Job, draw: int, wanted: Any) -> dict[tuple[Metric, str], float]:
     """Values under labels in random order; those of samples that are not looked at stay."""
     labels = np.array(source.labels)
     chosen = np.ones(len(labels), bool) if wanted is None else wanted
     labels[chosen] = permuted(labels[chosen], job.seed, draw)
     found = states(labels, job)
-    return {(metric.name, variant): float(value) for (metric, variant), value in found.values().items()}
+    return {key: float(value) for key, value in found.values().items()}
 
 
-def _null_rows(rows: Sequence[Mapping[str, Any]], draws: Sequence[Mapping[tuple[str, str], float]]) -> list[dict[str, Any]]:
+def _null_rows(rows: Sequence[Mapping[str, Any]], draws: Sequence[Mapping[tuple[Metric, str], float]]) -> list[dict[str, Any]]:
     """A row per metric and variant: what labels without meaning give."""
-    found = []
+    keys = {(metric.name, variant): (metric, variant) for metric, variant in draws[0]}
+    drawn = []
     for row in rows:
-        values = [draw[row["metric"], row["variant"]] for draw in draws]
-        mean, spread, note = null_summary(row["value"], values)
-        drawn = {"perturbation": "label permutation", "strength": float(len(draws)), "value": mean, "se": spread, "note": note}
-        found.append({**row, **drawn})
-    return found
+        if (key := keys.get((row["metric"], row["variant"]))) is None:
+            continue
+        metric, variant = key
+        values = [draw[key] for draw in draws]
+        null = permutation_test(row["value"], values, metric.tail(variant), dimensionless="scaling" in metric.invariant)
+        drawn.append({
+            **row, "perturbation": "label permutation", "strength": float(len(draws)), "value": null.mean, "se": null.spread,
+            "p": null.p, "tail": null.tail, "note": null.note,
+        })  # fmt: skip
+    return drawn
 
 
 def _of_stream(batches: Iterable[Batch], job: Job, *, hidden: bool | None) -> Found:
@@ -399,6 +407,7 @@ def _streamed(batches: Iterable[Batch], job: Job, bar: Any) -> Iterator[LayerSta
                 mine = job.fitting(d, info.source_shape)
                 plan = planned(mine.metrics, d, max(1, len(known)), None, groups=mine.groups, budget=budget)
                 layers[name] = LayerStates(info, mine, plan, d, known)
+                layers[name].resolution = resolution_of_layer(batch.info.values(), info, d)
         elif list(batch.info) != list(first):
             odd = sorted(set(first) ^ set(batch.info))
             if not set(odd) <= set(batch.left_out):

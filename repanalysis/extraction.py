@@ -19,6 +19,7 @@ import torch
 
 import probes
 from probes import Store, UsageError
+from probes.axes import AxesOption
 from probes.check import Difference, compare
 from probes.layers import head_of
 from probes.patterns import Patterns
@@ -28,7 +29,7 @@ from probes.pooling import Pools
 from probes.shards import shard_name
 from repanalysis.data import Data, load_data
 from repanalysis.engine import analyze
-from repanalysis.models import Model, load_model
+from repanalysis.models import Model, Size, load_model
 from repanalysis.table import Table
 
 __all__ = ["Run", "plan", "prepare", "stream", "verify", "write"]
@@ -79,7 +80,7 @@ def prepare(
     ops: bool = False,
     prefix_tokens: int | None = None,
     dtype: str = "auto",
-    size: int | None = None,
+    size: Size | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     batch_size: int = 64,
@@ -88,6 +89,7 @@ def prepare(
     precision: str = "float32",
     channels_last: bool = False,
     seed: int = 0,
+    axes: AxesOption = None,
 ) -> Run:
     """Build the network, open the data, and choose where to run.
 
@@ -99,7 +101,7 @@ def prepare(
         As for `load_data`.
     limit : int, optional
         Random subset of so many samples.
-    layers, pool, ops, prefix_tokens, dtype, precision, channels_last, seed
+    layers, pool, ops, prefix_tokens, dtype, precision, channels_last, seed, axes
         As for `probes.capture`; the seed is also that of random weights and of the subset.
     batch_size, workers : int
         As for a torch `DataLoader`.
@@ -113,13 +115,13 @@ def prepare(
     """
     torch.manual_seed(seed)
     built = load_model(model, weights=weights, size=size, mean=mean, std=std)
-    samples = load_data(data, split=split, transform=built.transform, colours=colours(built))
+    samples = load_data(data, split=split, **taken_by(built))
     samples = samples if limit is None else samples.sample(limit, seed=seed)
     where = device or best_device()
     built.module.to(where)
     options = {
         "layers": layers, "pool": pool, "ops": ops, "prefix_tokens": prefix_tokens, "dtype": dtype, "seed": seed,
-        "split": samples.split, "device": where, "precision": precision, "channels_last": channels_last,
+        "split": samples.split, "device": where, "precision": precision, "channels_last": channels_last, "axes": axes,
     }  # fmt: skip
     attrs = built.card | {"dataset": data, "split": split or "", "limit": limit or 0, "batch_size": batch_size, "seed": seed}
     attrs |= {"command": " ".join(["repanalysis", *sys.argv[1:]])}
@@ -128,7 +130,12 @@ def prepare(
 
 def colours(model: Model) -> int:
     """Colours of the images that a network takes."""
-    return 3 if model.input_size is None else int(model.input_size[0])
+    return 3 if model.input_size is None or len(model.input_size) != 3 else int(model.input_size[0])
+
+
+def taken_by(model: Model) -> dict[str, Any]:
+    """How `load_data` makes samples for a network."""
+    return {"transform": model.transform, "colours": colours(model), "tokens": model.takes_tokens}
 
 
 def best_device() -> str:
@@ -233,7 +240,7 @@ def stream(
 def plan(run: Run) -> Plan:
     """What writing a run would weigh; see `probes.plan`."""
     example = run.data[0][0][None].to(run.device)
-    keys = ("layers", "pool", "ops", "prefix_tokens", "dtype", "seed")
+    keys = ("layers", "pool", "ops", "prefix_tokens", "dtype", "seed", "axes")
     return plan_recording(run.model.module, example, len(run.data), **{key: run.options[key] for key in keys})
 
 
@@ -282,24 +289,26 @@ def verify(
         built = load_model(model, weights=weights)
         if isinstance(preprocessing, Mapping) and preprocessing != built.card["preprocessing"]:
             images = {"mean": tuple(preprocessing["mean"]), "std": tuple(preprocessing["std"])}
-            built = load_model(model, weights=weights, size=preprocessing["input_size"][-1], **images)
+            built = load_model(model, weights=weights, size=tuple(preprocessing["input_size"]), **images)
         if facts.get("weights_sha256") != built.card["weights_sha256"]:
             raise UsageError(
                 f"{path} was made with other weights (sha256 {str(facts.get('weights_sha256'))[:12]}..., now "
                 f"{built.card['weights_sha256'][:12]}...): give the model that it was made with, {facts.get('model')}."
             )
         split = str(facts.get("split", "")) or None
-        opened = load_data(data or str(facts["dataset"]), split=split, transform=built.transform, colours=colours(built))
+        opened = load_data(data or str(facts["dataset"]), split=split, **taken_by(built))
         ids = np.random.default_rng(seed).choice(source.ids, min(samples, len(source)), replace=False)
         where = device or best_device()
-        patterns, prefix = facts.get("layers", "leaf calls"), facts.get("prefix_tokens")
+        patterns, prefix = facts.get("layers", "leaf calls"), facts.get("prefix_tokens", "auto")
+        axes = str(facts.get("axes", ""))
         batches = probes.capture(
             built.module.to(where),
             opened.pick(np.sort(ids)).loader(min(samples, int(facts.get("batch_size", 64))), workers=workers),
             layers=None if patterns == "leaf calls" else _json(patterns),
             pool=str(facts.get("pool", "mean")).split("; "),
             ops=bool(facts.get("ops", 0)),
-            prefix_tokens=None if prefix is None else int(prefix),
+            prefix_tokens=None if prefix == "auto" else int(prefix),
+            axes=axes.split("; ") if axes else None,
             dtype=str(facts.get("dtype", "auto")),
             seed=int(facts.get("seed", 0)),
             device=where,

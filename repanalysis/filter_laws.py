@@ -50,7 +50,7 @@ def against_labels(
 
     Parameters
     ----------
-    train, test : pairs of (n, F, P) array and (n,) int64
+    train, test : filters.Held
         Activations to fit heads on and others to measure with, and their classes, 0 to K - 1; as `filters.held` gives them.
     sizes : sequence of int, optional
         Numbers of labels, 2 to K; by default six, evenly spaced in their logarithm.
@@ -87,7 +87,7 @@ def against_labels(
     A subset's heads are fitted to training samples of its labels and measured on test samples of its labels. Time: one head per
     subset.
     """
-    (x, y), (z, t) = train, test
+    (x, y, _), (z, t, _) = train, test
     k = classes or int(max(y.max(), t.max())) + 1
     wanted = sorted(set(sizes or np.geomspace(2, k, _SIZES).round().astype(int).tolist()))
     if subsets < 1:
@@ -108,7 +108,7 @@ def against_labels(
         own, its = parts[0][0].reshape(len(parts[0][1]), -1), parts[0][1]
         weights = fixed if size == k else fit_head(own, its, classes=size, alpha=alpha)  # all labels: the head that is there
         share, error = accuracy_of(weights, parts[1][0].reshape(len(parts[1][1]), -1), parts[1][1])
-        means = class_means(parts[1], size)
+        means = class_means(parts[1].x, parts[1].y, size)
         clusters = clusters_of(
             means, weights.reshape(means.shape), theta=theta, order=order, gauge=gauge, fields=False
         ).summary()
@@ -139,8 +139,8 @@ def against_labels(
 
 def _those(part: Held, chosen: NDArray[np.int64]) -> Held:
     """The samples of some labels, which are numbered anew."""
-    rows = np.flatnonzero(np.isin(part[1], chosen))
-    return part[0][rows], np.searchsorted(chosen, part[1][rows])
+    rows = np.flatnonzero(np.isin(part.y, chosen))
+    return Held(part.x[rows], np.searchsorted(chosen, part.y[rows]), part.ids[rows])
 
 
 def against_width(table: Table, *, layer: str | None = None) -> Table:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from probes.patterns import Patterns, matches, select
 from probes.source import Source
 from repanalysis.heads import accuracy_of, beats_chance, fit_head
 from repanalysis.metrics._clusters import FilterClusters, clusters_of
-from repanalysis.statistics.draws import HALF, hashed
+from repanalysis.statistics.draws import fitted_on
 from repanalysis.table import Table
 
 __all__ = ["Held", "LayerFilters", "class_means", "driving", "filters", "held"]
@@ -91,7 +91,8 @@ def filters(
     ----------
     train, test : Source or path-like
         Activations to fit heads on, and others of the same layers to measure with. Without `test`, the splits "train" and
-        "test" of the first; without splits, halves of it, drawn by id.
+        "test" of the first; without splits, halves of it, drawn by id: those
+        that the read-out metrics fit and score on.
     layers : str or sequence of str, optional
         Which; by default all.
     theta, order, gauge
@@ -183,7 +184,7 @@ def _parts(*given: Source | str | PathLike[str] | None) -> list[Part]:
     splits = None if one.split is None else np.asarray(one.split)
     if splits is not None and {"train", "test"} <= set(splits.tolist()):
         return [(one, np.flatnonzero(splits == split)) for split in ("train", "test")]
-    half = (hashed(one.ids, HALF) >> np.uint64(63)).astype(bool)
+    half = fitted_on(one.ids)
     return [(one, np.flatnonzero(chosen)) for chosen in (half, ~half)]
 
 
@@ -235,8 +236,8 @@ def _rows(  # noqa: PLR0917  # one call, above
     known: NDArray[np.int64],
     groups: int,
     budget: int,
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Activations (n, F, P) of the known labels, and their labels as 0 to K - 1."""
+) -> Held:
+    """Activations (n, F, P) of the known labels, their labels as 0 to K - 1, and their ids."""
     info = source.info[layer]
     chosen = np.isin(labels, known)
     sample = source.take(layer, rows[:1])
@@ -254,15 +255,20 @@ def _rows(  # noqa: PLR0917  # one call, above
         if x.shape[1] % groups:
             raise UsageError(f"The {x.shape[1]} channels of {layer} are no {groups} equal groups.")
         x = x.reshape(len(x), groups, -1)
-    return x, np.searchsorted(known, labels[chosen])
+    return Held(x, np.searchsorted(known, labels[chosen]), source.ids[rows[chosen]])
 
 
-Held = tuple[NDArray[Any], NDArray[np.int64]]  # activations (n, F, P), and labels 0 to K - 1
+class Held(NamedTuple):
+    """Activations of one layer, (n, F, P), labels as 0 to K - 1, and sample ids."""
+
+    x: NDArray[Any]
+    y: NDArray[np.int64]
+    ids: NDArray[np.int64]
 
 
 def _head(train: Held, k: int, alpha: float, solver: str, seed: int) -> NDArray[np.float64]:
     """The head of one layer, (K, F, P)."""
-    x, y = train
+    x, y, _ = train
     weights = fit_head(x.reshape(len(x), -1), y, classes=k, alpha=alpha, solver=solver, seed=seed)
     return weights.reshape(k, *x.shape[1:])
 
@@ -275,14 +281,13 @@ def _measured(
     share, error = accuracy_of(weight.reshape(k, -1), test[0].reshape(len(test[0]), -1), test[1])
     chance = f"the head's accuracy {share:.3f} is no better than chance {1 / k:.3f}"
     note = "" if beats_chance(share, error, k) else f"uninformative: {chance}"
-    means = class_means(test, k)
+    means = class_means(test.x, test.y, k)
     found = clusters_of(means, weight, **options)
     return LayerFilters(weight, means, share, error, found, known), note
 
 
-def class_means(part: Held, k: int) -> NDArray[np.float64]:
+def class_means(x: NDArray[Any], y: NDArray[np.int64], k: int) -> NDArray[np.float64]:
     """Mean activations of each label, (K, F, P); 0 for a label without samples."""
-    x, y = part
     return _means(x, y, 1 / np.bincount(y, minlength=k)[y], k).reshape(k, *x.shape[1:])
 
 
@@ -304,7 +309,7 @@ def held(
     layer: str | None = None,
     state_budget: int = 4 << 30,
 ) -> tuple[str, Held, Held, int]:
-    """One layer's activations, (n, F, P), and labels as 0 to K - 1, to fit on and to measure with; its name first, K last.
+    """One layer's activations, labels and ids, to fit on and to measure with; its name first, K last.
 
     Parameters
     ----------
@@ -340,7 +345,7 @@ def driving(source: Source, layer: str, one: int, count: int) -> NDArray[np.int6
 
 def _spread(test: Held, one: LayerFilters, options: Mapping[str, Any], bootstrap: int, seed: int) -> dict[str, float]:
     """Standard deviations over resampled test samples, by name of `summary`."""
-    x, y = test
+    x, y, _ = test
     k, f, p = one.means.shape
     if bootstrap < 2 or bootstrap * k * k * f > _RESAMPLED or bootstrap * x.size > 20 * _RESAMPLED:
         return {}

@@ -12,6 +12,7 @@ interpolation, crop_pct.
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,12 +29,13 @@ from probes.layers import unwrap
 from repanalysis._options import options
 from repanalysis.weights import load_weights
 
-__all__ = ["Model", "load_model"]
+__all__ = ["Model", "Size", "load_model", "sample_shape"]
 
 _SCHEMES = ("timm", "torchvision", "hf", "py", "scattering", "scale-net", "small")
 _ALONE = ("scattering", "scale-net", "small")  # need nothing behind the colon
 _FORMS = "Write timm:NAME, torchvision:NAME, hf:NAME, scattering:J=3,L=8 or py:package.module:factory."
 _SYMBOLS = {"J": "scales", "L": "angles"}
+_FRAMES = 16  # of the clips that torchvision's video networks were trained on
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,17 @@ class Model:
     input_size: tuple[int, ...] | None
     card: dict[str, Any]
 
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether the network begins with an embedding, and so takes integers: token ids."""
+        return isinstance(_first_layer(self.module), nn.Embedding | nn.EmbeddingBag)
+
 
 def load_model(
     spec: str,
     *,
     weights: str | PathLike[str] | None = None,
-    size: int | None = None,
+    size: Size | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> Model:
@@ -75,8 +82,10 @@ def load_model(
     weights : path-like or "random", optional
         A safetensors file or a torch file of tensors; "random" leaves the initialisation of the seed. By default timm
         and the other collections are pretrained, and factories are taken as they come.
-    size : int, optional
-        Side of the square images, where the model's own is not wanted.
+    size : int, str or tuple of int, optional
+        Side of the square images, where the model's own is not wanted; of a network that begins with an embedding, a
+        one-dimensional convolution or a linear layer of so many inputs, the length of what it takes. Or a sample's whole
+        shape, `"3x16x112x112"`; a single axis is written `"16000x"`.
     mean, std : tuple of float, optional
         Normalisation per colour, likewise.
 
@@ -107,19 +116,27 @@ def load_model(
     random = weights is not None and str(weights) == "random"
     if weights is not None and not random:
         load_weights(module, Path(weights))
-    override = {"input_size": None if size is None else (_channels(module), size, size), "mean": mean, "std": std}
+    given = None if size is None else sample_shape(module, size)
+    shape = given or tuple((getattr(module, "pretrained_cfg", None) or {}).get("input_size", ())) or None
+    override = {"input_size": given, "mean": mean, "std": std}
     override = {key: value for key, value in override.items() if value is not None}
-    config = _config(module, override)
+    images = shape is None or len(shape) == 3
+    if not images and (mean or std):
+        raise UsageError(f"Mean and standard deviation are those of images; {spec} takes samples of shape {shape}.")
+    config = _config(module, override) if images else None
     card = {
         "model": spec + (" (random weights)" if random else ""),
         "weights_sha256": weights_sha256(module),
         "preprocessing": config or "none",
     }
     transform = None if config is None else own if own is not None and not override else _transform(config)
-    return Model(module.eval(), transform, None if config is None else tuple(config["input_size"]), card)
+    if images:
+        shape = None if config is None else tuple(config["input_size"])
+    return Model(module.eval(), transform, shape, card)
 
 
 Transform = Callable[[Any], Tensor]
+Size = int | str | tuple[int, ...]
 Weights = str | PathLike[str] | None
 
 
@@ -147,6 +164,10 @@ def _torchvision(name: str, weights: Weights) -> tuple[nn.Module, Transform | No
     with _download(f"torchvision:{name}"):
         module = models.get_model(name, weights=default if weights is None else None)
     preset = default.transforms()
+    if type(preset).__name__ == "VideoClassification":
+        frames = max(_FRAMES, default.meta.get("min_temporal_size", 1))
+        module.pretrained_cfg = {"input_size": (3, frames, *preset.crop_size)}
+        return module, None
     if not hasattr(preset, "crop_size"):
         return module, None
     crop, resize = preset.crop_size[0], preset.resize_size[0]
@@ -241,10 +262,44 @@ def _factory(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
     return unwrap(module), None
 
 
-def _channels(module: nn.Module) -> int:
-    """Colours that the network takes: what its first convolution does, or 3."""
-    first = next((inner for inner in module.modules() if isinstance(inner, nn.Conv2d)), None)
-    return 3 if first is None else first.in_channels
+def sample_shape(module: nn.Module, size: Size) -> tuple[int, ...]:
+    """Shape of one sample of a network, from what `load_model` takes as its size.
+
+    Raises
+    ------
+    UsageError
+        If the size is not understood, or one number does not say what a clip's shape is.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3))
+    >>> sample_shape(net, 28), sample_shape(net, "1x20x30"), sample_shape(nn.Sequential(nn.Embedding(9, 2)), 12)
+    ((1, 28, 28), (1, 20, 30), (12,))
+    """
+    if isinstance(size, str):
+        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*x?", size):
+            raise UsageError(f"{size!r} is no size; write it like 224, or like 3x16x112x112 for a sample's whole shape.")
+        numbers = tuple(int(part) for part in size.split("x") if part)
+        size = numbers if "x" in size else numbers[0]
+    if isinstance(size, tuple):
+        return size
+    first = _first_layer(module)
+    if isinstance(first, nn.Embedding | nn.EmbeddingBag) or (isinstance(first, nn.Linear) and first.in_features == size):
+        return (size,)
+    if isinstance(first, nn.Conv1d):
+        return (first.in_channels, size)
+    if isinstance(first, nn.Conv3d):
+        raise UsageError(
+            f"The network takes clips, whose shape one number does not say; write {first.in_channels}x16x{size}x{size}, or so."
+        )
+    image = next((inner for inner in module.modules() if isinstance(inner, nn.Conv2d)), None)
+    return (3 if image is None else image.in_channels, size, size)
+
+
+def _first_layer(module: nn.Module) -> nn.Module | None:
+    """The first layer that takes a network's inputs, in the order of definition."""
+    kinds = (nn.Embedding, nn.EmbeddingBag, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+    return next((inner for inner in module.modules() if isinstance(inner, kinds)), None)
 
 
 def _config(module: nn.Module, override: Mapping[str, Any]) -> dict[str, Any] | None:

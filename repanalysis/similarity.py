@@ -8,13 +8,24 @@ For n samples with features X and Y, centred, K = X X^T and L = Y Y^T (or Gaussi
     procrustes  1 - || X'Y ||_* / (||X|| ||Y||), 0 for layers that are equal up to rotation and scale
     rsa         Spearman correlation of the n(n-1)/2 distances between samples
 
-No n x n matrix of any layer is kept: kernels are made by blocks of rows, each once, and one product of all layers' blocks
-gives every pair.
+No n x n matrix of any layer is kept for the values: kernels are made by blocks of rows, each once, and one product of all
+layers' blocks gives every pair.
+
+Standard errors: of cka and rsa by leaving out groups of samples (`repanalysis.uncertainty`); for cka the same products, summed
+by pairs of groups, hold all of them. Of svcca, whose number of directions jumps, from its spread over random 70 % of the samples.
+Of cca and procrustes by the influence of each sample,
+
+    cca         dv_i = mean_k [ u_ik v_ik - rho_k (u_ik^2 + v_ik^2) / 2 ]       u, v canonical variates of squared length 1
+    procrustes  dv_i = x_i.(U V')y_i - ||X'Y||_* (||x_i||^2 + ||y_i||^2) / 2      X'Y = U S V',  se^2 = n/(n-1) sum_i dv_i^2
+
+The null permutes which sample of b belongs to which of a: if the two have nothing to do with each other, every pairing is as
+likely as the one at hand, whatever n, d and distributions are. One pairing serves all pairs of layers. Kernels and distances
+are permuted, never computed again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -24,7 +35,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 from numpy.typing import NDArray
-from scipy.linalg import blas, svd, svdvals
+from scipy.linalg import blas, qr, svd, svdvals
+from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
@@ -33,14 +45,23 @@ from probes import DataError, UsageError
 from probes.patterns import Patterns, select
 from probes.source import Source
 from repanalysis._checks import one_of
-from repanalysis.statistics.draws import DRAWN, hashed
+from repanalysis.metrics import Structure
+from repanalysis.statistics.draws import DRAWN, GROUP, hashed
+from repanalysis.uncertainty import Null, few_groups, jackknife, permutation_test
 
 __all__ = ["METHODS", "Similarity", "compare"]
 
 METHODS = ("cka", "cka_biased", "cka_rbf", "cca", "svcca", "procrustes", "rsa")
-_COLUMNS = ("run_a", "layer_a", "order_a", "run_b", "layer_b", "order_b", "method", "value", "n", "note")
+_COLUMNS = (
+    "run_a", "layer_a", "order_a", "run_b", "layer_b", "order_b", "method", "value", "se", "null", "null_sd", "p", "tail", "n",
+    "note",
+)  # fmt: skip
+_ADDED: dict[str, Any] = {"se": np.nan, "null": np.nan, "null_sd": np.nan, "p": np.nan, "tail": ""}  # since version 0.2
+_HELD_BYTES = 1 << 30  # kernels of the second side that the null permutes at a time
 _BLOCK_BYTES = 256 << 20
 _ENERGY = 0.99  # share of variance that svcca keeps
+_LEFT_OUT, _PARTS = 0.3, 20  # of svcca: share of the samples that is left out, and how often
+_SAME = 1e-9  # draws and value that differ by less are the same up to rounding
 _RANK = 1e-10  # singular values below this share of the largest are rounding
 
 
@@ -51,7 +72,8 @@ class Similarity:
     Parameters
     ----------
     frame : pandas.DataFrame
-        A row per pair: run_a, layer_a, order_a, run_b, layer_b, order_b, method, value, n, note.
+        A row per pair: run_a, layer_a, order_a, run_b, layer_b, order_b, method, value, se, n, note; of the null its mean
+        `null`, standard deviation `null_sd`, `p`, and `tail`, "up" or "down", in which layers are more alike.
     """
 
     frame: pd.DataFrame
@@ -69,10 +91,13 @@ class Similarity:
     @classmethod
     def from_csv(cls, path: str | PathLike[str]) -> Similarity:
         """Read what `to_csv` wrote."""
-        frame = pd.read_csv(path, keep_default_na=False, na_values={"value": [""]}, float_precision="round_trip")
-        if missing := [column for column in _COLUMNS if column not in frame]:
+        numbers = {name: [""] for name in ("value", *_ADDED) if name != "tail"}
+        frame = pd.read_csv(path, keep_default_na=False, na_values=numbers, float_precision="round_trip")
+        if missing := [column for column in _COLUMNS if column not in frame and column not in _ADDED]:
             raise UsageError(f"{path} is no table of similarities: it lacks the columns {', '.join(missing)}.")
-        return cls(frame)
+        for name in (column for column in _ADDED if column not in frame):
+            frame[name] = _ADDED[name]
+        return cls(frame[list(_COLUMNS)])
 
 
 def compare(
@@ -82,6 +107,9 @@ def compare(
     *,
     layers: Patterns = None,
     samples: int = 2000,
+    groups: int = 10,
+    null: int = 0,
+    seed: int = 0,
     progress: bool | None = None,
 ) -> Similarity:
     """Similarity of every layer of `a` to every layer of `b`, on samples that both hold.
@@ -97,14 +125,21 @@ def compare(
         Layer patterns, for both.
     samples : int, default 2000
         Samples to look at, drawn by id.
+    groups : int, default 10
+        Groups of samples that the jackknife leaves out in turn, for standard errors; 0 for none.
+    null : int, default 0
+        How many times to pair samples of a with samples of b at random, and compare again.
+    seed : int, default 0
+        Of the pairings.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
 
     Returns
     -------
     Similarity
-        A row per pair. In [0, 1] but for a debiased cka, which may be slightly below 0, and rsa in [-1, 1]; large: alike,
-        except for `procrustes`, a distance.
+        A row per pair, with its standard error, and with `null` the p of the test that the layers have nothing to do with
+        each other: (k + 1)/(null + 1) for k pairings that are as alike, ties included. Values are in [0, 1] but for a debiased
+        cka, which may be slightly below 0, and rsa in [-1, 1]; large: alike, except for `procrustes`, a distance.
 
     Raises
     ------
@@ -117,7 +152,13 @@ def compare(
     -----
     Time for L layers of n samples and d features: L n^2 d + L^2 n^2 for cka and rsa, L n d^2 + L^2 d^3 for the others.
     Memory: the samples of all layers, and 256 MB; for rsa L n^2/2 numbers. With n below d, cca and svcca find perfect
-    correlations in any data, and a note says so.
+    correlations in any data, and a note says so; where every pairing gives the same value, p is NaN.
+
+    value +- 1.96 se is a 95 % interval of the mean over data sets of n samples, not of what more samples would give. Errors
+    take the time of the sums of cka, of the ranks of rsa, of one decomposition of every pair for cca and procrustes, and 14
+    times that of the values for svcca. A pairing takes L^2 n^2 for cka and rsa, whose kernels of up to 1 GB are held, and the
+    time of the values for the others. p can't be small with 4 or 5 samples, of which there are so few pairings; where every
+    pairing gives the same value, as with cca and n below d, it is NaN.
 
     References
     ----------
@@ -148,8 +189,14 @@ def compare(
                 order = np.argsort(source.ids, kind="stable")
                 at = order[np.searchsorted(source.ids, chosen, sorter=order)]
                 rows.append([_rows(source, name, at, bar) for name in names])
-        values = _BETWEEN[method](rows[0], rows[-1])
-        return Similarity(_framed(sides, method, values, rows, len(chosen)))
+        if second is first:
+            rows.append(rows[0])
+        measure = _MEASURES[method](rows[0], rows[1])
+        label = _balanced(chosen, groups)
+        errors = measure.errors(label) if groups else np.full_like(measure.pairs, np.nan)
+        orders = [np.random.default_rng([seed, draw]).permutation(len(chosen)) for draw in range(null)]
+        draws = measure.permuted(orders) if null else None
+        return Similarity(_framed(sides, method, (measure.pairs, errors, draws), rows))
     finally:
         for source, ours in ((first, mine), (second, theirs)):
             if ours:
@@ -182,19 +229,17 @@ def _rows(source: Source, name: str, at: NDArray[np.int64], bar: Any) -> NDArray
     x[ascending] = taken
     if not np.isfinite(x).all():
         raise DataError(f"Layer {name!r} of {source.title} holds NaN or inf; leave it out (layers=, --layers).")
-    magnitude = float(np.abs(x).max())
-    x -= x.mean(axis=0)
-    size = float(np.linalg.norm(x))
     bar.update()
-    return x / size if size > 1e-12 * magnitude * np.sqrt(x.size) else np.zeros((len(x), 0))
+    return _sized(x)
 
 
 Layers = Sequence[NDArray[np.float64]]
 Pairs = Float64[np.ndarray, "a b"]
-Kernel = Callable[[NDArray[np.float64], slice], NDArray[np.float64]]
+Rows = slice | NDArray[np.int64]
+Kernel = Callable[[NDArray[np.float64], Rows], NDArray[np.float64]]
 
 
-def _linear(x: NDArray[np.float64], rows: slice) -> NDArray[np.float64]:
+def _linear(x: NDArray[np.float64], rows: Rows) -> NDArray[np.float64]:
     """Scalar products of some rows with all, (rows, n)."""
     found: NDArray[np.float64] = (
         blas.dgemm(1.0, x.T, x[rows].T, trans_a=1).T if x.shape[1] else np.zeros((len(x[rows]), len(x)))
@@ -202,7 +247,7 @@ def _linear(x: NDArray[np.float64], rows: slice) -> NDArray[np.float64]:
     return found
 
 
-def _squared(x: NDArray[np.float64], rows: slice) -> NDArray[np.float64]:
+def _squared(x: NDArray[np.float64], rows: Rows) -> NDArray[np.float64]:
     """Squared distances of some rows to all, (rows, n)."""
     squares = np.einsum("nd,nd->n", x, x)
     found: NDArray[np.float64] = np.maximum(squares[rows, None] + squares - 2.0 * _linear(x, rows), 0.0)
@@ -221,34 +266,271 @@ def _kernels(kind: Literal["linear", "rbf"], layers: Layers) -> list[Kernel]:
     return [_linear if kind == "linear" else _gaussian(x) for x in layers]
 
 
-def _cka(first: Layers, second: Layers, kind: Literal["linear", "rbf"] = "linear", *, unbiased: bool = True) -> Pairs:
-    """Centred kernel alignment of all pairs, by blocks of rows of all kernels."""
-    same = second is first
-    layers = list(first) if same else [*first, *second]
-    kernels, n = _kernels(kind, layers), len(first[0])
-    size = max(1, _BLOCK_BYTES // (8 * n * len(layers)))
-    products, sums = np.zeros((len(layers), len(layers))), np.zeros((len(layers), n))
-    diagonals = np.zeros((len(layers), n))
-    for start in range(0, n, size):
-        rows = slice(start, min(n, start + size))
-        block = np.stack([kernel(x, rows) for kernel, x in zip(kernels, layers, strict=True)])
-        at = np.arange(rows.stop - start)
-        if unbiased:
-            block[:, at, start + at] = 0.0
+class Measure:
+    """A similarity of all pairs of layers of two sides: its values, without groups of samples, and under other pairings.
+
+    Parameters
+    ----------
+    first, second : sequence of (n, d) arrays
+        Centred rows of the layers; of n samples in the same order. The same object where one source is compared with itself.
+    """
+
+    pairs: Pairs
+
+    def __init__(self, first: Layers, second: Layers) -> None:
+        self.first, self.second, self.same = first, second, second is first
+        self.n = len(first[0])
+
+    def without(self, groups: NDArray[np.int64]) -> Iterator[Pairs]:
+        """The values without the samples of each group."""
+        raise NotImplementedError
+
+    def errors(self, groups: NDArray[np.int64]) -> Pairs:
+        """Standard errors: here, by leaving out groups."""
+        sizes = np.bincount(groups).tolist()
+        left_out = np.array(list(self.without(groups)))
+        errors = np.full_like(self.pairs, np.nan)
+        for i, j in np.ndindex(*errors.shape):
+            errors[i, j] = jackknife(float(self.pairs[i, j]), left_out[:, i, j].tolist(), sizes)
+        return errors * few_groups(len(sizes))
+
+    def permuted(self, orders: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+        """The values where row i of the first side goes with row order[i] of the second, (draws, a, b)."""
+        raise NotImplementedError
+
+    def _mirrored(self, pairs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of one source with itself, the pair of j and i is that of i and j."""
+        if self.same:
+            low = np.tril_indices(pairs.shape[-1], -1)
+            pairs[..., low[0], low[1]] = pairs[..., low[1], low[0]]
+        return pairs
+
+
+class _Cka(Measure):
+    """Centred kernel alignment, by blocks of rows of all kernels, whose products are summed by pairs of groups."""
+
+    def __init__(
+        self, first: Layers, second: Layers, kind: Literal["linear", "rbf"] = "linear", *, unbiased: bool = True
+    ) -> None:
+        super().__init__(first, second)
+        self.layers = list(first) if self.same else [*first, *second]
+        self.kernels, self.unbiased = _kernels(kind, self.layers), unbiased
+        self.groups = np.zeros(self.n, np.int64)
+        self._sum()
+        self.pairs = self._between(self.products.sum(axis=(0, 1)), self.sums.sum(axis=2))
+
+    def _sum(self) -> None:
+        """Products of all kernels summed over pairs of groups, (G, G, L, L), and row sums by group, (L, n, G)."""
+        count, groups = len(self.layers), int(self.groups.max()) + 1
+        order = np.argsort(self.groups, kind="stable")
+        edges = np.searchsorted(self.groups[order], np.arange(groups + 1))
+        size = max(1, _BLOCK_BYTES // (8 * self.n * count))
+        self.products = np.zeros((groups, groups, count, count))
+        self.sums = np.zeros((count, self.n, groups))
+        for g in range(groups):
+            for start in range(edges[g], edges[g + 1], size):
+                rows = order[start : min(start + size, edges[g + 1])]
+                block = self._rows(slice(0, count), rows)[:, :, order] if groups > 1 else self._rows(slice(0, count), rows)
+                for h in range(groups):
+                    part = block[:, :, edges[h] : edges[h + 1]]
+                    self.sums[:, rows, h] = part.sum(axis=2)
+                    flat = part.reshape(count, -1)
+                    self.products[g, h] += blas.dgemm(1.0, flat.T, flat.T, trans_a=1)
+
+    def _rows(self, which: slice, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Rows of kernels, (L, rows, n), without the diagonal where that does not count."""
+        block = np.stack([kernel(x, rows) for kernel, x in zip(self.kernels[which], self.layers[which], strict=True)])
+        if self.unbiased:
+            block[:, np.arange(len(rows)), rows] = 0.0
+        return block
+
+    def _hsic(self, products: NDArray[np.float64], sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """HSIC of all pairs of kernels, up to a factor, from their products and row sums."""
+        crossed, totals, n = sums @ sums.T, sums.sum(axis=1), sums.shape[1]
+        if self.unbiased:
+            return np.asarray(products + np.outer(totals, totals) / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * crossed)
+        return np.asarray(products + np.outer(totals, totals) / n**2 - 2.0 / n * crossed)
+
+    def _between(self, products: NDArray[np.float64], sums: NDArray[np.float64]) -> Pairs:
+        if sums.shape[1] < 4:
+            return np.full((len(self.first), len(self.second)), np.nan)
+        hsic = self._hsic(products, sums)
+        own = np.diag(hsic)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            cka = np.where((own[:, None] > 0) & (own > 0), hsic / np.sqrt(np.outer(own, own)), np.nan)
+        return cka if self.same else cka[: len(self.first), len(self.first) :]
+
+    def without(self, groups: NDArray[np.int64]) -> Iterator[Pairs]:
+        """Of sums over pairs of groups, those without one."""
+        self.groups = groups
+        self._sum()
+        for g in range(int(groups.max()) + 1):
+            rest = np.delete(np.delete(self.products, g, 0), g, 1).sum(axis=(0, 1))
+            yield self._between(rest, np.delete(self.sums, g, 2).sum(axis=2)[:, groups != g])
+
+    def permuted(self, orders: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+        """Products of the first side's kernels with permuted kernels of the second, which are centred and of size 1."""
+        offset = 0 if self.same else len(self.first)
+        own = np.sqrt(np.diag(self._hsic(self.products.sum(axis=(0, 1)), self.sums.sum(axis=2))))[: len(self.first)]
+
+        def centred(j: int) -> NDArray[np.float64]:
+            matrix = self._rows(slice(offset + j, offset + j + 1), np.arange(self.n))[0]
+            return _centred(matrix, unbiased=self.unbiased)
+
+        def rows_of(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+            return self._rows(slice(0, len(self.first)), rows)
+
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self._mirrored(_permuted_products(rows_of, centred, len(self.second), orders) / own[:, None])
+
+
+class _Rsa(Measure):
+    """Spearman correlation of the distances between samples."""
+
+    def __init__(self, first: Layers, second: Layers) -> None:
+        super().__init__(first, second)
+        self.upper = np.triu_indices(self.n, 1)
+        self.a = _ranks(first, self.upper)
+        self.b = self.a if self.same else _ranks(second, self.upper)
+        self.pairs = _correlated(self.a) @ _correlated(self.b).T
+
+    def without(self, groups: NDArray[np.int64]) -> Iterator[Pairs]:
+        """Distances of the samples that stay are ranked anew, from their ranks among all."""
+        for g in range(int(groups.max()) + 1):
+            stays = (groups[self.upper[0]] != g) & (groups[self.upper[1]] != g)
+            a = _correlated(_ranked_anew(self.a[:, stays]))
+            yield a @ (a if self.same else _correlated(_ranked_anew(self.b[:, stays]))).T
+
+    def permuted(self, orders: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+        """Ranks of permuted samples are permuted ranks; every distance counts twice in a matrix."""
+        a, b = _correlated(self.a), _correlated(self.b)
+
+        def rows_of(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+            return np.stack([squareform(one, checks=False)[rows] for one in a]) / 2.0
+
+        products = _permuted_products(rows_of, lambda j: squareform(b[j], checks=False), len(b), orders, scale=False)
+        return self._mirrored(products)
+
+
+class _Svd(Measure):
+    """Singular values of a product of both layers: their mean, or 1 - their sum for a `distance`.
+
+    `prepare` makes what is multiplied; `chosen` says whether it keeps a number of directions that the samples decide.
+    """
+
+    def __init__(
+        self,
+        first: Layers,
+        second: Layers,
+        prepare: Callable[[Layers], Layers],
+        *,
+        distance: bool = False,
+        chosen: bool = False,
+    ) -> None:
+        super().__init__(first, second)
+        self.prepare, self.distance, self.chosen = prepare, distance, chosen
+        self.a = prepare(first)
+        self.b = self.a if self.same else prepare(second)
+        self.pairs = self._each(self.a, self.b, self._value)
+
+    def errors(self, groups: NDArray[np.int64]) -> Pairs:  # noqa: ARG002
+        """By the influence of each sample; where directions are chosen, by random parts of the samples."""
+        if not self.chosen:
+            return self._each(self.a, self.b, self._error)
+        rng, out, parts = np.random.default_rng(0), round(_LEFT_OUT * self.n), []
+        for _ in range(_PARTS):
+            rows = rng.permutation(self.n)[out:]
+            a = self.prepare([_sized(x[rows]) for x in self.first])
+            parts.append(self._each(a, a if self.same else self.prepare([_sized(x[rows]) for x in self.second]), self._value))
+        spread = np.std(parts, axis=0, ddof=1) * np.sqrt((self.n - out) / out)
+        return np.asarray(spread * few_groups(_PARTS))
+
+    def permuted(self, orders: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+        """Rows of the second side in other orders."""
+        return np.array([self._each(self.a, [y[order] for y in self.b], self._value) for order in orders])
+
+    def _value(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+        sizes = svdvals(blas.dgemm(1.0, x.T, y.T, trans_b=1), check_finite=False)
+        return 1.0 - float(sizes.sum()) if self.distance else float(np.clip(sizes, 0.0, 1.0).mean())
+
+    def _error(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+        """Se above; with orthonormal bases in place of X and Y, cca is the nuclear norm over the number of directions."""
+        left, sizes, right = svd(blas.dgemm(1.0, x.T, y.T, trans_b=1), full_matrices=False, check_finite=False)
+        u, v = blas.dgemm(1.0, x.T, left, trans_a=1), blas.dgemm(1.0, y.T, right.T, trans_a=1)
+        if self.distance:
+            squares = np.square(x).sum(axis=1) + np.square(y).sum(axis=1)
+            influence = (u * v).sum(axis=1) - float(sizes.sum()) / 2.0 * squares
         else:
-            diagonals[:, rows] = block[:, at, start + at]
-        sums[:, rows] = block.sum(axis=2)
-        flat = block.reshape(len(layers), -1)
-        products += blas.dgemm(1.0, flat.T, flat.T, trans_a=1)
-    crossed, totals = sums @ sums.T, sums.sum(axis=1)
-    if unbiased:
-        hsic = products + np.outer(totals, totals) / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * crossed
-    else:
-        hsic = products + np.outer(totals, totals) / n**2 - 2.0 / n * crossed
-    own = np.diag(hsic)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.where((own[:, None] > 0) & (own > 0), hsic / np.sqrt(np.outer(own, own)), np.nan)
-    return found if same else found[: len(first), len(first) :]
+            influence = (u * v - sizes / 2.0 * (np.square(u) + np.square(v))).mean(axis=1)
+        return float(np.sqrt(self.n / (self.n - 1) * np.square(influence).sum()))
+
+    def _each(self, a: Layers, b: Layers, of: Callable[..., float]) -> Pairs:
+        """Of every pair, once for each where both are the same; NaN where a layer is constant."""
+        pairs = np.full((len(a), len(b)), np.nan)
+        for i, x in enumerate(a):
+            for j, y in enumerate(b):
+                if x.shape[1] and y.shape[1] and not (self.same and j < i):
+                    pairs[i, j] = of(x, y)
+        return self._mirrored(pairs)
+
+
+def _balanced(ids: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
+    """Groups of equal size up to one, drawn by id."""
+    place = np.empty(len(ids), np.int64)
+    place[np.argsort(hashed(ids, GROUP), kind="stable")] = np.arange(len(ids))
+    return place % max(1, min(groups, len(ids)))
+
+
+def _centred(matrix: NDArray[np.float64], *, unbiased: bool) -> NDArray[np.float64]:
+    """A kernel without its row and column means; unbiased: after Szekely and Rizzo (2014), without a diagonal."""
+    n = len(matrix)
+    rows, total = matrix.sum(axis=1), float(matrix.sum())
+    if not unbiased:
+        return np.asarray(matrix - (rows[:, None] + rows) / n + total / n**2)
+    matrix = matrix - (rows[:, None] + rows) / (n - 2) + total / ((n - 1) * (n - 2))
+    np.fill_diagonal(matrix, 0.0)
+    return matrix
+
+
+def _permuted_products(
+    rows_of: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    matrix_of: Callable[[int], NDArray[np.float64]],
+    count: int,
+    orders: Sequence[NDArray[np.int64]],
+    *,
+    scale: bool = True,
+) -> NDArray[np.float64]:
+    """sum_ij A_ij B_p(i)p(j) of all A and B under every order p, (draws, a, b); B scaled to size 1 if wanted.
+
+    A by blocks of rows, each made once for as many B as 1 GB holds.
+    """
+    n = len(orders[0])
+    held = max(1, _HELD_BYTES // (8 * n * n))
+    parts = []
+    for start in range(0, count, held):
+        b = np.stack([matrix_of(j) for j in range(start, min(count, start + held))])
+        if scale:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                b /= np.sqrt(np.einsum("bij,bij->b", b, b))[:, None, None]
+        first = rows_of(np.arange(1))
+        size = max(1, _BLOCK_BYTES // (8 * n * (len(first) + len(b))))
+        products = np.zeros((len(orders), len(first), len(b)))
+        for top in range(0, n, size):
+            rows = np.arange(top, min(n, top + size))
+            a = rows_of(rows).reshape(len(first), -1)
+            for draw, order in enumerate(orders):
+                moved = np.take(b[:, order[rows]], order, axis=2).reshape(len(b), -1)
+                products[draw] += blas.dgemm(1.0, a.T, moved.T, trans_a=1)
+        parts.append(products)
+    return np.concatenate(parts, axis=2)
+
+
+def _sized(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows centred and scaled to size 1; no features where they are constant."""
+    magnitude = float(np.abs(x).max()) if x.size else 0.0
+    x = x - x.mean(axis=0)
+    size = float(np.linalg.norm(x))
+    return x / size if size > 1e-12 * magnitude * np.sqrt(x.size) else np.zeros((len(x), 0))
 
 
 def _bases(layers: Layers, energy: float) -> list[NDArray[np.float64]]:
@@ -265,75 +547,97 @@ def _bases(layers: Layers, energy: float) -> list[NDArray[np.float64]]:
     return bases
 
 
-def _cca(first: Layers, second: Layers, energy: float = 1.0) -> Pairs:
-    """Mean canonical correlation of all pairs."""
-    a = _bases(first, energy)
-    b = a if second is first else _bases(second, energy)
-    return _each(a, b, lambda x, y: float(np.clip(svdvals(x.T @ y), 0.0, 1.0).mean()))
+def _narrow(layers: Layers) -> Layers:
+    """Layers of more features than samples in n coordinates: singular values of products stay."""
+    narrow = []
+    for x in layers:
+        wide = x.shape[1] > len(x)
+        narrow.append(np.asarray(qr(x.T, mode="r", check_finite=False)[0][: len(x)].T, np.float64) if wide else x)
+    return narrow
 
 
-def _procrustes(first: Layers, second: Layers) -> Pairs:
-    """1 - nuclear norm of X'Y of all pairs of layers of size 1."""
-    return _each(first, second, lambda x, y: 1.0 - float(svdvals(blas.dgemm(1.0, x.T, y.T, trans_b=1)).sum()))
+def _cca(first: Layers, second: Layers, energy: float = 1.0) -> Measure:
+    """Mean canonical correlation."""
+    return _Svd(first, second, lambda layers: _bases(layers, energy), chosen=energy < 1)
 
 
-def _rsa(first: Layers, second: Layers) -> Pairs:
-    """Spearman correlation of the distances between samples of all pairs."""
-    a = _ranks(first)
-    b = a if second is first else _ranks(second)
-    return a @ b.T
+def _procrustes(first: Layers, second: Layers) -> Measure:
+    """1 - nuclear norm of X'Y of layers of size 1."""
+    return _Svd(first, second, _narrow, distance=True)
 
 
-def _ranks(layers: Layers) -> NDArray[np.float64]:
-    """Ranks of the distances, centred and scaled to norm 1; NaN where all distances are equal."""
-    upper = np.triu_indices(len(layers[0]), 1)
-    found = np.empty((len(layers), len(upper[0])))
+def _ranks(layers: Layers, upper: tuple[NDArray[np.int64], NDArray[np.int64]]) -> NDArray[np.float64]:
+    """Ranks of the distances between samples, one of equal ones' mean; 0 where a layer is constant."""
+    ranks = np.zeros((len(layers), len(upper[0])))
     for index, x in enumerate(layers):
-        ranks = rankdata(_squared(x, slice(None))[upper])
-        ranks -= ranks.mean()
-        size = float(np.linalg.norm(ranks))
-        found[index] = ranks / size if size > 0 and x.shape[1] else np.nan
-    return found
+        if x.shape[1]:
+            ranks[index] = rankdata(_squared(x, slice(None))[upper])
+    return ranks
 
 
-def _each(first: Layers, second: Layers, of: Callable[..., float]) -> Pairs:
-    """A function of every pair, once for each where both are the same; NaN where a layer is constant."""
-    same, found = second is first, np.full((len(first), len(second)), np.nan)
-    for i, x in enumerate(first):
-        for j, y in enumerate(second):
-            if same and j < i:
-                found[i, j] = found[j, i]
-            elif x.shape[1] and y.shape[1]:
-                found[i, j] = of(x, y)
-    return found
+def _ranked_anew(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks among fewer, by counting: twice a rank is a whole number."""
+    places = np.rint(2.0 * ranks).astype(np.int64)
+    again = np.empty(ranks.shape)
+    for row, place in enumerate(places):
+        counts = np.bincount(place)
+        again[row] = (np.cumsum(counts) - 0.5 * (counts - 1))[place]
+    return again
 
 
-_BETWEEN: dict[str, Callable[[Layers, Layers], Pairs]] = {
-    "cka": _cka,
-    "cka_biased": lambda a, b: _cka(a, b, unbiased=False),
-    "cka_rbf": lambda a, b: _cka(a, b, "rbf"),
+def _correlated(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows centred and scaled to size 1, so that products are correlations; NaN where all are equal."""
+    centred = ranks - ranks.mean(axis=1, keepdims=True)
+    size = np.linalg.norm(centred, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(size > 0, centred / size, np.nan))
+
+
+_MEASURES: dict[str, Callable[[Layers, Layers], Measure]] = {
+    "cka": _Cka,
+    "cka_biased": lambda a, b: _Cka(a, b, unbiased=False),
+    "cka_rbf": lambda a, b: _Cka(a, b, "rbf"),
     "cca": _cca,
     "svcca": lambda a, b: _cca(a, b, _ENERGY),
     "procrustes": _procrustes,
-    "rsa": _rsa,
+    "rsa": _Rsa,
 }
 
 
 def _framed(
-    sides: Sequence[tuple[Source, Sequence[str]]], method: str, values: Pairs, rows: Sequence[Layers], n: int
+    sides: Sequence[tuple[Source, Sequence[str]]],
+    method: str,
+    numbers: tuple[Pairs, Pairs, NDArray[np.float64] | None],
+    rows: Sequence[Layers],
 ) -> pd.DataFrame:
-    """The values as rows, with what a reader must know."""
+    """Values, errors and draws as rows, with what a reader must know."""
     (a, names_a), (b, names_b) = sides[0], sides[-1]
-    found = []
+    (values, errors, draws), n = numbers, len(rows[0][0])
+    lines = []
     for i, x in enumerate(names_a):
         for j, y in enumerate(names_b):
-            widest = max(rows[0][i].shape[1], rows[-1][j].shape[1])
-            note = "a layer is constant" if np.isnan(values[i, j]) else ""
-            if not note and method in ("cca", "svcca") and widest >= n:
-                note = f"{n} samples of {widest} features correlate perfectly in some directions whatever they are"
+            value = float(values[i, j])
+            widest = max(rows[0][i].shape[1], rows[1][j].shape[1])
+            notes = ["a layer is constant"] if np.isnan(value) else []
+            if not notes and method in ("cca", "svcca") and widest >= n:
+                notes.append(f"{n} samples of {widest} features correlate perfectly in some directions whatever they are")
+            null = _null(value, None if draws is None else draws[:, i, j], method)
+            notes += [null.note] if null.note and not np.isnan(value) else []
             place = (_run(a), x, a.info[x].order, _run(b), y, b.info[y].order)
-            found.append((*place, method, float(values[i, j]), n, note))
-    return pd.DataFrame(found, columns=list(_COLUMNS))
+            result = value, float(errors[i, j]), null.mean, null.spread, null.p, null.tail
+            lines.append((*place, method, *result, n, "; ".join(notes)))
+    return pd.DataFrame(lines, columns=list(_COLUMNS))
+
+
+def _null(value: float, draws: NDArray[np.float64] | None, method: str) -> Null:
+    """The permutation test of one pair; no p where no pairing differs from another."""
+    if draws is None:
+        return Null(np.nan, np.nan, np.nan, "", "")
+    tail: Structure = "down" if method == "procrustes" else "up"
+    null = permutation_test(value, draws.tolist(), tail, dimensionless=True, of="pairs of samples")
+    if np.isfinite(null.mean) and np.ptp([value, *draws]) < _SAME:
+        return null._replace(p=np.nan, note="every pairing of the samples gives this value, so that there is nothing to test")
+    return null
 
 
 def _run(source: Source) -> str:

@@ -26,10 +26,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from probes.batch import LayerInfo
-from probes.capturing import capture, unpack
+from probes.capturing import capture
 from probes.errors import DataError, UsageError
 from probes.layers import unwrap
+from probes.loaders import SeenIds, as_loader, batches_of
 from probes.patterns import Patterns
+from probes.reader import Reader
 from repanalysis._checks import one_of
 from repanalysis.perturbations import MatchedNoise, Perturbation
 from repanalysis.perturbations.base import images_of
@@ -68,8 +70,8 @@ def stability(
     ----------
     model : torch.nn.Module
         Any network that takes images; run in eval mode, without gradients, and left as it was.
-    loader : iterable
-        Yields `x`, `(x, labels)` or `(x, labels, ids)` with images x (n, c, h, w), clean ones. Without ids, images are numbered
+    loader : iterable or torch.utils.data.Dataset
+        As for `probes.capture`, with images x (n, c, h, w), clean ones; labels are not read. Without ids, images are numbered
         as they come.
     perturbations : sequence of Perturbation
         As `perturbations("diffeo:delta=1,c=3")` makes them.
@@ -142,7 +144,7 @@ def stability(
     parts = len(perturbations) + 1
     measured = _Distances(parts) if statistic == "mean" else _Outputs(parts)
     model = unwrap(model)
-    counted = _Counted(loader)
+    counted = _Counted(model, as_loader(loader, 64))
     with batch_statistics(model, parts) if batch_norm == "batch" else nullcontext():
         batches = capture(
             model, _steps(counted, perturbations, measured), layers=layers, ops=ops, device=device, precision=precision,
@@ -181,19 +183,26 @@ def _plain(facts: dict[str, Any]) -> dict[str, Any]:
 class _Counted:
     """A loader, and how many images it has given."""
 
-    def __init__(self, loader: Iterable[Any]) -> None:
-        self.loader, self.n = loader, 0
+    def __init__(self, model: nn.Module, loader: Iterable[Any]) -> None:
+        self.loader, self.reader, self.n = loader, Reader(model, labels=False), 0
+        self.name: str | None = None  # of the argument that the images are
 
     def __iter__(self) -> Iterator[tuple[Tensor, list[int]]]:
-        for item in self.loader:
-            images, _, ids = unpack(item)
-            if not isinstance(images, Tensor):
-                raise UsageError(f"Stability perturbs images; the loader's x is a {type(images).__name__}.")
-            yield images, list(range(self.n, self.n + len(images))) if ids is None else [int(one) for one in ids]
+        seen = SeenIds()
+        for item in map(self.reader.read, batches_of(self.loader)):
+            values = [*item.inputs.args, *item.inputs.kwargs.values()]
+            images = values[0]
+            if len(values) > 1 or not isinstance(images, Tensor):
+                kinds = ", ".join(type(value).__name__ for value in values)
+                raise UsageError(f"Stability perturbs images, one tensor; the loader's x is a {kinds}.")
+            if item.ids is not None and (twice := seen.add(item.ids)) is not None:
+                raise DataError(f"Sample id {twice} comes a second time; ids must be unique.")
+            self.name = next(iter(item.inputs.kwargs), None)
+            yield images, list(range(self.n, self.n + len(images))) if item.ids is None else item.ids.tolist()
             self.n += len(images)
 
 
-def _steps(loader: _Counted, perturbations: Sequence[Perturbation], measured: _Measure) -> Iterator[Tensor]:
+def _steps(loader: _Counted, perturbations: Sequence[Perturbation], measured: _Measure) -> Iterator[Any]:
     """Clean images and, behind them, every perturbation's, as the network takes them."""
     for images, ids in loader:
         images_of(images)
@@ -206,7 +215,8 @@ def _steps(loader: _Counted, perturbations: Sequence[Perturbation], measured: _M
             moved[one] = one(exact, ids) if known is None else one.beside(exact, known, ids)  # type: ignore[attr-defined]
         stacked = torch.cat([exact, *(moved[one] for one in perturbations)])
         measured.add(INPUT, measured(INPUT, stacked).numpy(force=True))
-        yield stacked.to(images.dtype)
+        stacked = stacked.to(images.dtype)
+        yield stacked if loader.name is None else {loader.name: stacked}
 
 
 @dataclass(frozen=True)

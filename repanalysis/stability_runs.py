@@ -18,7 +18,7 @@ from probes.errors import UsageError
 from probes.patterns import Patterns
 from repanalysis.data import Data, load_data
 from repanalysis.extraction import best_device, colours
-from repanalysis.models import Model, load_model
+from repanalysis.models import Model, Size, load_model
 from repanalysis.networks.shuffling import shuffled_channels
 from repanalysis.perturbations import Perturbation, perturbations
 from repanalysis.stability import Statistic, geometric_mean, pooling_parts, stability
@@ -46,7 +46,7 @@ def stability_runs(
     statistic: Statistic = "mean",
     self_pairs: bool = True,
     batch_norm: Norm = "running",
-    size: int | None = None,
+    size: Size | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     batch_size: int | None = None,

@@ -13,14 +13,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from probes import Batch, DataError, LayerInfo
 from repanalysis.metrics import Metric, Noted, get
 from repanalysis.statistics import ClassMoments, GroupedMoments, Groups, NonFiniteError, RowMoments, Rows, Statistic
+from repanalysis.statistics.rounding import EXACT, resolution_of
 from repanalysis.subset import Subset
-from repanalysis.uncertainty import jackknife
+from repanalysis.uncertainty import few_groups, jackknife
 
-__all__ = ["Job", "LayerStates", "Plan", "planned"]
+__all__ = ["Job", "LayerStates", "Plan", "planned", "resolution_of_layer"]
+
+_UNSEEN = "no standard error: it moves in steps, and no group of samples that was left out changed it"
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,18 @@ def planned(metrics: Sequence[Metric], d: int, k: int, n: int | None, *, groups:
     return Plan(tuple(kept), refused, no_error)
 
 
+def resolution_of_layer(layers: Iterable[LayerInfo], info: LayerInfo, d: int) -> NDArray[np.float64]:
+    """What the rounding of the network's own numbers costs in a layer of d kept features.
+
+    The coarsest type in which this layer or one before it was computed decides: later ones carry its rounding on. A mean over
+    places averages it.
+    """
+    pool = info.pool.partition(":")[0]
+    averaged = {"mean": 1, "grid": 1, "mean_std": 2}.get(pool, 0) * math.prod(info.source_shape) / max(d, 1)
+    types = {layer.dtype_source for layer in layers if layer.order <= info.order and layer.dtype_source}
+    return np.maximum.reduce([EXACT, *(resolution_of(dtype, averaged) for dtype in types)])
+
+
 @dataclass
 class LayerStates:
     """The states of one layer."""
@@ -124,6 +140,7 @@ class LayerStates:
     classes: Sequence[int] = ()
     n: int = 0
     labelled: bool = True
+    resolution: NDArray[np.float64] = field(default_factory=lambda: EXACT)
     splits: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -173,7 +190,7 @@ class LayerStates:
 
     def values(self) -> dict[tuple[Metric, str], Noted]:
         """Every metric's variants, with standard errors."""
-        finished = {statistic: statistic.finish(state) for statistic, state in self.states.items()}
+        finished = {statistic: self._at_resolution(statistic.finish(state)) for statistic, state in self.states.items()}
         found: dict[tuple[Metric, str], Noted] = {}
         for statistic, state in finished.items():
             mine = [metric for metric in self.job.metrics if _server(metric, self.plan.kept) is statistic]
@@ -186,6 +203,12 @@ class LayerStates:
         return {
             (metric, variant): found[metric, variant] for metric in self.job.metrics for key, variant in found if key is metric
         }
+
+    def _at_resolution(self, state: Any) -> Any:
+        """A finished state that knows in which type the network computed, which may be coarser than what is stored."""
+        if isinstance(state, GroupedMoments):
+            return state._replace(whole=state.whole.at_resolution(self.resolution))
+        return state.at_resolution(self.resolution) if hasattr(state, "at_resolution") else state
 
     def _with_errors(
         self, metrics: Sequence[Metric], whole: dict[tuple[Metric, str], Noted], state: Any
@@ -205,10 +228,13 @@ class LayerStates:
             sizes.append(size)
             left_out.append(_all(metrics, rest))
         nothing = Noted("nan")
-        return {
-            key: Noted(value, value.note, se=jackknife(value, [values.get(key, nothing) for values in left_out], sizes))
-            for key, value in whole.items()
-        }
+        errors = {}
+        for key, value in whole.items():
+            se = jackknife(value, [values.get(key, nothing) for values in left_out], sizes) * few_groups(len(sizes))
+            unseen = key[0].steps and se == 0
+            note = _joined(value.note, _UNSEEN if unseen else "")
+            errors[key] = Noted(value, note, se=math.nan if unseen else se)
+        return errors
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The values as table rows."""

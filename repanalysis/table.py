@@ -1,6 +1,7 @@
 """`Table`: tidy results, one value a row, and the provenance that says how each was obtained.
 
-Columns: run, model, layer, order, depth, metric, variant, split, perturbation, strength, value, se, n, note. A CSV file
+Columns: run, model, layer, order, depth, metric, variant, split, perturbation, strength, value, se, p, tail, n, note. `p` and
+`tail` are those of a permutation test, in the rows of the null; elsewhere empty. A CSV file
 holds them and one column more, `provenance`: JSON in the first row of each run. So any tool reads it, nothing can be
 separated from it, and files may simply be concatenated.
 """
@@ -34,9 +35,12 @@ COLUMNS = {
     "strength": "float64",
     "value": "float64",
     "se": "float64",
+    "p": "float64",
+    "tail": "str",
     "n": "int64",
     "note": "str",
 }
+_ADDED: dict[str, Any] = {"p": float("nan"), "tail": ""}  # columns that tables of earlier versions lack
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +66,9 @@ class Table:
     provenance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if missing := [column for column in COLUMNS if column not in self.frame]:
+        if missing := [column for column in COLUMNS if column not in self.frame and column not in _ADDED]:
             raise FormatError(f"The table lacks the columns {', '.join(missing)}; `repanalysis analyze` writes them.")
+        object.__setattr__(self, "frame", _complete(self.frame))
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]], provenance: Mapping[str, Mapping[str, Any]] | None = None) -> Self:
@@ -176,15 +181,24 @@ class Table:
 
     @classmethod
     def _from_frame(cls, frame: pd.DataFrame, path: str | PathLike[str]) -> Self:
-        if missing := [column for column in COLUMNS if column not in frame]:
+        if missing := [column for column in COLUMNS if column not in frame and column not in _ADDED]:
             raise FormatError(f"{path} is no table of results: it lacks the columns {', '.join(missing)}.")
         provenance: dict[str, Mapping[str, Any]] = {}
         if "provenance" in frame:
             told = frame[frame["provenance"].fillna("") != ""]
             for run, facts in zip(told["run"], told["provenance"], strict=True):
                 provenance[run] = provenance.get(run) or json.loads(facts)
-        frame = frame[list(COLUMNS)].copy()
+        frame = _complete(frame)[list(COLUMNS)].copy()
         try:
             return cls(frame.astype(COLUMNS), provenance)
         except ValueError as error:
             raise FormatError(f"{path} is no table of results: {error}") from error
+
+
+def _complete(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with columns that earlier versions did not write."""
+    missing = [name for name in _ADDED if name not in frame]
+    frame = frame.copy(deep=False) if missing else frame
+    for name in missing:
+        frame[name] = _ADDED[name]
+    return frame

@@ -290,7 +290,7 @@ def test_random_labels_are_rows_of_their_own_and_cover_the_known_bias(tmp_path: 
     drawn = table.select(perturbation="label permutation", variant="trace").frame
     assert drawn["value"].item() == pytest.approx(d * (k - 1) / (n - k - d - 1), abs=4 * drawn["se"].item() / math.sqrt(20))
     assert drawn["strength"].item() == 20
-    assert "0 of them reach the value, p = 0.048" in drawn["note"].item()
+    assert "0 are as high, p = 0.048" in drawn["note"].item()
     assert len(table.select(perturbation="").frame) == len(table.frame) / 2
     unit = white / np.linalg.norm(white, axis=1, keepdims=True)
     path = write(tmp_path / "y.h5", [Batch(ids=np.arange(n), layers={"x": unit}, labels=y)])

@@ -8,20 +8,20 @@ import pytest
 
 from probes.errors import DataError, UsageError
 from repanalysis.filter_laws import against_labels, against_width
-from repanalysis.filters import class_means
+from repanalysis.filters import Held, class_means
 from repanalysis.heads import accuracy_of, fit_head
 from repanalysis.metrics._clusters import clusters_of
 from repanalysis.table import Table
 
 
-def planted(n: int, seed: int, k: int = 8, f: int = 24) -> tuple[np.ndarray, np.ndarray]:
+def planted(n: int, seed: int, k: int = 8, f: int = 24) -> Held:
     """Filters that know two labels each."""
     rng = np.random.default_rng(seed)
     y = np.arange(n) % k
     x = 0.6 * np.abs(rng.normal(size=(n, f, 1)))
     for one in range(f):
         x[(y == one % k) | (y == (3 * one + 1) % k), one] += 0.7
-    return x, y
+    return Held(x, y, np.arange(n))
 
 
 def values(table: Table, metric: str, variant: str = "") -> dict[float, float]:
@@ -36,7 +36,7 @@ def test_at_all_labels_both_heads_are_the_same_head_and_clusters_those_of_the_la
     error = 1 - accuracy_of(weights, test[0][:, :, 0], test[1])[0]
     for variant in ("fixed head", "refitted heads"):
         assert values(table, "error_rate", variant)[8] == pytest.approx(error)
-    expected = clusters_of(class_means(test, 8), weights.reshape(8, 24, 1)).summary()
+    expected = clusters_of(class_means(test.x, test.y, 8), weights.reshape(8, 24, 1)).summary()
     assert values(table, "noise_per_filter")[8] == pytest.approx(expected["noise"])
     assert values(table, "snr_pair")[8] == pytest.approx(expected["snr_pair"])
     assert table.provenance["run"]["sizes"] == [2, 5, 8]
@@ -53,8 +53,8 @@ def test_pairs_of_a_fixed_head_are_those_that_one_can_count() -> None:
 
 def test_all_pairs_are_refitted_when_there_are_no_others() -> None:
     """Three labels have three pairs: many subsets average them."""
-    (x, y), (z, t) = planted(300, 0, k=3, f=6), planted(300, 1, k=3, f=6)
-    table = against_labels((x, y), (z, t), sizes=[2, 3], subsets=60, progress=False)
+    (x, y, _), (z, t, _) = train, test = planted(300, 0, k=3, f=6), planted(300, 1, k=3, f=6)
+    table = against_labels(train, test, sizes=[2, 3], subsets=60, progress=False)
     errors = []
     for pair in ((0, 1), (0, 2), (1, 2)):
         rows, others = np.isin(y, pair), np.isin(t, pair)

@@ -184,3 +184,65 @@ def test_transformers_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UsageError, match=r"need transformers: pip install 'repanalysis\[hf\]'"):
         load_model("hf:facebook/dinov2-base")
+
+
+class Tokens(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Embedding(9, 4), nn.Linear(4, 2))
+
+
+class Clips(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv3d(3, 4, 3), nn.ReLU())
+
+
+class Signals(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv1d(2, 4, 3), nn.ReLU())
+
+
+class Vectors(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(5, 4))
+
+
+@pytest.mark.parametrize(
+    ("factory", "size", "shape"),
+    [
+        ("Tokens", 7, (7,)),
+        ("Tokens", "7", (7,)),
+        ("Clips", "3x8x12x13", (3, 8, 12, 13)),
+        ("Signals", "100", (2, 100)),
+        ("Signals", (2, 100), (2, 100)),
+        ("Vectors", "5", (5,)),
+        ("Vectors", "6x5", (6, 5)),
+        ("Vectors", "5x", (5,)),
+    ],
+)
+def test_sizes_of_samples_that_are_no_square_images(
+    factory: str, size: int | str | tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    model = load_model(f"py:tests.test_models:{factory}", size=size)
+    assert (model.input_size, model.transform, model.card["preprocessing"]) == (shape, None, "none")
+    assert model.takes_tokens == (factory == "Tokens")
+
+
+def test_images_need_not_be_square() -> None:
+    model = load_model("timm:resnet18", weights="random", size="3x64x96")
+    assert model.input_size == (3, 64, 96)
+    assert model.transform is not None
+    assert model.transform(Image.fromarray(np.zeros((100, 100, 3), np.uint8))).shape == (3, 64, 96)
+
+
+def test_sizes_that_say_nothing_are_one_sentence() -> None:
+    for size in ("0", "3x0x2", "big", "3,4"):
+        with pytest.raises(UsageError, match="is no size; write it like 224, or like 3x16x112x112"):
+            load_model("py:tests.test_models:Clips", size=size)
+    with pytest.raises(UsageError, match="takes clips, whose shape one number does not say; write 3x16x112x112"):
+        load_model("py:tests.test_models:Clips", size=112)
+    with pytest.raises(UsageError, match="Mean and standard deviation are those of images"):
+        load_model("py:tests.test_models:Clips", size="3x8x9x9", mean=(0.5,))
+
+
+def test_torchvisions_video_networks_say_what_clips_they_take() -> None:
+    assert load_model("torchvision:r3d_18", weights="random").input_size == (3, 16, 112, 112)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 from scipy.stats import spearmanr
 from sklearn.cross_decomposition import CCA
 from sklearn.metrics.pairwise import rbf_kernel
@@ -13,6 +16,8 @@ from sklearn.metrics.pairwise import rbf_kernel
 import probes
 from probes import DataError, UsageError
 from repanalysis.similarity import METHODS, Similarity, compare
+from repanalysis.statistics.draws import DRAWN, GROUP, hashed
+from repanalysis.uncertainty import jackknife
 
 
 @pytest.fixture
@@ -151,3 +156,99 @@ def test_a_table_is_read_as_it_was_written(layers: dict[str, np.ndarray], tmp_pa
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UsageError, match="no table of similarities"):
         Similarity.from_csv(tmp_path / "x.csv")
+
+
+def pair(layers: dict[str, np.ndarray], method: str, **options: Any) -> pd.Series:
+    """The row of x against y."""
+    frame = compare(probes.from_arrays(layers), method=method, progress=False, **options).frame
+    return frame[(frame["layer_a"] == "x") & (frame["layer_b"] == "y")].iloc[0]
+
+
+@pytest.mark.parametrize("method", ["cka", "cka_biased", "rsa"])
+def test_errors_are_those_of_comparing_anew_without_each_group(layers: dict[str, np.ndarray], method: str) -> None:
+    ids = np.arange(60)
+    place = np.empty(60, int)
+    place[np.argsort(hashed(ids, GROUP))] = ids
+    left_out = []
+    for group in range(10):
+        rest = place % 10 != group
+        left_out.append(value({name: x[rest] for name, x in layers.items()}, method))
+    row = pair(layers, method)
+    expected = jackknife(row["value"], left_out, [6] * 10) * stats.t.ppf(0.975, 9) / stats.norm.ppf(0.975)
+    assert row["se"] == pytest.approx(expected, rel=1e-6)
+    assert np.isnan(pair(layers, method, groups=0)["se"])
+
+
+@pytest.mark.parametrize("method", ["cca", "procrustes"])
+def test_errors_by_influence_are_derivatives_by_the_weight_of_a_sample(layers: dict[str, np.ndarray], method: str) -> None:
+    """dv_i against v of the data with sample i twice and thrice as much as it was, by weights sqrt(w) on centred rows."""
+    x, y = layers["x"], layers["y"]
+    n, step = 60, 1e-5
+
+    def weighted(w: np.ndarray) -> float:
+        a, b = (np.sqrt(w)[:, None] * (z - w @ z / w.sum()) for z in (x, y))
+        if method == "procrustes":
+            return float(1 - np.linalg.norm(a.T @ b, "nuc") / np.linalg.norm(a) / np.linalg.norm(b))
+        q, p = np.linalg.qr(a)[0], np.linalg.qr(b)[0]
+        return float(np.linalg.svd(q.T @ p, compute_uv=False).mean())
+
+    slopes = [(weighted(np.ones(n) + step * one) - weighted(np.ones(n) - step * one)) / (2 * step) for one in np.eye(n)]
+    expected = np.sqrt(n / (n - 1) * np.square(slopes).sum())
+    assert pair(layers, method)["se"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_pairings_are_those_of_plainly_shuffled_rows(layers: dict[str, np.ndarray], method: str) -> None:
+    orders = [np.random.default_rng([3, draw]).permutation(60) for draw in range(5)]
+    ids = np.argsort(hashed(np.arange(60), DRAWN))  # the order in which samples are looked at
+    draws = []
+    for order in orders:
+        moved = np.empty_like(layers["y"])
+        moved[ids] = layers["y"][ids[order]]
+        draws.append(value(layers | {"y": moved}, method))
+    row = pair(layers, method, null=5, seed=3, groups=0)
+    assert row["null"] == pytest.approx(np.mean(draws), rel=1e-9)
+    assert row["null_sd"] == pytest.approx(np.std(draws, ddof=1), rel=1e-7)
+    assert row["tail"] == ("down" if method == "procrustes" else "up")
+    assert row["p"] == 1 / 6
+    two = compare(*(probes.from_arrays({name: layers[name]}) for name in "xy"), method=method, null=5, seed=3, progress=False)
+    assert two.frame["null"].item() == pytest.approx(row["null"], rel=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("n", "d"), [(12, 3), (12, 30), (40, 8)])
+def test_false_positives_are_as_many_as_they_should_be(method: str, n: int, d: int) -> None:
+    """Pairs of unrelated layers of one file: P(p <= 0.2) = 0.2 with 9 pairings, which the test may miss by 4 errors."""
+    p = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        source = probes.from_arrays({name: rng.standard_t(4, size=(n, d)) for name in "abcd"})
+        frame = compare(source, method=method, null=9, seed=seed, groups=0, progress=False).frame
+        p += frame[frame["layer_a"] < frame["layer_b"]]["p"].tolist()
+    if method in ("cca", "svcca") and d >= n:  # hardly a pairing differs from another
+        assert np.isnan(p).mean() > (0.5 if method == "svcca" else 0.99)
+        return
+    assert np.isfinite(p).all()
+    hits = np.mean(np.array(p) <= 0.2)
+    assert abs(hits - 0.2) < 4 * np.sqrt(0.2 * 0.8 / len(p)) * 1.5  # six pairs of one file share their layers
+
+
+def test_what_no_pairing_changes_has_no_p(rng: np.random.Generator) -> None:
+    wide = {"x": rng.normal(size=(20, 30)), "y": rng.normal(size=(20, 30))}
+    row = pair(wide, "cca", null=9)
+    assert np.isnan(row["p"])
+    assert "nothing to test" in row["note"]
+
+
+def test_layers_that_are_alike_are_told_from_chance(layers: dict[str, np.ndarray], tmp_path: Path) -> None:
+    for method in METHODS:
+        similarity = compare(probes.from_arrays(layers), method=method, null=19, progress=False)
+        frame = similarity.frame.set_index(["layer_a", "layer_b"])
+        assert frame["p"]["x", "y"] == frame["p"]["y", "x"] == 1 / 20
+        assert frame["se"]["x", "y"] > 0
+        assert frame["se"]["x", "x"] < 1e-6 or method == "svcca"
+        similarity.to_csv(tmp_path / "s.csv")
+        pd.testing.assert_frame_equal(Similarity.from_csv(tmp_path / "s.csv").frame, similarity.frame, check_dtype=False)
+    old = similarity.frame.drop(columns=["se", "null", "null_sd", "p", "tail"])
+    old.to_csv(tmp_path / "old.csv", index=False)
+    assert Similarity.from_csv(tmp_path / "old.csv").frame["p"].isna().all()

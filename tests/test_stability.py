@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from probes.errors import DataError, UsageError
 from repanalysis.perturbations import perturbations
@@ -233,3 +234,17 @@ def test_bad_images_are_one_sentence(loader: list[Tensor], sentence: str) -> Non
 def test_no_perturbation_is_one_sentence(images: Tensor) -> None:
     with pytest.raises(UsageError, match="at least one perturbation"):
         stability(net(), [images], [])
+
+
+def test_images_may_come_by_name_as_a_data_set_and_with_targets_that_are_no_classes(images: Tensor) -> None:
+    model, some = net(), perturbations(BOTH)
+    values = stability(model, [images[:12], images[12:]], some).frame["value"]
+    named = [{"input": x, "labels": torch.rand(12)} for x in images.split(12)]
+    np.testing.assert_array_equal(stability(model, named, some).frame["value"], values)
+    data = TensorDataset(images, torch.rand(24))
+    np.testing.assert_allclose(stability(model, data, some).frame["value"], values, rtol=1e-4)
+
+
+def test_an_image_that_comes_twice_is_refused(images: Tensor) -> None:
+    with pytest.raises(DataError, match="Sample id 1 comes a second time"):
+        stability(net(), [(images[:2], None, [0, 1]), (images[2:4], None, [1, 2])], perturbations(BOTH))

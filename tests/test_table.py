@@ -91,3 +91,13 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text((tmp_path / "d.csv").read_text().replace("0.30000000000000004", "much"))
     with pytest.raises(FormatError, match="is no table of results"):
         Table.load(tmp_path / "d.csv")
+
+
+def test_tables_of_earlier_versions_have_no_p(tmp_path: Path) -> None:
+    table = Table.from_rows([{**ROWS[0], "p": 0.05, "tail": "down"}])
+    old = table.frame.drop(columns=["p", "tail"])
+    old.to_csv(tmp_path / "old.csv", index=False)
+    for frame in (Table.load(tmp_path / "old.csv").frame, Table(old).frame):
+        assert frame["p"].isna().all()
+        assert (frame["tail"] == "").all()
+    assert table.frame["p"].item() == 0.05

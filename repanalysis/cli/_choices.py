@@ -27,7 +27,12 @@ Weights = Annotated[str | None, typer.Option(help="Safetensors or torch file; 'r
 Layers = Annotated[list[str] | None, typer.Option("--layers", "-l", help="Glob, re:REGEX or type:CLASS; repeat it.")]
 
 
-Size = Annotated[int | None, typer.Option(min=1, help="Side of the images, if not the model's own.")]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        help="Side of the images (length of a signal or text), or a sample's shape, 3x16x112x112; if not the model's own."
+    ),
+]
 
 
 Colours = Annotated[str | None, typer.Option(help="Numbers per colour, such as 0.5,0.5,0.5; if not the model's own.")]
@@ -46,6 +51,15 @@ Ops = Annotated[bool, typer.Option("--ops", help="Record operations too that are
 
 
 PrefixTokens = Annotated[int | None, typer.Option(min=0, help="CLS and register tokens; default: the model's own.")]
+
+
+Axes = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Axes of some layers, if not what is measured: 'blocks.*=TBC'. B samples, C channels, T tokens, H height, "
+        "W width, D time, A heads, K keys, L layers, P windows, F features; (BP)TC for windows in the batch. Repeat it."
+    ),
+]
 
 
 Dtype = Annotated[str, typer.Option(help="Type to keep: auto, float32 or float16.")]

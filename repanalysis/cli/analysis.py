@@ -108,14 +108,17 @@ def compare(
     method: Annotated[str, typer.Option(help="cka, cka_biased, cka_rbf, cca, svcca, procrustes or rsa.")] = "cka",
     samples: Annotated[int, typer.Option(min=4, help="Samples to look at, drawn by id.")] = 2000,
     layers: Layers = None,
+    groups: Annotated[int, typer.Option(min=0, help="Groups of the jackknife; 0 for no standard errors.")] = 10,
+    null: Annotated[int, typer.Option(min=0, help="Random pairings of the samples: what unrelated layers would give.")] = 0,
     overwrite: Overwrite = False,
 ) -> Said:
-    """Say how alike layers are, within one file or between two of the same samples."""
+    """Say how alike layers are, within one file or between two of the same samples; with --null, whether by chance."""
     from repanalysis.similarity import compare as compare_layers
 
     free("table format", output, (".csv",), overwrite=overwrite)
     free("figure format", figure, FIGURES, overwrite=overwrite)
-    found = compare_layers(a, b, method, layers=layers, samples=samples, progress=settings.progress)
+    options: dict[str, Any] = {"samples": samples, "groups": groups, "null": null, "seed": settings.seed}
+    found = compare_layers(a, b, method, layers=layers, progress=settings.progress, **options)
     if output is not None:
         found.to_csv(output)
     if figure is not None:

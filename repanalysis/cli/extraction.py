@@ -12,6 +12,7 @@ import typer
 
 from probes.errors import UsageError
 from repanalysis.cli._choices import (
+    Axes,
     Budget,
     Colours,
     Compression,
@@ -50,24 +51,30 @@ def layers(
     layers: Layers = None,
     size: Size = None,
     ops: Ops = False,
+    prefix_tokens: PrefixTokens = None,
+    axes: Axes = None,
     everything: Annotated[bool, typer.Option("--all", help="Containers too, not only leaf calls.")] = False,
 ) -> Said:
     """List the layers of a model in the order in which they run."""
     import torch
 
-    import probes
+    from probes.axes import letters_of
+    from probes.capturing import examined
     from repanalysis.models import load_model
 
     torch.manual_seed(settings.seed)
     built = load_model(model, weights=weights, size=size)
+    selected = "*" if everything and not layers else layers
     example = _example(built, data, split)
-    with probes.attach(built.module, "*" if everything and not layers else layers, ops=ops) as recording, torch.no_grad():
-        built.module(example)
+    recording = examined(built.module, example, layers=selected, ops=ops, prefix_tokens=prefix_tokens, axes=axes)
     found = [asdict(info) for info in recording.info.values()]
-    rows = [
-        [i["order"], i["name"], i["module_type"], "x".join(map(str, i["source_shape"])), f"{i['depth']:.3f}"] for i in found
-    ]
-    text = columns(["order", "layer", "type", "shape", "depth"], rows) + without(recording.left_out)
+    rows = []
+    for info in recording.info.values():
+        shape = "x".join(map(str, info.source_shape))
+        axes_found = [letters_of(info.source_dims), info.axes_from, info.prefix_tokens or ""]
+        rows.append([info.order, info.name, info.module_type, shape, *axes_found, f"{info.depth:.3f}"])
+    header = ["order", "layer", "type", "shape", "axes", "from", "prefix", "depth"]
+    text = columns(header, rows) + without(recording.left_out)
     return Said(text, {"layers": found, "left_out": recording.left_out})
 
 
@@ -76,13 +83,13 @@ def _example(model: Any, data: str | None, split: str | None) -> Any:
     import torch
 
     from repanalysis.data import load_data
-    from repanalysis.extraction import colours
+    from repanalysis.extraction import taken_by
 
     if data is not None:
-        return load_data(data, split=split, transform=model.transform, colours=colours(model))[0][0][None]
+        return load_data(data, split=split, **taken_by(model))[0][0][None]
     if model.input_size is None:
         raise UsageError("The model does not say how large its inputs are; give --size, or --data for a sample.")
-    return torch.zeros(1, *model.input_size)
+    return torch.zeros(1, *model.input_size, dtype=torch.int64 if model.takes_tokens else torch.float32)
 
 
 @verb
@@ -100,6 +107,7 @@ def plan(
     pool: Pool = None,
     ops: Ops = False,
     prefix_tokens: PrefixTokens = None,
+    axes: Axes = None,
     dtype: Dtype = "auto",
     size: Size = None,
     mean: Colours = None,
@@ -111,7 +119,8 @@ def plan(
 
     run = extraction.prepare(
         model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
-        prefix_tokens=prefix_tokens, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std), seed=settings.seed,
+        prefix_tokens=prefix_tokens, axes=axes, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std),
+        seed=settings.seed,
     )  # fmt: skip
     planned = extraction.plan(run)
     if budget is not None:
@@ -170,6 +179,7 @@ def extract(
     pool: Pool = None,
     ops: Ops = False,
     prefix_tokens: PrefixTokens = None,
+    axes: Axes = None,
     dtype: Dtype = "auto",
     size: Size = None,
     mean: Colours = None,
@@ -196,8 +206,9 @@ def extract(
         refuse_existing(output, overwrite=overwrite)
     run = extraction.prepare(
         model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
-        prefix_tokens=prefix_tokens, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std), batch_size=batch_size,
-        workers=workers, device=device, precision=precision, channels_last=channels_last, seed=settings.seed,
+        prefix_tokens=prefix_tokens, axes=axes, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std),
+        batch_size=batch_size, workers=workers, device=device, precision=precision, channels_last=channels_last,
+        seed=settings.seed,
     )  # fmt: skip
     if table:
         options: dict[str, Any] = {

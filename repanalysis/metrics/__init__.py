@@ -6,9 +6,9 @@ Every metric is also a function of this package: `from repanalysis.metrics impor
 from __future__ import annotations
 
 from repanalysis.metrics._head import Head
-from repanalysis.metrics._registry import Metric, Noted, get, metric, names, parse
+from repanalysis.metrics._registry import STRUCTURES, Metric, Noted, Structure, get, metric, names, parse
 
-__all__ = ["Head", "Metric", "Noted", "get", "metric", "names", "parse"]
+__all__ = ["STRUCTURES", "Head", "Metric", "Noted", "Structure", "get", "metric", "names", "parse"]
 
 for _name in names():
     globals()[_name] = get(_name).function  # in place of the module of the same name

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from scipy.linalg import eigvalsh, lapack, solve_triangular
 
 from repanalysis._checks import one_of, positive
+from repanalysis.metrics._bias import bias_note
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
-__all__ = ["Normalization", "Rates", "half_logdet", "moments_needed", "rates"]
+__all__ = ["Normalization", "Rates", "chance_note", "half_logdet", "moments_needed", "rates"]
 
 Normalization = Literal["frobenius", "sphere"]
 
@@ -48,12 +49,15 @@ class Rates(NamedTuple):
         R - R_c, never negative.
     note : str
         What a reader must know, such as classes of zeros.
+    chance : float
+        Reduction of labels that mean nothing: what n samples give where classes are alike.
     """
 
     whole: float
     classes: float
     reduction: float
     note: str
+    chance: float
 
 
 class _Latest(threading.local):
@@ -83,7 +87,7 @@ def rates(moments: ClassGeometry, eps_sq: float, normalization: Normalization) -
     key = (normalization, b, moments.counts.tobytes(), moments.spread.tobytes())
     if _latest.found and _latest.found[0]() is moments.mean and _latest.found[1] == key:
         return _latest.found[2]
-    found = _rates(moments, b, normalization)
+    found = _rates(moments.isometric(), b, normalization)
     _latest.found = (weakref.ref(moments.mean), key, found)
     return found
 
@@ -102,7 +106,29 @@ def _rates(moments: ClassGeometry, b: float, normalization: Normalization) -> Ra
         reduction = sum(shares[k] * _divergence(moments.second(alone[k]), whole, b) for k in classes)
         classwise = rate - reduction
     empty = [str(moments.classes[k]) for k in classes if not traces[k] > 0]
-    return Rates(rate, classwise, reduction, f"all samples of class {', '.join(empty)} are 0" if empty else "")
+    note = f"all samples of class {', '.join(empty)} are 0" if empty else ""
+    return Rates(rate, classwise, reduction, note, _chance(whole, b, shares[classes], moments.counts[classes]))
+
+
+def _chance(whole: NDArray[np.float64], b: float, shares: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
+    r"""Rate reduction of classes that are random draws of n_k of the n samples, to second order in S_k - S.
+
+    1/4 sum_k g_k (1/n_k - 1/n) [(\sum_j m_j)^2 + \sum_j m_j^2],   m_j = b l_j / (1 + b l_j),   l_j the eigenvalues of S,
+
+    for Gaussian samples. Within a tenth where every n_k is above sum_j m_j, and 16 % too much where it is half of that.
+    """
+    inverse, _ = lapack.dpotri(_factor(whole, b), overwrite_c=1)  # (I + b S)^-1, upper triangle
+    diagonal = np.diag(inverse)
+    total = len(diagonal) - float(diagonal.sum())
+    squares = len(diagonal) - 2.0 * float(diagonal.sum()) + 2.0 * float(np.square(np.triu(inverse, 1)).sum())
+    squares += float(np.square(diagonal).sum())
+    return float(shares @ (1.0 / counts - shares / counts)) / 4.0 * (total**2 + squares)
+
+
+def chance_note(found: Rates, n: int) -> str:
+    """The note of a rate reduction, and a sentence where more than a tenth of it is what labels that mean nothing give."""
+    chance = bias_note(found.chance, found.reduction, n, "the null shows how much (null=20, --null 20)")
+    return "; ".join(filter(None, [found.note, chance]))
 
 
 def half_logdet(second: Float64[np.ndarray, "d d"], b: float) -> float:

@@ -1,19 +1,39 @@
-"""What metrics share that fit on one half of the samples and score on the other."""
+r"""What metrics share that fit on one half of the samples and score on the other, and the error of such a score.
+
+Other samples of the same number would be scored otherwise for two reasons: other samples are scored, and others are fitted on.
+
+    se^2 = share_error(a, m)^2 + max(0, J),     J = (G - 1)/G sum_g [ mean_i(e_gi)^2 - var_i(e_gi) / m ]
+
+a is the accuracy on m samples and share_error its error with the fit as it is (`statistics/shares.py`). c_gi says whether
+sample i is right by the fit without group g of the training samples, one of G = 10, and e_gi = c_gi - mean_h c_hi. The first
+term of J is the delete-a-group jackknife of the fit. The second is what the m scored samples add to it: which of them change
+sides is a matter of chance, too, and without it errors would be up to 1.7 times too large (docs/uncertainty.md).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 from scipy.linalg import blas, eigh
+from scipy.linalg import solve as solve_linear
 
 from repanalysis.metrics._registry import Noted
 from repanalysis.statistics import ClassGeometry, SampleSet
+from repanalysis.statistics.draws import GROUP, hashed
+from repanalysis.statistics.shares import share_error
 
-__all__ = ["Halves", "accuracy", "centres_of", "halves", "left_singular", "nearest", "one_hot", "standardized"]
+__all__ = [
+    "GROUPS", "Halves", "Solver", "accuracy", "by_discriminants", "centres_of", "flips", "group_of", "halves",
+    "left_singular", "nearest", "one_hot", "right", "standardized",
+]  # fmt: skip
+
+GROUPS = 10  # of training samples, of which each is left out in turn
+Solver = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 class Halves(NamedTuple):
@@ -25,7 +45,9 @@ class Halves(NamedTuple):
     train_y, test_y : (m,) int64
         Positions in `labels`.
     labels : (K,) int64
-        Classes of the samples to fit on, and others after them.
+        All classes, ascending.
+    groups : (m,) int64
+        Which of `GROUPS` groups each sample to fit on is left out with.
     note : str
         That these are not all samples.
     """
@@ -35,6 +57,7 @@ class Halves(NamedTuple):
     test: Float64[np.ndarray, "t d"]
     test_y: Int64[np.ndarray, " t"]
     labels: Int64[np.ndarray, " K"]
+    groups: Int64[np.ndarray, " m"]
     note: str
 
 
@@ -51,7 +74,7 @@ def halves(samples: SampleSet) -> Halves | str:
     missing = len(labels) - len(np.unique(y[chosen]))
     lacking = f"{missing} classes have no samples to fit on, so theirs count as wrong" if missing else ""
     note = "; ".join(filter(None, [samples.note, lacking]))
-    return Halves(x[chosen], y[chosen], x[~chosen], y[~chosen], labels, note)
+    return Halves(x[chosen], y[chosen], x[~chosen], y[~chosen], labels, group_of(samples.ids[chosen]), note)
 
 
 def standardized(split: Halves) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -79,10 +102,106 @@ def left_singular(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     return (vectors if wide else blas.dgemm(1.0, x.T, vectors, trans_a=1) / np.sqrt(squares)), squares
 
 
-def accuracy(correct: NDArray[np.bool_], note: str = "") -> Noted:
-    """Share of correct answers, with the standard error that a bootstrap over the scored samples tends to."""
-    share = float(correct.mean())
-    return Noted(share, note, se=math.sqrt(share * (1.0 - share) / len(correct)))
+def group_of(ids: Int64[np.ndarray, " n"], count: int = GROUPS) -> NDArray[np.int64]:
+    """The group with which a sample is left out, by its id alone."""
+    return (hashed(ids, GROUP) % np.uint64(count)).astype(np.int64)
+
+
+def accuracy(correct: NDArray[np.bool_], note: str = "", *, without: Iterable[NDArray[np.bool_]] | None = ()) -> Noted:
+    """Share of correct answers with its standard error.
+
+    Parameters
+    ----------
+    correct : (m,) bool
+        Whether each scored sample is right.
+    note : str
+        Of the value.
+    without : iterable of (m,) bool, optional
+        The same by the fits without each group of training samples; none where nothing is fitted. None: such fits are not
+        defined, and neither is the error.
+    """
+    share, m = float(correct.mean()), len(correct)
+    if without is None:
+        return Noted(share, "; ".join(filter(None, [note, "no standard error: a tenth fewer samples can't be fitted on"])))
+    changes = np.array([mine.astype(np.float64) - correct for mine in without]).reshape(-1, m)
+    return Noted(share, note, se=math.sqrt(share_error(share, m) ** 2 + max(0.0, _fit_variance(changes))))
+
+
+def _fit_variance(changes: NDArray[np.float64]) -> float:
+    """J above, of what the fits without each group change, (G, m)."""
+    g = len(changes)
+    if g < 2 or changes.shape[1] < 2:
+        return 0.0
+    e = changes - changes.mean(axis=0)
+    shift = np.square(e.mean(axis=1)) - flips(e)
+    return float(shift.sum()) * (g - 1) / g
+
+
+def flips(changes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Variance of the mean change of every row that the choice of its m scored samples makes, (G,)."""
+    return np.asarray(changes.var(axis=1, ddof=1) / changes.shape[1])
+
+
+def by_discriminants(
+    split: Halves, solve: Solver, weight: NDArray[np.float64] | None = None, *, priors: bool = False
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    r"""Linear discriminants of the classes without each group of training samples: coefficients (d, K), offsets (K,).
+
+    A sample z goes to the largest z . A mu_c - mu_c . A mu_c / 2, plus log pi_c where the classes' shares count, with mu_c the
+    means without the group g and A^-1 = S - B^T B. S is the matrix that `solve` solves with, B^T B what g adds to it. Its rows
+    are sqrt(w_i) (x_i - m_c), i in g, and sqrt(W_c) (mu_c - m_c), with m_c the means of all and W_c the sum of w_i of class c
+    outside g. By Woodbury's identity A = S^-1 + P (I - B P)^-1 P^T, P = S^-1 B^T.
+
+    Parameters
+    ----------
+    split : Halves
+        Samples to fit on.
+    solve : callable
+        V -> S^-1 V.
+    weight : (m,) float64, optional
+        w_i, what each sample weighs in S; None: S does not depend on the samples.
+    priors : bool, default False
+        Whether shares of the classes count.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If S - B^T B is singular.
+    """
+    x, y, k = split.train, split.train_y, len(split.labels)
+    hot = one_hot(y, k)
+    counts, sums = hot.sum(axis=0), blas.dgemm(1.0, hot, x, trans_a=1)
+    means = _ratio(sums, counts)
+    for group in np.unique(split.groups):
+        mine = split.groups == group
+        size = counts - hot[mine].sum(axis=0)
+        centres = _ratio(sums - hot[mine].T @ x[mine], size)
+        filled = np.nan_to_num(centres)
+        coefficients = solve(filled.T)
+        if weight is not None:
+            rest = np.sqrt(np.bincount(y[~mine], weight[~mine], minlength=k))
+            moved = np.nan_to_num(rest[:, None] * (centres - means))
+            b = np.concatenate([np.sqrt(weight[mine])[:, None] * (x[mine] - means[y[mine]]), moved])
+            p = solve(b.T)
+            inner = np.eye(len(b)) - b @ p
+            coefficients = coefficients + p @ solve_linear(inner, p.T @ filled.T, assume_a="pos")
+        offsets = -0.5 * np.einsum("kd,dk->k", filled, coefficients)
+        if priors:
+            offsets = offsets + np.log(np.maximum(size, 1e-300) / size.sum())
+        yield coefficients, np.where(size > 0, offsets, -np.inf)
+
+
+def right(split: Halves, coefficients: NDArray[np.float64], offsets: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which samples to score linear discriminants, (d, K) and (K,), get right."""
+    return np.asarray(np.argmax(blas.dgemm(1.0, split.test.T, coefficients, trans_a=1) + offsets, axis=1) == split.test_y)
+
+
+def _ratio(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of classes; NaN for classes without samples."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means: NDArray[np.float64] = sums / counts[:, None]
+    means[counts == 0] = np.nan
+    return means
 
 
 def one_hot(y: NDArray[np.int64], k: int) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ import inspect
 import math
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib import import_module
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -20,7 +20,7 @@ from probes.errors import UsageError
 from repanalysis._checks import one_of
 from repanalysis.statistics import ClassMoments, Statistic
 
-__all__ = ["INVARIANCES", "Metric", "Noted", "get", "metric", "names", "parse"]
+__all__ = ["INVARIANCES", "STRUCTURES", "Metric", "Noted", "Structure", "get", "metric", "names", "parse"]
 
 INVARIANCES = {
     "translation": "adding one vector to every sample",
@@ -28,6 +28,13 @@ INVARIANCES = {
     "scaling": "multiplying every sample by one positive number",
     "linear": "any invertible linear map of the features",
     "sign": "flipping the sign of any sample",
+}
+
+Structure = Literal["up", "down", "either"]
+STRUCTURES = {
+    "up": "higher",
+    "down": "lower",
+    "either": "neither higher nor lower by itself, so a p is two-sided",
 }
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -70,6 +77,10 @@ class Metric:
         0: labels are not looked at; 1: labels are needed; 2: at least two classes are needed.
     invariant : frozenset of str
         What does not change the value; keys of `INVARIANCES`.
+    structure : {"up", "down", "either"}, or mapping of variant to it
+        Which way the value goes with more structure of the classes; "either" for variants that are not in the mapping.
+    steps : bool
+        Whether values move in steps, as counts do, so that a jackknife error of 0 says nothing.
     chosen : mapping
         Parameters that differ from the function's defaults.
     """
@@ -79,6 +90,8 @@ class Metric:
     statistic: Callable[..., Statistic]
     min_classes: int
     invariant: frozenset[str]
+    structure: Structure | Mapping[str, Structure] = field(default="either", hash=False)
+    steps: bool = False
     chosen: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @cached_property
@@ -96,6 +109,13 @@ class Metric:
     def smooth(self) -> bool:
         """Whether it is a function of moments, so that a jackknife gives its standard error."""
         return isinstance(self.needs, ClassMoments)
+
+    def tail(self, variant: str = "") -> Structure:
+        """Which way the values of a variant, as `__call__` names it, go with more structure."""
+        if isinstance(self.structure, str):
+            return self.structure
+        named = {self._named(name): structure for name, structure in self.structure.items()}
+        return named.get(variant, "either")
 
     @property
     def needs_head(self) -> bool:
@@ -115,15 +135,22 @@ class Metric:
         """Every variant's value; parameters that were chosen stand in the variant's name."""
         found = self.function(state, **self.chosen)
         values = found if isinstance(found, Mapping) else {"": found}
-        chosen = [f"{key}={value}" for key, value in self.chosen.items() if isinstance(value, str | int | float)]
-        return {
-            ",".join(filter(None, [variant, *chosen])): value if isinstance(value, Noted) else Noted(value)
-            for variant, value in values.items()
-        }
+        return {self._named(variant): value if isinstance(value, Noted) else Noted(value) for variant, value in values.items()}
+
+    def _named(self, variant: str) -> str:
+        """A variant's name with the parameters that were chosen."""
+        texts = {key: str(value).lower() if isinstance(value, bool) else value for key, value in self.chosen.items()}
+        chosen = [f"{key}={value}" for key, value in texts.items() if isinstance(value, str | int | float)]
+        return ",".join(filter(None, [variant, *chosen]))
 
 
 def metric(
-    needs: Statistic | Callable[..., Statistic], *, min_classes: int = 2, invariant: Iterable[str] = ()
+    needs: Statistic | Callable[..., Statistic],
+    *,
+    min_classes: int = 2,
+    invariant: Iterable[str] = (),
+    structure: Structure | Mapping[str, Structure] = "either",
+    steps: bool = False,
 ) -> Callable[[Function], Function]:
     """Register the decorated function under its own name.
 
@@ -135,6 +162,12 @@ def metric(
         0: labels are not looked at; 1: labels are needed; 2: at least two classes are needed.
     invariant : iterable of str
         What leaves the value as it is; the conformance tests hold it to that.
+    structure : {"up", "down", "either"}, or mapping of variant to it, default "either"
+        Which way the value goes with more structure of the classes: the tail in which `analyze(null=...)` compares it with
+        random labels. "either", also of variants that are not in the mapping: in both tails.
+    steps : bool, default False
+        Whether values move in steps, as counts do. Where no group that the jackknife leaves out changes such a value, its
+        error is unknown rather than 0.
     """
     if unknown := set(invariant) - set(INVARIANCES):
         raise ValueError(f"Unknown invariances {sorted(unknown)}; known are {', '.join(INVARIANCES)}.")
@@ -142,7 +175,7 @@ def metric(
     def register(function: Function) -> Function:
         statistic = needs if not isinstance(needs, Statistic) else lambda **_: needs
         name = function.__name__
-        _FOUND[name] = Metric(name, function, statistic, min_classes, frozenset(invariant))
+        _FOUND[name] = Metric(name, function, statistic, min_classes, frozenset(invariant), structure, steps)
         return function
 
     return register
@@ -197,11 +230,13 @@ def get(name: str, **parameters: Any) -> Metric:
             continue
         if get_origin(hints[key]) is Literal:
             one_of(f"{key} of {name}", value, get_args(hints[key]))
+        elif hints[key] is bool:
+            parameters[key] = {"true": True, "false": False}[one_of(f"{key} of {name}", str(value).lower(), ("true", "false"))]
         elif hints[key] in (int, float):
             if not isinstance(value, (int, float) if hints[key] is float else int):
                 raise UsageError(f"{key} of {name} is {value!r}; it must be a {'whole ' * (hints[key] is int)}number.")
             parameters[key] = hints[key](value)
-    return Metric(found.name, found.function, found.statistic, found.min_classes, found.invariant, parameters)
+    return replace(found, chosen=parameters)
 
 
 def parse(text: str) -> list[Metric]:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy.linalg import eigvalsh
 
 from repanalysis.statistics import ClassGeometry
+from repanalysis.statistics.geometry import About
+from repanalysis.statistics.rounding import largest_eigenvalue
 
 __all__ = ["eigenvalues", "second_eigenvalues"]
 
@@ -26,28 +28,34 @@ _latest = _Latest()
 
 
 def eigenvalues(moments: ClassGeometry) -> NDArray[np.float64]:
-    """Eigenvalues of the covariance about the common mean, descending, 0 or more; rounding counts as 0."""
-    return _remembered("total", moments)
+    """Eigenvalues of the covariance about the common mean, descending, 0 or more; what rounding explains counts as 0."""
+    return _remembered("mean", moments)
 
 
 def second_eigenvalues(moments: ClassGeometry) -> NDArray[np.float64]:
-    """Eigenvalues of the uncentred second moment, descending, 0 or more; rounding counts as 0."""
-    return _remembered("second", moments)
+    """Eigenvalues of the uncentred second moment, descending, 0 or more; what rounding explains counts as 0."""
+    return _remembered("origin", moments)
 
 
-def _remembered(kind: str, moments: ClassGeometry) -> NDArray[np.float64]:
-    key = (moments.counts.tobytes(), moments.spread.tobytes())
-    known = _latest.found.get(kind)
-    if known and known[0]() is moments.mean and known[1] == key:
-        return known[2]
-    share = np.full(len(moments.counts), 1.0 / max(moments.n, 1))
-    matrix = moments.total() if kind == "total" else moments.second(share)
-    found = eigvalsh(matrix, lower=True, overwrite_a=True, check_finite=False)
-    values = np.asarray(found[::-1], np.float64)
-    # What rounding of the samples, and of the eigenvalues, makes of a 0; n samples span at most n directions.
-    magnitude = np.sqrt(np.square(moments.mean).sum(axis=1).max() + max(values[0], 0.0))
-    noise = max(len(values) * np.finfo(np.float64).eps * max(values[0], 0.0), np.square(float(moments.resolution) * magnitude))
-    values = np.asarray(np.where(values > noise, values, 0.0), np.float64)
-    values[max(0, moments.n - (kind == "total")) :] = 0.0
-    _latest.found[kind] = (weakref.ref(moments.mean), key, values)
+def _remembered(about: About, moments: ClassGeometry) -> NDArray[np.float64]:
+    key = (moments.counts.tobytes(), moments.spread.tobytes(), moments.resolution.tobytes())
+    latest = _latest.found.get(about)
+    if latest and latest[0]() is moments.mean and latest[1] == key:
+        return latest[2]
+    values = _eigenvalues(about, moments)
+    _latest.found[about] = (weakref.ref(moments.mean), key, values)
     return values
+
+
+def _eigenvalues(about: About, moments: ClassGeometry) -> NDArray[np.float64]:
+    values = eigvalsh(moments.isometric().matrix(about), lower=True, overwrite_a=True, check_finite=False)[::-1].copy()
+    values[values <= len(values) * np.finfo(np.float64).eps * max(values[0], 0.0)] = 0.0
+    values[max(0, moments.n - (about == "mean")) :] = 0.0  # n samples span at most n directions
+    rounding = moments.rounding() * largest_eigenvalue(moments.n, moments.d)
+    if not ((values > 0) & (values <= rounding.max())).any():
+        return values
+    # Somewhere rounding may be all there is: how much it adds depends on the direction.
+    exact, vectors = moments.spectrum(about)
+    above = exact[exact > rounding @ np.square(vectors)][::-1]
+    above = above[: int((values > 0).sum())]
+    return np.concatenate([above, np.zeros(len(values) - len(above))])

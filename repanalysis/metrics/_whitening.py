@@ -4,6 +4,13 @@ Their weighted squared lengths sum to the Fisher trace, each is a class's own sh
 squared Mahalanobis distance of the classes. Sigma_W is singular in one of two ways: either class means do not leave its
 range (dead or repeated features), and everything is exact on the range; or they do (always with d > n - K), and some
 direction separates the samples perfectly.
+
+Every feature is scaled to unit variance first, so units do not matter. A direction v then belongs to the range of Sigma_W if
+its variance is above what float64 and the rounding of the samples leave of a 0 (`statistics/rounding.py`),
+
+    v^T Sigma_W v > max(d eps lambda_max, (1 + sqrt(d/n))^2 sum_j v_j^2 rounding_j / sd_j^2),
+
+and class means leave the range if the between-class variance outside it is above the like bound of K means.
 """
 
 from __future__ import annotations
@@ -16,13 +23,14 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh, lapack, solve_triangular
 
 from repanalysis.statistics import ClassGeometry, Weighting
+from repanalysis.statistics.geometry import padded
+from repanalysis.statistics.rounding import largest_eigenvalue
 
 __all__ = ["Whitened", "cholesky", "whitened"]
 
 _EPS = float(np.finfo(np.float64).eps)
 _CONSTANT = 1e-12  # a feature whose spread is below this share of its magnitude is constant up to rounding
-_NOISE = 10.0  # rounding errors of a network's own sums, in units of the last digit of what it gave out
-_LEAK = 1e-10  # share of Tr Sigma_B outside the range of Sigma_W that rounding explains
+_LEAK = 1e-10  # share of Tr Sigma_B outside the range of Sigma_W that the rounding of eigenvectors explains
 
 
 class Whitened(NamedTuple):
@@ -33,7 +41,8 @@ class Whitened(NamedTuple):
     means : (K, r) float64
         Sigma_W^{-1/2} (mu_c - mu_G) on the range of Sigma_W.
     lost : (K, m) float64
-        What of mu_c - mu_G (features scaled to unit variance) lies outside that range; m = 0 where that is rounding.
+        What of mu_c - mu_G (features scaled to unit variance) lies outside that range, in the directions in which it is more
+        than rounding; m = 0 where there are none.
     rank : int
         Of Sigma_W.
     leak : float
@@ -47,7 +56,12 @@ class Whitened(NamedTuple):
 
 
 def whitened(
-    moments: ClassGeometry, class_weight: Weighting, *, ridge: float = 0.0, within: NDArray[np.float64] | None = None
+    moments: ClassGeometry,
+    class_weight: Weighting,
+    *,
+    ridge: float = 0.0,
+    within: NDArray[np.float64] | None = None,
+    centre: Weighting | None = None,
 ) -> Whitened | None:
     """Whiten the class means; None if every feature is constant.
 
@@ -59,65 +73,103 @@ def whitened(
         Class weights pi_c.
     ridge : float, default 0
         a: whiten by Sigma_W + a Tr(Sigma_W)/d I instead; then nothing is singular.
-    within : (s, s) array, optional
+    within : (d, d) array, optional
         An estimate of Sigma_W to use instead of the moments' own.
-
-    Notes
-    -----
-    Without a ridge every feature is scaled to unit variance first, so units do not matter. Then eigenvalues count as zero
-    below d eps lambda_max, or below what rounding in the type of the samples explains, (10 eps |x| / sd)^2.
+    centre : {"balanced", "empirical"}, optional
+        Weights of the classes in mu_G, where they are others than in Sigma_W.
     """
-    weights, means = moments.weights(class_weight), moments.centred_means(class_weight)
-    own = within is None
-    within = moments.within(class_weight) if within is None else within
+    centre = centre or class_weight
+    d, samples_round = moments.d, within is None and not ridge > 0
     if ridge > 0:
-        shift = ridge * np.trace(within) / moments.d
+        moments = moments.isometric()  # a ridge is the same in all orthonormal coordinates
+        within = moments.within(class_weight) if within is None else within
+        shift = ridge * np.trace(within) / d
         within[np.diag_indices_from(within)] += shift
         if not shift > 0:
+            means = moments.centred_means(centre)
             return Whitened(means[:, :0], means, 0, 1.0) if means.any() else None
+    weights, means = moments.weights(centre), moments.centred_means(centre)
+    variances = moments.feature_variances(class_weight) if within is None else np.diag(within)
     # Where features are constant, subtracting rank-1 terms may leave a variance of -1e-20.
-    scale = np.sqrt(np.maximum(np.diag(within), 0.0) + weights @ np.square(means))
-    alive = scale > _CONSTANT * np.abs(moments.mean).max(axis=0)
+    scale = np.sqrt(np.maximum(variances, 0.0) + weights @ np.square(means))
+    rounding = moments.rounding() if samples_round else np.zeros(moments.d)
+    alive = (scale > _CONSTANT * np.abs(moments.mean).max(axis=0)) & (np.square(scale) > rounding)
     if not alive.any():
         return None
-    scaled = within[np.ix_(alive, alive)] / np.outer(scale[alive], scale[alive])
-    means = means[:, alive] / scale[alive]
-    magnitude = np.sqrt(np.square(moments.mean).max(axis=0) + scale**2)
-    rounding = np.square(_NOISE * float(moments.resolution) * magnitude[alive] / scale[alive]).max() if own else 0.0
-    if ridge > 0:
-        rounding = 0.0
-    if (regular := _by_cholesky(scaled, means, rounding)) is not None:
-        return Whitened(regular, means[:, :0], int(alive.sum()), 0.0)
-    values, vectors = eigh(scaled, overwrite_a=True, check_finite=False)
-    kept = values > max(len(values) * _EPS * values[-1], rounding)
-    turned = means @ vectors
-    energy = weights @ np.square(turned)
-    leak = float(energy[~kept].sum() / energy.sum()) if energy.sum() > 0 else 0.0
-    lost = turned[:, ~kept] if leak > _LEAK else turned[:, :0]
-    return Whitened(turned[:, kept] / np.sqrt(values[kept]), lost, int(kept.sum()), leak if leak > _LEAK else 0.0)
+    scale = np.where(alive, scale, 0.0)
+    units = np.where(alive, scale, 1.0)
+    means, rounding = np.where(alive, means / units, 0.0), np.where(alive, rounding / units**2, 0.0)
+    noise = rounding * largest_eigenvalue(moments.n, int(alive.sum()))
+    if within is None and moments.n > moments.d:
+        within = moments.within(class_weight)
+    if within is None:
+        values, vectors = moments.spectrum("class", class_weight, scale)
+    else:
+        within = within[np.ix_(alive, alive)] / np.outer(scale[alive], scale[alive])
+        if (regular := _by_cholesky(within, means[:, alive], noise[alive])) is not None:
+            return Whitened(regular, means[:, :0], int(alive.sum()), 0.0)
+        values, vectors = eigh(within, overwrite_a=True, check_finite=False)
+        vectors = padded(vectors, alive)
+    above = values > np.maximum(len(values) * _EPS * values.max(initial=0.0), noise @ np.square(vectors))
+    vectors = vectors[:, above]
+    inside = means @ vectors
+    lost, leak = _outside(means - inside @ vectors.T, means, weights, rounding)
+    return Whitened(inside / np.sqrt(values[above]), lost, int(above.sum()), leak)
 
 
-def cholesky(moments: ClassGeometry, class_weight: Weighting = "empirical") -> NDArray[np.float64] | None:
-    """Upper factor U of Sigma_W = U^T U, so that rows z become white as U^-T z; None if Sigma_W is near singular."""
-    within = moments.within(class_weight)
+def _outside(
+    outside: NDArray[np.float64], means: NDArray[np.float64], weights: NDArray[np.float64], rounding: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float]:
+    """What of class means (K, d) is outside a range by more than rounding, in its own directions (K, m), and its share."""
+    total = float(weights @ np.square(means).sum(axis=1))
+    if not total > 0:
+        return means[:, :0], 0.0
+    rows = outside * np.sqrt(weights)[:, None]
+    energy, vectors = eigh(rows @ rows.T, check_finite=False)
+    positive = energy > _LEAK * total
+    energy, vectors = energy[positive], rows.T @ vectors[:, positive] / np.sqrt(energy[positive])
+    allowed = rounding @ np.square(vectors) * largest_eigenvalue(int((weights > 0).sum()), means.shape[1])
+    above = energy > allowed
+    return outside @ vectors[:, above], float(energy[above].sum()) / total
+
+
+def cholesky(moments: ClassGeometry, rounding: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Upper factor U of Sigma_W = U^T U, so that rows z become white as U^-T z; None if Sigma_W is near singular.
+
+    Classes weigh n_c/n; `rounding` is the variance that rounding may have added to every feature, (d,).
+    """
+    within, noise = moments.within("empirical"), rounding * largest_eigenvalue(moments.n, moments.d)
     diagonal = np.diag(within)
     if not (diagonal > _CONSTANT * np.square(moments.mean).max(axis=0)).all() or not diagonal.all():
         return None
     upper, failed = lapack.dpotrf(within, clean=1)
     if failed or lapack.dpocon(upper, np.abs(within).sum(axis=0).max())[0] < 10 * len(within) * _EPS:
         return None
-    found: NDArray[np.float64] = upper
-    return found
+    if not _above(within, noise):
+        return None
+    factor: NDArray[np.float64] = upper
+    return factor
 
 
-def _by_cholesky(within: NDArray[np.float64], means: NDArray[np.float64], rounding: float) -> NDArray[np.float64] | None:
+def _by_cholesky(
+    within: NDArray[np.float64], means: NDArray[np.float64], noise: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
     """Whitened means, 20 times faster than by eigenvalues; None if Sigma_W is near singular."""
     upper, failed = lapack.dpotrf(within, clean=0)
     if failed:
         return None
     norm = np.abs(within).sum(axis=0).max()
     inverse_condition, _ = lapack.dpocon(upper, norm)
-    if inverse_condition < 10 * max(len(within) * _EPS, rounding / norm):
+    if inverse_condition < 10 * len(within) * _EPS:
+        return None
+    if inverse_condition < 10 * noise.max() / norm and not _above(within, noise):
         return None
     half: NDArray[np.float64] = solve_triangular(upper, means.T, trans=1, check_finite=False)
     return half.T
+
+
+def _above(within: NDArray[np.float64], noise: NDArray[np.float64]) -> bool:
+    """Whether the variance in every direction is above that of noise: Sigma_W - diag(noise) is positive definite."""
+    rest = within.copy()
+    rest[np.diag_indices_from(rest)] -= noise
+    return not lapack.dpotrf(rest, overwrite_a=1, clean=0)[1]

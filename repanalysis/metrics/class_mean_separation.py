@@ -8,12 +8,13 @@ from typing import Literal
 
 import numpy as np
 
+from repanalysis.metrics._bias import bias_note
 from repanalysis.metrics._pairs import named_pairs, squared_distances
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
 
-@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation"})
+@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation"}, structure="up")
 def class_mean_separation(moments: ClassGeometry, *, per: Literal["all", "pair"] = "all") -> Mapping[str, Noted]:
     r"""Mean squared distance between the means of two classes.
 
@@ -61,17 +62,19 @@ def class_mean_separation(moments: ClassGeometry, *, per: Literal["all", "pair"]
     centred = moments.centred_means()[there]
     mean = 2.0 / (len(count) - 1) * np.square(centred).sum()
     within = float(np.mean(spread / count))
+    debiased = _debiased(mean, count, spread)
+    note = bias_note(mean - debiased, mean, moments.n, "the variant debiased is without it")
     return {
-        "": Noted(mean),
+        "": Noted(mean, note),
         "min": Noted(distances[np.triu_indices(len(count), 1)].min()),
-        "relative": _relative(mean, within),
-        "debiased": _debiased(mean, count, spread),
+        "relative": _relative(mean, within, note),
+        "debiased": debiased,
     }
 
 
-def _relative(separation: float, within: float) -> Noted:
+def _relative(separation: float, within: float, note: str) -> Noted:
     if within > 0:
-        return Noted(separation / within)
+        return Noted(separation / within, note)
     if separation > 0:
         return Noted(math.inf, "the within-class variance is 0")
     return Noted(math.nan, "all samples are equal")

@@ -9,7 +9,7 @@ from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry
 
 
-@metric(needs=moments_needed, min_classes=1, invariant={"rotation", "scaling", "sign"})
+@metric(needs=moments_needed, min_classes=1, invariant={"rotation", "scaling", "sign"}, structure="down")
 def coding_rate_classes(moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> Noted:
     r"""Coding rate of the classes: nats per sample that describe the samples once their class is known.
 

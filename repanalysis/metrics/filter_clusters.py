@@ -25,7 +25,7 @@ _SHOWN = {
 }
 
 
-@metric(needs=ClassMoments(scatter="none"))
+@metric(needs=ClassMoments(scatter="none"), structure={"SNR": "up", "SNR total": "up", "noise per filter": "down"}, steps=True)
 def filter_clusters(
     moments: ClassGeometry, *, head: Head | None = None, theta: float = 0.3, order: Order = "label", gauge: Gauge = "center"
 ) -> Mapping[str, Noted]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from probes.errors import UsageError
 from repanalysis._checks import not_negative, one_of
+from repanalysis.metrics._bias import bias_note
 from repanalysis.metrics._pairs import named_classes, named_pairs, present, squared_distances
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.metrics._whitening import Whitened, whitened
@@ -18,14 +20,16 @@ from repanalysis.statistics import ClassGeometry, ClassMoments, Samples, SampleS
 Estimator = Literal["exact", "ledoit_wolf"]
 
 
-def _needed(*, estimator: Estimator = "exact", ridge: float = 0.0, **_: Any) -> Statistic:
+def _needed(*, estimator: Estimator = "exact", ridge: float = 0.0, debiased: bool = False, **_: Any) -> Statistic:
     """Moments; the samples themselves for Ledoit and Wolf's estimate, which needs fourth powers."""
     not_negative("ridge", ridge)
     one_of("estimator", estimator, ("exact", "ledoit_wolf"))
+    if debiased and (ridge > 0 or estimator != "exact"):
+        raise UsageError("fisher_ratio:debiased=true is for the sample covariance; leave ridge and estimator out.")
     return ClassMoments() if estimator == "exact" else Samples()
 
 
-@metric(needs=_needed, invariant={"translation", "rotation", "scaling", "linear"})
+@metric(needs=_needed, invariant={"translation", "rotation", "scaling", "linear"}, structure="up")
 def fisher_ratio(
     moments: ClassGeometry | SampleSet,
     *,
@@ -33,6 +37,7 @@ def fisher_ratio(
     ridge: float = 0.0,
     estimator: Estimator = "exact",  # noqa: ARG001  # read by `needs`
     per: Literal["all", "class", "pair"] = "all",
+    debiased: bool = False,
 ) -> Mapping[str, Noted]:
     r"""Fisher's discriminant ratio: between-class variance measured in units of the within-class covariance.
 
@@ -52,6 +57,9 @@ def fisher_ratio(
     per : {"all", "class", "pair"}, default "all"
         "class" gives (mu_c - mu_G)^T Sigma_W^-1 (mu_c - mu_G) of every class, as a variant `class=3`; "pair" the squared
         Mahalanobis distance of every pair, as `pair=3/5`, whose mean over ordered pairs is twice the balanced trace.
+    debiased : bool, default False
+        Take away the bias given in the notes: the expectation is then the truth for Gaussian classes of one covariance, which
+        is estimated with weights n_c/n. May be negative; NaN unless n > K + d + 1.
 
     Returns
     -------
@@ -64,19 +72,20 @@ def fisher_ratio(
     Raises
     ------
     UsageError
-        If the ridge is negative.
+        If the ridge is negative, or `debiased` comes with a ridge or an estimator.
 
     Notes
     -----
     Where Sigma_W is singular, one of two things holds, and a note says which. If the class means do not leave the range
     of Sigma_W (dead or repeated features), the ratio on that range is exact. If they do (always with d > n - K), some
     direction separates these samples perfectly and the ratio is inf.
-    Every feature is scaled to unit variance first, so units do not matter. Then eigenvalues count as zero below
-    d eps lambda_max, or below what rounding in the type of the samples explains, (10 eps |x| / sd)^2: the features of a
-    float32 network that depend on each other do so up to rounding, and rounding separates no classes.
+    Every feature is scaled to unit variance first, so units do not matter. Then a direction counts as one in which no class
+    varies below d eps lambda_max, or below what rounding in the type of the samples explains (`statistics/rounding.py`): the
+    features of a network that depend on each other do so up to rounding, and rounding separates no classes.
     A ridge or shrinkage leaves only rotations, translations and scalings as invariances.
-    Bias: for Gaussian classes of one covariance, E[trace] = (d (K-1) + n F) / (n - K - d - 1), where F is the truth:
-    with n not much above d, most of a ratio is bias. Time d^3, memory d^2.
+    Bias: for Gaussian classes of one covariance, and classes of one size or `class_weight="empirical"`,
+    E[trace] = (d (K-1) + n F) / (n - K - d - 1), where F is the truth and d the rank: with n not much above d, most of a ratio
+    is bias, and a note says so where it is more than a tenth. Time d^3, memory d^2.
 
     References
     ----------
@@ -101,33 +110,77 @@ def fisher_ratio(
     if isinstance(moments, SampleSet):
         note = moments.note
         moments, within = _shrunk(moments, class_weight)
-    found = whitened(moments, class_weight, ridge=ridge, within=within)
-    if found is None:
+    white = whitened(moments, "empirical" if debiased else class_weight, ridge=ridge, within=within, centre=class_weight)
+    if white is None:
         return dict.fromkeys(("", "trace", "pinv"), Noted(math.nan, "every feature is constant"))
+    exact = not ridge > 0 and within is None
+    if debiased and not (factor := _bias(moments, white, class_weight).factor) > 0:
+        reason = (
+            f"n = {moments.n} is not above K + rank + 1 = {moments.k + white.rank + 1}, so that the bias has no expectation"
+        )
+        values = (
+            _each(moments, white, per, class_weight, factor=math.nan) if per != "all" else dict.fromkeys(("", "trace", "pinv"))
+        )
+        return {variant: Noted(math.nan, reason) for variant in values}
     if per != "all":
-        return _each(moments, found, per)
-    trace = float(moments.weights(class_weight) @ np.square(found.means).sum(axis=1))
-    if not found.lost.size:
-        on_range = f"on the range of the within-class covariance, rank {found.rank} of {moments.d}; class means stay in it"
-        note = "; ".join(filter(None, [note, on_range if found.rank < moments.d else ""]))
+        return _each(moments, white, per, class_weight, factor=factor if debiased else None)
+    trace = float(moments.weights(class_weight) @ np.square(white.means).sum(axis=1))
+    if not white.lost.size:
+        on_range = f"on the range of the within-class covariance, rank {white.rank} of {moments.d}; class means stay in it"
+        bias = _bias(moments, white, class_weight)
+        if debiased:
+            trace = float(bias.factor * trace - bias.added @ moments.weights(class_weight))
+        elif exact:
+            note = "; ".join(filter(None, [note, _note(bias, trace, moments, class_weight)]))
+        note = "; ".join(filter(None, [note, on_range if white.rank < moments.d else ""]))
         return {"": Noted(trace / moments.k, note), "trace": Noted(trace, note), "pinv": Noted(trace / moments.k, note)}
-    lacking = f"the within-class covariance has rank {found.rank} of {moments.d}"
-    perfect = Noted(math.inf, f"{lacking} and class means differ outside its range: {moments.n} samples separate perfectly")
-    dropped = f"{lacking}; {found.leak:.2%} of the between-class variance, outside its range, is dropped"
-    return {"": perfect, "trace": perfect, "pinv": Noted(trace / moments.k, dropped)}
+    lacking = f"the within-class covariance has rank {white.rank} of {moments.d}"
+    perfect = Noted(
+        math.nan if debiased else math.inf,
+        f"{lacking} and class means differ outside its range: {moments.n} samples separate perfectly",
+    )
+    dropped = f"{lacking}; {white.leak:.2%} of the between-class variance, outside its range, is dropped"
+    return {"": perfect, "trace": perfect, "pinv": Noted(math.nan if debiased else trace / moments.k, dropped)}
 
 
-def _each(moments: ClassGeometry, found: Whitened, per: str) -> Mapping[str, Noted]:
-    """Squared whitened lengths of class means, or of their differences."""
-    there = present(moments)
-    means, lost = found.means[there], found.lost[there]
+class _Bias(NamedTuple):
+    """E[q_c] = (truth_c + added_c) / factor of each class's squared whitened length."""
+
+    factor: float
+    added: NDArray[np.float64]
+
+
+def _bias(moments: ClassGeometry, white: Whitened, class_weight: Weighting) -> _Bias:
+    """The inverse of a Wishart matrix of n - K degrees of freedom, and the scatter of the means of n_c samples."""
+    weights, counts = moments.weights(class_weight), np.maximum(moments.counts, 1)
+    added = white.rank * ((1.0 - 2.0 * weights) / counts + (np.square(weights) / counts).sum())
+    return _Bias((moments.n - moments.k - white.rank - 1) / moments.n, added)
+
+
+def _note(bias: _Bias, trace: float, moments: ClassGeometry, class_weight: Weighting) -> str:
+    if not bias.factor > 0:
+        return f"n = {moments.n} samples are too few for {moments.d} features: all of it may be bias"
+    truth = bias.factor * trace - float(bias.added @ moments.weights(class_weight))
+    return bias_note(trace - truth, trace, moments.n, "debiased=true takes it away where classes are Gaussian")
+
+
+def _each(
+    moments: ClassGeometry, white: Whitened, per: str, class_weight: Weighting, *, factor: float | None
+) -> Mapping[str, Noted]:
+    """Squared whitened lengths of class means, or of their differences; without their bias where its factor is given."""
+    classes = present(moments)
+    means, lost, counts = white.means[classes], white.lost[classes], moments.counts[classes]
+    undefined, scale, rank = (math.inf, 1.0, 0) if factor is None else (math.nan, factor, white.rank)
     if per == "class":
         outside = np.square(lost).sum(axis=1) > 1e-10 * max(np.square(lost).sum(), 1e-300)
-        return named_classes(moments, np.where(outside, np.inf, np.square(means).sum(axis=1)), outside)
-    distances, outside = squared_distances(means), squared_distances(lost)
+        added = 0.0 if factor is None else _bias(moments, white, class_weight).added[classes]
+        values = scale * np.square(means).sum(axis=1) - added
+        return named_classes(moments, np.where(outside, undefined, values), outside)
+    added = rank * (1.0 / counts[:, None] + 1.0 / counts)
+    distances, outside = scale * squared_distances(means) - added, squared_distances(lost)
     perfect = outside > 1e-10 * max(outside.max(), 1e-300)
     reasons = np.where(perfect, "the two means differ outside the range of the within-class covariance", "")
-    return named_pairs(moments, np.where(perfect, np.inf, distances), reasons)
+    return named_pairs(moments, np.where(perfect, undefined, distances), reasons)
 
 
 def _shrunk(samples: SampleSet, class_weight: Weighting) -> tuple[ClassGeometry, NDArray[np.float64]]:

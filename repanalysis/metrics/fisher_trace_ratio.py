@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+from repanalysis.metrics._bias import between_noise, bias_note
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
-@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"})
+@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"}, structure="up")
 def fisher_trace_ratio(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Noted:
     r"""Between-class variance divided by within-class variance, each summed over features.
 
@@ -28,7 +29,8 @@ def fisher_trace_ratio(moments: ClassGeometry, *, class_weight: Weighting = "bal
 
     Notes
     -----
-    Bias: with one covariance Sigma in all classes, the numerator is too large by Tr Sigma (K - 1)/n. Time and memory K d.
+    Bias: with one covariance Sigma in all classes, the numerator is too large by Tr Sigma (K - 1)/n;
+    a note says so where that is more than a tenth of it. Time and memory K d.
 
     References
     ----------
@@ -45,5 +47,7 @@ def fisher_trace_ratio(moments: ClassGeometry, *, class_weight: Weighting = "bal
         return Noted(math.nan, "needs two classes")
     within, between = moments.traces(class_weight)
     if within > 0:
-        return Noted(between / within)
+        noise = between_noise(moments, class_weight)
+        remedy = "between_class_variance:debiased=true over within_class_variance is without it"
+        return Noted(between / within, bias_note(noise, between, moments.n, remedy))
     return Noted(math.inf, "the within-class variance is 0") if between > 0 else Noted(math.nan, "all samples are equal")

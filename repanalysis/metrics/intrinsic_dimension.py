@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from repanalysis.metrics._neighbours import neighbours
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import Samples, SampleSet
+from repanalysis.statistics.draws import GROUP, hashed
 
+_PARTS, _PER_NEIGHBOUR, _DEGREES = 10, 10, 36  # disjoint parts, samples in each, degrees of freedom of the error
 _DISCARDED = 0.1  # share of the largest ratios that TwoNN leaves out, as its authors do
 
 
@@ -55,8 +57,9 @@ def intrinsic_dimension(
     -----
     Samples at distance 0 of another are left out, but for one of each, and counted in a note. Both estimate too little
     in more than about 20 dimensions at this number of samples, and depend on the scale, that is on n. Standard error:
-    bootstrap over the samples' own ratios (200 draws, fixed seed), which takes neighbourhoods as given. Time n^2 d,
-    memory n d.
+    from the spread of the estimates of ten disjoint parts with neighbours of their own, four times over, for neighbours share
+    their distances: a bootstrap over samples gave 0.8 to 0.9 of it. Parts have at least ten samples for every neighbour; fewer
+    than two such parts give no error. Time n^2 d, memory n d.
 
     References
     ----------
@@ -80,22 +83,35 @@ def intrinsic_dimension(
     if len(unique) < max(needed + 1, 5):
         return Noted(math.nan, f"{len(unique)} different samples are too few")
     distances = neighbours(x[unique], needed)[0]
-    there = distances[:, 0] > 0
-    if there.sum() < 5:
+    logs = _logs(distances, method)
+    if len(logs) < 5:
         return Noted(math.nan, "samples lie at distance 0 of each other, up to rounding")
-    distances = distances[there]
-    if method == "twonn":
-        logs = np.log(distances[:, 1] / distances[:, 0])
-        estimate = _twonn
-    else:
-        logs = np.log(distances[:, -1:] / distances[:, :-1]).mean(axis=1)
-        estimate = _inverse_mean
-    value = estimate(logs)
+    value = (_twonn if method == "twonn" else _inverse_mean)(logs)
     if not math.isfinite(value):
         return Noted(math.nan, "all samples have neighbours at one distance, as points of a lattice have")
-    rng = np.random.default_rng(0)
-    draws = [estimate(logs[rng.integers(0, len(logs), len(logs))]) for _ in range(200)]
-    return Noted(value, note, se=float(np.std(draws, ddof=1)))
+    return Noted(value, note, se=value * _relative_error(x[unique], samples.ids[unique], method, needed))
+
+
+def _logs(distances: NDArray[np.float64], method: str) -> NDArray[np.float64]:
+    """What the estimate is made of, per sample; without those at distance 0 of another."""
+    distances = distances[distances[:, 0] > 0]
+    if method == "twonn":
+        return np.asarray(np.log(distances[:, 1] / distances[:, 0]))
+    return np.asarray(np.log(distances[:, -1:] / distances[:, :-1]).mean(axis=1))
+
+
+def _relative_error(x: NDArray[np.float64], ids: NDArray[np.int64], method: str, needed: int) -> float:
+    """Standard error over the value: from the spread of estimates of disjoint parts, each with its own neighbours."""
+    estimate = _twonn if method == "twonn" else _inverse_mean
+    count = min(_PARTS, len(x) // (_PER_NEIGHBOUR * needed))
+    if count < 2:
+        return math.nan
+    variances = []
+    for cut in range(-(-_DEGREES // (count - 1))):
+        part = (hashed(ids, GROUP + 2**32 * (cut + 1)) % np.uint64(count)).astype(np.int64)
+        values = [estimate(_logs(neighbours(x[part == each], needed)[0], method)) for each in range(count)]
+        variances.append(np.var(values, ddof=1) / np.mean(values) ** 2 / count)
+    return math.sqrt(float(np.mean(variances)))
 
 
 def _different(x: NDArray[np.float64]) -> NDArray[np.int64]:

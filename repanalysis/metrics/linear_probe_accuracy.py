@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import blas
+from scipy.linalg import blas, solve
 
 from repanalysis.metrics._readout import Halves, accuracy, halves, left_singular, one_hot, standardized
 from repanalysis.metrics._registry import Noted, metric
@@ -22,7 +22,7 @@ def _needed(*, max_samples: int = 5000, solver: str = "ridge") -> Samples:  # no
     return Samples(limit=max_samples)
 
 
-@metric(needs=_needed, invariant={"translation", "scaling"})
+@metric(needs=_needed, invariant={"translation", "scaling"}, structure={"": "up", "train": "up"})
 def linear_probe_accuracy(
     samples: SampleSet,
     *,
@@ -53,7 +53,8 @@ def linear_probe_accuracy(
     Notes
     -----
     Every feature is scaled to unit variance on the samples to fit on. The half of a sample depends on its id alone. Standard
-    error: that of a bootstrap over the scored samples. Time n d min(n, d), memory n d.
+    error: that of a share of the scored samples, and a jackknife of the fit at the same penalty, in closed form for "ridge" and
+    by ten more fits for "logistic" ("train": the first alone). Time n d min(n, d), memory n d.
 
     References
     ----------
@@ -79,18 +80,24 @@ def linear_probe_accuracy(
         return _logistic(train, test, split)
     probe = ridge_by_leave_one_out(train, one_hot(split.train_y, len(split.labels)))
     return {
-        "": accuracy(_guess(test, probe) == split.test_y, split.note),
+        "": accuracy(_guess(test, probe) == split.test_y, split.note, without=_left_out(train, test, split, probe)),
         "train": accuracy(_guess(train, probe) == split.train_y, split.note),
         "penalty": Noted(probe.penalty, split.note),
     }
 
 
 class Probe(NamedTuple):
-    """A fitted ridge regression: weights (d, K), offset (K,), penalty per sample."""
+    """A fitted ridge regression: weights (d, K), offset (K,), penalty per sample, and what it was fitted on.
+
+    Its m samples, centred on `centre` (d,), have left singular vectors `left` (m, r) and squared singular values `squares`.
+    """
 
     weights: NDArray[np.float64]
     offset: NDArray[np.float64]
     penalty: float
+    centre: NDArray[np.float64]
+    left: NDArray[np.float64]
+    squares: NDArray[np.float64]
 
 
 def ridge_by_leave_one_out(x: NDArray[np.float64], targets: NDArray[np.float64]) -> Probe:
@@ -114,12 +121,34 @@ def ridge_by_leave_one_out(x: NDArray[np.float64], targets: NDArray[np.float64])
             best = error, float(penalty)
     # V S (S^2 + m lambda)^-1 U^T y, with V S = x^T U
     weights = blas.dgemm(1.0, x.T, blas.dgemm(1.0, left, turned / (squares + m * best[1])[:, None]))
-    return Probe(weights, level - centre @ weights, best[1])
+    return Probe(weights, level - centre @ weights, best[1], centre, left, squares)
 
 
 def _guess(x: NDArray[np.float64], probe: Probe) -> NDArray[np.int64]:
     found: NDArray[np.int64] = np.argmax(blas.dgemm(1.0, x.T, probe.weights, trans_a=1) + probe.offset, axis=1)
     return found
+
+
+def _left_out(
+    train: NDArray[np.float64], test: NDArray[np.float64], split: Halves, probe: Probe
+) -> Iterator[NDArray[np.bool_]]:
+    """Which samples to score the probe gets right that is fitted without each group, at the same penalty m lambda.
+
+    With the kernel h(t, i) = 1/m + t . U (S^2 + m lambda)^-1 U^T of the fit f = h(., train) Y, without the group g
+    f_g(t) = f(t) - h(t, g) (I - h(g, g))^-1 (Y_g - f(g)), exactly.
+    """
+    m, left, total = len(train), probe.left, probe.squares + len(train) * probe.penalty
+    down = blas.dgemm(1.0, (train - probe.centre).T, left)  # V S
+    across = blas.dgemm(1.0, (test - probe.centre).T, down, trans_a=1) / total
+    within = left * (probe.squares / total)
+    scores = blas.dgemm(1.0, test.T, probe.weights, trans_a=1) + probe.offset
+    residual = one_hot(split.train_y, len(split.labels)) - blas.dgemm(1.0, train.T, probe.weights, trans_a=1) - probe.offset
+    for group in np.unique(split.groups):
+        mine = split.groups == group
+        own = np.eye(int(mine.sum())) - 1.0 / m - within[mine] @ left[mine].T
+        change = solve(own, residual[mine], assume_a="pos")
+        moved = change.sum(axis=0) / m + blas.dgemm(1.0, across, left[mine].T @ change)
+        yield np.asarray(np.argmax(scores - moved, axis=1) == split.test_y)
 
 
 def _logistic(train: NDArray[np.float64], test: NDArray[np.float64], split: Halves) -> Mapping[str, Noted]:
@@ -131,7 +160,17 @@ def _logistic(train: NDArray[np.float64], test: NDArray[np.float64], split: Halv
         fitted = LogisticRegression(max_iter=1000).fit(train, split.train_y)
     slow = "the fit had not converged after 1,000 steps" if caught else ""
     note = "; ".join(filter(None, [split.note, slow]))
-    return {
-        "": accuracy(fitted.predict(test) == split.test_y, note),
-        "train": accuracy(fitted.predict(train) == split.train_y, note),
-    }
+    correct, trained = (fitted.predict(x) == y for x, y in ((test, split.test_y), (train, split.train_y)))
+    start = fitted.coef_.copy(), fitted.intercept_.copy()
+    parts = [split.groups != group for group in np.unique(split.groups)]
+    if any(len(np.unique(split.train_y[rest])) < len(fitted.classes_) for rest in parts):
+        return {"": accuracy(correct, note, without=None), "train": accuracy(trained, note)}
+    fitted.set_params(warm_start=True)
+    without = []
+    for rest in parts:
+        fitted.coef_, fitted.intercept_ = start[0].copy(), start[1].copy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fitted.fit(train[rest], split.train_y[rest])
+        without.append(fitted.predict(test) == split.test_y)
+    return {"": accuracy(correct, note, without=without), "train": accuracy(trained, note)}

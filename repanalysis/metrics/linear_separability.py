@@ -10,13 +10,14 @@ import numpy as np
 from repanalysis.metrics._readout import left_singular
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import Samples, SampleSet
+from repanalysis.statistics.shares import share_error
 
 
 def _needed(*, max_samples: int = 5000) -> Samples:
     return Samples(limit=max_samples)
 
 
-@metric(needs=_needed, invariant={"translation", "rotation", "scaling", "linear"})
+@metric(needs=_needed, invariant={"translation", "rotation", "scaling", "linear"}, structure="up")
 def linear_separability(samples: SampleSet, *, max_samples: int = 5000) -> Noted:  # noqa: ARG001  # read by `needs`
     r"""Share of samples that a linear classifier without penalty gets right where it is fitted: 1 if classes are separable.
 
@@ -39,7 +40,8 @@ def linear_separability(samples: SampleSet, *, max_samples: int = 5000) -> Noted
     -----
     It describes these samples, not the classes: n <= d + 1 samples in general position are always separable, and a note
     says so. Samples are whitened first, which changes nothing but the number of steps. A fit that has not converged
-    after 1,000 steps gives a lower bound, with a note. Time n d min(n, d) and 1,000 n d K at most.
+    after 1,000 steps gives a lower bound, with a note. Standard error: that of a share of the samples; none where they are
+    always separable. Time n d min(n, d) and 1,000 n d K at most.
 
     References
     ----------
@@ -75,4 +77,4 @@ def linear_separability(samples: SampleSet, *, max_samples: int = 5000) -> Noted
     share = float((fitted.predict(white) == samples.labels).mean())
     slow = any(issubclass(one.category, ConvergenceWarning) for one in caught) and share < 1.0
     late = "a lower bound: the fit had not converged after 1,000 steps" if slow else ""
-    return Noted(share, "; ".join(filter(None, [samples.note, late])))
+    return Noted(share, "; ".join(filter(None, [samples.note, late])), se=share_error(share, samples.n))

@@ -10,11 +10,12 @@ from scipy.linalg import blas, eigh
 from repanalysis.metrics._pairs import present
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
+from repanalysis.statistics.rounding import largest_eigenvalue
 
 _EPS = float(np.finfo(np.float64).eps)
 
 
-@metric(needs=ClassMoments(), invariant={"translation", "rotation", "scaling"})
+@metric(needs=ClassMoments(), invariant={"translation", "rotation", "scaling"}, structure="down")
 def nc1(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Noted:
     r"""Variability collapse: within-class covariance measured in units of the between-class covariance.
 
@@ -34,7 +35,8 @@ def nc1(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Note
 
     Notes
     -----
-    Sigma_B^+ is the pseudo-inverse on the range of Sigma_B. Where that has fewer than min(K - 1, d) dimensions, as with
+    Sigma_B^+ is the pseudo-inverse on the range of Sigma_B, which ends where the rounding of the samples explains what is
+    left (`statistics/rounding.py`). Where that has fewer than min(K - 1, d) dimensions, as with
     two equal means, the directions that are missing count as 0, and a note gives the rank. With the Fisher trace F =
     Tr(Sigma_W^-1 Sigma_B) and r the rank, F Tr(Sigma_W Sigma_B^+) >= r^2. Public code often weighs Sigma_W by n_c/n but
     Sigma_B by 1/K; for equal classes that is the same. Simplex-ETF means of radius a with noise s: (K-1)^2 s^2 / (K a^2).
@@ -59,16 +61,18 @@ def nc1(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Note
     gram = blas.dsyrk(1.0, means.T, trans=1)
     values, vectors = eigh(gram, lower=False, overwrite_a=True, check_finite=False)
     within_trace = moments.traces(class_weight)[0]
-    rounding = float(moments.resolution) ** 2 * (within_trace + np.square(moments.mean).sum(axis=1).max())
-    kept = values > max(10 * len(values) * _EPS * values[-1], rounding)
-    if not kept.any():
-        if within_trace > rounding:
+    positive = values > 10 * len(values) * _EPS * values[-1]
+    basis = blas.dgemm(1.0, means.T, vectors[:, positive])  # columns: sqrt(lambda) times eigenvectors of Sigma_B
+    values = values[positive]
+    rounding = moments.rounding_of_means() * largest_eigenvalue(len(there), moments.d)
+    above = np.square(values) > rounding @ np.square(basis)  # lambda > v^T N v
+    if not above.any():
+        if within_trace > moments.rounding().sum():
             return Noted(math.inf, "all class means are equal")
         return Noted(math.nan, "all samples are equal")
-    basis = blas.dgemm(1.0, means.T, vectors[:, kept])  # columns: sqrt(lambda) times eigenvectors of Sigma_B
-    half = blas.dsymm(1.0, moments.within(class_weight), basis)
-    trace = float((np.einsum("dr,dr->r", basis, half) / np.square(values[kept])).sum())
-    rank, most = int(kept.sum()), min(len(there) - 1, moments.d)
+    values, basis = values[above], np.asfortranarray(basis[:, above])
+    trace = float((moments.variance_along(basis, class_weight) / np.square(values)).sum())
+    rank, most = len(values), min(len(there) - 1, moments.d)
     return Noted(
         max(trace, 0.0) / len(there), f"the between-class covariance has rank {rank}, not {most}" if rank < most else ""
     )

@@ -13,7 +13,7 @@ from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
 
-@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"})
+@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"}, structure="down")
 def nc1_cdnv(moments: ClassGeometry, *, per: Literal["all", "pair"] = "all") -> Mapping[str, Noted]:
     r"""Class-distance normalised variance: variance of two classes in units of the distance between their means.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+from repanalysis.metrics._bias import between_noise, bias_note
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
-@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"})
+@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"}, structure="down")
 def nc1_quotient(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Noted:
     r"""Within-class variance divided by between-class variance: 0 at neural collapse.
 
@@ -28,7 +29,8 @@ def nc1_quotient(moments: ClassGeometry, *, class_weight: Weighting = "balanced"
 
     Notes
     -----
-    The inverse of `fisher_trace_ratio`. Where `nc1` needs the inverse of Sigma_B, this does not. Time and memory K d.
+    The inverse of `fisher_trace_ratio`. Where `nc1` needs the inverse of Sigma_B, this does not. Bias: the
+    denominator is too large by about (K - 1) Tr Sigma_W / n; a note says so where that is more than a tenth of it. Time and memory K d.
 
     References
     ----------
@@ -45,5 +47,8 @@ def nc1_quotient(moments: ClassGeometry, *, class_weight: Weighting = "balanced"
         return Noted(math.nan, "needs two classes")
     within, between = moments.traces(class_weight)
     if between > 0:
-        return Noted(within / between)
+        noise = between_noise(moments, class_weight)
+        remedy = "within_class_variance over between_class_variance:debiased=true is without it"
+        note = bias_note(noise, between, moments.n, remedy)
+        return Noted(within / between, note and f"of its denominator: {note}")
     return Noted(math.inf, "all class means are equal") if within > 0 else Noted(math.nan, "all samples are equal")

@@ -13,7 +13,7 @@ from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
-@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"})
+@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"}, structure="down")
 def nc2_equiangular(
     moments: ClassGeometry, *, class_weight: Weighting = "balanced", per: Literal["all", "pair"] = "all"
 ) -> Mapping[str, Noted]:

@@ -11,7 +11,7 @@ from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
-@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"})
+@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"}, structure="down")
 def nc2_equinorm(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Noted:
     r"""Coefficient of variation of the lengths of the centred class means: 0 at neural collapse.
 

@@ -12,7 +12,7 @@ from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
-@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "scaling"})
+@metric(needs=ClassMoments(scatter="none"), invariant={"translation", "scaling"}, structure="down")
 def nc3_duality(moments: ClassGeometry, *, head: Head | None = None, class_weight: Weighting = "balanced") -> Noted:
     r"""Distance of the head's weights from the centred class means, each scaled to norm 1: 0 at neural collapse.
 

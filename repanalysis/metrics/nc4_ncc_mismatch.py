@@ -8,7 +8,7 @@ import numpy as np
 from scipy.linalg import blas
 
 from repanalysis.metrics._head import Head, unfit
-from repanalysis.metrics._readout import accuracy, centres_of, halves, nearest
+from repanalysis.metrics._readout import accuracy, by_discriminants, centres_of, halves, nearest, right
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassMoments, Samples, SampleSet
 
@@ -17,7 +17,7 @@ def _needed(*, max_samples: int = 5000, head: Head | None = None) -> Samples:  #
     return Samples(limit=max_samples)
 
 
-@metric(needs=_needed)
+@metric(needs=_needed, structure="down")
 def nc4_ncc_mismatch(
     samples: SampleSet,
     *,
@@ -45,7 +45,8 @@ def nc4_ncc_mismatch(
     Notes
     -----
     Class centres come from one half of the samples, the share from the other; the half depends on the id alone. Standard
-    error: that of a bootstrap over the scored samples. Time n K d, memory n d.
+    error: that of a share of the scored samples, and a jackknife of the centres; the head is taken as given. Time n K d,
+    memory n d.
 
     References
     ----------
@@ -71,4 +72,7 @@ def nc4_ncc_mismatch(
     chosen = split.labels[nearest(split.test, centres)]
     rows = samples.x[~samples.training()].astype(np.float64)
     decided = np.argmax(blas.dgemm(1.0, rows.T, head.weight.T, trans_a=1) + head.bias, axis=1)
-    return accuracy(decided != chosen, split.note)
+    place = np.minimum(np.searchsorted(split.labels, decided), len(split.labels) - 1)
+    as_labels = split._replace(test_y=np.where(split.labels[place] == decided, place, -1))
+    without = [~right(as_labels, *each) for each in by_discriminants(split, lambda v: v)]
+    return accuracy(decided != chosen, split.note, without=without)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from repanalysis.metrics._bias import NOTED
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
@@ -31,7 +32,8 @@ def participation_ratio(moments: ClassGeometry) -> Mapping[str, Noted]:
 
     Notes
     -----
-    Of an isotropic Gaussian, n samples give about d / (1 + d/n): too little where n is not much above d. No eigenvalues are
+    Bias: of Gaussian samples 1/value exceeds the truth by 1/n, so that an isotropic one gives about d / (1 + d/n); a note says
+    so where that is more than a tenth. No eigenvalues are
     needed: Tr Sigma^2 is the sum of squared entries. Time and memory d^2.
 
     References
@@ -46,9 +48,11 @@ def participation_ratio(moments: ClassGeometry) -> Mapping[str, Noted]:
     """
     if not moments.n:
         return dict.fromkeys(("", "relative", "within"), Noted(math.nan, "no samples"))
-    whole = _ratio(moments.total())
-    relative = Noted(whole / moments.d, whole.note)
-    return {"": whole, "relative": relative, "within": _ratio(moments.within())}
+    geometry = moments.isometric()
+    whole = _ratio(geometry.total())
+    if whole > NOTED * moments.n:
+        whole = Noted(whole, f"too small by about {whole / moments.n:.0%}: {moments.n} samples span few directions")
+    return {"": whole, "relative": Noted(whole / moments.d, whole.note), "within": _ratio(geometry.within())}
 
 
 def _ratio(covariance: NDArray[np.float64]) -> Noted:

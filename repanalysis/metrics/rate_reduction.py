@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from repanalysis.metrics._gaussian_rate import Normalization, moments_needed, rates
+from repanalysis.metrics._gaussian_rate import Normalization, chance_note, moments_needed, rates
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry
 
 
-@metric(needs=moments_needed, min_classes=2, invariant={"rotation", "scaling", "sign"})
+@metric(needs=moments_needed, min_classes=2, invariant={"rotation", "scaling", "sign"}, structure="up")
 def rate_reduction(moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> Noted:
     r"""Rate reduction: nats per sample that knowing the class saves.
 
@@ -39,8 +39,10 @@ def rate_reduction(moments: ClassGeometry, *, eps_sq: float = 0.5, normalization
     Notes
     -----
     Where the two rates nearly cancel, the divergences are summed instead; the value is never negative.
-    Bias: random labels of isotropic unit vectors give d (d-1) (K-1) / (4 n (1 + eps^2)^2), so with n below d^2 a
-    positive value is bias alone. Time (K+1) d^3/3, memory K d^2 for the state.
+    Bias: labels that mean nothing give sum_k (1 - n_k/n) / (4 n) [(sum_j m_j)^2 + sum_j m_j^2], with m_j = b l_j / (1 + b l_j)
+    of the eigenvalues l_j of Sigma, of Gaussian samples; for isotropic ones that is (d + d^2) (K - 1) / (4 n (1 + eps^2)^2). It
+    holds within a tenth where every class has more samples than sum_j m_j, and is 16 % too much where it has half as many; a
+    note says so where it is more than a tenth of the value. Time (K+1) d^3/3, memory K d^2 for the state.
 
     References
     ----------
@@ -59,4 +61,4 @@ def rate_reduction(moments: ClassGeometry, *, eps_sq: float = 0.5, normalization
     found = rates(moments, eps_sq, normalization)
     if moments.k < 2:
         return Noted(math.nan, "needs two classes")
-    return Noted(found.reduction, found.note)
+    return Noted(found.reduction, chance_note(found, moments.n))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from repanalysis.metrics._gaussian_rate import Normalization, moments_needed, rates
+from repanalysis.metrics._gaussian_rate import Normalization, chance_note, moments_needed, rates
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry
 
 
-@metric(needs=moments_needed, invariant={"rotation", "scaling", "sign"})
+@metric(needs=moments_needed, invariant={"rotation", "scaling", "sign"}, structure="up")
 def rate_reduction_normalized(
     moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius"
 ) -> Mapping[str, Noted]:
@@ -61,10 +61,10 @@ def rate_reduction_normalized(
     found = rates(moments, eps_sq, normalization)
     if moments.k < 2:
         return dict.fromkeys(("", "ideal"), Noted(math.nan, "needs two classes"))
-    d, k = moments.d, moments.k
+    d, k, note = moments.d, moments.k, chance_note(found, moments.n)
     whole = d / 2 * math.log1p(1 / eps_sq)
     bound, ideal = whole - math.log1p(d / eps_sq) / 2, whole - d / (2 * k) * math.log1p(k / eps_sq)
     return {
-        "": Noted(found.reduction / bound, found.note) if d > 1 else Noted(math.nan, "one feature has no directions"),
-        "ideal": Noted(found.reduction / ideal, found.note) if k <= d else Noted(math.nan, f"{k} classes in {d} dimensions"),
+        "": Noted(found.reduction / bound, note) if d > 1 else Noted(math.nan, "one feature has no directions"),
+        "ideal": Noted(found.reduction / ideal, note) if k <= d else Noted(math.nan, f"{k} classes in {d} dimensions"),
     }

@@ -11,7 +11,7 @@ from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
-@metric(needs=ClassMoments(scatter="none"), min_classes=1, invariant={"translation", "rotation"})
+@metric(needs=ClassMoments(scatter="none"), min_classes=1, invariant={"translation", "rotation"}, structure="down")
 def within_class_variance(
     moments: ClassGeometry, *, class_weight: Weighting = "balanced", per: Literal["all", "class"] = "all"
 ) -> Mapping[str, Noted]:

@@ -28,11 +28,13 @@ from probes.errors import DataError, LeftOutWarning, UsageError
 from probes.patterns import Patterns
 from repanalysis.epochs import Images, Recipe, accuracy, one_epoch
 from repanalysis.filters import class_means
-from repanalysis.heads import beats_chance, fit_head, halves
+from repanalysis.heads import beats_chance, fit_head
 from repanalysis.metrics._clusters import clusters_of
 from repanalysis.pruning.applying import kept_masked, masked, multiplications
 from repanalysis.pruning.chains import OUTPUT, Link, hooked, links
 from repanalysis.pruning.masks import conv_mask, random_alike
+from repanalysis.statistics.draws import fitted_on
+from repanalysis.statistics.shares import share_error
 from repanalysis.table import Table
 
 __all__ = ["RETRAINING", "UntrainedWarning", "filter_fields", "masks_of", "prune_network", "retrain"]
@@ -67,7 +69,7 @@ def filter_fields(  # numbers of one loop
     chain : mapping of str to Link
         As `links` gives it.
     images : Images
-        Training images. Heads are fitted to one half of them, class means are those of the other.
+        Training images. Heads are fitted to one half of them, drawn by id; class means are those of the other.
     classes : int
         K.
     places : int, default 2
@@ -124,7 +126,7 @@ def filter_fields(  # numbers of one loop
             network(images.batch(part)[0].to(device))
             rows[0] += len(part)
     y = images.labels.numpy()
-    half = halves(y)
+    half = fitted_on(images.data.ids)
     found = {}
     for name in tqdm(filters, desc="heads", unit=" layers", leave=False, disable=hidden):
         x = kept.pop(name)
@@ -133,7 +135,7 @@ def filter_fields(  # numbers of one loop
             weights = own.weight.detach().double().cpu().numpy().reshape(classes, x.shape[1], -1)
         else:
             weights = fit_head(x[half].reshape(int(half.sum()), -1), y[half], classes=classes, alpha=alpha)
-        found[name] = (class_means((x[~half], y[~half]), classes), weights.reshape(classes, *x.shape[1:]))
+        found[name] = (class_means(x[~half], y[~half], classes), weights.reshape(classes, *x.shape[1:]))
     return found
 
 
@@ -299,7 +301,7 @@ def prune_network(  # noqa: PLR0915  # the rows of one table
 
     def scored(variant: str, one: nn.Module, **more: Any) -> float:
         share = accuracy(one, test, recipe.batch_size, device)
-        rows.append(base | {"variant": variant, "value": share, "se": float(np.sqrt(share * (1 - share) / n))} | more)
+        rows.append(base | {"variant": variant, "value": share, "se": share_error(share, n)} | more)
         steps.update()
         return share
 

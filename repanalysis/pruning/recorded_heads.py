@@ -9,9 +9,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from repanalysis.filters import Held, class_means
-from repanalysis.heads import accuracy_of, fit_head, halves
+from repanalysis.heads import accuracy_of, fit_head
 from repanalysis.metrics._clusters import clusters_of
 from repanalysis.pruning.masks import head_mask, random_alike
+from repanalysis.statistics.draws import fitted_on
 from repanalysis.table import Table
 
 __all__ = ["prune_head"]
@@ -33,9 +34,9 @@ def prune_head(
 
     Parameters
     ----------
-    train, test : pairs of (n, F, P) array and (n,) int64
-        Activations before the head and their classes, 0 to K - 1. Masks come from the training part: from fields of a head that
-        is fitted to one half of it, with class means of the other.
+    train, test : filters.Held
+        Activations before the head, their classes and ids. Masks come from the training part: from fields of a head that is
+        fitted to one half of it, drawn by id, with class means of the other.
     thetas : sequence of float
         Thresholds; higher ones keep less.
     classes : int, optional
@@ -67,14 +68,14 @@ def prune_head(
     -----
     Everything below the head is frozen, so that its activations are all that is needed. Weights that are masked are exactly 0.
     """
-    (x, y), (z, t) = train, test
+    (x, y, ids), (z, t, _) = train, test
     k = classes or int(max(y.max(), t.max())) + 1
     f, p = x.shape[1:]
     flat, flat_test = x.reshape(len(x), -1), z.reshape(len(z), -1)
     full = fit_head(flat, y, classes=k, alpha=alpha)
-    centred, half = full - full.mean(0), halves(y)
+    centred, half = full - full.mean(0), fitted_on(ids, cut=2)
     weights = fit_head(flat[half], y[half], classes=k, alpha=alpha).reshape(k, f, p)
-    means = class_means((x[~half], y[~half]), k)
+    means = class_means(x[~half], y[~half], k)
     share, error = accuracy_of(full, flat_test, t)
     base = {"run": run, "layer": "head", "metric": "head_accuracy", "perturbation": "dilution", "n": len(t)}
     rows: list[dict[str, Any]] = [base | {"variant": "full", "strength": 0.0, "value": share, "se": error}]

@@ -4,15 +4,18 @@ r"""Draws that depend on a sample's id and a seed alone: neither the order of sa
 
 Uniform over 64 bits. Different uses take different seeds, so that the half in which a sample is trained on says nothing
 about the group in which it is left out.
+
+Whatever is fitted on one half of the samples and scored on the other takes its halves from `fitted_on`. Halves by position or
+within each label would depend on which other samples there are, and so differ between a file, its shards and a subset of it.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int, UInt64
+from jaxtyping import Bool, Int, UInt64
 from numpy.typing import NDArray
 
-__all__ = ["DRAWN", "GROUP", "HALF", "hashed", "uniform"]
+__all__ = ["DRAWN", "GROUP", "HALF", "fitted_on", "hashed", "uniform"]
 
 DRAWN, GROUP, HALF = 1, 2, 3  # seeds: which samples are looked at, left out together, and trained on
 
@@ -34,6 +37,25 @@ def uniform(ids: Int[np.ndarray, " n"], seed: int) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1), one per sample."""
     found: NDArray[np.float64] = np.multiply(hashed(ids, seed) >> np.uint64(11), 2.0**-53)
     return found
+
+
+def fitted_on(ids: Int[np.ndarray, " n"], *, cut: int = 1) -> Bool[np.ndarray, " n"]:
+    """Which samples are fitted on; the others are scored on. Decided by the id of each sample alone.
+
+    Parameters
+    ----------
+    ids : (n,) integer array
+        Sample ids.
+    cut : int, default 1
+        1 halves all samples; 2 halves either half, for what is fitted within a half that has been fitted on already.
+
+    Examples
+    --------
+    >>> first, second = fitted_on(np.arange(10_000)), fitted_on(np.arange(10_000), cut=2)
+    >>> round(float(first.mean()), 1), round(float(second[first].mean()), 1)
+    (0.5, 0.5)
+    """
+    return np.asarray((hashed(ids, HALF) >> np.uint64(64 - cut)) & np.uint64(1) == 0)
 
 
 def _mixed(z: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:

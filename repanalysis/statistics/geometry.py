@@ -15,9 +15,10 @@ from scipy.linalg import blas
 
 from repanalysis._checks import one_of
 
-__all__ = ["ClassGeometry", "Weighting", "add_products", "full", "subtract_product"]
+__all__ = ["About", "ClassGeometry", "Weighting", "add_products", "full", "padded", "subtract_product"]
 
 Weighting = Literal["balanced", "empirical"]
+About = Literal["class", "mean", "origin"]
 
 
 class ClassGeometry(ABC):
@@ -27,21 +28,21 @@ class ClassGeometry(ABC):
     ----------
     classes, counts : (K,) int64
         Labels, ascending, and samples per class, n_c.
-    mean : (K, s) float64
-        Class means mu_c, in coordinates of which there may be fewer than features.
+    mean : (K, d) float64
+        Class means mu_c.
     spread : (K,) float64
         Traces of the class scatters, sum_i ||z_i - mu_c||^2.
-    resolution : () float64
-        Machine epsilon of the coarsest type that samples came in: what of a small variance is rounding.
+    resolution : (2,) float64
+        What rounding costs in the coarsest type that samples came in (`rounding.py`).
     """
 
     __slots__ = ()
 
     classes: Int64[np.ndarray, " K"]
     counts: Int64[np.ndarray, " K"]
-    mean: Float64[np.ndarray, "K s"]
+    mean: Float64[np.ndarray, "K d"]
     spread: Float64[np.ndarray, " K"]
-    resolution: Float64[np.ndarray, ""]
+    resolution: Float64[np.ndarray, 2]
 
     @property
     def n(self) -> int:
@@ -66,7 +67,7 @@ class ClassGeometry(ABC):
         return mass
 
     def centred_means(self, class_weight: Weighting = "balanced") -> NDArray[np.float64]:
-        """mu_c - mu_G, (K, s), with mu_G = sum_c pi_c mu_c."""
+        """mu_c - mu_G, (K, d), with mu_G = sum_c pi_c mu_c."""
         centred: NDArray[np.float64] = self.mean - self.weights(class_weight) @ self.mean
         return centred
 
@@ -82,17 +83,17 @@ class ClassGeometry(ABC):
         return float(weights @ self.variances()), float(between)
 
     def within(self, class_weight: Weighting = "balanced") -> NDArray[np.float64]:
-        """Sigma_W = sum_c pi_c Sigma_c, (s, s)."""
+        """Sigma_W = sum_c pi_c Sigma_c, (d, d)."""
         return full(self.scatter_sum(self.weights(class_weight) / np.maximum(self.counts, 1)))
 
     def total(self) -> NDArray[np.float64]:
-        """Covariance of all samples about their common mean, (s, s), ddof = 0."""
+        """Covariance of all samples about their common mean, (d, d), ddof = 0."""
         lower = self.scatter_sum(np.full(len(self.counts), 1.0 / max(self.n, 1)))
         add_products(lower, self.centred_means("empirical") * np.sqrt(self.weights("empirical"))[:, None])
         return full(lower)
 
     def second(self, factors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """sum_c f_c sum_i z_i z_i^T, uncentred, (s, s); only the lower triangle is filled."""
+        """sum_c f_c sum_i z_i z_i^T, uncentred, (d, d); only the lower triangle is filled."""
         lower = self.scatter_sum(factors)
         add_products(lower, self.mean * np.sqrt(factors * self.counts)[:, None])
         return lower
@@ -103,9 +104,69 @@ class ClassGeometry(ABC):
         factors[k] = factor
         return self.second(factors)
 
+    def matrix(self, about: About, class_weight: Weighting = "empirical") -> NDArray[np.float64]:
+        """Second moment about the class means (Sigma_W), the common mean or the origin, (d, d)."""
+        if about == "class":
+            return self.within(class_weight)
+        if about == "mean":
+            return self.total()
+        return full(self.second(np.full(len(self.counts), 1.0 / max(self.n, 1))))
+
+    def rounding(self) -> NDArray[np.float64]:
+        """Variance that rounding may have added to every feature, (d,)."""
+        share, variance = self.resolution
+        counts = self.counts / max(self.n, 1)
+        variances: NDArray[np.float64] = share * (self.feature_variances() + counts @ np.square(self.mean)) + variance
+        return variances
+
+    def rounding_of_means(self) -> NDArray[np.float64]:
+        """Variance that rounding may have added to every feature of a class mean, (d,).
+
+        Errors of n_c samples average out, unless the class varies so little that all its samples are rounded alike.
+        """
+        rounding = self.rounding()
+        fewest = self.counts[self.counts > 0].min(initial=max(self.n, 1))
+        variances: NDArray[np.float64] = np.where(self.feature_variances() > rounding, rounding / fewest, rounding)
+        return variances
+
     @abstractmethod
     def scatter_sum(self, factors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """sum_c f_c S_c, (s, s), a new array; only the lower triangle is filled."""
+        """sum_c f_c S_c, (d, d), a new array; only the lower triangle is filled."""
+
+    @abstractmethod
+    def feature_variances(self, class_weight: Weighting = "empirical") -> NDArray[np.float64]:
+        """Variance of every feature about its class means, the diagonal of Sigma_W, (d,)."""
+
+    @abstractmethod
+    def variance_along(self, directions: NDArray[np.float64], class_weight: Weighting = "balanced") -> NDArray[np.float64]:
+        """v^T Sigma_W v of every column v of `directions` (d, r), (r,)."""
+
+    @abstractmethod
+    def spectrum(
+        self, about: About, class_weight: Weighting = "empirical", scale: NDArray[np.float64] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Eigenvalues, ascending, and eigenvectors (d, r) of a second moment; those that n < d samples can't span are left out.
+
+        Parameters
+        ----------
+        about : {"class", "mean", "origin"}
+            What deviations are taken from: class means gives Sigma_W, the common mean the covariance of all samples.
+        class_weight : {"balanced", "empirical"}, default "empirical"
+            Weights of the classes in Sigma_W.
+        scale : (d,) array, optional
+            By which features are divided first; features of scale 0 are left out, as 0 rows of the eigenvectors.
+        """
+
+    @abstractmethod
+    def isometric(self) -> ClassGeometry:
+        """The same classes in as few orthonormal coordinates as n samples need: all scalar products are the same.
+
+        For metrics that rotations leave as they are; features have lost their names.
+        """
+
+    @abstractmethod
+    def at_resolution(self, resolution: NDArray[np.float64]) -> ClassGeometry:
+        """The same, of samples that were rounded to `resolution` at least, whatever type they came in."""
 
 
 def add_products(lower: Float64[np.ndarray, "s s"], rows: Float64[np.ndarray, "*m d"]) -> None:
@@ -125,6 +186,13 @@ def subtract_product(lower: Float64[np.ndarray, "s s"], row: Float64[np.ndarray,
     """Subtract row^T row from the lower triangle, in place."""
     if lower.size and not np.may_share_memory(blas.dsyr(-1.0, row, a=lower.T, overwrite_a=1), lower):
         raise MemoryError("BLAS worked on a copy of the scatter; its rows must be contiguous.")
+
+
+def padded(vectors: NDArray[np.float64], alive: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Vectors (m, r) of the m features that are alive as vectors of all, (d, r)."""
+    whole = np.zeros((len(alive), vectors.shape[1]))
+    whole[alive] = vectors
+    return whole
 
 
 def full(lower: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -25,15 +25,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int, Int64, Shaped
 from numpy.typing import NDArray
-from scipy.linalg import blas
+from scipy.linalg import blas, eigh
 
 from repanalysis.statistics.base import Statistic, refuse_non_finite
-from repanalysis.statistics.geometry import ClassGeometry, add_products, subtract_product
+from repanalysis.statistics.geometry import About, ClassGeometry, Weighting, add_products, padded, subtract_product
+from repanalysis.statistics.rounding import EXACT, resolution_of
 
 __all__ = ["ClassMoments", "Moments"]
 
 _BLOCK_BYTES = 8 << 20  # float64 rows worked on at a time: they stay in cache from the gather to the product
-_EPS = float(np.finfo(np.float64).eps)
 _MIN_NORM = 1e-8  # below it a row is left as it is, as in the published code of rate reduction
 
 
@@ -43,7 +43,7 @@ class _Arrays(NamedTuple):
     mean: Float64[np.ndarray, "K d"]
     spread: Float64[np.ndarray, " K"]
     scatter: Float64[np.ndarray, "K s s"]
-    resolution: Float64[np.ndarray, ""]
+    resolution: Float64[np.ndarray, 2]
 
 
 class Moments(_Arrays, ClassGeometry):
@@ -61,8 +61,8 @@ class Moments(_Arrays, ClassGeometry):
         Traces of the class scatters, sum_i ||z_i - mu_c||^2.
     scatter : (K, d, d) float64, or (K, 0, 0)
         Lower triangle of every S_c, the upper one being zero; empty with `scatter="none"`.
-    resolution : () float64
-        Machine epsilon of the coarsest type that samples came in: what of a small variance is rounding.
+    resolution : (2,) float64
+        What rounding costs in the coarsest type that samples came in (`rounding.py`).
     """
 
     __slots__ = ()
@@ -75,6 +75,39 @@ class Moments(_Arrays, ClassGeometry):
         # A product with all cores; einsum takes one, and there are several such sums in an analysis.
         flat: NDArray[np.float64] = blas.dgemv(1.0, self.scatter.reshape(len(factors), -1).T, factors)
         return flat.reshape(side, side)
+
+    def feature_variances(self, class_weight: Weighting = "empirical") -> NDArray[np.float64]:
+        """Variance of every feature about its class means, the diagonal of Sigma_W, (d,)."""
+        if self.scatter.shape[1] != self.d:
+            raise ValueError("Moments without scatter do not know the variance of single features.")
+        factors = self.weights(class_weight) / np.maximum(self.counts, 1)
+        variances: NDArray[np.float64] = factors @ np.einsum("kii->ki", self.scatter)
+        return variances
+
+    def variance_along(self, directions: NDArray[np.float64], class_weight: Weighting = "balanced") -> NDArray[np.float64]:
+        """v^T Sigma_W v of every column v of `directions` (d, r), (r,)."""
+        products = blas.dsymm(1.0, self.within(class_weight), directions)
+        variances: NDArray[np.float64] = np.einsum("dr,dr->r", directions, products)
+        return variances
+
+    def spectrum(
+        self, about: About, class_weight: Weighting = "empirical", scale: NDArray[np.float64] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Eigenvalues, ascending, and eigenvectors (d, d) of a second moment of the features divided by `scale`."""
+        matrix = self.matrix(about, class_weight)
+        if scale is not None:
+            alive = scale > 0
+            matrix = matrix[np.ix_(alive, alive)] / np.outer(scale[alive], scale[alive])
+        values, vectors = eigh(matrix, overwrite_a=True, check_finite=False)
+        return values, vectors if scale is None else padded(vectors, alive)
+
+    def isometric(self) -> Moments:
+        """Itself: d features need d coordinates."""
+        return self
+
+    def at_resolution(self, resolution: NDArray[np.float64]) -> Moments:
+        """The same, of samples that were rounded to `resolution` at least, whatever type they came in."""
+        return self._replace(resolution=np.maximum(self.resolution, resolution))
 
     def second_of(self, k: int, factor: float) -> NDArray[np.float64]:
         """F Z_k^T Z_k; only the lower triangle is filled."""
@@ -117,7 +150,7 @@ class ClassMoments(Statistic):
         names = np.unique(np.asarray(classes, dtype=np.int64))
         k, side = len(names), d if self.scatter == "per_class" else 0
         scatter = np.zeros((k, side, side))
-        return Moments(names, np.zeros(k, np.int64), np.zeros((k, d)), np.zeros(k), scatter, np.array(_EPS))
+        return Moments(names, np.zeros(k, np.int64), np.zeros((k, d)), np.zeros(k), scatter, EXACT)
 
     def update(
         self, state: Moments, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"]
@@ -139,7 +172,7 @@ class ClassMoments(Statistic):
         group: Int64[np.ndarray, " n"],
     ) -> tuple[Moments, ...]:
         """Several states at once, each after its own rows: row i goes to `states[group[i]]`; the states are consumed."""
-        labels, resolution = np.unique(y), _resolution(x)
+        labels, resolution = np.unique(y), resolution_of(x.dtype)
         states = tuple(_grown(state, labels, resolution, copy=False) for state in states)
         classes = states[0].classes
         target = group * len(classes) + np.searchsorted(classes, y)
@@ -246,14 +279,9 @@ class _Room(NamedTuple):
     z: NDArray[np.float64]
 
 
-def _resolution(x: NDArray[Any]) -> NDArray[np.float64]:
-    """Machine epsilon of an array's type; integers are exact."""
-    return np.array(np.finfo(x.dtype).eps if x.dtype.kind == "f" else _EPS, dtype=np.float64)
-
-
 def _grown(state: Moments, labels: NDArray[np.int64], resolution: NDArray[np.float64], *, copy: bool) -> Moments:
     """The state with room for every label and at most that resolution; a copy only if wanted or needed."""
-    state = state._replace(resolution=np.asarray(np.maximum(state.resolution, resolution)))
+    state = state._replace(resolution=np.maximum(state.resolution, resolution))
     classes = np.union1d(state.classes, labels).astype(np.int64)
     if len(classes) == len(state.classes):
         return Moments(*(array.copy() for array in state)) if copy else state

@@ -1,8 +1,13 @@
 r"""Rows: every sample kept, for classes so many that a scatter for each would weigh more than the samples do.
 
-Nothing of size K d^2 is made. A sum of scatters is one product of weighted rows; the second moment of a class of n_c < d
-samples is replaced by its Gram matrix Z_c Z_c^T, which has the same nonzero eigenvalues (n_c x n_c); and where n < d, all
-rows are first expressed in n + 1 coordinates by an orthogonal map, which no metric that looks at a scatter can notice.
+Nothing of size K d^2 is made, and where n < d nothing of size d^2. A sum of scatters is one product of weighted rows; the
+second moment of a class of n_c < d samples is replaced by its Gram matrix Z_c Z_c^T, which has the same nonzero eigenvalues
+(n_c x n_c). Where n < d, eigenvectors V come from the Gram matrix of weighted rows A,
+
+    A A^T = U Lambda U^T,   V = A^T U Lambda^{-1/2},
+
+and metrics that rotations leave as they are may ask for the rows in n + 1 orthonormal coordinates (`isometric`). Rows, means
+and eigenvectors themselves are always in the coordinates that the features have.
 """
 
 from __future__ import annotations
@@ -13,13 +18,13 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int, Int64, Shaped
+from jaxtyping import Float, Float64, Int, Int64, Shaped
 from numpy.typing import NDArray
-from scipy.linalg import blas, qr
+from scipy.linalg import blas, eigh, qr
 
 from repanalysis.statistics.base import Statistic
 from repanalysis.statistics.draws import GROUP, hashed
-from repanalysis.statistics.geometry import ClassGeometry, add_products
+from repanalysis.statistics.geometry import About, ClassGeometry, Weighting, add_products, padded
 from repanalysis.statistics.moments import ClassMoments
 from repanalysis.statistics.samples import Kept, Samples
 
@@ -27,6 +32,7 @@ __all__ = ["RowMoments", "Rows"]
 
 _BLOCK_BYTES = 8 << 20
 _MIN_NORM = 1e-8
+_EPS = float(np.finfo(np.float64).eps)
 
 
 class RowMoments(ClassGeometry):
@@ -34,36 +40,38 @@ class RowMoments(ClassGeometry):
 
     Parameters
     ----------
-    x : (n, s) array
+    x : (n, d) array
         Rows, sorted by class, in the type they came in.
     labels : (n,) int64
         Their classes, ascending.
     groups : (n,) uint64
         Hashes by which samples are left out together.
-    features : int
-        d; the rows may have fewer coordinates.
-    resolution : () float64
-        Machine epsilon of the type that samples came in.
+    resolution : (2,) float64
+        What rounding costs in the type that samples came in.
+    coordinates : (n, s) array, optional
+        The rows in orthonormal coordinates, if somebody has made them already.
     """
 
-    __slots__ = ("__dict__", "_latest", "classes", "counts", "features", "groups", "labels", "resolution", "x")
+    __slots__ = ("__dict__", "_latest", "classes", "counts", "groups", "labels", "resolution", "x")
 
     def __init__(
         self,
-        x: Float[np.ndarray, "n s"],
+        x: Float[np.ndarray, "n d"],
         labels: Int64[np.ndarray, " n"],
         groups: NDArray[np.uint64],
-        features: int,
-        resolution: NDArray[np.float64],
+        resolution: Float64[np.ndarray, 2],
+        coordinates: NDArray[np.float64] | None = None,
     ) -> None:
-        self.x, self.labels, self.groups, self.features, self.resolution = x, labels, groups, features, resolution
+        self.x, self.labels, self.groups, self.resolution = x, labels, groups, resolution
         self.classes, self.counts = np.unique(labels, return_counts=True)
         self._latest: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        if coordinates is not None:
+            self._coordinates = coordinates
 
     @property
     def d(self) -> int:
         """Number of features."""
-        return self.features
+        return int(self.x.shape[1])
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
@@ -71,7 +79,7 @@ class RowMoments(ClassGeometry):
 
     @cached_property
     def mean(self) -> NDArray[np.float64]:  # type: ignore[override]  # a cached attribute
-        """Class means, (K, s)."""
+        """Class means, (K, d)."""
         means = np.empty((len(self.counts), self.x.shape[1]))
         for k, (lo, hi) in enumerate(zip(self._starts, self._starts[1:], strict=False)):
             first = self.x[lo].astype(np.float64)  # so that an offset costs no digits
@@ -81,13 +89,20 @@ class RowMoments(ClassGeometry):
     @cached_property
     def spread(self) -> NDArray[np.float64]:  # type: ignore[override]
         """Traces of the class scatters, (K,)."""
-        found = np.zeros(len(self.counts))
+        traces = np.zeros(len(self.counts))
         for z, classes in self._centred():
-            np.add.at(found, classes, np.einsum("nd,nd->n", z, z))
-        return found
+            np.add.at(traces, classes, np.einsum("nd,nd->n", z, z))
+        return traces
+
+    def feature_variances(self, class_weight: Weighting = "empirical") -> NDArray[np.float64]:
+        """Variance of every feature about its class means, the diagonal of Sigma_W, (d,)."""
+        factors, variances = self._factors(class_weight), np.zeros(self.d)
+        for z, classes in self._centred():
+            variances += factors[classes] @ np.square(z)
+        return variances
 
     def scatter_sum(self, factors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """sum_c f_c S_c, (s, s), a new array; only the lower triangle is filled.
+        """sum_c f_c S_c, (d, d), a new array; only the lower triangle is filled.
 
         Factors of which the latest were a multiple, as all are where classes are equally large, need no new product.
         """
@@ -118,16 +133,88 @@ class RowMoments(ClassGeometry):
             add_products(lower, z)
         return lower
 
+    def variance_along(self, directions: NDArray[np.float64], class_weight: Weighting = "balanced") -> NDArray[np.float64]:
+        """v^T Sigma_W v of every column v of `directions` (d, r), (r,)."""
+        if self.n >= self.d:  # Sigma_W is at hand, or other metrics will ask for it
+            variances: NDArray[np.float64] = np.einsum("dr,dr->r", directions, self.within(class_weight) @ directions)
+            return variances
+        factors, variances = self._factors(class_weight), np.zeros(directions.shape[1])
+        for z, classes in self._centred():
+            variances += factors[classes] @ np.square(z @ directions)
+        return variances
+
+    def spectrum(
+        self, about: About, class_weight: Weighting = "empirical", scale: NDArray[np.float64] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Eigenvalues, ascending, and eigenvectors (d, r) of a second moment of the features divided by `scale`.
+
+        Where n < d, those of the n x n Gram matrix: r is at most n, and eigenvalues that are 0 up to float64 are left out.
+        """
+        alive = np.ones(self.d, bool) if scale is None else scale > 0
+        units = np.ones(self.d) if scale is None else np.where(alive, scale, 1.0)
+        if self.n >= self.d:
+            matrix = self.matrix(about, class_weight)[np.ix_(alive, alive)] / np.outer(units[alive], units[alive])
+            values, vectors = eigh(matrix, overwrite_a=True, check_finite=False)
+            return values, padded(vectors, alive)
+        rows = self._weighted(about, class_weight)
+        rows /= units
+        rows[:, ~alive] = 0.0
+        gram = blas.dsyrk(1.0, rows.T, trans=1)
+        values, vectors = eigh(gram, lower=False, overwrite_a=True, check_finite=False)
+        positive = values > len(values) * _EPS * max(values[-1], 0.0)
+        values = values[positive]
+        return values, blas.dgemm(1.0, rows.T, vectors[:, positive]) / np.sqrt(values)
+
+    def isometric(self) -> RowMoments:
+        """The same rows in n + 1 orthonormal coordinates, where they have more features than that."""
+        if self.d <= self.n + 1 or not self.n:
+            return self
+        return self._isometric
+
+    @cached_property
+    def _isometric(self) -> RowMoments:
+        return RowMoments(self._coordinates, self.labels, self.groups, self.resolution)
+
+    @cached_property
+    def _coordinates(self) -> NDArray[np.float64]:
+        centre = self.x.mean(axis=0, dtype=np.float64)
+        # Rows minus their mean, and the mean: a QR of both keeps the digits of small differences at a large offset.
+        factor: Any = qr(np.vstack([self.x - centre, centre]).T, mode="r", check_finite=False, overwrite_a=True)[0]
+        coordinates: NDArray[np.float64] = np.ascontiguousarray(factor[: len(self.x) + 1].T)
+        coordinates[:-1] += coordinates[-1]
+        return coordinates[:-1]
+
+    def at_resolution(self, resolution: NDArray[np.float64]) -> RowMoments:
+        """The same, of samples that were rounded to `resolution` at least, whatever type they came in."""
+        return RowMoments(self.x, self.labels, self.groups, np.maximum(self.resolution, resolution))
+
     def without_group(self, group: int, of: int) -> RowMoments:
         """The same of the samples that are not in a group."""
         rest = self.groups % np.uint64(of) != np.uint64(group)
-        return RowMoments(self.x[rest], self.labels[rest], self.groups[rest], self.features, self.resolution)
+        coordinates = self._coordinates[rest] if "_coordinates" in self.__dict__ else None
+        return RowMoments(self.x[rest], self.labels[rest], self.groups[rest], self.resolution, coordinates)
 
     def replicates(self, of: int) -> Iterator[tuple[int, RowMoments]]:
         """Size of every group that has samples, and the geometry of all others."""
         for group, size in enumerate(np.bincount((self.groups % np.uint64(of)).astype(np.int64))):
             if size:
                 yield int(size), self.without_group(group, of)
+
+    def _factors(self, class_weight: Weighting) -> NDArray[np.float64]:
+        """Weight of each sample of a class in Sigma_W, (K,)."""
+        factors: NDArray[np.float64] = self.weights(class_weight) / np.maximum(self.counts, 1)
+        return factors
+
+    def _weighted(self, about: About, class_weight: Weighting) -> NDArray[np.float64]:
+        """Rows A (n, d) of which A^T A is a second moment."""
+        if about == "class":
+            index = np.repeat(np.arange(len(self.counts)), self.counts)
+            rows = self.x - self.mean[index]
+            rows *= np.sqrt(self._factors(class_weight))[index][:, None]
+            return rows
+        rows = self.x - (self.weights("empirical") @ self.mean if about == "mean" else np.zeros(self.d))
+        rows /= np.sqrt(self.n)
+        return rows
 
     def _centred(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
         """Blocks of rows minus their class means, in float64, with each row's class position."""
@@ -149,7 +236,7 @@ class Rows(Statistic):
 
     Notes
     -----
-    Memory n d in the type of the samples, twice that while it is sorted.
+    Memory n d in the type of the samples, twice that while it is sorted; in float64 where n < d and a spectrum is asked for.
 
     Examples
     --------
@@ -177,14 +264,11 @@ class Rows(Statistic):
         count = int(state.rows)
         hashes = hashed(state.ids[:count], GROUP)
         order = np.lexsort((hashes, state.labels[:count]))
-        x, d = state.x[order], state.x.shape[1]
-        resolution = np.array(np.finfo(x.dtype).eps if count else np.finfo(np.float64).eps, dtype=np.float64)
+        x = state.x[order]
         if self.normalize == "sphere":
             norms = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
             x = x / np.where(norms > _MIN_NORM, norms, 1.0)
-        if count and d > count + 1:
-            x = _fewer_coordinates(x)
-        return RowMoments(x, state.labels[order], hashes[order], d, resolution)
+        return RowMoments(x, state.labels[order], hashes[order], state.resolution)
 
     def state_bytes(self, d: int, k: int, n: int = 0) -> int:
         """Bytes of n float32 samples, while they are sorted."""
@@ -193,13 +277,3 @@ class Rows(Statistic):
     def covers(self, other: Statistic) -> bool:
         """Whoever needs moments is served by the rows."""
         return self == other or (isinstance(other, ClassMoments) and other.normalize == self.normalize)
-
-
-def _fewer_coordinates(x: Float[np.ndarray, "n d"]) -> NDArray[np.float64]:
-    """The rows in n + 1 coordinates, in which they have the same scalar products."""
-    centre = x.mean(axis=0, dtype=np.float64)
-    # Rows minus their mean, and the mean: a QR of both keeps the digits of small differences at a large offset.
-    factor: Any = qr(np.vstack([x - centre, centre]).T, mode="r", check_finite=False, overwrite_a=True)[0]
-    coordinates: NDArray[np.float64] = np.ascontiguousarray(factor[: len(x) + 1].T)
-    coordinates[:-1] += coordinates[-1]
-    return coordinates[:-1]

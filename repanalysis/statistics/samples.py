@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int64, Shaped
+from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
+from numpy.typing import NDArray
 
 from repanalysis.statistics.base import Statistic, refuse_non_finite
-from repanalysis.statistics.draws import DRAWN, HALF, hashed, uniform
+from repanalysis.statistics.draws import DRAWN, fitted_on, hashed
+from repanalysis.statistics.rounding import EXACT, resolution_of
 
 __all__ = ["Kept", "SampleSet", "Samples"]
 
@@ -27,6 +29,7 @@ class Kept(NamedTuple):
     x: Float[np.ndarray, "m d"]
     rows: Int64[np.ndarray, ""]
     seen: Int64[np.ndarray, ""]
+    resolution: Float64[np.ndarray, 2]
 
 
 class SampleSet(NamedTuple):
@@ -40,12 +43,15 @@ class SampleSet(NamedTuple):
         In the type they came in.
     seen : () int64
         Samples that there were; the rows are a uniform draw of m of them.
+    resolution : (2,) float64
+        What rounding costs in the coarsest type that samples came in (`rounding.py`).
     """
 
     ids: Int64[np.ndarray, " m"]
     labels: Int64[np.ndarray, " m"]
     x: Float[np.ndarray, "m d"]
     seen: Int64[np.ndarray, ""]
+    resolution: Float64[np.ndarray, 2] = EXACT
 
     @property
     def n(self) -> int:
@@ -57,14 +63,24 @@ class SampleSet(NamedTuple):
         """Classes among them."""
         return len(np.unique(self.labels))
 
+    def at_resolution(self, resolution: NDArray[np.float64]) -> SampleSet:
+        """The same, of samples that were rounded to `resolution` at least, whatever type they came in."""
+        return self._replace(resolution=np.maximum(self.resolution, resolution))
+
+    def rounding(self) -> NDArray[np.float64]:
+        """Variance that rounding may have added to every feature, (d,)."""
+        share, variance = self.resolution
+        squares: NDArray[np.float64] = np.square(self.x, dtype=np.float64).mean(axis=0)
+        return share * squares + variance
+
     @property
     def note(self) -> str:
         """What a reader must know: that these are not all samples."""
         return "" if self.n == int(self.seen) else f"on {self.n} of {int(self.seen)} samples, drawn by id"
 
-    def training(self, share: float = 0.5) -> Bool[np.ndarray, " m"]:
-        """Which rows to fit on; the others are to score on. Decided by the id of each sample alone."""
-        return uniform(self.ids, HALF) < share
+    def training(self) -> Bool[np.ndarray, " m"]:
+        """Which rows to fit on; the others are to score on (`draws.fitted_on`)."""
+        return fitted_on(self.ids)
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,7 @@ class Samples(Statistic):
     def init(self, d: int, classes: Sequence[int] = ()) -> Kept:
         """The state of no samples."""
         none = np.empty(0, np.int64)
-        return Kept(none, none, np.empty((0, d), np.float32), np.array(0), np.array(0))
+        return Kept(none, none, np.empty((0, d), np.float32), np.array(0), np.array(0), EXACT)
 
     def update(self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"]) -> Kept:
         """The state after the rows of `x`; `state` is consumed.
@@ -109,7 +125,8 @@ class Samples(Statistic):
         if total > len(state.ids) or kind != state.x.dtype:
             state = _roomier(state, max(total, 2 * len(state.ids)) if count else total, kind)
         state.ids[count:total], state.labels[count:total], state.x[count:total] = ids, y, x
-        state = state._replace(rows=np.array(total), seen=state.seen + len(x))
+        resolution = np.maximum(state.resolution, resolution_of(x.dtype))
+        state = state._replace(rows=np.array(total), seen=state.seen + len(x), resolution=resolution)
         return self._trimmed(state) if self.limit and total > 2 * self.limit else state
 
     def merge(self, a: Kept, b: Kept) -> Kept:
@@ -117,13 +134,14 @@ class Samples(Statistic):
         kind = np.result_type(a.x.dtype, b.x.dtype)
         parts = [(state, int(state.rows)) for state in (a, b)]
         ids, labels, x = (np.concatenate([state[field][:count] for state, count in parts]) for field in range(3))
-        merged = Kept(ids, labels, x.astype(kind, copy=False), a.rows + b.rows, a.seen + b.seen)
+        resolution = np.maximum(a.resolution, b.resolution)
+        merged = Kept(ids, labels, x.astype(kind, copy=False), a.rows + b.rows, a.seen + b.seen, resolution)
         return self._trimmed(merged) if self.limit and len(ids) > self.limit else merged
 
     def finish(self, state: Kept) -> SampleSet:
         """The rows to be looked at, ascending by hash."""
         order = self._order(state)
-        return SampleSet(state.ids[order], state.labels[order], state.x[order], state.seen)
+        return SampleSet(state.ids[order], state.labels[order], state.x[order], state.seen, state.resolution)
 
     def state_bytes(self, d: int, k: int) -> int:
         """Bytes of a full state of float32 samples; twice as many rows may wait for the next cut."""
@@ -136,7 +154,7 @@ class Samples(Statistic):
 
     def _trimmed(self, state: Kept) -> Kept:
         order = self._order(state)
-        return Kept(state.ids[order], state.labels[order], state.x[order], np.array(len(order)), state.seen)
+        return Kept(state.ids[order], state.labels[order], state.x[order], np.array(len(order)), state.seen, state.resolution)
 
     @classmethod
     def examples(cls) -> list[Statistic]:
@@ -150,4 +168,4 @@ def _roomier(state: Kept, rows: int, kind: np.dtype) -> Kept:
     ids, labels = np.empty(rows, np.int64), np.empty(rows, np.int64)
     x = np.empty((rows, state.x.shape[1]), kind)
     ids[:count], labels[:count], x[:count] = state.ids[:count], state.labels[:count], state.x[:count]
-    return Kept(ids, labels, x, state.rows, state.seen)
+    return Kept(ids, labels, x, state.rows, state.seen, state.resolution)

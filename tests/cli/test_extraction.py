@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+import probes
 from repanalysis.table import Table
 from tests.cli.running import DIGITS, refused, run, write_acts
+from tests.test_models import Clips, Tokens
 
 
 def extracted(path: Path, *more: object) -> Path:
@@ -45,7 +47,8 @@ def test_layers_lists_what_runs() -> None:
     done = run("layers", "timm:resnet18", "--size", 64)
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["order", "layer", "type", "shape", "depth"]
+    assert lines[0].split() == ["order", "layer", "type", "shape", "axes", "from", "prefix", "depth"]
+    assert lines[2].split()[1:6] == ["bn1", "BatchNorm2d", "64x32x32", "BCHW", "measured"]
     assert len(lines) == 78
     everything = json.loads(run("layers", "timm:resnet18", "--size", 64, "--all", "--json").stdout)["layers"]
     assert {"layer1", "layer1.0", "layer1.0.conv1"} <= {layer["name"] for layer in everything}
@@ -143,3 +146,62 @@ def test_pools_by_layer_dtype_ops_and_compression(tmp_path: Path) -> None:
 def test_operations_are_listed() -> None:
     result = run("layers", "torchvision:resnet18", "--ops")
     assert "layer1.0.add" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("factory", "size", "shapes"),
+    [
+        ("Tokens", "7", [[7, 4], [7, 2]]),
+        ("Clips", "3x5x6x7", [[4, 3, 4, 5], [4, 3, 4, 5]]),
+        ("Signals", "20", [[4, 18], [4, 18]]),
+        ("Vectors", "5", [[4]]),
+    ],
+)
+def test_layers_of_networks_that_take_no_images(factory: str, size: str, shapes: list[list[int]]) -> None:
+    done = run("layers", f"py:tests.test_models:{factory}", "--size", size, "--json")
+    assert [layer["source_shape"] for layer in json.loads(done.stdout)["layers"]] == shapes
+
+
+def test_tokens_and_clips_are_planned_and_extracted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tokens, clips = rng.integers(0, 9, (10, 7)), rng.random((6, 3, 5, 6, 7)).astype(np.float32)
+    np.savez(tmp_path / "t.npz", x=tokens, y=np.arange(10) % 2)
+    np.savez(tmp_path / "c.npz", x=clips, y=np.arange(6) % 2)
+    for name, factory, x in (("t", Tokens, torch.from_numpy(tokens)), ("c", Clips, torch.from_numpy(clips))):
+        model, data = f"py:tests.test_models:{factory.__name__}", f"npz:{tmp_path / name}.npz"
+        planned = json.loads(run("plan", model, "--data", data, "--pool", "none", "--json").stdout)
+        run("extract", model, "--data", data, "-o", tmp_path / f"{name}.h5", "--pool", "none", "--seed", "3")
+        torch.manual_seed(3)
+        network = factory()
+        with torch.no_grad():
+            expected = network[0](x)
+        store = probes.open(tmp_path / f"{name}.h5")
+        np.testing.assert_allclose(store["0"], expected.numpy(), rtol=1e-5, atol=1e-6)
+        assert planned["layers"][0]["kept"] == list(expected.shape[1:])
+
+
+def test_stated_axes_reach_layers_plan_extract_and_verify(tmp_path: Path) -> None:
+    layers = ["--layers", "fc2", "--axes", "fc2=BC"]
+    listed = json.loads(run("layers", DIGITS, "--data", "digits", *layers, "--json").stdout)["layers"]
+    assert (listed[0]["source_dims"], listed[0]["axes_from"]) == (["sample", "channel"], "given")
+    assert run("plan", DIGITS, "--data", "digits", "--limit", 20, *layers).exit_code == 0
+    path = tmp_path / "x.h5"
+    done = run("extract", DIGITS, "--data", "digits", "--limit", 20, "-o", path, *layers)
+    assert done.exit_code == 0, done.output
+    assert probes.open(path).attrs["axes"] == "fc2=BC"
+    assert run("verify", DIGITS, path).exit_code == 0
+    assert "name 3 axes, but the output of 'fc2' has 2" in refused(
+        "extract",
+        DIGITS,
+        "--data",
+        "digits",
+        "--limit",
+        20,
+        "-o",
+        tmp_path / "y.h5",
+        "--layers",
+        "fc2",
+        "--axes",
+        "fc2=TBC",
+        code=2,
+    )

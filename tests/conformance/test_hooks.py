@@ -6,7 +6,7 @@ import contextlib
 import gc
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -203,6 +203,273 @@ def test_between_steps_of_capture_the_model_is_as_it_was(name: str) -> None:
     assert all(module.training for module in model.modules() if module is not frozen)
 
 
+def leave_by_break(steps: Iterator[probes.Batch]) -> None:
+    for _ in steps:
+        break
+
+
+def leave_by_error(steps: Iterator[probes.Batch]) -> None:
+    for _ in steps:
+        raise ValueError("the traceback keeps the iteration alive")
+
+
+def leave_by_close(steps: Iterator[probes.Batch]) -> None:
+    next(steps)
+    steps.close()  # type: ignore[attr-defined]  # a generator
+
+
+def leave_by_throw(steps: Iterator[probes.Batch]) -> None:
+    next(steps)
+    steps.throw(KeyboardInterrupt)  # type: ignore[attr-defined]  # a generator
+
+
+@every
+@pytest.mark.parametrize("leave", [leave_by_break, leave_by_error, leave_by_close, leave_by_throw, next])
+@pytest.mark.parametrize("alive", [True, False])
+def test_whoever_abandons_the_iteration_leaves_no_hook(
+    name: str, leave: Callable[[Iterator[probes.Batch]], object], *, alive: bool
+) -> None:
+    model, x = built(name)
+    model.train()
+    steps = iter(probes.capture(model, [x, x, x]))
+    next(steps)
+    caught: list[BaseException] = []  # as a notebook keeps the last traceback
+    try:
+        leave(steps)
+    except (ValueError, KeyboardInterrupt) as error:
+        caught.append(error)
+    if not alive:
+        caught.clear()
+        del steps
+    assert hooks_on(model) == 0
+    assert all(module.training for module in model.modules())
+
+
+def test_an_error_of_the_loader_leaves_no_hook() -> None:
+    model, x = built("reused")
+
+    def loader() -> Iterator[Tensor]:
+        yield x
+        yield x
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(probes.capture(model, loader()))
+    assert hooks_on(model) == 0
+
+
+def assert_equal(found: probes.Batch, expected: probes.Batch) -> None:
+    assert list(found.layers) == list(expected.layers)
+    assert found.info == expected.info
+    for layer, array in expected.layers.items():
+        np.testing.assert_array_equal(found.layers[layer], array, err_msg=layer, strict=True)
+
+
+@every
+def test_a_forward_of_ones_own_between_steps_is_not_recorded_and_disturbs_nothing(name: str) -> None:
+    model, x = built(name)
+    inputs = [x, x + 1, x * 2]
+    expected = list(probes.capture(model, inputs))
+    model.train()
+    for found, right in zip(probes.capture(model, inputs), expected, strict=True):
+        before = {layer: array.copy() for layer, array in found.layers.items()}
+        assert hooks_on(model) == 0
+        assert model.training
+        with torch.no_grad():
+            model.eval()(-3 * x[:2])  # running statistics stay
+        model.train()
+        assert_equal(found, right)
+        for layer, array in before.items():
+            np.testing.assert_array_equal(found.layers[layer], array)
+
+
+@every
+def test_iterations_over_one_model_may_be_interleaved_and_nested(name: str) -> None:
+    model, x = built(name)
+    a, b = [x, x + 1, x * 2], [x - 1, x * 3, x]
+    expected = [list(probes.capture(model, inputs)) for inputs in (a, b)]
+    both = zip(probes.capture(model, a), probes.capture(model, b), *expected, strict=True)
+    for found_a, found_b, right_a, right_b in both:
+        assert_equal(found_a, right_a)
+        assert_equal(found_b, right_b)
+    for outer, right_a in zip(probes.capture(model, a), expected[0], strict=True):
+        for inner, right_b in zip(probes.capture(model, b), expected[1], strict=True):
+            assert_equal(inner, right_b)
+        assert_equal(outer, right_a)
+    assert hooks_on(model) == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("name", ["reused", "recursive"])
+def test_a_pass_that_an_error_has_ended_leaves_nothing_to_the_next(name: str, error: type[BaseException]) -> None:
+    model, x = built(name)
+    model.eval()
+    with probes.attach(model) as recording, torch.no_grad():
+        model(x)
+        expected = {layer: rows.clone() for layer, rows in recording.items()}
+        inner = next(module for module in model.modules() if not list(module.children()))
+        handle = inner.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(error))
+        with pytest.raises(error):
+            model(x)
+        handle.remove()
+        model(x[:3])
+        assert {layer: len(rows) for layer, rows in recording.items()} == dict.fromkeys(expected, 3)
+        model(x)
+        for layer, rows in recording.items():
+            np.testing.assert_array_equal(rows, expected[layer])
+
+
+def test_a_recording_around_an_iteration_sees_its_steps() -> None:
+    model, x = built("reused")
+    model.eval()
+    with probes.attach(model) as recording:
+        for batch in probes.capture(model, [x, x + 1]):
+            for layer, array in batch.layers.items():
+                np.testing.assert_array_equal(recording[layer].numpy(), array)
+        assert hooks_on(model) > 0
+    assert hooks_on(model) == 0
+
+
+@every
+@pytest.mark.parametrize("ops", [False, True])
+@pytest.mark.parametrize("pool", ["mean", "none", "max", "mean_std", "project:3"])
+def test_every_step_is_what_it_is_by_itself(name: str, pool: str, *, ops: bool) -> None:
+    """What the first step has found out holds for the others, whatever their number of samples."""
+    model, x = built(name)
+    inputs = [x, x + 1, x[:3] * 2, x - 1, x[:1], x[:1] + 1]
+    steps = list(probes.capture(model, inputs, pool=pool, ops=ops, early_stop=False))
+    for batch, one in zip(steps, inputs, strict=True):
+        alone = next(probes.capture(model, [one], pool=pool, ops=ops))
+        assert batch.info == alone.info
+        for layer, array in alone.layers.items():
+            np.testing.assert_array_equal(batch.layers[layer], array, err_msg=layer, strict=True)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["auto", "float32", "float16"])
+def test_every_step_is_what_it_is_by_itself_in_every_precision(precision: str, dtype: str) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Identity(), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(108, 2))
+    inputs = [torch.randn(4, 1, 8, 8) for _ in range(3)]
+    steps = list(probes.capture(model, inputs, precision=precision, dtype=dtype))
+    for batch, x in zip(steps, inputs, strict=True):
+        alone = next(probes.capture(model, [x], precision=precision, dtype=dtype))
+        assert batch.info == alone.info
+        for layer, array in alone.layers.items():
+            np.testing.assert_array_equal(batch.layers[layer], array, err_msg=layer, strict=True)
+
+
+def test_a_cube_whose_axes_a_pool_turns_is_turned_in_every_step() -> None:
+    """Channels last, as many as rows and columns: the grid puts them first, in the same memory and the same shape."""
+    model = nn.Sequential(nn.Linear(4, 4))
+    x = torch.randn(2, 4, 4, 4)
+    for batch in probes.capture(model, [x, x, x], pool="grid:4"):
+        with torch.no_grad():
+            np.testing.assert_array_equal(batch.layers["0"], model(x).movedim(-1, 1).numpy())
+
+
+class Wayward(nn.Module):
+    """Layers, their order, which of them calls what, how often, and their outputs' kind and type depend on the data."""
+
+    class Either(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            if x[0, 0] > 2:
+                return self.inner(x), x
+            return self.inner(x) if x[0, 0] > 0 else x * 2
+
+    class Kind(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.double() if x[0, 0] < -2 else x.view(-1, 2, 2) if x[0, 0] > 2 else x.long() if x[0, 0] < 0 else x
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.either, self.kind, self.same = nn.Linear(4, 4), self.Either(), self.Kind(), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for _ in range(1 + int(x[0, 0].abs())):
+            y = self.same(self.a(y))
+        self.kind(x)
+        self.either(x)
+        return self.same(y) if x[0, 0] < 0 else self.a(y)
+
+
+def test_another_way_through_the_network_is_recorded_as_if_it_were_the_first() -> None:
+    torch.manual_seed(0)
+    model = Wayward().eval()
+    firsts = [1.0, -1.0, 3.0, -3.0, 1.0, 3.0, 1.0, -1.0, -3.0, 0.5]
+    with probes.attach(model, "*") as recording, torch.no_grad():
+        for first in firsts:
+            x = torch.randn(5, 4)
+            x[0, 0] = first
+            model(x)
+            with probes.attach(model, "*") as alone:
+                model(x)
+            assert recording.calls == alone.calls
+            assert recording.left_out == alone.left_out
+            assert recording.info == alone.info
+            for layer, kept in alone.items():
+                torch.testing.assert_close(recording[layer], kept, rtol=0, atol=0)
+
+
+def test_images_of_another_size_are_recorded_as_if_they_were_the_first() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(inplace=True), nn.Conv2d(3, 2, 3)).eval()
+    with probes.attach(model, pool={"0": "none", "*": "mean"}) as recording, torch.no_grad():
+        for size in (8, 8, 10, 10, 8, 12, 12):
+            x = torch.randn(3, 1, size, size)
+            model(x)
+            conv = model[0](x)
+            torch.testing.assert_close(recording["0"], conv, rtol=0, atol=0)
+            torch.testing.assert_close(recording["1"], conv.relu().mean((2, 3)), rtol=0, atol=0)
+            assert recording.info["0"].source_shape == (3, size - 2, size - 2)
+
+
+def test_inference_mode_is_refused_in_later_passes_too_and_gradients_are_not_kept() -> None:
+    model, x = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten()), torch.randn(2, 1, 8, 8)
+    with probes.attach(model) as recording:
+        for _ in range(3):
+            expected = model(x)
+            assert not recording["0"].requires_grad
+            torch.testing.assert_close(recording["0"], model[0](x).detach().mean((2, 3)), rtol=0, atol=0)
+            assert expected.requires_grad
+        with torch.inference_mode():
+            model(x)
+        assert "use torch.no_grad()" in recording.left_out["0"]
+        assert not len(recording)
+        model(x)
+        assert list(recording) == ["0", "1"]
+
+
+def test_what_was_read_is_not_overwritten_by_later_passes() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.Identity())
+    read: list[tuple[Tensor, Tensor]] = []
+    with probes.attach(model) as recording, torch.no_grad():
+        for _ in range(8):
+            x = torch.randn(4, 3)
+            model(x)
+            read.append((recording["1"], model[0](x)))
+    for kept, expected in read:
+        torch.testing.assert_close(kept, expected, rtol=0, atol=0)
+
+
+def test_a_recording_is_freed_with_its_last_reference() -> None:
+    """Reference cycles would keep the memory of whole steps until Python looks for them."""
+    model, x = built("reused")
+    gc.collect()
+    gc.disable()
+    try:
+        with probes.attach(model) as recording:
+            model(x)
+        dead = weakref.ref(recording)
+        del recording
+        assert dead() is None
+    finally:
+        gc.enable()
+
+
 @every
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_step_that_fails_leaves_no_trace(name: str, error: type[BaseException]) -> None:
@@ -253,13 +520,16 @@ def test_stopping_early_changes_nothing_but_the_time(name: str) -> None:
     calls: list[None] = []
     handle = model.register_forward_hook(lambda *_: calls.append(None))
     list(probes.capture(model, [x], early_stop=False))
-    once = len(calls)
+    one = len(calls)
+    list(probes.capture(model, [x, x], early_stop=False))
+    once = len(calls) - 2 * one  # of one pass; the others measure the axes
+    measuring, before = one - once, len(calls)
     short = list(probes.capture(model, [x, x + 1, x * 2], layers=f"re:{re.escape(first)}"))
     handle.remove()
     for a, b in zip(full, short, strict=True):
         np.testing.assert_array_equal(a.layers[first], b.layers[first])
         assert b.info[first].depth == a.info[first].depth
-    assert len(calls) == once + once * (3 if full[0].info[first].depth == 1.0 else 1)
+    assert len(calls) - before == measuring + once * (3 if full[0].info[first].depth == 1.0 else 1)
     assert hooks_on(model) == 0
 
 
@@ -362,7 +632,7 @@ def test_outputs_whose_rows_are_no_samples_are_left_out_with_the_reason() -> Non
 
     with pytest.raises(probes.DataError, match="No layer of Windows can be recorded") as caught:
         list(probes.capture(Windows(), [torch.randn(6, 4)]))
-    assert "inner: its output has shape (12, 2) for 6 samples: rows are not samples" in str(caught.value)
+    assert "inner: its output has shape (12, 2) for 6 samples: axis 0 holds 2 rows for each sample" in str(caught.value)
     assert "ints: its output is int64, not dense floating point" in str(caught.value)
 
 
@@ -393,16 +663,14 @@ class Nested(nn.Module):
 
 def test_every_part_of_a_nested_output_is_a_layer() -> None:
     x = torch.randn(6, 4)
-    with pytest.warns(probes.LeftOutWarning, match="4 layers are left out"):
+    with pytest.warns(probes.LeftOutWarning, match="1 layers are left out"):
         batch = next(probes.capture(Nested(), [x]))
-    assert list(batch.layers) == ["leaf.a", "leaf.b.0", "leaf.b.1.0", "record", "lstm.0"]
+    assert list(batch.layers) == ["leaf.a", "leaf.b.0", "leaf.b.1.0", "leaf.t", "record", "lstm.0", "lstm.1.0", "lstm.1.1"]
+    np.testing.assert_array_equal(batch.layers["leaf.t"], x.numpy())
     np.testing.assert_array_equal(batch.layers["leaf.b.1.0"], x.numpy() + 2)
-    assert batch.left_out == {
-        "leaf.n": "its output is a int, not a tensor",
-        "leaf.t": "its output has shape (4, 6) for 6 samples: rows are not samples",
-        "lstm.1.0": "its output has shape (1, 6, 3) for 6 samples: rows are not samples",
-        "lstm.1.1": "its output has shape (1, 6, 3) for 6 samples: rows are not samples",
-    }
+    assert batch.left_out == {"leaf.n": "its output is a int, not a tensor"}
+    assert batch.info["lstm.1.0"].dims == ("sample", "layer", "channel")
+    assert batch.layers["lstm.1.0"].shape == (6, 1, 3)
     assert batch.info["leaf.a"].depth == batch.info["leaf.b.0"].depth == pytest.approx(1 / 3)
 
 

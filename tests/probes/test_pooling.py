@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from probes import UsageError
-from probes.arena import Arena
+from probes.arena import BufferPool
 from probes.pooling import POOLS, Layout, Pooling, UnfitError, keep, pool_named
 
 MAP, TOKENS, LAST = (
@@ -50,7 +50,7 @@ def test_pools_give_detached_tensors_and_name_their_axes(name: str, shape: tuple
 def test_channels_last_memory_is_kept_in_the_order_of_its_axes() -> None:
     x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     for name in ("none", "flatten"):
-        kept = Arena().put(keep(x, MAP, POOLS[name])[0]).tensor()
+        kept = BufferPool().put(keep(x, MAP, POOLS[name])[0]).tensor()
         assert kept.is_contiguous()
         assert torch.equal(kept.reshape(2, -1), x.contiguous().reshape(2, -1))
 

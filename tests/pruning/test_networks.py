@@ -12,11 +12,12 @@ from torch import nn
 from probes.errors import DataError, LeftOutWarning, UsageError
 from repanalysis.data import load_data
 from repanalysis.epochs import Images, Recipe, accuracy, one_epoch
-from repanalysis.heads import fit_head, halves
+from repanalysis.heads import fit_head
 from repanalysis.metrics._clusters import clusters_of
 from repanalysis.networks.small import small
 from repanalysis.pruning.chains import links
 from repanalysis.pruning.networks import RETRAINING, UntrainedWarning, filter_fields, masks_of, prune_network, retrain
+from repanalysis.statistics.draws import fitted_on
 
 Parts = tuple[Images, Images]
 
@@ -44,7 +45,7 @@ def test_fields_and_masks_are_those_of_a_plain_calculation(trained: nn.Module, d
     layers = list(trained.children())
     names = [name for name, _ in trained.named_children()]
     y = images.labels.numpy()
-    half = halves(y)
+    half = fitted_on(images.data.ids)
     with torch.no_grad():
         before = nn.Sequential(*layers[: names.index("conv4")])(images.images)
         after = nn.Sequential(*layers[: names.index("conv5")])(images.images)

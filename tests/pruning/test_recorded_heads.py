@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from repanalysis.filters import Held
 from repanalysis.heads import fit_head
 from repanalysis.pruning.recorded_heads import prune_head
 
 
-def planted(n: int, seed: int, k: int = 20, f: int = 40) -> tuple[np.ndarray, np.ndarray]:
+def planted(n: int, seed: int, k: int = 20, f: int = 40) -> Held:
     rng = np.random.default_rng(seed)
     y = np.arange(n) % k
     x = 0.15 * np.abs(rng.normal(size=(n, f, 1)))
     for one in range(f):
         x[(y == one % k) | (y == (3 * one + 1) % k), one] += 1.0
-    return x, y
+    return Held(x, y, np.arange(n))
 
 
 def test_a_planted_layer_is_pruned_without_loss_and_better_than_at_random() -> None:
@@ -33,7 +34,7 @@ def test_a_planted_layer_is_pruned_without_loss_and_better_than_at_random() -> N
 
 @pytest.mark.parametrize("solver", ["lbfgs", "sgd"])
 def test_masked_weights_of_a_head_are_exactly_0(solver: str) -> None:
-    x, y = planted(100, 0, k=4, f=6)
+    x, y, _ = planted(100, 0, k=4, f=6)
     mask = np.random.default_rng(0).random((4, 6)) < 0.5
     weights = fit_head(x[:, :, 0], y, classes=4, solver=solver, mask=mask)
     assert not weights[~mask].any()

@@ -79,14 +79,6 @@ def test_traces_alone_are_those_of_the_scatters(classes: Classes) -> None:
     assert not ClassMoments(normalize="sphere").covers(ClassMoments())
 
 
-@pytest.mark.parametrize(("dtype", "eps"), [("f2", 2.0**-10), ("f4", 2.0**-23), ("f8", 2.0**-52), ("i4", 2.0**-52)])
-def test_the_coarsest_type_is_remembered(dtype: str, eps: float) -> None:
-    statistic = ClassMoments()
-    x, y = np.eye(3).astype(dtype), np.arange(3)
-    assert statistic.of(x, y).resolution == eps
-    assert statistic.merge(statistic.of(np.eye(3), y), statistic.of(x, y)).resolution == eps
-
-
 def test_an_unknown_weighting_is_refused() -> None:
     moments = ClassMoments().of(np.eye(2), np.arange(2))
     with pytest.raises(Exception, match="class_weight"):  # in tests the type check comes first

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from repanalysis import metrics
-from repanalysis.statistics import Rows
+from repanalysis.statistics import ClassMoments, Rows
 from repanalysis.statistics.draws import GROUP, hashed
+from repanalysis.statistics.geometry import About
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 
@@ -19,12 +20,32 @@ Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 def test_fewer_coordinates_have_the_same_scalar_products(offset: float, rng: np.random.Generator) -> None:
     x = rng.normal(size=(30, 500)) + offset
     rows = Rows().of(x, np.zeros(30, int))
-    assert rows.x.shape == (30, 31)
-    assert rows.d == 500
+    assert rows.d == rows.mean.shape[1] == 500, "features keep their names"
+    fewer = rows.isometric()
+    assert fewer.x.shape == (30, 31)
     order = np.argsort(hashed(np.arange(30), GROUP))
-    centred, ours = x[order] - x.mean(axis=0), rows.x - rows.x.mean(axis=0)
+    centred, ours = x[order] - x.mean(axis=0), fewer.x - fewer.x.mean(axis=0)
     np.testing.assert_allclose(ours @ ours.T, centred @ centred.T, rtol=1e-8, atol=1e-8 * 500)
-    np.testing.assert_allclose(rows.x @ rows.x.T, x[order] @ x[order].T, rtol=1e-10)
+    np.testing.assert_allclose(fewer.x @ fewer.x.T, x[order] @ x[order].T, rtol=1e-10)
+    for _, rest in rows.replicates(5):
+        assert rest.isometric().x.shape == (len(rest.x), 31), "made once, for all replicates"
+
+
+@pytest.mark.parametrize("about", ["class", "mean", "origin"])
+@pytest.mark.parametrize(("n", "d"), [(30, 80), (200, 12)])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_spectrum_is_that_of_the_matrix(about: About, n: int, d: int, scaled: bool, rng: np.random.Generator) -> None:
+    x, y = rng.normal(size=(n, d)) + 2.0, np.arange(n) % 3
+    moments = ClassMoments().of(x, y)
+    scale = rng.uniform(0.5, 2.0, d) * (np.arange(d) != 4) if scaled else None
+    matrix = moments.matrix(about)
+    if scale is not None:
+        units = np.where(scale > 0, scale, np.inf)
+        matrix = matrix / np.outer(units, units)
+    for state in (moments, Rows().of(x, y)):
+        values, vectors = state.spectrum(about, scale=scale)
+        np.testing.assert_allclose((vectors * values) @ vectors.T, matrix, atol=1e-12 * np.abs(matrix).max())
+        np.testing.assert_allclose(vectors.T @ vectors, np.eye(len(values)), atol=1e-9)
 
 
 def test_leaving_a_group_out_is_having_the_others(classes: Classes) -> None:

@@ -1,0 +1,190 @@
+"""What the axes of an activation mean, and what the user states about them: `--axes 'blocks.*=TBC'`.
+
+One letter stands for an axis, in the order of the module's output. `axis_inference.py` finds out what is not stated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from probes.errors import UsageError
+from probes.patterns import closest, matches
+
+__all__ = ["KEPT", "LETTERS", "AxesOption", "AxisRules", "Dims", "Found", "Layout", "Shape", "UnfitError", "letters_of"]
+
+Dims = tuple[str, ...]
+Shape = tuple[int, ...]
+AxesOption = str | Mapping[str, str] | Sequence[str] | None
+Found = Literal["measured", "weight", "given", "guessed"]
+
+LETTERS = {
+    "B": "sample", "N": "sample", "C": "channel", "T": "token", "H": "height", "W": "width", "D": "time", "A": "head",
+    "K": "key", "L": "layer", "P": "window", "F": "feature",
+}  # fmt: skip
+KEPT = ("sample", "channel", "head", "layer", "feature")  # pools reduce every other axis
+_LETTER = {name: letter for letter, name in LETTERS.items() if letter != "N"}
+
+
+class UnfitError(Exception):
+    """An activation can't be recorded or pooled; the message, which follows the layer's name, says why."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the axes of an activation mean, and how it becomes one row per sample.
+
+    Attributes
+    ----------
+    dims : tuple of str
+        Names of the axes once the samples are first.
+    prefix : int
+        Tokens at the front that are no place in the image.
+    sample : int
+        The samples' axis in the module's output.
+    fold : {"", "major", "minor"}
+        Whether that axis holds something else too, `dims[1]`: all of one sample in a row ("major"), or one of each sample in
+        turn ("minor").
+    found : {"measured", "weight", "given", "guessed"}
+        How the axes were found.
+    length : bool
+        Whether the one axis of positions is as long as the input: a padding mask of the input applies to it.
+    mask : (n, positions) tensor of bool, optional
+        Positions that are no padding, of one batch.
+    """
+
+    dims: Dims
+    prefix: int = 0
+    sample: int = 0
+    fold: Literal["", "major", "minor"] = ""
+    found: Found = "guessed"
+    length: bool = False
+    mask: Tensor | None = field(default=None, compare=False, repr=False)
+
+    def arrange(self, x: Tensor, rows: int | None) -> Tensor:
+        """The activation with one row per sample, samples first."""
+        if not self.fold:
+            return x.movedim(self.sample, 0) if self.sample else x
+        count = x.shape[self.sample] // (rows or 1)
+        sizes = (rows or 1, count) if self.fold == "major" else (count, rows or 1)
+        x = x.reshape(*x.shape[: self.sample], *sizes, *x.shape[self.sample + 1 :])
+        pair = (self.sample, self.sample + 1) if self.fold == "major" else (self.sample + 1, self.sample)
+        return x.movedim(pair, (0, 1))
+
+    @property
+    def source_dims(self) -> Dims:
+        """Names of the axes in the module's order; `sample*window` where they share one."""
+        if self.fold:
+            first = f"sample*{self.dims[1]}" if self.fold == "major" else f"{self.dims[1]}*sample"
+            rest = list(self.dims[2:])
+        else:
+            first, rest = "sample", list(self.dims[1:])
+        rest.insert(self.sample, first)
+        return tuple(rest)
+
+    @property
+    def places(self) -> list[int]:
+        """Axes of positions, which pools reduce, once the samples are first."""
+        return [axis for axis, dim in enumerate(self.dims) if dim not in KEPT]
+
+    def fits(self, shape: Sequence[int], rows: int | None) -> bool:
+        """Whether the samples' axis of an output of this shape has the size that so many samples give."""
+        size = shape[self.sample]
+        return rows is None or (size == rows if not self.fold else rows > 0 and size % rows == 0)
+
+
+def letters_of(dims: Iterable[str]) -> str:
+    """Names of axes in the letters of the option `axes`; `?` for a name without a letter.
+
+    Examples
+    --------
+    >>> letters_of(("token", "sample", "channel")), letters_of(("sample*window", "token", "channel"))
+    ('TBC', '(BP)TC')
+    """
+    parts = ["".join(_LETTER.get(name, "?") for name in dim.split("*")) for dim in dims]
+    return "".join(part if len(part) == 1 else f"({part})" for part in parts)
+
+
+class AxisRules:
+    """Axes that the user states, by layer pattern; the first pattern that matches decides.
+
+    Parameters
+    ----------
+    axes : str, mapping or sequence of str, optional
+        `"blocks.*=TBC"`; without a pattern it holds for every layer. B or N samples, C channels, T tokens, H height, W width,
+        D time or depth, A attention heads, K the tokens that are attended to, L layers of a recurrent network, P windows.
+        `(BP)TC`: the first axis holds all windows of sample 0, then those of sample 1; `(PB)TC`: window 0 of every sample, then
+        window 1. Pools reduce T, K, H, W, D and P.
+
+    Raises
+    ------
+    UsageError
+        If a letter is unknown or stands twice, or the samples are missing.
+
+    Examples
+    --------
+    >>> rules = AxisRules("blocks.*=TBC")
+    >>> rules.of("blocks.0.norm1", []).dims, str(rules)
+    (('sample', 'token', 'channel'), 'blocks.*=TBC')
+    """
+
+    def __init__(self, axes: AxesOption = None) -> None:
+        if isinstance(axes, Mapping):
+            pairs = list(axes.items())
+        else:
+            texts = [] if axes is None else [axes] if isinstance(axes, str) else list(axes)
+            pairs = [(text.rpartition("=")[0] or "*", text.rpartition("=")[2]) for text in texts]
+        self._rules = [(pattern, text, _stated(pattern, text)) for pattern, text in pairs]
+        self.met = {pattern: False for pattern, _, _ in self._rules}
+
+    def of(self, name: str, types: Iterable[str]) -> Layout | None:
+        """The axes that are stated for a layer, or None."""
+        for pattern, _, layout in self._rules:
+            if matches(pattern, name, types):
+                self.met[pattern] = True
+                return layout
+        return None
+
+    def check(self, title: str, names: Iterable[str]) -> None:
+        """Raise `UsageError` where a pattern has matched nothing that was recorded."""
+        for pattern in (pattern for pattern, met in self.met.items() if not met):
+            raise UsageError(
+                f"No recorded layer of {title!r} matches {pattern!r}, the pattern of axes.{closest(pattern, names)} "
+                f"`repanalysis layers` lists all."
+            )
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def __str__(self) -> str:
+        return "; ".join(f"{pattern}={text}" for pattern, text, _ in self._rules)
+
+
+def _stated(pattern: str, text: str) -> Layout:
+    """`"(BP)TC"` as a layout."""
+    what = f"Axes {pattern}={text}"
+    match = re.fullmatch(r"([A-Z]*)(?:\(([A-Z]{2})\))?([A-Z]*)", text)
+    letters = [*match[1], *(match[2] or ""), *match[3]] if match else []
+    known = ", ".join(f"{letter} {name}" for letter, name in LETTERS.items() if letter != "N")
+    if not match or not set(letters) <= LETTERS.keys():
+        raise UsageError(
+            f"{what}: write one letter an axis, such as TBC, or (BP)TC for windows in the batch. Known are {known}."
+        )
+    names = [LETTERS[letter] for letter in letters]
+    if len(set(names)) < len(names) or "sample" not in names:
+        raise UsageError(f"{what}: B, the samples, must be there, and no axis twice.")
+    if match[2] is None:
+        axis = names.index("sample")
+        names.remove("sample")
+        return Layout(("sample", *names), sample=axis, found="given")
+    pair = [LETTERS[letter] for letter in match[2]]
+    if "sample" not in pair:
+        raise UsageError(f"{what}: brackets stand for one axis that holds the samples, B, and one thing more.")
+    other = next(name for name in pair if name != "sample")
+    rest = [name for name in names if name not in pair]
+    fold: Literal["major", "minor"] = "major" if pair[0] == "sample" else "minor"
+    return Layout(("sample", other, *rest), sample=len(match[1]), fold=fold, found="given")

@@ -1,0 +1,240 @@
+"""Inputs of a network, however they are nested: how many samples, the first of them, on another device.
+
+A tensor holds a row per sample along its first axis. A list of images, as detection networks take it, holds a sample per entry.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections import UserDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from probes.errors import ReportedError, UsageError
+
+__all__ = ["Inputs", "explained", "rebuilt", "rows_of", "samples_of", "take_rows", "tensors_in"]
+
+_COLOURS = (1, 3, 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a network is called with: `forward(*args, **kwargs)`.
+
+    Attributes
+    ----------
+    args, kwargs : tuple, dict
+        Positional and keyword arguments.
+    rows : int
+        Samples.
+    listed : bool
+        Whether an argument is a list with an entry per sample.
+    guess : str
+        What is assumed of the network, where its signature does not say it; for the message, should it fail.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    rows: int = 0
+    listed: bool = False
+    guess: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample of the first tensor; while it stays the same, so do the shapes inside the network."""
+        first = next(tensors_in((self.args, self.kwargs)), None)
+        if first is not None and self.listed:
+            return tuple(first.shape)
+        return _sample_shape(first) or ()
+
+    def to(self, device: torch.device, *, channels_last: bool = False) -> Inputs:
+        """The same on a device; images in channels-last memory, if wanted."""
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                layout = torch.channels_last if channels_last and value.ndim == 4 else torch.preserve_format
+                return value.to(device, non_blocking=True, memory_format=layout)
+            if isinstance(value, PackedSequence):
+                return value.to(device)  # type: ignore[arg-type]  # torch declares types alone
+            return rebuilt(value, moved)
+
+        return replace(
+            self, args=tuple(map(moved, self.args)), kwargs={key: moved(value) for key, value in self.kwargs.items()}
+        )
+
+    def take(self, k: int) -> Inputs:
+        """The first k samples."""
+        if k >= self.rows:
+            return self
+        args, kwargs = _cut((self.args, dict(self.kwargs)), k, self.rows, listed=self.listed)
+        return replace(self, args=args, kwargs=kwargs, rows=k)
+
+    def call(self, forward: Callable[..., Any]) -> Any:
+        """Run a network on them."""
+        return forward(*self.args, **self.kwargs)
+
+
+def rows_of(inputs: Any) -> int | None:
+    """Number of samples in the inputs, however they are nested; None where they hold no tensor with a first axis.
+
+    Examples
+    --------
+    >>> rows_of({"ids": torch.zeros(4, 7), "scale": torch.tensor(1.0)})
+    4
+    >>> rows_of([torch.zeros(3, 20, 30), torch.zeros(3, 25, 25)])
+    2
+    """
+    if isinstance(inputs, Tensor | PackedSequence):
+        return length_of(inputs)
+    if isinstance(inputs, list | tuple) and are_images(inputs):
+        return len(inputs)
+    return next((rows for part in _entries(inputs) if (rows := rows_of(part)) is not None), None)
+
+
+def samples_of(arguments: Sequence[Any]) -> tuple[int | None, tuple[int, ...] | None]:
+    """Number of samples in the arguments of a call, and the shape of one in the first tensor; None where there is no tensor."""
+    rows = next((rows for value in arguments if (rows := rows_of(value)) is not None), None)
+    return rows, _sample_shape(next(tensors_in(tuple(arguments)), None))
+
+
+def _sample_shape(first: Tensor | None) -> tuple[int, ...] | None:
+    """Shape of a tensor's samples; a nested one has none that holds for all."""
+    return None if first is None or first.is_nested else tuple(first.shape[1:])
+
+
+def take_rows(inputs: Any, k: int, *, rows: int | None = None) -> Any:
+    """The first k samples of inputs, however they are nested.
+
+    Parameters
+    ----------
+    inputs : Inputs, tensor, list, tuple, mapping
+        As a network takes them.
+    k : int
+        How many samples; all of them where there are fewer.
+    rows : int, optional
+        How many there are, by default what `rows_of` says. A tensor of another length is shared by all samples, and stays.
+
+    Returns
+    -------
+    object
+        Of the same kind and nesting; tensors are views.
+
+    Examples
+    --------
+    >>> cut = take_rows({"x": torch.zeros(4, 7), "pair": (torch.zeros(4), torch.zeros(1, 5))}, 2)
+    >>> cut["x"].shape[0], cut["pair"][0].shape[0], cut["pair"][1].shape[0]
+    (2, 2, 1)
+    """
+    if isinstance(inputs, Inputs):
+        return inputs.take(k)
+    rows = rows_of(inputs) if rows is None else rows
+    listed = isinstance(inputs, list | tuple) and are_images(inputs)
+    return inputs if rows is None or k >= rows else _cut(inputs, k, rows, listed=listed)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor with an axis, however nested."""
+    if isinstance(value, Tensor):
+        if value.ndim:
+            yield value
+    elif isinstance(value, PackedSequence):
+        yield value.data
+    else:
+        for part in _entries(value):
+            yield from tensors_in(part)
+
+
+def are_images(parts: Sequence[Any]) -> bool:
+    """Whether all are images (C, H, W), of one, three or four colours."""
+    shaped = bool(parts) and all(isinstance(one, Tensor) and not one.is_nested and one.ndim == 3 for one in parts)
+    return shaped and all(one.shape[0] in _COLOURS and one.is_floating_point() for one in parts)
+
+
+def _cut(value: Any, k: int, rows: int, *, listed: bool) -> Any:
+    if isinstance(value, Tensor):
+        if not value.ndim or value.size(0) != rows:
+            return value
+        return torch.nested.as_nested_tensor(list(value.unbind())[:k]) if value.is_nested else value[:k]
+    if isinstance(value, PackedSequence):
+        padded, lengths = pad_packed_sequence(value, batch_first=True)
+        return pack_padded_sequence(padded[:k], lengths[:k], batch_first=True, enforce_sorted=False)
+    entries = Tensor if listed else str | int | float
+    if isinstance(value, list | tuple) and len(value) == rows and all(isinstance(one, entries) for one in value):
+        return value[:k]
+    return rebuilt(value, lambda one: _cut(one, k, rows, listed=listed))
+
+
+def _entries(value: Any) -> Iterator[Any]:
+    """What a mapping, a list or a tuple holds."""
+    return iter(value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ())
+
+
+def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A mapping, list or tuple of the same kind with its entries changed; anything else as it is."""
+    if isinstance(value, UserDict):
+        result = copy.copy(value)  # keeps the class, and with it access by attribute
+        result.update({key: change(one) for key, one in value.items()})
+        return result
+    if isinstance(value, Mapping):
+        changed = {key: change(one) for key, one in value.items()}
+        try:
+            return type(value)(changed)  # type: ignore[call-arg]  # most mappings are made of one
+        except TypeError:
+            return changed
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(change, value))
+    return type(value)(map(change, value)) if isinstance(value, list | tuple) else value
+
+
+def as_tensors(value: Any) -> Any:
+    """Numpy arrays of numbers turned into tensors, however nested."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        return torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, Tensor | PackedSequence) or not any(_holds_arrays(one) for one in _entries(value)):
+        return value
+    return rebuilt(value, as_tensors)
+
+
+def _holds_arrays(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or (not isinstance(value, PackedSequence) and any(map(_holds_arrays, _entries(value))))
+
+
+def length_of(value: Tensor | PackedSequence) -> int | None:
+    """Samples of a tensor: its first axis."""
+    if isinstance(value, PackedSequence):
+        return int(value.batch_sizes[0])
+    return value.size(0) if value.ndim else None
+
+
+def rows_among(value: Any, count: int | None) -> int:
+    """Samples of several inputs: as many as labels, if some tensor has so many rows, or those of the first."""
+    if count is not None and any(length_of(one) == count for one in tensors_in(value)):
+        return count
+    return rows_of(value) or 0
+
+
+def explained(error: Exception, inputs: Inputs, model: nn.Module) -> UsageError | None:
+    """The sentence that an error of the network's own stands for, where the inputs' types or a guess are its cause."""
+    if isinstance(error, ReportedError):
+        return None
+    own = next((one.dtype for one in model.parameters() if one.is_floating_point()), None)
+    types = {one.dtype for one in tensors_in((inputs.args, inputs.kwargs))}
+    mismatched = [one for one in types if one != own and (one.is_floating_point or len(types) == 1)]
+    reason = str(error).strip().partition("\n")[0]
+    if isinstance(error, RuntimeError) and own is not None and mismatched and re.search(r"type|[Ll]ong|[Bb]yte", reason):
+        given, needed = (str(one).removeprefix("torch.") for one in (mismatched[0], own))
+        advice = f"x.to(torch.{needed})" + ("" if mismatched[0].is_floating_point else ", scaled as in training,")
+        return UsageError(
+            f"The loader's inputs are {given} and the weights of {type(model).__name__} are {needed} ({reason}): yield "
+            f"{advice} or another type that the network takes."
+        )
+    if isinstance(error, RuntimeError) and "indices" in reason and own in types:
+        return UsageError(f"{type(model).__name__} takes integers, such as token ids, and the loader gives {own} ({reason}).")
+    return UsageError(f"{inputs.guess} It failed: {type(error).__name__}: {reason}") if inputs.guess else None

@@ -1,0 +1,161 @@
+"""What a loader gives over a whole run: batches of a data set that comes in its place, and no sample twice.
+
+An `IterableDataset` that does not share itself out gives every worker all samples. torch takes a batch from each worker in
+turn, so that W batches in a row are then alike; and at the end every sample has come a multiple of W times.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from jaxtyping import Int64
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, default_collate
+
+from probes.errors import DataError, UsageError
+from probes.inputs import as_tensors, tensors_in
+from probes.targets import count_of, label_of
+
+__all__ = ["SeenIds", "as_loader", "batches_of", "is_shared_out"]
+
+
+def as_loader(source: Iterable[Any] | Dataset[Any], batch_size: int) -> Iterable[Any]:
+    """A loader as it is; a data set of samples in batches of `batch_size`, in order.
+
+    A data set is what torch or Hugging Face call one, or what has `__getitem__` and `__len__` and can't be iterated. What an
+    `IterableDataset` gives may be samples or batches: a label per item, or one per row of x, says which.
+
+    Raises
+    ------
+    UsageError
+        If an `IterableDataset` gives no labels that say it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch.utils.data import TensorDataset
+    >>> [len(x) for (x,) in as_loader(TensorDataset(torch.zeros(5, 2)), 2)]
+    [2, 2, 1]
+    """
+    if isinstance(source, IterableDataset):
+        return _streamed(source, batch_size)
+    kind = type(source)
+    mapped = hasattr(kind, "__getitem__") and hasattr(kind, "__len__")
+    if isinstance(source, Dataset) or (mapped and (hasattr(kind, "__getitems__") or not hasattr(kind, "__iter__"))):
+        return DataLoader(source, batch_size, collate_fn=getattr(source, "collate_fn", _stacked))  # type: ignore[arg-type]
+    return source
+
+
+def _streamed(source: IterableDataset[Any], batch_size: int) -> Iterator[Any]:
+    """The batches of an `IterableDataset`, which may be read only once."""
+    items = iter(source)
+    first = next(items, None)
+    if first is None:
+        return
+    items, label = chain([first], items), label_of(first)
+    size = next((len(tensor) for tensor in tensors_in(as_tensors(first))), None)
+    if label is not None and count_of(label) is None:
+        while samples := list(islice(items, batch_size)):
+            yield _stacked(samples)
+    elif label is not None and count_of(label) == size:
+        yield from items
+    else:
+        raise UsageError(
+            f"The {type(source).__name__} may give samples or batches, and nothing says which: put it into a DataLoader, "
+            f"with batch_size=None if it gives batches."
+        )
+
+
+def _stacked(samples: list[Any]) -> Any:
+    """Torch's own collation; a sentence where samples can't be stacked."""
+    try:
+        return default_collate(samples)
+    except (TypeError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(
+            f"The data set's samples can't be stacked ({reason}): give it a transform that makes tensors of one size, or a "
+            f"DataLoader with a collate_fn in its place."
+        ) from error
+
+
+def batches_of(loader: Iterable[Any]) -> Iterable[Any]:
+    """The loader's items, watched where several workers may each give all samples."""
+    if isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset) and loader.num_workers > 1:
+        return _watched(loader)
+    return loader
+
+
+def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The items of a loader over an `IterableDataset`.
+
+    Raises
+    ------
+    DataError
+        If each worker gives the same samples: after one batch of each, or, where those could be alike by chance, at the end.
+    """
+    workers = loader.num_workers
+    sentence = (
+        f"Each of the {workers} workers gives all samples of the {type(loader.dataset).__name__}: let its __iter__ share "
+        f"them out with torch.utils.data.get_worker_info(), or use num_workers=1."
+    )
+    counts: Counter[int] = Counter()
+    round_: list[list[int]] = []
+    for step, item in enumerate(loader):
+        contents = _contents(item)
+        counts.update(contents)
+        if step < workers:
+            round_.append(contents)
+            # Equal batches of different samples; data whose samples are all alike say nothing.
+            if len(round_) == workers and len(set(contents)) > 1 and all(other == contents for other in round_):
+                raise DataError(sentence)
+        yield item
+    if len(counts) > 1 and all(count % workers == 0 for count in counts.values()):
+        raise DataError(sentence)
+
+
+def _contents(item: Any) -> list[int]:
+    """A hash of each sample's tensors."""
+    tensors = list(tensors_in(item))
+    rows = len(tensors[0]) if tensors else 0
+    flat = [tensor.detach().cpu().reshape(rows, -1).contiguous() for tensor in tensors if len(tensor) == rows]
+    columns = [tensor.view(torch.uint8).numpy() for tensor in flat if tensor.numel()]
+    return [xxhash.xxh3_64_intdigest(b"".join(column[row].tobytes() for column in columns)) for row in range(rows)]
+
+
+def is_shared_out(loader: Iterable[Any]) -> bool:
+    """Whether several processes each run over a part of the loader's data set, so that order numbers no sample."""
+    sampler = getattr(loader, "sampler", None)
+    return isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1
+
+
+class SeenIds:
+    """The ids of a run, in sorted arrays of growing length: 8 bytes each.
+
+    Examples
+    --------
+    >>> seen = SeenIds()
+    >>> seen.add(np.array([3, 1])), seen.add(np.array([7, 3]))
+    (None, 3)
+    """
+
+    def __init__(self) -> None:
+        self._sorted: list[NDArray[np.int64]] = []
+
+    def add(self, ids: Int64[np.ndarray, " n"]) -> int | None:
+        """Take more ids in; one that has come before, if there is any."""
+        new = np.sort(ids)
+        for known in self._sorted:
+            twice = known[np.minimum(np.searchsorted(known, new), len(known) - 1)] == new
+            if twice.any():
+                return int(new[twice][0])
+        while self._sorted and len(self._sorted[-1]) <= len(new):
+            new = np.sort(np.concatenate([self._sorted.pop(), new]))
+        if len(new):
+            self._sorted.append(new)
+        return None

@@ -1,0 +1,125 @@
+"""One number, whatever way it goes: file, stream, workers, arrays, direct call; alone and together with other metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import ortho_group
+
+import probes
+from probes import Batch
+from repanalysis import analyze, metrics
+from repanalysis.metrics import Head, Metric
+from repanalysis.statistics import Rows
+
+Data = tuple[np.ndarray, np.ndarray]
+Values = dict[tuple[str, str], float]
+
+SMOOTH = [metrics.get(name) for name in metrics.names() if metrics.get(name).smooth]
+
+
+def low_rank() -> Data:
+    """90 samples of 3 classes that span 20 directions."""
+    rng = np.random.default_rng(11)
+    y = np.arange(90) % 3
+    return rng.normal(size=(90, 20)) @ rng.normal(size=(20, 20)) + 1.5 * rng.normal(size=(3, 20))[y], y
+
+
+def embedded(width: int) -> Data:
+    """The same in `width` features, turned by an orthogonal map."""
+    x, y = low_rank()
+    return np.c_[x, np.zeros((90, width - 20))] @ ortho_group(width, seed=2).rvs(), y
+
+
+def kinds() -> dict[str, Data]:
+    x, y = low_rank()
+    rng = np.random.default_rng(12)
+    wide = rng.normal(size=(60, 150)) * rng.uniform(0.1, 10, 150)
+    return {
+        "plain": (x, y),
+        "padded with zeros": (np.c_[x, np.zeros((90, 130))], y),
+        "padded with constants": (np.c_[x, np.full((90, 130), 0.3)], y),
+        "rotated, rank below d below n": embedded(60),
+        "rotated, n below d": embedded(150),
+        "mapped to more features": (x @ rng.normal(size=(20, 200)) + rng.normal(size=200), y),
+        "more features than samples": (wide, np.arange(60) % 4),
+        "many classes": (rng.normal(size=(120, 30)), np.arange(120) % 40),
+        "unequal classes": (rng.normal(size=(80, 100)), np.repeat([0, 1, 2], [50, 20, 10])),
+    }
+
+
+def head_of(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.random.default_rng(3).normal(size=(int(y.max()) + 1, x.shape[1])), np.zeros(int(y.max()) + 1)
+
+
+def batched(x: np.ndarray, y: np.ndarray, size: int = 37) -> list[Batch]:
+    ids = np.arange(len(x))
+    return [Batch(ids[i : i + size], {"layer": x[i : i + size]}, y[i : i + size]) for i in range(0, len(x), size)]
+
+
+def table(source: object, names: list[str] | None, head: tuple[np.ndarray, np.ndarray], **options: object) -> Values:
+    frame = analyze(source, names, head=head, groups=0, **options).frame  # type: ignore[arg-type]
+    return {(row.metric, row.variant): row.value for row in frame.itertuples()}
+
+
+def direct(metric: Metric, x: np.ndarray, y: np.ndarray, *, rows: bool) -> Values:
+    statistic = Rows(normalize=metric.needs.normalize) if rows else metric.needs  # type: ignore[attr-defined]
+    return {(metric.name, variant): float(value) for variant, value in metric(statistic.of(x, y)).items()}
+
+
+def assert_same(values: Values, expected: Values, what: str) -> None:
+    for key, value in expected.items():
+        assert values[key] == pytest.approx(value, rel=1e-8, abs=1e-11, nan_ok=True), f"{what}: {key}"
+
+
+@pytest.fixture(scope="module")
+def workers() -> ProcessPoolExecutor:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_every_path_gives_the_same_number(kind: str, tmp_path: Path, workers: ProcessPoolExecutor) -> None:
+    x, y = kinds()[kind]
+    head = head_of(x, y)
+    fitted = [metrics.get(m.name, head=Head(*head)) if m.needs_head else m for m in SMOOTH]
+    expected = {key: value for metric in fitted for key, value in direct(metric, x, y, rows=False).items()}
+    assert any(math.isfinite(expected[metric.name, variant]) for metric in fitted for _, variant in expected)
+    names = [metric.name for metric in SMOOTH]
+    with probes.create(tmp_path / "x.h5") as writer:
+        for batch in batched(x, y):
+            writer.append(batch)
+    file = probes.open(tmp_path / "x.h5")
+    order = np.random.default_rng(5).permutation(len(x))
+    shuffled = Batch(np.arange(len(x))[order] * 7919 + 5, {"layer": x[order]}, y[order])
+    paths: dict[str, Callable[[], Values]] = {
+        "rows": lambda: {key: value for m in fitted for key, value in direct(m, x, y, rows=True).items()},
+        "arrays": lambda: table(probes.from_arrays({"layer": x}, labels=y), names, head),
+        "file": lambda: table(file, names, head),
+        "stream": lambda: table(batched(x, y), names, head),
+        "workers": lambda: table(file, names, head, executor=workers),
+        "other order and ids": lambda: table([shuffled], names, head),
+        "alone": lambda: {key: value for name in names for key, value in table(file, [name], head).items()},
+    }
+    for what, path in paths.items():
+        assert_same(path(), expected, f"{kind}, {what}")
+
+
+@pytest.mark.parametrize("kind", ["padded with zeros", "padded with constants", "rotated, rank below d below n",
+                                  "rotated, n below d", "mapped to more features"])  # fmt: skip
+def test_an_injective_map_leaves_what_is_invariant_to_linear_maps(kind: str) -> None:
+    """More features that say nothing new are no separation: 10.71 had become inf."""
+    (x, y), (wide, _) = low_rank(), kinds()[kind]
+    for metric in SMOOTH:
+        invariant = metric.invariant & {"linear"} or ("rotated" in kind and metric.invariant >= {"rotation", "translation"})
+        if not invariant or metric.name.startswith(("rate", "coding")) or metric.name == "participation_ratio":
+            continue  # what depends on d itself is another number, by definition
+        before, after = direct(metric, x, y, rows=False), table(probes.from_arrays({"layer": wide}, labels=y), [metric.name],
+                                                                head_of(wide, y))  # fmt: skip
+        assert_same(after, {key: value for key, value in before.items() if math.isfinite(value)}, kind)

@@ -1,0 +1,112 @@
+"""Labels and ids in any container; what is neither is left out with a sentence, or refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import probes
+from probes import DataError, IgnoredWarning
+from tests.probes.test_reader import IMAGES, X, Y, captured
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        Y,
+        Y.int(),
+        Y.to(torch.uint8),
+        Y[:, None],
+        Y.numpy(),
+        Y.numpy()[:, None].astype(np.uint16),
+        Y.tolist(),
+        tuple(Y.tolist()),
+        list(Y),
+        [np.int32(y) for y in Y],
+    ],
+)
+def test_labels_in_any_container(labels: Any) -> None:
+    batch = captured(nn.Sequential(nn.Linear(3, 4)), (X, labels), "0")
+    assert batch.labels is not None
+    assert (batch.labels.dtype, batch.labels.tolist()) == (np.int64, Y.tolist())
+
+
+def test_yes_and_no_are_one_and_zero_and_a_single_sample_may_have_a_plain_number() -> None:
+    model = nn.Sequential(nn.Linear(3, 4))
+    batch = captured(model, (X, Y > 0), "0")
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [1, 0, 1, 0]
+    for one in (5, torch.tensor(5), np.int64(5), [5]):
+        batch = captured(model, (X[:1], one), "0")
+        assert batch.labels is not None
+        assert batch.labels.tolist() == [5]
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (
+            torch.rand(4),
+            r"shape \(4,\) and type float32.*give labels.long\(\) if they are classes, and None if they are no classes",
+        ),
+        (torch.rand(4, dtype=torch.bfloat16), "one integer per sample is needed"),
+        (torch.eye(4, 5), r"shape \(4, 5\).*labels.argmax\(1\) if they are one-hot or soft"),
+        (nn.functional.one_hot(Y, 5), r"labels.argmax\(1\)"),
+        (["cat", "dog", "cat", "cat"], "number the classes 0, 1"),
+        (torch.tensor([0, 1, -1, 1]), "the label -1; classes are 0, 1"),
+        (torch.tensor([0, -100, 1, 1]), "the label -100"),
+        (torch.tensor([0, 1, 1]), "3 labels for 4 rows of x"),
+        (1, "a single label for 4 rows of x: samples without a batch axis"),
+        ([None, 1, 2, 3], "recorded without labels"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(labels: Any, sentence: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 4))
+    if isinstance(labels, list) and None in labels:
+        with pytest.warns(IgnoredWarning, match=sentence):
+            assert captured(model, (X, labels), "0").labels is None
+        return
+    with pytest.raises(DataError, match=sentence):
+        captured(model, (X, labels), "0")
+
+
+@pytest.mark.parametrize("targets", [torch.zeros(4, 8, 8, dtype=torch.long), IMAGES, {"boxes": X}, X])
+def test_targets_that_can_be_no_classes_are_left_out_with_a_sentence(targets: Any) -> None:
+    x = X if targets is X else IMAGES
+    model = nn.Sequential(nn.Linear(x.shape[-1], 2))
+    with pytest.warns(IgnoredWarning, match="no classes of samples: recorded without labels") as caught:
+        found = list(probes.capture(model, [(x, targets), (x, targets)]))
+    assert [batch.labels for batch in found] == [None, None]
+    assert len(caught) == 1, "one sentence for all batches"
+
+
+def test_sequence_first_inputs_are_refused() -> None:
+    with pytest.raises(DataError, match=r"4 labels for 7 rows of x. Samples must be the first axis"):
+        captured(nn.Sequential(nn.Linear(3, 4)), (torch.zeros(7, 4, 3), Y), "0")
+
+
+@pytest.mark.parametrize("third", [("a.png", "b.png", "c.png", "d.png"), torch.zeros(4, 2, dtype=torch.long), {"site": Y}, X])
+def test_a_third_element_that_is_no_id_is_left_alone_with_a_sentence(third: Any) -> None:
+    with pytest.warns(
+        IgnoredWarning, match="third element .* is not one integer per sample, so it is not taken for ids"
+    ) as caught:
+        found = list(probes.capture(nn.Sequential(nn.Linear(3, 4)), [(X, Y, third), (X, Y, third)]))
+    assert np.concatenate([batch.ids for batch in found]).tolist() == list(range(8))
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("ids", [torch.tensor([7, 5, 2, 9]), [7, 5, 2, 9], np.array([[7], [5], [2], [9]], np.uint8)])
+def test_a_third_element_of_different_integers_are_ids(ids: Any) -> None:
+    assert captured(nn.Sequential(nn.Linear(3, 4)), (X, Y, ids), "0").ids.tolist() == [7, 5, 2, 9]
+
+
+def test_integers_that_come_twice_are_no_ids() -> None:
+    model = nn.Sequential(nn.Linear(3, 4))
+    with pytest.raises(DataError, match="id 1 stands twice in one batch.*is something else, leave it out"):
+        captured(model, (X, Y, torch.tensor([0, 1, 1, 2])), "0")
+    with pytest.raises(DataError, match="id 5 comes a second time in the batch from row 4 on"):
+        list(probes.capture(model, [(X, Y, [7, 5, 2, 9]), (X, Y, [1, 3, 5, 4])]))

@@ -1,0 +1,117 @@
+"""One way to halve: whatever fits on one half and scores on the other fits on the same sample ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import probes
+from repanalysis import analyze, filters, heads
+from repanalysis.epochs import Images
+from repanalysis.filters import Held
+from repanalysis.pruning import networks, recorded_heads
+from repanalysis.pruning.chains import OUTPUT, Link
+from repanalysis.statistics import Samples
+from repanalysis.statistics.draws import fitted_on
+
+IDS = np.random.default_rng(5).permutation(10_000)[:240]
+LABELS = np.arange(240) % 4
+FITTED = set(IDS[fitted_on(IDS)].tolist())
+
+
+def marked() -> np.ndarray:
+    """Features that carry the id of their sample in the first of them."""
+    x = np.random.default_rng(0).normal(size=(240, 5)) + 3.0 * np.eye(4, 5)[LABELS]
+    x[:, 4] = IDS
+    return x
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
+    """Ids of the samples of every head that is fitted."""
+    fits: list[set[int]] = []
+    real: Callable[..., Any] = heads.fit_head
+
+    def fit(x: np.ndarray, y: np.ndarray, **options: Any) -> np.ndarray:
+        fits.append({int(value) for value in np.rint(x[:, -1])})
+        fitted: np.ndarray = real(x, y, **options)
+        return fitted
+
+    for module in (filters, networks, recorded_heads):
+        monkeypatch.setattr(module, "fit_head", fit)
+    return fits
+
+
+def test_about_half_are_fitted_on_and_a_second_cut_is_independent() -> None:
+    ids = np.arange(100_000)
+    first, second = fitted_on(ids), fitted_on(ids, cut=2)
+    for part in (first, second, second[first], second[~first]):
+        assert abs(part.mean() - 0.5) < 4 * 0.5 / np.sqrt(len(part))
+    np.testing.assert_array_equal(fitted_on(ids[::-1]), first[::-1])
+
+
+def test_samples_give_metrics_the_same_halves() -> None:
+    samples = Samples().of(marked(), LABELS, IDS)
+    assert set(samples.ids[samples.training()].tolist()) == FITTED
+
+
+def test_readout_metrics_fit_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every metric that halves takes its halves from `_readout.halves`, which keeps the mark."""
+    from repanalysis.metrics import _readout
+
+    marks: list[set[int]] = []
+    real = _readout.halves
+
+    def halves(samples: Any) -> Any:
+        split = real(samples)
+        assert not isinstance(split, str)
+        shift = samples.x[samples.training()].mean(axis=0)[-1]
+        marks.append({int(value) for value in np.rint(split.train[:, -1] + shift)})
+        return split
+
+    for name in ("ncc_accuracy", "linear_probe_accuracy", "lda_accuracy", "nc4_ncc_mismatch"):
+        monkeypatch.setattr(import_module(f"repanalysis.metrics.{name}"), "halves", halves)
+    batch = probes.Batch(ids=IDS, layers={"x": marked()}, labels=LABELS)
+    analyze(
+        [batch], "ncc_accuracy,linear_probe_accuracy,lda_accuracy,nc4_ncc_mismatch",
+        head=(np.eye(4, 5), np.zeros(4)), progress=False,
+    )  # fmt: skip
+    assert marks == [FITTED] * 4
+
+
+def test_filters_fit_their_heads_on_them(seen: list[set[int]]) -> None:
+    source = probes.from_arrays({"x": marked()}, ids=IDS, labels=LABELS)
+    table, _ = filters.filters(source, bootstrap=0, progress=False)
+    assert seen == [FITTED]
+    assert set(table.frame["n"]) == {240 - len(FITTED)}
+
+
+def test_fields_of_a_network_are_fitted_on_them(seen: list[set[int]]) -> None:
+    from repanalysis.data import Data
+
+    x = torch.from_numpy(marked().astype(np.float32))
+    data = Data("marked", lambda row: x[row], IDS, LABELS)
+    images = Images(data, x)
+    network = torch.nn.Sequential()
+    network.add_module("first", torch.nn.Linear(5, 6))
+    network.add_module("head", torch.nn.Linear(6, 4))
+    chain = {
+        "first": Link("first", 5, 1, 6, "head"),
+        "head": Link("head", 6, 1, 4, OUTPUT),
+    }
+    networks.filter_fields(network.eval(), chain, images, classes=4, hidden=True)
+    assert seen == [FITTED]
+
+
+def test_masks_of_a_head_halve_the_training_part_once_more(seen: list[set[int]]) -> None:
+    """The training part may itself be a half: the first cut would leave nothing to measure with."""
+    x = marked()[:, :, None]
+    train, test = (Held(x[part], LABELS[part], IDS[part]) for part in (fitted_on(IDS), ~fitted_on(IDS)))
+    recorded_heads.prune_head(train, test, thetas=(0.3,), controls=0, progress=False)
+    inner = IDS[fitted_on(IDS) & fitted_on(IDS, cut=2)]
+    assert seen[:2] == [FITTED, set(inner.tolist())]
