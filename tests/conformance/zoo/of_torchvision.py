@@ -97,14 +97,14 @@ TORCHVISION: dict[str, Architecture] = {
     "inception_v3": of("inception_v3", (96, 128), kwargs={"init_weights": False, "aux_logits": False}),
     "maxvit": of(
         "MaxVit",
-        (64, 128),
+        (112, 112),
         kwargs=lambda size: {
             "input_size": (size, size),
-            "partition_size": size // 16,
-            "stem_channels": 8,
-            "block_channels": [8, 16],
+            "partition_size": 7,
+            "stem_channels": 16,
+            "block_channels": [32, 64],
             "block_layers": [1, 1],
-            "head_dim": 4,
+            "head_dim": 16,
             "stochastic_depth_prob": 0.0,
         },
         axes={"*.departition_op": "BCHW", "*.window_attention.* *.grid_attention.*": "BTTC!"},
@@ -165,7 +165,13 @@ TORCHVISION: dict[str, Architecture] = {
     "r2plus1d": of("r2plus1d_18", (32, 64), video),
     "s3d": of("s3d", (224, 256), film, batches=(2, 1)),
     "mvit": Architecture(
-        mvit, video, (64, 32), {"*.norm_act* *.pool_?.0": "BG+TC", "*": "B+TC BC BCTHW"}, prefix=1, note="MViT v2 of two blocks"
+        mvit,
+        video,
+        (64, 32),
+        {"*.norm_act* *.pool_?.0": "BG+TC", "*": "B+TC BC BCTHW"},
+        prefix=1,
+        options={"axes": {"*.norm_act*": "BATC", "*.pool_?.0": "BATC"}},
+        note="MViT v2 of two blocks, with `axes={'*.norm_act*': 'BATC', '*.pool_?.0': 'BATC'}`",
     ),
     "swin3d": of(
         "swin3d_t", (64, 32), video, axes={"patch_embed.proj avgpool": "BCTHW", "patch_embed* pos_drop features* norm": "BTHWC"}

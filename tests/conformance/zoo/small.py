@@ -274,6 +274,25 @@ class Points(nn.Module):
         return self.head(self.pool(self.second(self.act(self.first(x)).transpose(1, 2)))[..., 0])
 
 
+class OneSize(nn.Module):
+    """Windows on an axis of their own, in a network that takes one size only: neighbours' weights must say what is what."""
+
+    class Partition(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            n, c, h, w = x.shape
+            return x.view(n, c, h // 4, 4, w // 4, 4).permute(0, 2, 4, 3, 5, 1).reshape(n, -1, 16, c)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.partition, self.same = nn.Conv2d(3, 8, 1), self.Partition(), nn.Identity()
+        self.inner, self.drop = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 6)), nn.Dropout()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2:] != (12, 12):
+            raise ValueError("the image has to be 12 x 12")
+        return self.drop(self.inner(self.same(self.partition(self.stem(x)))))
+
+
 SMALL: dict[str, Architecture] = {
     "sequence first": Architecture(
         lambda _: SequenceFirst(),
@@ -385,5 +404,8 @@ SMALL: dict[str, Architecture] = {
     ),
     "sequence first, one sample": Architecture(
         lambda _: SequenceFirst(), noise(-1, 6), (5, 7), {"embed": "BTC", "encoder*": "TBC"}, batches=(1, 5), fast=True
+    ),
+    "windows, one size": Architecture(
+        lambda _: OneSize(), noise(3, -1, -1), (12, 12), {"stem": "BCHW", "*": "BTTC!"}, batches=(4, 3), fast=True
     ),
 }
