@@ -78,12 +78,15 @@ class Trace:
     modules : dict of str to torch.nn.Module or None
         None for an operation.
     sources : dict of str to str
-        The output that the call took as its first input, unchanged.
+        The output that the call handed on as it was, or else the one that it took as its first input.
+    takers : dict of str to list of torch.nn.Module
+        Modules that took an output, unchanged, as their first input.
     """
 
     shapes: dict[str, Shape] = field(default_factory=dict)
     modules: dict[str, nn.Module | None] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    takers: dict[str, list[nn.Module]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -310,7 +313,8 @@ class AxisInference:
         moved = None if moves is None or moves[sample] else tuple(moves[axis] for axis in rest)
         steps = [(change, tuple(after[axis] for axis in rest)) for change, after in growth.steps]
         inherited = self._inherited(name, trace, growth, sample)
-        dims, found = self._names(Output(name, trace.modules.get(name), sizes, moved, steps, inherited))
+        takers = tuple(trace.takers.get(name, ()))
+        dims, found = self._names(Output(name, trace.modules.get(name), sizes, moved, steps, inherited, takers))
         moving = [(change, after) for change, after in steps if after != sizes]
         kind = moving[0][0].kind if moving else ""
         spec = _Spec(sample, ("sample", *dims), found, kind=kind)
@@ -341,7 +345,9 @@ class AxisInference:
         if "token" in dims:
             self._tokens.add(sizes[dims.index("token")])
         if "height" in dims and "width" in dims:
-            self._maps.add(sizes[dims.index("height")] * sizes[dims.index("width")])
+            height, width = sizes[dims.index("height")], sizes[dims.index("width")]
+            if (height == 1) == (width == 1):  # a strip is no map, but tokens of a single head
+                self._maps.add(height * width)
         elif prefix:
             self._maps.add(sizes[dims.index("token")] - prefix)
 

@@ -2,7 +2,8 @@
 
 In this order: the axis that is as wide as the module's own weight (`out_features`, `out_channels`, `normalized_shape`) is the
 channels, and a convolution or a pool has its positions behind them; an output of the same shape as the module's input has its
-input's axes; axes that change with the input's size are positions, and what does not is channels or heads. The rest is a guess.
+input's axes; axes that change with the input's size are positions, and what does not is channels or heads; of several
+that do not, the weight of the module that takes the output says which it takes for channels. The rest is a guess.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ class Output:
         Their sizes after each change.
     inherited : (tuple of str, str) or None
         Axes of the input that had the same shape, and how they were found.
+    takers : tuple of torch.nn.Module
+        Modules that took it as their input.
     heads : set of int
         Numbers of attention heads that enclosing modules name.
     widths : set of int
@@ -73,6 +76,7 @@ class Output:
     moved: tuple[bool, ...] | None = None
     steps: Steps = ()
     inherited: tuple[Dims, Found] | None = None
+    takers: tuple[nn.Module, ...] = ()
     heads: frozenset[int] = frozenset()
     widths: frozenset[int] = frozenset()
 
@@ -107,11 +111,17 @@ def named(output: Output, known: Mapping[Shape, Dims], tokens: set[int]) -> tupl
     if fixed is not None and (moved is None or fixed.channel is None or not moved[fixed.channel]):
         dims = fixed.dims or _beside(output, fixed.channel or 0, tokens, weighted=True)
         return dims, "measured" if moved is not None and any(moved) else "weight"
-    if output.inherited is not None and (moved is None or _agrees(output.inherited[0], moved)):
-        return output.inherited
-    if moved is not None and any(moved):
-        return _by_moves(output, moved, tokens)
-    return _guessed(output, known, tokens)
+    inherited = output.inherited if moved is None or output.inherited is None or _agrees(output.inherited[0], moved) else None
+    if inherited is not None and inherited[1] != "guessed":
+        return inherited
+    if moved is None or not any(moved) or moved.count(False) > 1:
+        for module in output.takers:
+            taken = _expected(module, sizes)
+            if taken is not None and not (moved and moved[taken.channel or 0]):
+                return taken.dims or _beside(output, taken.channel or 0, tokens, weighted=True), "weight"
+    if inherited is not None:
+        return inherited
+    return _by_moves(output, moved, tokens) if moved is not None and any(moved) else _guessed(output, known, tokens)
 
 
 def _by_moves(output: Output, moved: tuple[bool, ...], tokens: set[int]) -> tuple[Dims, Found]:
@@ -133,7 +143,8 @@ def _by_moves(output: Output, moved: tuple[bool, ...], tokens: set[int]) -> tupl
         places = dict(zip(going, _positions(output, going), strict=True))
         return tuple((names | places)[axis] for axis in range(len(sizes))), "guessed"
     certain = len(still) == 2 and (not output.image or sizes[still[0]] in output.heads)
-    return _beside(output, still[-1], tokens, weighted=False), "measured" if certain else "guessed"
+    weighted = sizes[still[-1]] in output.widths and len(wide) > 1
+    return _beside(output, still[-1], tokens, weighted=weighted), "measured" if certain else "guessed"
 
 
 def _beside(output: Output, channel: int, tokens: set[int], *, weighted: bool) -> Dims:
@@ -162,7 +173,8 @@ def _guessed(output: Output, known: Mapping[Shape, Dims], tokens: set[int]) -> t
     """Names from sizes that were seen before, else from the number of axes."""
     sizes = output.sizes
     wide = [axis for axis, size in enumerate(sizes) if size > 1]
-    if len(wide) == 1 and len(sizes) < 5:  # axes of size 1 do not matter
+    single = 1 in output.widths and sizes[wide[0]] not in output.widths if wide else False  # one channel at many places
+    if len(wide) == 1 and len(sizes) < 5 and not single:  # axes of size 1 do not matter
         return _beside(output, wide[0], tokens, weighted=True), "measured"
     if sizes not in known and len(sizes) == 3 and (dims := _attention(output, tokens)):
         return dims, "guessed"
@@ -191,7 +203,8 @@ def _usual(output: Output) -> Dims:
     if len(sizes) == 2:
         first = sizes[0] in output.widths and sizes[1] not in output.widths
         return ("channel", "token") if first else ("token", "channel")
-    if len(sizes) == 3 and sizes[0] == sizes[1] != sizes[2]:  # a square map, channels last
+    wide = [axis for axis, size in enumerate(sizes) if size in output.widths]
+    if len(sizes) == 3 and (wide == [2] or sizes[0] == sizes[1] != sizes[2]):  # a map, channels last
         return ("height", "width", "channel")
     return ("channel", *_SPATIAL.get(len(sizes) - 1, tuple(f"axis{axis}" for axis in range(2, len(sizes) + 1))))
 
@@ -233,6 +246,18 @@ def _contract(  # noqa: PLR0911  # one kind of module after the other
         fitting = [axis for axis, size in enumerate(sizes) if size == len(weight)]
         return _Fixed(fitting[-1]) if fitting else None
     return _Fixed(count - 1) if sizes[-1] in weight.shape else None
+
+
+def _expected(module: nn.Module, sizes: Shape) -> _Fixed | None:
+    """What a module's weight says of the axes of its input; None where it says nothing, or does not fit."""
+    last, first = len(sizes) - 1, _Fixed(0, ("channel", *_SPATIAL.get(len(sizes) - 1, ())))
+    if isinstance(module, nn.Linear | nn.LayerNorm | nn.RMSNorm):
+        width = module.in_features if isinstance(module, nn.Linear) else _width(module)
+        return _Fixed(last) if width == sizes[last] else None
+    if isinstance(module, nn.modules.conv._ConvNd | nn.modules.batchnorm._BatchNorm):
+        width = module.in_channels if isinstance(module, nn.modules.conv._ConvNd) else module.num_features
+        return first if width == sizes[0] and type(module).__name__.endswith(f"{last}d") else None
+    return None
 
 
 def _width(module: nn.Module) -> int | None:

@@ -33,7 +33,7 @@ _LARGE = 128  # pixels from which a smaller image, not a larger one, is the othe
 
 
 class _Shapes(Recording):
-    """Hooks that keep the shape of every output, and which output a call took as its input."""
+    """Hooks that keep the shape of every output, which output a call took as its input, and which it handed on."""
 
     def __init__(self, model: nn.Module, *, ops: bool) -> None:
         super().__init__(model, "*", "none", ops=ops)
@@ -59,9 +59,16 @@ class _Shapes(Recording):
     def _note(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Hook: a call begins; which output is its first input?"""
         first = next((value for value in args if isinstance(value, Tensor)), None)
-        producer = self._producers.get(id(first))
-        same = producer is not None and producer[0]() is first and first is not None and producer[1] == first._version
-        self._sources.append((module, producer[2] if producer is not None and same else ""))
+        source = self._producer(first)
+        self._sources.append((module, source))
+        if source:
+            self.trace.takers.setdefault(source, []).append(module)
+
+    def _producer(self, value: Tensor | None) -> str:
+        """The output that is this very tensor, unchanged since; empty if none is."""
+        producer = self._producers.get(id(value))
+        same = producer is not None and value is not None and producer[0]() is value and producer[1] == value._version
+        return producer[2] if producer is not None and same else ""
 
     def _end(self, call: Any, output: object) -> None:
         self._source = ""
@@ -92,9 +99,10 @@ class _Shapes(Recording):
             self._busy = False
         self.trace.shapes[name] = tuple(output.shape)
         self.trace.modules[name] = module
-        if self._source:
-            self.trace.sources[name] = self._source
-        self._producers[id(output)] = (weakref.ref(output), output._version, name)
+        if source := self._producer(output) or self._source:
+            self.trace.sources[name] = source
+        if not self._producer(output):
+            self._producers[id(output)] = (weakref.ref(output), output._version, name)
 
 
 @dataclass(frozen=True)
