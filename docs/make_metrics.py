@@ -50,8 +50,8 @@ that look at the null. How often value +- 1.96 se covers is measured in [uncerta
 **Null.** `null=20` / `--null 20` permutes the labels 20 times and computes what looks at them anew, in rows of their own, with
 columns `p` and `tail`: p = (b + 1)/(B + 1) for b of B permutations that reach the value, ties included, in the tail in which
 more structure of the classes lies (below: higher, lower, or neither, where p is two-sided).
-With n not far above d much of a Fisher ratio, with few samples a class for its dimensions much of a rate reduction, is bias: notes
-say so where it is more than a tenth by the formula that the metric's entry gives, `debiased=true` takes it away where that can be
+With n not far above d much of a Fisher ratio, with few samples a class for its dimensions much of a rate reduction, is bias.
+Notes say so where it is more than a tenth by the formula in the metric's entry, `debiased=true` takes it away where that can be
 done, and the null shows it.
 
 **Which samples.** Metrics of samples look at up to `max_samples` of them, drawn by a hash of their ids; what is fitted is

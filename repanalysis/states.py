@@ -124,7 +124,8 @@ def resolution_of_layer(layers: Iterable[LayerInfo], info: LayerInfo) -> NDArray
     places averages it.
     """
     types = {layer.dtype_source for layer in layers if layer.order <= info.order and layer.dtype_source}
-    return np.maximum.reduce([EXACT, *(resolution_of(dtype, info.averaged) for dtype in types)])
+    resolution: NDArray[np.float64] = np.maximum.reduce([EXACT, *(resolution_of(dtype, info.averaged) for dtype in types)])
+    return resolution
 
 
 @dataclass

@@ -48,7 +48,8 @@ def _remembered(about: About, moments: ClassGeometry) -> NDArray[np.float64]:
 
 
 def _eigenvalues(about: About, moments: ClassGeometry) -> NDArray[np.float64]:
-    values = eigvalsh(moments.isometric().matrix(about), lower=True, overwrite_a=True, check_finite=False)[::-1].copy()
+    ascending = eigvalsh(moments.isometric().matrix(about), lower=True, overwrite_a=True, check_finite=False)
+    values = np.array(ascending[::-1], np.float64)
     values[values <= len(values) * np.finfo(np.float64).eps * max(values[0], 0.0)] = 0.0
     values[max(0, moments.n - (about == "mean")) :] = 0.0  # n samples span at most n directions
     rounding = moments.rounding() * largest_eigenvalue(moments.n, moments.d)

@@ -30,7 +30,8 @@ def nc1_quotient(moments: ClassGeometry, *, class_weight: Weighting = "balanced"
     Notes
     -----
     The inverse of `fisher_trace_ratio`. Where `nc1` needs the inverse of Sigma_B, this does not. Bias: the
-    denominator is too large by about (K - 1) Tr Sigma_W / n; a note says so where that is more than a tenth of it. Time and memory K d.
+    denominator is too large by about (K - 1) Tr Sigma_W / n; a note says so where that is more than a tenth of it. Time and
+    memory K d.
 
     References
     ----------

@@ -71,7 +71,8 @@ class SampleSet(NamedTuple):
         """Variance that rounding may have added to every feature, (d,)."""
         share, variance = self.resolution
         squares: NDArray[np.float64] = np.square(self.x, dtype=np.float64).mean(axis=0)
-        return share * squares + variance
+        rounding: NDArray[np.float64] = share * squares + variance
+        return rounding
 
     @property
     def note(self) -> str:
