@@ -334,7 +334,8 @@ def averaged(x: Tensor, layout: Layout, pool: Pool) -> float:
     """How many independently rounded numbers each pooled mean is as good as the mean of: P E[mean^2] / E[x^2] of P places.
 
     Rounding errors are in proportion to x, and P of them add up to 1/P of their variance: of one number's if all are alike, but
-    to as much as a rounded mean's if they cancel. Between 1 and P; the harmonic mean over features, for those that cancel decide.
+    to as much as a rounded mean's if they cancel. Between 1 and P; the harmonic mean over features, for those that cancel
+    decide.
 
     Examples
     --------
