@@ -20,13 +20,13 @@ from torch.utils.data import Dataset
 
 from probes.axes import AxesOption
 from probes.batch import Batch, LayerInfo
-from probes.errors import DataError, LeftOutWarning, ReportedError, UsageError, did_you_mean
+from probes.errors import DataError, IgnoredWarning, LeftOutWarning, ReportedError, UsageError, did_you_mean
 from probes.hooks import Recording, Reduction, StopForward, hooked
 from probes.inputs import Inputs, explained
 from probes.layers import unwrap
 from probes.loaders import SeenIds, as_loader, batches_of, is_shared_out
 from probes.measuring import measure
-from probes.padding import padding_mask
+from probes.padding import UNKNOWN_LENGTH, padding_mask
 from probes.patterns import Patterns
 from probes.pooling import Pools
 from probes.reader import Reader, as_inputs
@@ -165,6 +165,7 @@ def capture(
     shapes: dict[str, tuple[int, ...]] = {}
     info: dict[str, LayerInfo] = {}
     left_out: dict[str, str] = {}
+    padded: list[str] | None = None  # layers that are pooled with their padding, once a batch has any
     done = 0
     items = (item for item in map(reader.read, batches_of(loader)) if item.inputs.rows)
     for step, item in enumerate(items):
@@ -190,6 +191,10 @@ def capture(
             raise DataError(f"No layer of {type(model).__name__} can be recorded ({reasons or 'no module was called'}).")
         if said := _ran(varied if step else left_out):
             warnings.warn(_left_out(said), LeftOutWarning, stacklevel=2)
+        if padded is None and recording.mask is not None and not recording.mask.all():
+            padded = [name for name in shapes if info[name].padding.startswith(UNKNOWN_LENGTH)]
+            if padded:
+                warnings.warn(_padded(padded), IgnoredWarning, stacklevel=2)
         yield Batch(
             ids=np.arange(first_id + done, first_id + done + rows) if item.ids is None else item.ids,
             layers={name: recording.array(name) for name in shapes},
@@ -304,6 +309,15 @@ def _varied(recording: Recording, shapes: Mapping[str, tuple[int, ...]], done: i
             what = f"its shape is {now} from sample {done} on, and was {before} before: pool it (mean, max)"
             found[name] = what if now else f"it did not run at sample {done}, as it had before"
     return found
+
+
+def _padded(names: list[str]) -> str:
+    """One sentence on the layers in which padding is pooled with the rest."""
+    return (
+        f"{len(names)} layers are pooled with their padding ({', '.join(names[:3])}{', ...' * (len(names) > 3)}): it could not "
+        f"be measured whether their positions are those of the batch's mask. Leave them out, or keep the positions apart "
+        f"(pool none)."
+    )
 
 
 def _ran(reasons: Mapping[str, str]) -> dict[str, str]:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from probes.axes import Layout
 
-__all__ = ["padding_mask", "padding_note", "unnested"]
+__all__ = ["UNKNOWN_LENGTH", "padding_mask", "padding_note", "unnested"]
 
+UNKNOWN_LENGTH = "included: it is not known"
 _PRESENT = ("attention_mask",)
 _PADDING = ("src_key_padding_mask", "key_padding_mask", "padding_mask")
 _HEEDING = ("mean", "max", "mean_std")
@@ -73,7 +74,7 @@ def padding_note(pool: str, layout: Layout, shape: Sequence[int], length: int | 
         return f"included: {pool} keeps positions apart"
     size = "x".join(str(shape[axis]) for axis in layout.places)
     if not layout.length or size != str(length):
-        return f"included: it is not known that its {size} positions are the {length} of the mask"
+        return f"{UNKNOWN_LENGTH} that its {size} positions are the {length} of the mask"
     return "excluded"
 
 

@@ -13,13 +13,14 @@ sides is a matter of chance, too, and without it errors would be up to 1.7 times
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
-from scipy.linalg import blas, eigh
+from scipy.linalg import LinAlgError, LinAlgWarning, blas, eigh
 from scipy.linalg import solve as solve_linear
 
 from repanalysis.metrics._registry import Noted
@@ -166,7 +167,7 @@ def by_discriminants(
     Raises
     ------
     numpy.linalg.LinAlgError
-        If S - B^T B is singular.
+        If S - B^T B is singular, up to rounding.
     """
     x, y, k = split.train, split.train_y, len(split.labels)
     hot = one_hot(y, k)
@@ -184,7 +185,12 @@ def by_discriminants(
             b = np.concatenate([np.sqrt(weight[mine])[:, None] * (x[mine] - means[y[mine]]), moved])
             p = solve(b.T)
             inner = np.eye(len(b)) - b @ p
-            coefficients = coefficients + p @ solve_linear(inner, p.T @ filled.T, assume_a="pos")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", LinAlgWarning)  # near singular is singular
+                try:
+                    coefficients = coefficients + p @ solve_linear(inner, p.T @ filled.T, assume_a="pos")
+                except LinAlgWarning as warning:
+                    raise LinAlgError(str(warning)) from None
         offsets = -0.5 * np.einsum("kd,dk->k", filled, coefficients)
         if priors:
             offsets = offsets + np.log(np.maximum(size, 1e-300) / size.sum())

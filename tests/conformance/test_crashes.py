@@ -102,7 +102,7 @@ def test_killed_at_random_moments_and_resumed_the_file_is_the_same(
     while killed < kills:
         if not killed % 5:  # sometimes from the start, sometimes ever further
             path.unlink(missing_ok=True)
-        if run(server, path, compression, float(rng.uniform(0, min(0.7, duration)))):
+        if run(server, path, compression, float(rng.uniform(0, duration))):
             assert_equal(whole, path)
             path.unlink()
             continue
