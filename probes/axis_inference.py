@@ -16,6 +16,7 @@ is called one.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import isqrt
@@ -119,10 +120,9 @@ class _Growth:
         if count < 0:
             return f"axis {growing[0]} does not grow in proportion to the batch: rows are not samples"
         if count > 1:
-            letters = "".join("(BP)" if axis == growing[0] else "TCDHWAKL"[axis - 1] for axis in range(len(self.shape)))
             return (
-                f"axis {growing[0]} holds {count} rows for each sample (windows, frames or tokens folded into the batch): rows "
-                f"are not samples; axes such as {letters!r} unfold them"
+                f"axis {growing[0]} of its {len(self.shape)} holds {count} rows for each sample (windows, frames or tokens "
+                f"folded into the batch); to keep the layer, state its axes, such as '(BP)TC'"
             )
         return ""
 
@@ -274,6 +274,13 @@ class AxisInference:
             raise UsageError(
                 f"Axes {letters!r} put the samples on axis {stated.sample} of {name!r}, whose size is {what} for {rows} "
                 f"samples; its shape is {shape}."
+            )
+        measured = self._specs.get(name)
+        if isinstance(measured, _Spec) and measured.found == "measured" and (stated.fold or measured.sample != stated.sample):
+            warnings.warn(
+                f"Axes {letters!r} of {name!r} contradict what was measured: axis {measured.sample} of shape {shape} grows "
+                f"with the batch, one row a sample. What is stated is taken.",
+                stacklevel=2,
             )
         sizes = _arranged(shape, stated, rows)
         spec = _Spec(stated.sample, stated.dims, "given")

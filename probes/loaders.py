@@ -16,6 +16,7 @@ import torch
 import xxhash
 from jaxtyping import Int64
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, default_collate
 
 from probes.errors import DataError, UsageError
@@ -43,6 +44,9 @@ def as_loader(source: Iterable[Any] | Dataset[Any], batch_size: int) -> Iterable
     >>> [len(x) for (x,) in as_loader(TensorDataset(torch.zeros(5, 2)), 2)]
     [2, 2, 1]
     """
+    parts = source if isinstance(source, tuple) else (source,)
+    if all(isinstance(part, Tensor | np.ndarray) for part in parts):
+        raise UsageError("An array is no loader of batches: give [(x, labels)], a DataLoader or a data set.")
     if isinstance(source, IterableDataset):
         return _streamed(source, batch_size)
     kind = type(source)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from repanalysis import metrics
 from repanalysis.engine import analyze
+from repanalysis.similarity import compare
 from repanalysis.table import Table
 
-__all__ = ["Table", "analyze", "metrics"]
+__all__ = ["Table", "analyze", "compare", "metrics"]

@@ -25,6 +25,7 @@ are permuted, never computed again.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -216,6 +217,14 @@ def _shared(first: Source, second: Source, samples: int) -> NDArray[np.int64]:
             f"{first.title} and {second.title} share {len(ids)} sample ids; at least 4 are needed. Extract both from the same "
             "data, in the same order."
         )
+    if first.labels is not None and second.labels is not None:
+        pair = [dict(zip(source.ids.tolist(), source.labels.tolist(), strict=True)) for source in (first, second)]
+        if differing := sum(pair[0][sample] != pair[1][sample] for sample in ids.tolist()):
+            warnings.warn(
+                f"{differing} of {len(ids)} samples of equal id have other labels in {second.title} than in {first.title}: are "
+                f"they the same samples? Where a loader gives no ids, samples are numbered in order; a shuffled one needs ids.",
+                stacklevel=3,
+            )
     order = np.argsort(hashed(ids, DRAWN), kind="stable")
     found: NDArray[np.int64] = ids[order[: max(4, samples)]]
     return found

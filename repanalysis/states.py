@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from probes import Batch, DataError, LayerInfo
 from repanalysis.metrics import Metric, Noted, get
+from repanalysis.metrics._bias import without_notes
 from repanalysis.statistics import ClassMoments, GroupedMoments, Groups, NonFiniteError, RowMoments, Rows, Statistic
 from repanalysis.statistics.rounding import EXACT, resolution_of
 from repanalysis.subset import Subset
@@ -24,6 +25,7 @@ from repanalysis.uncertainty import few_groups, jackknife
 
 __all__ = ["Job", "LayerStates", "Plan", "planned", "resolution_of_layer"]
 
+_UNDEFINED_WITHOUT = "no standard error: without a tenth of the samples the metric is undefined or infinite"
 _IN_STEPS = "no standard error: it moves in steps, which a jackknife misses"
 
 
@@ -225,12 +227,20 @@ class LayerStates:
         sizes, left_out = [], []
         for size, rest in replicates:
             sizes.append(size)
-            left_out.append(_all(metrics, rest))
+            with without_notes():
+                left_out.append(_all(metrics, rest))
         nothing = Noted("nan")
         errors = {}
+        broken = {
+            key[0] for key, value in whole.items()
+            if math.isfinite(value) and not all(math.isfinite(values.get(key, nothing)) for values in left_out)
+        }  # fmt: skip
         for key, value in whole.items():
             if key[0].moves_in_steps(key[1]):
                 errors[key] = Noted(value, _joined(value.note, _IN_STEPS))
+                continue
+            if key[0] in broken and math.isfinite(value):
+                errors[key] = Noted(value, _joined(value.note, _UNDEFINED_WITHOUT))
                 continue
             se = jackknife(value, [values.get(key, nothing) for values in left_out], sizes) * few_groups(len(sizes))
             errors[key] = Noted(value, value.note, se=se)

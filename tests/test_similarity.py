@@ -252,3 +252,13 @@ def test_layers_that_are_alike_are_told_from_chance(layers: dict[str, np.ndarray
     old = similarity.frame.drop(columns=["se", "null", "null_sd", "p", "tail"])
     old.to_csv(tmp_path / "old.csv", index=False)
     assert Similarity.from_csv(tmp_path / "old.csv").frame["p"].isna().all()
+
+
+def test_samples_of_equal_id_and_other_labels_are_said(layers: dict[str, np.ndarray]) -> None:
+    """A story: the same samples in another order, numbered as they came, had a CKA of 0.016 with themselves, unsaid."""
+    labels, order = np.arange(60) % 7, np.random.default_rng(0).permutation(60)
+    first = probes.from_arrays(layers, labels=labels)
+    shuffled = {name: rows[order] for name, rows in layers.items()}
+    with pytest.warns(UserWarning, match=r"of 60 samples of equal id have other labels"):
+        compare(first, probes.from_arrays(shuffled, labels=labels[order]), progress=False)
+    compare(first, probes.from_arrays(shuffled, labels=labels[order], ids=order), progress=False)

@@ -43,7 +43,7 @@ def data_of(table: Table) -> dict[str, Any]:
 
 def pretty(table: Table) -> str:
     """The headline metrics side by side, a row per layer and a column per run; then what is undefined, and why."""
-    frame = table.frame
+    frame, null = _apart(table.frame)
     present = list(dict.fromkeys(zip(frame["metric"], frame["variant"], strict=True)))
     layers, runs = list(dict.fromkeys(frame["layer"])), list(dict.fromkeys(frame["run"]))
     blocks = [["", *([""] if len(runs) > 1 else []), *layers]]
@@ -54,7 +54,21 @@ def pretty(table: Table) -> str:
         lines = columns(runs if len(runs) > 1 else body[0], body if len(runs) > 1 else body[1:], numeric=True).split("\n")
         blocks.append([metric.replace("_", " ") + (f" ({variant})" if variant else ""), *lines])
     text = "\n".join("   ".join(_padded(blocks, row)).rstrip() for row in range(len(blocks[0])))
-    return "\n".join(filter(None, [text, notes(frame)]))
+    return "\n".join(filter(None, [text, notes(frame), null]))
+
+
+def _apart(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The rows that were measured, and a line on those of random labels, which stand beside them in the table."""
+    is_null = frame["perturbation"] == "label permutation"
+    if not is_null.any():
+        return frame, ""
+    tested = frame[is_null & frame["p"].notna()]
+    low = int((tested["p"] <= 0.05).sum())
+    line = (
+        f"Random labels: p is at most 0.05 for {low} of {len(tested)} values; the table's rows with perturbation "
+        f"'label permutation' hold the mean and spread under random labels, p and its tail."
+    )
+    return frame[~is_null], line
 
 
 def _padded(blocks: list[list[str]], row: int) -> list[str]:

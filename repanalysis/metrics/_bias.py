@@ -11,13 +11,34 @@ one covariance Sigma has the expectation n / (n - K - d - 1) Sigma^-1 (inverse W
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import numpy as np
 
 from repanalysis.statistics import ClassGeometry, Weighting
 
-__all__ = ["NOTED", "between_noise", "bias_note"]
+__all__ = ["NOTED", "between_noise", "bias_note", "notes_are_read", "without_notes"]
 
 NOTED = 0.1  # share of a value from which on its bias is said
+
+_READ = ContextVar("notes are read", default=True)
+
+
+@contextmanager
+def without_notes() -> Iterator[None]:
+    """Values alone are asked for, as of a jackknife: what only a note needs is not computed."""
+    token = _READ.set(False)
+    try:
+        yield
+    finally:
+        _READ.reset(token)
+
+
+def notes_are_read() -> bool:
+    """Whether somebody reads the notes of the values that are computed."""
+    return _READ.get()
 
 
 def between_noise(moments: ClassGeometry, class_weight: Weighting) -> float:

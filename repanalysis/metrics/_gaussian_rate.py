@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigvalsh, lapack, solve_triangular
 
 from repanalysis._checks import one_of, positive
-from repanalysis.metrics._bias import bias_note
+from repanalysis.metrics._bias import bias_note, notes_are_read
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
 __all__ = ["Normalization", "Rates", "chance_note", "half_logdet", "moments_needed", "rates"]
@@ -107,7 +107,8 @@ def _rates(moments: ClassGeometry, b: float, normalization: Normalization) -> Ra
         classwise = rate - reduction
     empty = [str(moments.classes[k]) for k in classes if not traces[k] > 0]
     note = f"all samples of class {', '.join(empty)} are 0" if empty else ""
-    return Rates(rate, classwise, reduction, note, _chance(whole, b, shares[classes], moments.counts[classes]))
+    chance = _chance(whole, b, shares[classes], moments.counts[classes]) if notes_are_read() else 0.0
+    return Rates(rate, classwise, reduction, note, chance)
 
 
 def _chance(whole: NDArray[np.float64], b: float, shares: NDArray[np.float64], counts: NDArray[np.int64]) -> float:

@@ -72,6 +72,8 @@ def halves(samples: SampleSet) -> Halves | str:
         return f"{samples.n} samples are too few to fit on one half and score on the other"
     x = samples.x.astype(np.float64)
     x -= x[chosen].mean(axis=0)
+    if (x.var(axis=0) <= samples.rounding()).all():
+        return "every feature is constant, up to rounding in the type of the samples"
     missing = len(labels) - len(np.unique(y[chosen]))
     lacking = f"{missing} classes have no samples to fit on, so theirs count as wrong" if missing else ""
     note = "; ".join(filter(None, [samples.note, lacking]))

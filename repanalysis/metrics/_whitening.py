@@ -48,12 +48,15 @@ class Whitened(NamedTuple):
         Of Sigma_W.
     leak : float
         Share of the between-class variance outside the range; 0 where that is rounding.
+    rounded : int
+        Directions in which classes vary, but by no more than rounding explains.
     """
 
     means: Float64[np.ndarray, "K r"]
     lost: Float64[np.ndarray, "K m"]
     rank: int
     leak: float
+    rounded: int = 0
 
 
 def whitened(
@@ -118,7 +121,7 @@ def whitened(
     above |= (values > zero) & (weights @ np.square(along) > rounding @ squares * largest_eigenvalue(moments.k, moments.d))
     spanned = values > zero
     lost, leak = _outside(means - along[:, spanned] @ vectors[:, spanned].T, means, weights, rounding)
-    return Whitened(along[:, above] / np.sqrt(values[above]), lost, int(above.sum()), leak)
+    return Whitened(along[:, above] / np.sqrt(values[above]), lost, int(above.sum()), leak, int((spanned & ~above).sum()))
 
 
 def _outside(

@@ -127,6 +127,8 @@ def fisher_ratio(
     trace = float(moments.weights(class_weight) @ np.square(white.means).sum(axis=1))
     if not white.lost.size:
         on_range = f"on the range of the within-class covariance, rank {white.rank} of {moments.d}; class means stay in it"
+        if white.rounded:
+            on_range += f"; {white.rounded} directions vary by no more than rounding in the type of the samples"
         bias = _bias(moments, white, class_weight)
         if debiased:
             trace = float(bias.factor * trace - bias.added @ moments.weights(class_weight))

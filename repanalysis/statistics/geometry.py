@@ -77,10 +77,13 @@ class ClassGeometry(ABC):
         return found
 
     def traces(self, class_weight: Weighting = "balanced") -> tuple[float, float]:
-        """Tr Sigma_W = sum_c pi_c Tr Sigma_c, and Tr Sigma_B = sum_c pi_c ||mu_c - mu_G||^2."""
+        """Tr Sigma_W = sum_c pi_c Tr Sigma_c, and Tr Sigma_B = sum_c pi_c ||mu_c - mu_G||^2; 0 where rounding explains both."""
         weights = self.weights(class_weight)
-        between = weights @ np.square(self.centred_means(class_weight)).sum(axis=1)
-        return float(weights @ self.variances()), float(between)
+        between = float(weights @ np.square(self.centred_means(class_weight)).sum(axis=1))
+        within = float(weights @ self.variances())
+        share, variance = self.resolution
+        rounding = share * (within + float(weights @ np.square(self.mean).sum(axis=1))) + self.d * variance
+        return (within, between) if within + between > rounding else (0.0, 0.0)
 
     def within(self, class_weight: Weighting = "balanced") -> NDArray[np.float64]:
         """Sigma_W = sum_c pi_c Sigma_c, (d, d)."""

@@ -113,3 +113,15 @@ def test_a_head_from_a_file(acts: Path, tmp_path: Path) -> None:
     assert all(0 <= row["value"] <= 2 for row in json.loads(done.stdout)["rows"])
     wrong = run("analyze", acts, "-m", "nc3_duality", "--head", f"{tmp_path / 'head.safetensors'}:head")
     assert "holds no linear layer 'head'. It holds fc." in wrong.stderr
+
+
+def test_the_terminal_shows_what_was_measured_beside_a_null(tmp_path: Path) -> None:
+    """A story: with --null the mean under random labels stood where the value belongs."""
+    acts = write_acts(tmp_path / "a.h5")
+    options = ("-m", "fisher_ratio", "--groups", 0)
+    plain = run("analyze", acts, *options, "-o", tmp_path / "a.csv").stdout.splitlines()
+    both = run("analyze", acts, *options, "--null", 19, "-o", tmp_path / "b.csv").stdout.splitlines()
+    assert [line for line in plain if line.startswith(("conv", "relu"))] == [
+        line for line in both if line.startswith(("conv", "relu"))
+    ]
+    assert any(line.startswith("Random labels: p is at most 0.05 for ") for line in both)

@@ -75,3 +75,12 @@ def test_letters_of_axes_round_trip() -> None:
         stated = AxisRules(letters).of("x", [])
         assert stated is not None
         assert letters_of(stated.source_dims) == letters
+
+
+def test_axes_that_contradict_what_was_measured_are_taken_and_said() -> None:
+    """A story: with as many tokens as samples, wrong axes fitted and nothing was said."""
+    x = torch.randn(4, 4, 8, generator=torch.Generator().manual_seed(0))
+    net = nn.Sequential(nn.Linear(8, 5)).eval()
+    with pytest.warns(UserWarning, match=r"Axes 'TBC' of '0' contradict what was measured: axis 0"):
+        batch = next(iter(probes.capture(net, [x], axes="0=TBC")))
+    np.testing.assert_allclose(batch.layers["0"], net(x).detach().numpy().mean(axis=0), rtol=1e-5, atol=1e-6)

@@ -193,3 +193,9 @@ def test_ids_are_found_again_in_any_order() -> None:
     for i in rng.integers(0, 9_000, 50):
         assert seen.add(order[[9_000, i]]) == order[i]
     assert seen.add(order[9_000:]) is None
+
+
+@pytest.mark.parametrize("loader", [torch.zeros(6, 3), (torch.zeros(6, 3), torch.zeros(6, dtype=torch.long)), np.zeros((6, 3))])
+def test_arrays_are_no_loader(loader: Any) -> None:
+    with pytest.raises(UsageError, match="An array is no loader of batches: give"):
+        next(iter(probes.capture(nn.Linear(3, 2), loader)))
