@@ -217,9 +217,10 @@ def _shared(first: Source, second: Source, samples: int) -> NDArray[np.int64]:
             f"{first.title} and {second.title} share {len(ids)} sample ids; at least 4 are needed. Extract both from the same "
             "data, in the same order."
         )
-    if first.labels is not None and second.labels is not None:
-        pair = [dict(zip(source.ids.tolist(), source.labels.tolist(), strict=True)) for source in (first, second)]
-        if differing := sum(pair[0][sample] != pair[1][sample] for sample in ids.tolist()):
+    one, other = first.labels, second.labels
+    if one is not None and other is not None:
+        ours, theirs = (dict(zip(*map(list, pair), strict=True)) for pair in ((first.ids, one), (second.ids, other)))
+        if differing := sum(ours[sample] != theirs[sample] for sample in ids):
             warnings.warn(
                 f"{differing} of {len(ids)} samples of equal id have other labels in {second.title} than in {first.title}: are "
                 f"they the same samples? Where a loader gives no ids, samples are numbered in order; a shuffled one needs ids.",

@@ -167,11 +167,11 @@ def test_the_layers_of_a_real_network_in_any_type(dtype: str, real_data: Path) -
     from repanalysis.models import load_model
 
     model = load_model("py:tests.networks.cifar_resnet:resnet20", weights=real_data / "weights" / "resnet20-12fca82f.th")
-    data = load_data(f"imagefolder:{real_data}/cifar10/val.tar.gz", transform=model.transform).sample(500, seed=0)
+    data = load_data(f"imagefolder:{real_data}/cifar10/val.tar.gz", transform=model.transform).sample(160, seed=0)
     kind = getattr(torch, dtype)
     net = model.module.to(kind)
     layers = ["relu", "layer1.2.relu2", "layer2.1.conv1", "layer2.2.bn2", "layer3.0.relu1", "layer3.2.relu2"]
-    batches = list(probes.capture(net, ((x.to(kind), labels, ids) for x, labels, ids in data.loader(250)), layers=layers))
+    batches = list(probes.capture(net, ((x.to(kind), labels, ids) for x, labels, ids in data.loader(80)), layers=layers))
     exact = [Batch(b.ids, {name: rows.astype(np.float64) for name, rows in b.layers.items()}, b.labels) for b in batches]
     names = ["fisher_ratio", "nc1", "effective_rank", "participation_ratio", "spectrum", "power_law_exponent", "rate_reduction"]
     typed, same = (analyze(iter(source), names, groups=0).frame for source in (batches, exact))

@@ -30,7 +30,7 @@ class Folded(nn.Module):
 @pytest.mark.parametrize("major", [True, False])
 def test_windows_in_the_batch_are_left_out_with_the_reason_or_unfolded_as_stated(major: bool) -> None:
     net, x = Folded(major=major), torch.randn(3, 3, 8, 8)
-    with pytest.raises(probes.DataError, match=r"axis 0 holds 16 rows for each sample .* axes such as '\(BP\)TC' unfold them"):
+    with pytest.raises(probes.DataError, match=r"axis 0 of its 3 holds 16 rows for each sample .* such as '\(BP\)TC'"):
         next(probes.capture(net, [x], layers="fc"))
     batch = next(probes.capture(net, [x], layers="fc", axes="fc=(BP)TC" if major else "fc=(PB)TC"))
     whole = outputs(net, x)["fc"].reshape(*((3, 16) if major else (16, 3)), 4, 5)
@@ -60,7 +60,8 @@ def test_axes_that_can_not_be_are_refused(axes: str, message: str) -> None:
 
 def test_axes_that_are_stated_have_the_last_word_in_files_too(tmp_path: Path) -> None:
     net, x = SequenceFirst(), torch.randn(5, 5, 6)
-    store = probes.record(net, [x], tmp_path / "x.h5", layers=["fc", "act"], axes={"fc": "BTC"})
+    with pytest.warns(UserWarning, match="'fc' contradict what was measured"):
+        store = probes.record(net, [x], tmp_path / "x.h5", layers=["fc", "act"], axes={"fc": "BTC"})
     np.testing.assert_allclose(store["fc"], outputs(net, x)["fc"].mean(1), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(store["act"], outputs(net, x)["act"].mean(0), rtol=1e-5, atol=1e-6)
     assert store.attrs["axes"] == "fc=BTC"

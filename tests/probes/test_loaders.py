@@ -197,5 +197,5 @@ def test_ids_are_found_again_in_any_order() -> None:
 
 @pytest.mark.parametrize("loader", [torch.zeros(6, 3), (torch.zeros(6, 3), torch.zeros(6, dtype=torch.long)), np.zeros((6, 3))])
 def test_arrays_are_no_loader(loader: Any) -> None:
-    with pytest.raises(UsageError, match="An array is no loader of batches: give"):
+    with pytest.raises(probes.UsageError, match="An array is no loader of batches: give"):
         next(iter(probes.capture(nn.Linear(3, 2), loader)))
