@@ -226,6 +226,11 @@ class Reader:
             known = {name: one for name, one in rest.items() if ask.any_name or name in ask.names}
             if extra := [str(name) for name in rest if name not in known]:
                 self._warn(f"{ask.arguments} does not take {', '.join(extra)} of the loader's dicts: not read.")
+            if ask.any_name and (unnamed := [str(name) for name in known if name not in ask.names]):
+                self._warn(
+                    f"{ask.title}.forward names no argument {', '.join(unnamed)}; it takes any, and may not read what it does "
+                    f"not know. Is that what it is called?"
+                )
             listed = any(isinstance(one, list | tuple) and are_images(one) for one in known.values())
             return Inputs((), known, rows_among(known, count), listed=listed), labels, items.get(number), number
         keys = ", ".join(map(str, rest))

@@ -67,7 +67,12 @@ def ncc_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str,
     }
     upper = cholesky(moments, samples.rounding())
     if upper is None:
-        return values | {"whitened": Noted(math.nan, "the within-class covariance of the samples to fit on is singular")}
+        return values | {
+            "whitened": Noted(
+                math.nan,
+                "the within-class covariance is singular: the half that is fitted has too few samples for its features",
+            )
+        }
     white, white_centres = (solve_triangular(upper, part.T, trans=1).T for part in (split.test, np.nan_to_num(centres)))
     white_centres[np.isnan(centres[:, 0])] = np.nan
     try:

@@ -18,7 +18,7 @@ from transformers import BatchEncoding, BertConfig, BertModel
 import probes
 from probes import DataError, IgnoredWarning, UsageError
 from probes.inputs import take_rows
-from probes.reader import as_inputs
+from probes.reader import Reader, as_inputs
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 Z = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
@@ -299,3 +299,15 @@ def test_nested_tensors_have_a_sample_per_part() -> None:
     np.testing.assert_allclose(batch.layers["out"], expected.numpy(), rtol=1e-6)
     with torch.no_grad():
         np.testing.assert_allclose(as_inputs(model, nested).take(2).call(model).numpy(), expected[:2].numpy(), rtol=1e-6)
+
+
+def test_a_key_that_only_keywords_take_is_said() -> None:
+    """A story: a mask called attn_mask went to **kwargs, was not read, and padding was pooled."""
+
+    class TakesAny(nn.Linear):
+        def forward(self, input: torch.Tensor, **kwargs: object) -> torch.Tensor:
+            return super().forward(input)
+
+    with pytest.warns(IgnoredWarning, match="TakesAny.forward names no argument attn_mask"):
+        item = Reader(TakesAny(3, 2)).read({"input": torch.zeros(2, 3), "attn_mask": torch.ones(2, 3)})
+    assert list(item.inputs.kwargs) == ["input", "attn_mask"]
