@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDa
 
 from probes.errors import DataError, UsageError
 from probes.inputs import as_tensors, tensors_in
-from probes.targets import count_of, label_of
+from probes.targets import are_integers, count_of, label_of
 
 __all__ = ["SeenIds", "as_loader", "batches_of", "is_shared_out"]
 
@@ -44,8 +44,8 @@ def as_loader(source: Iterable[Any] | Dataset[Any], batch_size: int) -> Iterable
     >>> [len(x) for (x,) in as_loader(TensorDataset(torch.zeros(5, 2)), 2)]
     [2, 2, 1]
     """
-    parts = source if isinstance(source, tuple) else (source,)
-    if all(isinstance(part, Tensor | np.ndarray) for part in parts):
+    pair = isinstance(source, tuple) and len(source) == 2 and are_integers(source[1])  # (x, labels), not two batches
+    if isinstance(source, Tensor | np.ndarray) or (pair and len(source[0]) == len(source[1])):  # type: ignore[index,arg-type]
         raise UsageError("An array is no loader of batches: give [(x, labels)], a DataLoader or a data set.")
     if isinstance(source, IterableDataset):
         return _streamed(source, batch_size)

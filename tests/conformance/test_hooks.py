@@ -632,7 +632,9 @@ def test_outputs_whose_rows_are_no_samples_are_left_out_with_the_reason() -> Non
 
     with pytest.raises(probes.DataError, match="No layer of Windows can be recorded") as caught:
         list(probes.capture(Windows(), [torch.randn(6, 4)]))
-    assert "inner: its output has shape (12, 2) for 6 samples: axis 0 holds 2 rows for each sample" in str(caught.value)
+    assert "inner: its output has shape (12, 2) for 6 samples: axis 0 of its 2 holds 2 rows for each sample" in str(
+        caught.value
+    )
     assert "ints: its output is int64, not dense floating point" in str(caught.value)
 
 

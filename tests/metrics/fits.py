@@ -24,7 +24,7 @@ def error(correct: np.ndarray, without: Sequence[np.ndarray]) -> float:
     """Of answers of m scored samples, and of the same by the fits without each group."""
     m, groups, z2 = len(correct), len(without), 1.959963984540054**2
     centre = (correct.sum() + z2 / 2) / (m + z2)
-    variance = centre * (1 - centre) / (m + z2)
+    variance = centre * (1 - centre) / m
     usual = np.mean([answers.astype(float) for answers in without], axis=0)
     shift = 0.0
     for answers in without:
