@@ -280,8 +280,8 @@ def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> tuple[list[dict
                 d = int(np.prod(batch.layers[layer].shape[1:]))
                 job = job.fitting(d, batch.info[layer].source_shape)
                 plan = planned(job.metrics, d, max(1, len(classes)), n, groups=job.groups, budget=job.budget)
-                found = LayerStates(batch.info[layer], job, plan, d, classes)
-                found.resolution = resolution_of_layer(source.info.values(), batch.info[layer])
+                resolution = resolution_of_layer(source.info.values(), batch.info[layer])
+                found = LayerStates(batch.info[layer], job, plan, d, classes, resolution=resolution)
             found.absorb(batch, None if given is None else given[start : start + len(batch)])
             start += len(batch)
             if bar is not None:
@@ -406,8 +406,8 @@ def _streamed(batches: Iterable[Batch], job: Job, bar: Any) -> Iterator[LayerSta
                 budget = job.budget // len(batch.info)
                 mine = job.fitting(d, info.source_shape)
                 plan = planned(mine.metrics, d, max(1, len(known)), None, groups=mine.groups, budget=budget)
-                layers[name] = LayerStates(info, mine, plan, d, known)
-                layers[name].resolution = resolution_of_layer(batch.info.values(), info)
+                resolution = resolution_of_layer(batch.info.values(), info)
+                layers[name] = LayerStates(info, mine, plan, d, known, resolution=resolution)
         elif list(batch.info) != list(first):
             odd = sorted(set(first) ^ set(batch.info))
             if not set(odd) <= set(batch.left_out):

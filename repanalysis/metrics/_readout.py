@@ -25,11 +25,11 @@ from scipy.linalg import solve as solve_linear
 
 from repanalysis.metrics._registry import Noted
 from repanalysis.statistics import ClassGeometry, SampleSet
-from repanalysis.statistics.draws import GROUP, hashed
+from repanalysis.statistics.draws import group_of
 from repanalysis.statistics.shares import share_error
 
 __all__ = [
-    "GROUPS", "Halves", "Solver", "accuracy", "by_discriminants", "centres_of", "flips", "group_of", "halves",
+    "GROUPS", "Halves", "Solver", "accuracy", "by_discriminants", "centres_of", "flips", "halves",
     "left_singular", "nearest", "one_hot", "right", "standardized",
 ]  # fmt: skip
 
@@ -77,7 +77,7 @@ def halves(samples: SampleSet) -> Halves | str:
     missing = len(labels) - len(np.unique(y[chosen]))
     lacking = f"{missing} classes have no samples to fit on, so theirs count as wrong" if missing else ""
     note = "; ".join(filter(None, [samples.note, lacking]))
-    return Halves(x[chosen], y[chosen], x[~chosen], y[~chosen], labels, group_of(samples.ids[chosen]), note)
+    return Halves(x[chosen], y[chosen], x[~chosen], y[~chosen], labels, group_of(samples.ids[chosen], GROUPS), note)
 
 
 def standardized(split: Halves) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -103,11 +103,6 @@ def left_singular(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     kept = squares > len(squares) * np.finfo(np.float64).eps * squares[-1]
     squares, vectors = squares[kept], vectors[:, kept]
     return (vectors if wide else blas.dgemm(1.0, x.T, vectors, trans_a=1) / np.sqrt(squares)), squares
-
-
-def group_of(ids: Int64[np.ndarray, " n"], count: int = GROUPS) -> NDArray[np.int64]:
-    """The group with which a sample is left out, by its id alone."""
-    return (hashed(ids, GROUP) % np.uint64(count)).astype(np.int64)
 
 
 def accuracy(correct: NDArray[np.bool_], note: str = "", *, without: Iterable[NDArray[np.bool_]] | None = ()) -> Noted:

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repanalysis.metrics._neighbours import neighbours
-from repanalysis.metrics._readout import flips, group_of
+from repanalysis.metrics._readout import flips
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import Samples, SampleSet
+from repanalysis.statistics.draws import group_of
 from repanalysis.statistics.shares import share_error
 
 _GROUPS = 20

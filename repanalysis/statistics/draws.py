@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt64
 from numpy.typing import NDArray
 
-__all__ = ["DRAWN", "GROUP", "HALF", "fitted_on", "hashed", "uniform"]
+__all__ = ["DRAWN", "GROUP", "HALF", "fitted_on", "group_of", "hashed", "uniform"]
 
 DRAWN, GROUP, HALF = 1, 2, 3  # seeds: which samples are looked at, left out together, and trained on
 
@@ -56,6 +56,11 @@ def fitted_on(ids: Int[np.ndarray, " n"], *, cut: int = 1) -> Bool[np.ndarray, "
     (0.5, 0.5)
     """
     return np.asarray((hashed(ids, HALF) >> np.uint64(64 - cut)) & np.uint64(1) == 0)
+
+
+def group_of(ids: Int[np.ndarray, " n"], count: int) -> NDArray[np.int64]:
+    """The group, of so many, with which each sample is left out."""
+    return (hashed(ids, GROUP) % np.uint64(count)).astype(np.int64)
 
 
 def _mixed(z: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
-from scipy.linalg import blas
+from scipy.linalg import blas, eigh
 
 from repanalysis._checks import one_of
 
@@ -140,11 +140,12 @@ class ClassGeometry(ABC):
     def feature_variances(self, class_weight: Weighting = "empirical") -> NDArray[np.float64]:
         """Variance of every feature about its class means, the diagonal of Sigma_W, (d,)."""
 
-    @abstractmethod
     def variance_along(self, directions: NDArray[np.float64], class_weight: Weighting = "balanced") -> NDArray[np.float64]:
         """v^T Sigma_W v of every column v of `directions` (d, r), (r,)."""
+        products = blas.dsymm(1.0, self.within(class_weight), directions)
+        variances: NDArray[np.float64] = np.einsum("dr,dr->r", directions, products)
+        return variances
 
-    @abstractmethod
     def spectrum(
         self, about: About, class_weight: Weighting = "empirical", scale: NDArray[np.float64] | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -159,6 +160,12 @@ class ClassGeometry(ABC):
         scale : (d,) array, optional
             By which features are divided first; features of scale 0 are left out, as 0 rows of the eigenvectors.
         """
+        matrix = self.matrix(about, class_weight)
+        alive = np.ones(len(matrix), bool) if scale is None else scale > 0
+        if scale is not None:
+            matrix = matrix[np.ix_(alive, alive)] / np.outer(scale[alive], scale[alive])
+        values, vectors = eigh(matrix, overwrite_a=True, check_finite=False)
+        return values, vectors if alive.all() else padded(vectors, alive)
 
     @abstractmethod
     def isometric(self) -> ClassGeometry:

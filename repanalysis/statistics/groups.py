@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from repanalysis.statistics.base import Statistic
-from repanalysis.statistics.draws import GROUP, hashed
+from repanalysis.statistics.draws import group_of
 from repanalysis.statistics.moments import ClassMoments, Moments
 
 __all__ = ["GroupedMoments", "Groups"]
@@ -68,7 +68,7 @@ class Groups(Statistic):
         self, state: tuple[Moments, ...], x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"]
     ) -> tuple[Moments, ...]:
         """The states after the rows of `x`; `state` is consumed."""
-        group = (hashed(ids, GROUP) % np.uint64(self.groups)).astype(np.int64)
+        group = group_of(ids, self.groups)
         return self.inner.update_groups(state, x, y, group)
 
     def merge(self, a: tuple[Moments, ...], b: tuple[Moments, ...]) -> tuple[Moments, ...]:

@@ -25,10 +25,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int, Int64, Shaped
 from numpy.typing import NDArray
-from scipy.linalg import blas, eigh
+from scipy.linalg import blas
 
 from repanalysis.statistics.base import Statistic, refuse_non_finite
-from repanalysis.statistics.geometry import About, ClassGeometry, Weighting, add_products, padded, subtract_product
+from repanalysis.statistics.geometry import ClassGeometry, Weighting, add_products, subtract_product
 from repanalysis.statistics.rounding import EXACT, resolution_of
 
 __all__ = ["ClassMoments", "Moments"]
@@ -83,23 +83,6 @@ class Moments(_Arrays, ClassGeometry):
         factors = self.weights(class_weight) / np.maximum(self.counts, 1)
         variances: NDArray[np.float64] = factors @ np.einsum("kii->ki", self.scatter)
         return variances
-
-    def variance_along(self, directions: NDArray[np.float64], class_weight: Weighting = "balanced") -> NDArray[np.float64]:
-        """v^T Sigma_W v of every column v of `directions` (d, r), (r,)."""
-        products = blas.dsymm(1.0, self.within(class_weight), directions)
-        variances: NDArray[np.float64] = np.einsum("dr,dr->r", directions, products)
-        return variances
-
-    def spectrum(
-        self, about: About, class_weight: Weighting = "empirical", scale: NDArray[np.float64] | None = None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Eigenvalues, ascending, and eigenvectors (d, d) of a second moment of the features divided by `scale`."""
-        matrix = self.matrix(about, class_weight)
-        if scale is not None:
-            alive = scale > 0
-            matrix = matrix[np.ix_(alive, alive)] / np.outer(scale[alive], scale[alive])
-        values, vectors = eigh(matrix, overwrite_a=True, check_finite=False)
-        return values, vectors if scale is None else padded(vectors, alive)
 
     def isometric(self) -> Moments:
         """Itself: d features need d coordinates."""

@@ -24,7 +24,7 @@ from scipy.linalg import blas, eigh, qr
 
 from repanalysis.statistics.base import Statistic
 from repanalysis.statistics.draws import GROUP, hashed
-from repanalysis.statistics.geometry import About, ClassGeometry, Weighting, add_products, padded
+from repanalysis.statistics.geometry import About, ClassGeometry, Weighting, add_products
 from repanalysis.statistics.moments import ClassMoments
 from repanalysis.statistics.samples import Kept, Samples
 
@@ -136,8 +136,7 @@ class RowMoments(ClassGeometry):
     def variance_along(self, directions: NDArray[np.float64], class_weight: Weighting = "balanced") -> NDArray[np.float64]:
         """v^T Sigma_W v of every column v of `directions` (d, r), (r,)."""
         if self.n >= self.d:  # Sigma_W is at hand, or other metrics will ask for it
-            variances: NDArray[np.float64] = np.einsum("dr,dr->r", directions, self.within(class_weight) @ directions)
-            return variances
+            return super().variance_along(directions, class_weight)
         factors, variances = self._factors(class_weight), np.zeros(directions.shape[1])
         for z, classes in self._centred():
             variances += factors[classes] @ np.square(z @ directions)
@@ -150,12 +149,10 @@ class RowMoments(ClassGeometry):
 
         Where n < d, those of the n x n Gram matrix: r is at most n, and eigenvalues that are 0 up to float64 are left out.
         """
+        if self.n >= self.d:
+            return super().spectrum(about, class_weight, scale)
         alive = np.ones(self.d, bool) if scale is None else scale > 0
         units = np.ones(self.d) if scale is None else np.where(alive, scale, 1.0)
-        if self.n >= self.d:
-            matrix = self.matrix(about, class_weight)[np.ix_(alive, alive)] / np.outer(units[alive], units[alive])
-            values, vectors = eigh(matrix, overwrite_a=True, check_finite=False)
-            return values, padded(vectors, alive)
         rows = self._weighted(about, class_weight)
         rows /= units
         rows[:, ~alive] = 0.0
