@@ -30,7 +30,7 @@ import xxhash
 
 from probes.errors import FormatError, UsageError
 
-__all__ = ["PAGE", "SEAL", "AtomicFile", "Extents", "Journal", "page_checksums", "read_at"]
+__all__ = ["PAGE", "SEAL", "AtomicFile", "Extents", "Journal", "install", "page_checksums", "read_at"]
 
 PAGE = 1 << 16
 SEAL = struct.Struct("<8sIIQ32sQ")  # magic, version, page size, length of the HDF5 file, uuid, checksum of all this
@@ -112,8 +112,9 @@ class Journal:
 
     @staticmethod
     def beside(path: Path) -> Path:
-        """Where the journal of a file lies."""
-        return path.with_name(path.name + ".journal")
+        """Where the journal of a file lies: beside the file itself, whatever links lead there."""
+        real = Path(os.path.realpath(path))
+        return real.with_name(real.name + ".journal")
 
     @classmethod
     def read(cls, path: Path) -> Journal | None:
@@ -181,20 +182,28 @@ class AtomicFile(io.RawIOBase):
         self.commits = 0  # that are safe on disk
         self._checksums = np.zeros(0, "<u8")
         self._dirty: set[int] = set()
-        if fresh and not path.exists():
+        before = path.stat().st_size if path.exists() else None
+        if fresh and before is None:
             Journal(uuid, 0).write(path)  # first, or a kill would leave a file that nothing is known of
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(self._fd, path)
             if fresh:
+                self._refuse_other(before or 0)
                 Journal(uuid, 0).write(path)
                 os.ftruncate(self._fd, 0)
                 self._size = self._committed = 0
             else:
                 self._recover()
         except BaseException:
-            os.close(self._fd)
+            self.close()  # not the descriptor alone: when this object goes, its number may be another file's
             raise
+
+    def _refuse_other(self, size: int) -> None:
+        """Refuse a file that another process has written, or put elsewhere, while this one waited for the lock."""
+        status = os.fstat(self._fd)
+        if status.st_size != size or not self.path.exists() or not os.path.samestat(status, self.path.stat()):
+            raise UsageError(f"{self.path} was written by another process just now; nothing was changed.")
 
     def _recover(self) -> None:
         journal = Journal.read(self.path)
@@ -345,6 +354,14 @@ class AtomicFile(io.RawIOBase):
                 block = os.pread(self._fd, min(PAGE, self._committed - page * PAGE), page * PAGE)
                 self._checksums[page] = xxhash.xxh3_64_intdigest(block)
         self._dirty.clear()
+
+
+def install(draft: Path, path: Path) -> None:
+    """Put a file that is whole and on disk in the place of another, of which nothing is left then."""
+    real = Path(os.path.realpath(path))
+    draft.replace(real)
+    _sync_folder(real.parent)
+    Journal.beside(real).unlink(missing_ok=True)
 
 
 def page_checksums(view: memoryview) -> list[int]:

@@ -1,108 +1,88 @@
-"""One thread that does what it is handed, in order, while the caller goes on; what waits is bounded in bytes.
+"""One thread that does everything with a file, in order: interrupts arrive in the main thread, never in the middle of a write.
 
-Compression, checksums and the disk overlap with the network that way, and memory does not grow when they are slower: then
-the caller waits.
+Python raises `KeyboardInterrupt`, and whatever else a signal's handler raises, in the main thread, between any two steps of it:
+also inside the functions through which HDF5 reads and writes, and while it waits for another thread. Here the caller only
+hands work over and waits for it. Compression, checksums and the disk overlap with the network that way, and memory
+does not grow when they are slower: then the caller waits.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from threading import Condition, Thread
-from types import TracebackType
-from typing import Generic, Self, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import ParamSpec, TypeVar
 
 __all__ = ["Background"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Background(Generic[T]):
-    """Runs `work(item)` for every item put, in order, in a thread of its own.
+class Background:
+    """A thread that works through what it is handed, in order.
 
     Parameters
     ----------
-    work : callable
-        What to do with an item.
     max_bytes : int
         What may wait; a single larger item is let in when nothing else waits.
 
-    Notes
-    -----
-    An error of `work` is raised in the caller by the next `put`, or at the end of the `with` block; items after it are
-    dropped. A block left by an error finishes what was put before it.
+    Attributes
+    ----------
+    error : BaseException or None
+        The first failure of what was `put`; items after it are dropped.
 
     Examples
     --------
     >>> done = []
-    >>> with Background(done.append, 100) as background:
-    ...     for item in range(3):
-    ...         background.put(item, 60)
-    >>> done
-    [0, 1, 2]
+    >>> background = Background(100)
+    >>> for item in range(3):
+    ...     background.put(done.append, item, 60)
+    >>> background.run(len, done)
+    3
+    >>> background.end()
     """
 
-    def __init__(self, work: Callable[[T], object], max_bytes: int) -> None:
-        self._work, self._max_bytes = work, max_bytes
-        self._waiting: deque[tuple[T, int]] = deque()
-        self._bytes = 0
-        self._ended = False
-        self._error: BaseException | None = None
-        self._changed = Condition()
-        self._thread = Thread(target=self._run, name="probes-writer", daemon=True)
-        self._thread.start()
+    def __init__(self, max_bytes: int) -> None:
+        self.error: BaseException | None = None
+        self._max_bytes = max_bytes
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="probes-writer")
+        self._pending: deque[tuple[Future[None], int]] = deque()
+        self.run(int)  # starts the thread: an executor that is interrupted while it starts one would start a second
 
-    def put(self, item: T, nbytes: int) -> None:
-        """Hand over an item; waits while too much is under way."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._error or not self._bytes or self._bytes + nbytes <= self._max_bytes)
-            self._raise()
-            self._waiting.append((item, nbytes))
-            self._bytes += nbytes
-            self._changed.notify_all()
+    def put(self, work: Callable[[T], object], item: T, nbytes: int) -> None:
+        """Hand over `work(item)` and go on; waits while too much is under way, and raises what went wrong before."""
+        while self._pending and (
+            self._pending[0][0].done() or sum(size for _, size in self._pending) + nbytes > self._max_bytes
+        ):
+            wait((self._pending[0][0],))
+            self._pending.popleft()
+        if self.error is not None:
+            raise self.error
+        self._pending.append((self._executor.submit(self._try, work, item), nbytes))
+
+    def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do `work` after everything that was handed over, and return what it returns; an interrupt waits until it is done."""
+        future = self._executor.submit(work, *args, **kwargs)
+        interrupt: BaseException | None = None
+        while not future.done():
+            try:
+                wait((future,))
+            except BaseException as error:
+                interrupt = interrupt or error
+        if interrupt is not None:
+            if (failure := future.exception()) is not None:
+                interrupt.add_note(f"and the writing failed as well: {failure}")
+            raise interrupt
+        return future.result()
 
     def end(self) -> None:
-        """Wait until everything is done, and raise what went wrong."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-        self._thread.join()
-        self._raise()
+        """No more work comes."""
+        self._executor.shutdown(wait=False)
 
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._ended)
-                if not self._waiting:
-                    return
-                item, nbytes = self._waiting.popleft()
+    def _try(self, work: Callable[[T], object], item: T) -> None:
+        if self.error is None:
             try:
-                self._work(item)
+                work(item)
             except BaseException as error:
-                with self._changed:
-                    self._error = error
-                    self._waiting.clear()
-                    self._bytes = 0
-                    self._changed.notify_all()
-                return
-            del item
-            with self._changed:
-                self._bytes -= nbytes
-                self._changed.notify_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            self.end()
-            return
-        try:
-            self.end()
-        except BaseException as second:
-            if second is not error:  # the first error is the one to tell
-                error.add_note(f"and the writing failed as well: {second}")
+                self.error = error

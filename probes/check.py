@@ -185,6 +185,7 @@ def _examine(path: Path, *, progress: bool | None) -> Finding:
         with Store(path, partial=True) as store:
             broken = _broken_layers(store, progress=progress)
             if not broken:
+                store.check()
                 check_bytes(path)
             n, state = len(store), "whole" if store.complete else "resumable"
             odd = store.non_finite

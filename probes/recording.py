@@ -1,4 +1,4 @@
-"""A model over a loader into a file: `record` writes what `capture` yields, in a thread of its own, and can be resumed.
+"""A model over a loader into a file: `record` writes what `capture` yields, beside the network, and can be resumed.
 
 A run that was stopped goes on from the file's last commit: commits lie between steps, so that the remaining steps see the
 batches that they would have seen, and the file becomes the one that an undisturbed run would have written.
@@ -19,25 +19,23 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from probes.axes import AxesOption
-from probes.background import Background
+from probes.atomic import install
+from probes.axes import AxesOption, AxisRules
 from probes.capturing import capture, device_of
 from probes.errors import DataError, NonFiniteWarning, UsageError
-from probes.hooks import Recording
-from probes.identity import versions, weights_sha256
+from probes.identity import description_of, versions, weights_sha256
 from probes.layers import head_of, unwrap
 from probes.loaders import as_loader, batches_of
+from probes.options import CaptureOptions
 from probes.patterns import Patterns, as_patterns
-from probes.pooling import Pools
+from probes.pooling import Pooling, Pools
 from probes.reader import Reader
 from probes.sealed import is_empty, is_interrupted
 from probes.store import Store
-from probes.writer import create, differences, refuse_existing, refuse_other
+from probes.writer import Writer, create, differences, part_of, refuse_existing, refuse_other
 from probes.writer import resume as resume_file
 
-__all__ = ["record"]
-
-_WAITING_BYTES = 64 << 20  # what may wait for the disk
+__all__ = ["options_of", "record"]
 
 
 def record(
@@ -76,17 +74,17 @@ def record(
     path : path-like
         File to write, such as `"acts.h5"`.
     attrs : mapping, optional
-        Provenance to keep: model, weights_sha256, preprocessing, dataset, seed, command, versions.
+        Provenance to keep: model, weights_sha256, preprocessing, dataset, command, versions.
     class_names : sequence of str, optional
         Name of class 0, 1, ...
     compression : {"none", "lzf", "gzip", "lz4", "zstd"}, default "none"
         How the file is packed.
     overwrite : bool, default False
-        Replace a file that exists, once the first step has run.
+        Replace a file that exists. It stays as it is until the new one, which is written to `FILE.part`, is complete.
     resume : bool, default False
         Go on with a file whose writing was stopped. The loader must give the samples that it gave then, in that order:
-        those that are in the file already are passed over. A file that is complete is left alone; where there is none,
-        writing starts.
+        those that are in the file already are passed over. If a file that was to replace another was stopped, `FILE.part`,
+        and is this run's, that is gone on with. A file that is complete is left alone; where there is none, writing starts.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
 
@@ -99,7 +97,8 @@ def record(
     ------
     UsageError
         If `path` exists and neither `overwrite` nor `resume` is given; if what is resumed was another model, other
-        weights, data, layers or pools; if another process is writing the file.
+        weights, data, layers or pools, or another `forward`; if another process is writing the file; if `attrs` name one of
+        the options with another value.
     DataError
         If the loader gives nothing, or other samples than those in the file.
     OSError
@@ -112,33 +111,22 @@ def record(
     """
     path = Path(path)
     network = unwrap(model)
-    recorded = Recording(network, layers, pool, seed=seed, axes=axes)
-    facts = {
-        "model": type(network).__name__,
-        "weights_sha256": weights_sha256(network),
-        "layers": "leaf calls" if layers is None else list(as_patterns(layers) or ()),
-        "pool": str(recorded.pooling),
-        "ops": int(ops),
-        "prefix_tokens": "auto" if prefix_tokens is None else prefix_tokens,
-        "axes": str(recorded.axes.rules),
-        "dtype": dtype,
-        "precision": precision,
-        "channels_last": int(channels_last),
-        "seed": seed,
-        "device": str(device or device_of(network)),
-        "versions": versions(),
-    } | dict(attrs or {})
-    passed = 0
-    if resume and path.exists():
-        if not is_interrupted(path):
-            return _complete(path, facts)
-        passed = _committed(path, facts)
-        overwrite = True  # where nothing was committed, there is nothing to go on with
-    else:
+    source, loader = loader, as_loader(loader, batch_size)
+    options = options_of(
+        layers=layers, pool=pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, split=split,
+        precision=precision, channels_last=channels_last, forward=forward, axes=axes,
+        batch_size=batch_size if loader is not source else getattr(loader, "batch_size", None),
+    )  # fmt: skip
+    facts = _facts(network, options, str(device or device_of(network)), attrs or {})
+    names = None if class_names is None else list(class_names)
+    begun = _begun(path, facts, names) if resume else None
+    if begun is None and not resume:
         refuse_existing(path, overwrite=overwrite)
-    loader = as_loader(loader, batch_size)
+    if begun is not None and not is_interrupted(begun):
+        return _complete(begun, path)
+    passed = 0 if begun is None or is_empty(begun) else len(Store(begun, partial=True))
     expected = _length(loader)
-    rest = _after(loader, passed, path, Reader(forward or network)) if passed else loader
+    rest = _after(loader, passed, begun, Reader(forward or network)) if passed and begun is not None else loader
     batches = capture(
         model, rest, layers=layers, pool=pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed,
         split=split, device=device, precision=precision, channels_last=channels_last, early_stop=early_stop, first_id=passed,
@@ -148,51 +136,126 @@ def record(
     if first is None and not passed:
         raise DataError("The loader gave no batch; there is nothing to record.")
     writer = (
-        resume_file(path, attrs=facts, expected=expected)
+        resume_file(path, attrs=facts, expected=expected, source=begun)
         if passed
-        else create(path, attrs=facts, class_names=class_names, head=head_of(network), compression=compression,
-                    expected=expected, overwrite=overwrite)
+        else create(path, attrs=facts, class_names=names, head=head_of(network), compression=compression,
+                    expected=expected, overwrite=overwrite or begun is not None)
     )  # fmt: skip
     hidden = None if progress is None else not progress
-    with tqdm(total=expected, initial=passed, unit=" samples", disable=hidden, desc=path.name) as bar:
-        try:
-            with writer, Background(writer.append, _WAITING_BYTES) as background:
-                for batch in batches if first is None else chain([first], batches):
-                    background.put(batch, sum(array.nbytes for array in batch.layers.values()))
-                    bar.update(len(batch))
-        except BaseException as error:
-            error.add_note(
-                f"{writer.n_committed} samples are whole in {path}; go on with resume=True (--resume), or read them with "
-                f"probes.open({str(path)!r}, partial=True)"
-            )
-            raise
+    try:
+        with writer, tqdm(total=expected, initial=passed, unit=" samples", disable=hidden, desc=path.name) as bar:
+            for batch in batches if first is None else chain([first], batches):
+                writer.put(batch)
+                bar.update(len(batch))
+    except BaseException as error:
+        error.add_note(_left(writer))
+        raise
     store = Store(path)
     if store.non_finite:
         warnings.warn(_non_finite(store.non_finite), NonFiniteWarning, stacklevel=2)
     return store
 
 
-def _complete(path: Path, facts: Mapping[str, Any]) -> Store:
-    """A file that needs no more, after a check that it is this run's."""
-    store = Store(path)
-    if found := differences(store.attrs, facts):
-        raise UsageError(f"{path} is complete, but of another run ({'; '.join(found)}). Give another name.")
-    return store
+def options_of(
+    *,
+    layers: Patterns = None,
+    pool: Pools = "mean",
+    ops: bool = False,
+    prefix_tokens: int | None = None,
+    dtype: str = "auto",
+    seed: int = 0,
+    split: str | None = None,
+    precision: str = "float32",
+    channels_last: bool = False,
+    forward: Callable[..., Any] | None = None,
+    batch_size: int | None = 64,
+    axes: AxesOption = None,
+) -> CaptureOptions:
+    """The arguments of `capture` as a file names them: two ways to write the same are equal.
+
+    Examples
+    --------
+    >>> options_of(layers="relu?", pool={"0": "none"}) == options_of(layers=["relu?"], pool=["0=none"])
+    True
+    """
+    return CaptureOptions(
+        layers=None if layers is None else tuple(as_patterns(layers) or ()),
+        pool=str(Pooling(pool, seed=seed)),
+        ops=bool(ops),
+        prefix_tokens=prefix_tokens,
+        dtype=dtype,
+        seed=int(seed),
+        split=split or "",
+        precision=precision,
+        channels_last=bool(channels_last),
+        axes=str(AxisRules(axes)),
+        forward=description_of(forward),
+        batch_size=batch_size if isinstance(batch_size, int) else 0,
+    )
 
 
-def _committed(path: Path, facts: Mapping[str, Any]) -> int:
-    """Samples that are in an interrupted file; raises where it is another run's."""
-    if is_empty(path):
-        return 0
-    with Store(path, partial=True) as store:
-        refuse_other(path, differences(store.attrs, facts))
-        return len(store)
+def _facts(network: nn.Module, options: CaptureOptions, device: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a file: what the caller says, and the options as they are."""
+    stated = options.to_attrs()
+    for key in stated.keys() & attrs.keys():
+        if attrs[key] != stated[key]:
+            raise UsageError(
+                f"attrs say {key} = {attrs[key]!r}, and the run has {key} = {stated[key]!r}: the file can hold one of them. "
+                f"Give what you want to keep another name."
+            )
+    facts = {"model": type(network).__name__, "weights_sha256": weights_sha256(network), **stated}
+    return facts | {"device": device, "versions": versions()} | dict(attrs)
+
+
+def _begun(path: Path, facts: Mapping[str, Any], names: Sequence[str] | None) -> Path | None:
+    """The file to go on with: the one that was to replace `path`, or `path` itself, whichever is this run's."""
+    refusal: UsageError | None = None
+    for begun in (part_of(path), path):
+        if not begun.exists():
+            continue
+        if is_interrupted(begun) and is_empty(begun):  # where nothing was committed, it may be anybody's
+            return begun
+        with Store(begun, partial=True) as store:
+            found = differences(store.attrs, facts)
+            if len(store) and store.class_names != names:
+                found.append(f"class_names: {_short(store.class_names)} in the file, {_short(names)} now")
+        if not found:
+            return begun
+        try:
+            refuse_other(begun, found)
+        except UsageError as error:
+            refusal = refusal or error
+    if refusal is not None:
+        raise refusal
+    return None
+
+
+def _complete(begun: Path, path: Path) -> Store:
+    """A file that needs no more; one that was stopped just before it took its place does so now."""
+    if begun != path:
+        install(begun, path)
+    return Store(path)
+
+
+def _short(names: Sequence[str] | None) -> str:
+    return "none" if names is None else f"{len(names)} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+
+
+def _left(writer: Writer) -> str:
+    """What a run that was stopped leaves."""
+    if writer.complete:
+        return f"{writer.path} is complete: {writer.n_committed} samples are whole in it"
+    old = "" if writer.file == writer.path else f"; {writer.path} is as it was"
+    return (
+        f"{writer.n_committed} samples are whole in {writer.file}; go on with resume=True (--resume), or read them with "
+        f"probes.open({str(writer.file)!r}, partial=True){old}"
+    )
 
 
 def _after(loader: Iterable[Any], passed: int, path: Path, reader: Reader) -> Iterator[Any]:
     """What a loader gives after the samples that are in the file; raises where those are others than it gives now."""
     with Store(path, partial=True) as store:
-        there = store.ids
+        there, labels = store.ids, store.labels
     done = 0
     for item in _skipping(loader, passed):
         if done >= passed:
@@ -208,6 +271,8 @@ def _after(loader: Iterable[Any], passed: int, path: Path, reader: Reader) -> It
             rows = read.inputs.rows
             now = np.arange(done, done + rows) if read.ids is None else read.ids
             same = np.array_equal(now, there[done : done + rows])
+            if read.ids is None and labels is not None and read.labels is not None:
+                same &= np.array_equal(read.labels, labels[done : done + rows])
         done += rows
         if done > passed or not same:
             raise DataError(

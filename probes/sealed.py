@@ -148,6 +148,8 @@ def check_bytes(path: Path) -> None:
 class RawFile(io.RawIOBase):
     """A file descriptor read by position; `error` says what was wrong with its bytes, should anything be."""
 
+    is_interrupted = False  # whether its writing was stopped, so that it lies under a journal
+
     def __init__(self, fd: int, path: Path, size: int) -> None:
         super().__init__()
         self.error: FormatError | None = None
@@ -183,6 +185,8 @@ class RawFile(io.RawIOBase):
 
 class _Overlaid(RawFile):
     """The last commit of a file whose writing was stopped."""
+
+    is_interrupted = True
 
     def __init__(self, fd: int, path: Path, journal: Journal) -> None:
         super().__init__(fd, path, journal.eof)

@@ -1,13 +1,16 @@
 """Writing an activations file: whole batches are appended, and what was committed stays, whatever happens next.
 
 `create` starts a file, `resume` goes on with one whose writing was stopped. `docs/format.md` describes what is written;
-`atomic.py` is how every commit is all or nothing.
+`atomic.py` is how every commit is all or nothing, `background.py` keeps interrupts away from it. A file that replaces another
+is written beside it, to `FILE.part`, and renamed once it is whole.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,22 +20,27 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
+from weakref import WeakSet
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.atomic import AtomicFile
+from probes.atomic import AtomicFile, install
+from probes.background import Background
 from probes.batch import Batch, LayerInfo
+from probes.columns import Column, dimension, name_axes
 from probes.errors import DataError, FormatError, UsageError
-from probes.format import DIMENSION, FORMAT, FORMAT_VERSION, VOLATILE, filter_arguments, filters_of, group_of, open_hdf5, packed
-from probes.sealed import MARK, is_interrupted, refuse_writing, uuid_of
+from probes.format import FORMAT, FORMAT_VERSION, LAYER_TABLE, OBS, VOLATILE, filter_arguments, group_of, open_hdf5, packed
+from probes.sealed import MARK, is_empty, is_interrupted, refuse_writing, uuid_of
 from probes.store import Store, read_layers
 
-__all__ = ["Writer", "create", "described", "differences", "refuse_existing", "refuse_other", "resume"]
+__all__ = ["Writer", "create", "described", "differences", "part_of", "refuse_existing", "refuse_other", "resume"]
 
+_QUEUED_BYTES = 64 << 20  # batches that may wait for the disk
 _CHUNK_BYTES = (2 << 20, 8 << 20)  # the smallest and largest chunk aimed at
 _CHUNKS_TOTAL = 128 << 20  # what one chunk of every layer may weigh together: bounds the buffers of a compressed file
+_CHUNKS_MOST = 2 << 30  # and what it weighs where there are so many layers that chunks of the smallest size weigh more
 _WAITING_BYTES = 16 << 20  # rows held back so that small batches of many layers do not cost a write each
 _COMMIT_SECONDS = (5.0, 60.0)  # plain, compressed: a commit packs every last chunk, which will be packed anew
 
@@ -62,12 +70,28 @@ def refuse_existing(path: str | PathLike[str], *, overwrite: bool) -> Path:
         raise UsageError(f"{path} is a folder; name a file in it.")
     if not path.exists():
         return path
+    if not path.is_file():
+        raise UsageError(f"{path} is no plain file but a device, a pipe or a socket; name a file.")
     if not overwrite:
         more = " It is incomplete: --resume goes on with it." if is_interrupted(path) else ""
+        if is_interrupted(part := part_of(path)):
+            more = f" What was to replace it is incomplete ({part.name}): --resume goes on with that."
         raise UsageError(f"{path} exists already; nothing was written.{more} Give another name, or --overwrite to replace it.")
     with path.open("rb") as file:
         refuse_writing(file.fileno(), path)
     return path
+
+
+def part_of(path: str | PathLike[str]) -> Path:
+    """Where a file is written that is to replace `path`: beside it, or beside what it is a link to.
+
+    Examples
+    --------
+    >>> part_of("/nowhere/acts.h5").name
+    'acts.h5.part'
+    """
+    real = Path(os.path.realpath(path))
+    return real.with_name(f"{real.name}.part")
 
 
 def create(
@@ -98,7 +122,7 @@ def create(
     expected : int, optional
         Number of samples to come, which keeps chunks from being larger than the data.
     overwrite : bool, default False
-        Replace a file that exists.
+        Replace a file that exists. It stays as it is until the new one, which is written to `FILE.part`, is complete.
 
     Returns
     -------
@@ -123,36 +147,53 @@ def create(
     filter_arguments(compression)
     path = refuse_existing(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)  # whoever reads the old file goes on reading it
+    target = part_of(path) if path.exists() and not _holds_nothing(path) else path
     uuid = uuid4().hex
-    atomic = AtomicFile(path, uuid, fresh=True)
-    with _closing(atomic):
-        file = h5py.File(atomic, "w", rdcc_nbytes=0)  # no chunk cache: rows go straight to the file, memory stays flat
-        file.attrs["seal"] = np.bytes_(MARK + uuid.encode())
-        header = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "complete": 0,
-            "n_committed": 0,
-            "created": _now(),
-            "compression": compression,
-            **(attrs or {}),
-        }
-        for key, value in header.items():
-            file.attrs[key] = packed(value)
-        _dimension(file, "sample", 0, maxshape=None)
-        if class_names is not None:
-            _dimension(file, "obs/class", len(class_names))
-            names = file.create_dataset("obs/class_names", data=list(class_names), dtype=h5py.string_dtype())
-            names.dims[0].attach_scale(file["obs/class"])
-        for name, part in zip(("weight", "bias"), head or (), strict=False):
-            file.create_dataset(f"head/{name}", data=np.asarray(part, np.float32))
-        file.flush()
-        atomic.commit()
-    return Writer(path, atomic, file, compression, expected)
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "complete": 0,
+        "n_committed": 0,
+        "created": _now(),
+        "compression": compression,
+        **(attrs or {}),
+    }
+
+    def begin() -> tuple[AtomicFile, h5py.File]:
+        atomic = AtomicFile(target, uuid, fresh=True)
+        with _closing(atomic):
+            file = h5py.File(atomic, "w", rdcc_nbytes=0)  # no chunk cache: rows go straight to the file, memory stays flat
+            file.attrs["seal"] = np.bytes_(MARK + uuid.encode())
+            for key, value in header.items():
+                file.attrs[key] = packed(value)
+            dimension(file, "sample", 0, maxshape=None)
+            if class_names is not None:
+                dimension(file, "obs/class", len(class_names))
+                names = file.create_dataset("obs/class_names", data=list(class_names), dtype=h5py.string_dtype())
+                name_axes(names, [file["obs/class"]])
+            for name, part in zip(("weight", "bias"), head or (), strict=False):
+                file.create_dataset(f"head/{name}", data=np.asarray(part, np.float32))
+            file.flush()
+            atomic.commit()
+            return atomic, file
+
+    return Writer(path, begin, compression, expected)
 
 
-def resume(path: str | PathLike[str], *, attrs: Mapping[str, Any] | None = None, expected: int | None = None) -> Writer:
+def _holds_nothing(path: Path) -> bool:
+    """Whether the writing of a file was stopped before any sample was committed."""
+    if not is_interrupted(path):
+        return False
+    return is_empty(path) or not len(Store(path, partial=True))
+
+
+def resume(
+    path: str | PathLike[str],
+    *,
+    attrs: Mapping[str, Any] | None = None,
+    expected: int | None = None,
+    source: Path | None = None,
+) -> Writer:
     """Go on with a file whose writing was stopped, from its last commit.
 
     Parameters
@@ -163,6 +204,8 @@ def resume(path: str | PathLike[str], *, attrs: Mapping[str, Any] | None = None,
         What the file would be given now, as for `create`.
     expected : int, optional
         Number of samples of the whole file, as for `create`.
+    source : path, optional
+        The incomplete file, if it is not `path`: `FILE.part`, which was to replace it. By default that one, if it is there.
 
     Returns
     -------
@@ -177,19 +220,30 @@ def resume(path: str | PathLike[str], *, attrs: Mapping[str, Any] | None = None,
         If there is nothing to go on with.
     """
     path = Path(path)
-    with Store(path, partial=True) as store:
-        refuse_other(path, differences(store.attrs, attrs or {}))
+    source = source or (part if is_interrupted(part := part_of(path)) else path)
+    with Store(source, partial=True) as store:
+        refuse_other(source, differences(store.attrs, attrs or {}))
+        version = int(store.attrs["format_version"])
+        if version < FORMAT_VERSION:
+            raise UsageError(
+                f"{source} was begun by an older repanalysis (format {version}), which can't be continued: read what is there "
+                f"(--partial, or partial=True), or extract again."
+            )
         compression = str(store.attrs.get("compression", "none"))
         versions, command = store.attrs.get("versions"), store.attrs.get("command")
-    atomic = AtomicFile(path, uuid_of(path) or "", fresh=False)
-    with _closing(atomic):
-        file = open_hdf5(atomic, writable=True)
-        steps = json.loads(file.attrs.get("resumed", "[]"))
-        now = {key: packed(value) for key, value in (attrs or {}).items() if key in ("versions", "command")}
-        changed = {key: value for key, value in now.items() if value != {"versions": versions, "command": command}[key]}
-        steps.append({"at": int(file.attrs["n_committed"]), "on": _now(), **changed})
-        file.attrs["resumed"] = packed(steps)
-    return Writer(path, atomic, file, compression, expected)
+
+    def begin() -> tuple[AtomicFile, h5py.File]:
+        atomic = AtomicFile(source, uuid_of(source) or "", fresh=False)
+        with _closing(atomic):
+            file = open_hdf5(atomic, writable=True)
+            steps = json.loads(file.attrs.get("resumed", "[]"))
+            now = {key: packed(value) for key, value in (attrs or {}).items() if key in ("versions", "command")}
+            changed = {key: value for key, value in now.items() if value != {"versions": versions, "command": command}[key]}
+            steps.append({"at": int(file.attrs["n_committed"]), "on": _now(), **changed})
+            file.attrs["resumed"] = packed(steps)
+            return atomic, file
+
+    return Writer(path, begin, compression, expected)
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
@@ -237,29 +291,55 @@ def _closing(atomic: AtomicFile) -> Iterator[None]:
         raise
 
 
-class Writer:
-    """Appends whole batches to one file; made by `create` and `resume`."""
+_OPEN: WeakSet[Writer] = WeakSet()
 
-    def __init__(self, path: Path, atomic: AtomicFile, file: h5py.File, compression: str, expected: int | None) -> None:
+
+@atexit.register
+def _close_all() -> None:
+    """HDF5 would close what is open after Python has gone, through an object of Python's; in a forked process, too."""
+    for writer in list(_OPEN):
+        writer.abandon()
+
+
+class Writer:
+    """Appends whole batches to one file; made by `create` and `resume`.
+
+    Everything that touches the file is done by one thread of the writer's own, in order. So calls from several threads are
+    one after the other, and an interrupt waits until the call under way is done.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file that is there once writing is complete.
+    file : pathlib.Path
+        The one that is written until then, which is another where one was there before.
+    n_committed, n_written : int
+        Rows that are safe on disk; rows that were appended.
+    complete : bool
+        Whether the file was closed as complete.
+    """
+
+    def __init__(
+        self, path: Path, begin: Callable[[], tuple[AtomicFile, h5py.File]], compression: str, expected: int | None
+    ) -> None:
         self.path = path
-        self.n_committed = self.n_written = int(file.attrs["n_committed"])
-        self.left_out: dict[str, str] = json.loads(file.attrs.get("left_out", "{}"))
-        self.non_finite: dict[str, int] = json.loads(file.attrs.get("non_finite", "{}"))
-        self._atomic = atomic
-        self._file = file
+        self.complete = False
         self._compression = compression
         self._expected = expected
-        self._committed_at = monotonic()
         self._waiting = 0
-        self._broken = False
-        self._columns = {name: _Column(file[f"obs/{name}"]) for name in ("id", "label", "split") if f"obs/{name}" in file}
-        self._layers: dict[str, _Column] = {}
+        self._broken = self._ended = False
+        self._process = os.getpid()
+        self._layers: dict[str, Column] = {}
         self._info: dict[str, LayerInfo] = {}
-        if self._columns:
-            with self._whole():
-                self._info = read_layers(file, self.n_committed, path)
-                self._layers = {name: _Column(file[group_of(name)]["x"]) for name in self._info}
-                self.commit()
+        self._thread = Background(_QUEUED_BYTES)
+        try:
+            self._thread.run(self._open, begin)
+        except BaseException:
+            if hasattr(self, "_atomic"):  # an interrupt, or a file that can't be gone on with
+                self._thread.run(self._give_back)
+            self._end()
+            raise
+        _OPEN.add(self)
 
     def append(self, batch: Batch) -> None:
         """Append every row of a batch; the first batch fixes the layers, their shapes and their types.
@@ -279,6 +359,87 @@ class Writer:
         OSError
             If the disk is full, or fails otherwise. The file is then as it was at the last commit, and can be resumed.
         """
+        self._refuse_closed()
+        self._thread.run(self._append, batch)
+
+    def put(self, batch: Batch) -> None:
+        """Append a batch without waiting for it, unless 64 MB wait already; what goes wrong is raised later.
+
+        Parameters
+        ----------
+        batch : Batch
+            Rows to append. Once one could not be appended, those after it are dropped.
+
+        Raises
+        ------
+        DataError, UsageError, OSError
+            As for `append`, of an earlier batch; at the latest when the file is closed.
+        """
+        self._refuse_closed()
+        self._thread.put(self._append, batch, sum(array.nbytes for array in batch.layers.values()))
+
+    def commit(self) -> None:
+        """Make every appended row part of the file."""
+        self._refuse_closed()
+        self._thread.run(self._commit)
+
+    def close(self, *, complete: bool) -> None:
+        """Commit and close, declaring the file complete or not; raises what went wrong with a batch that was `put`."""
+        if self._ended:
+            return
+        try:
+            self._thread.run(self._close, complete=complete)
+        finally:
+            self._end()
+        if self._thread.error is not None:
+            raise self._thread.error
+
+    def abandon(self) -> None:
+        """Leave the file as it was at its last commit; for a process that ends, whose other threads have ended already."""
+        if os.getpid() == self._process:
+            self._give_back()
+        else:
+            self._atomic.discard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.close(complete=True)
+            return
+        try:
+            self.close(complete=False)
+        except Exception as second:  # a disk that is still full must not hide the first error
+            if second is not error:
+                error.add_note(f"and the writing failed as well: {second}")
+
+    def _refuse_closed(self) -> None:
+        if self._ended or (self._atomic.closed and self._thread.error is None):
+            raise OSError(f"{self.path} is closed; {self.n_committed} samples are whole in it.")
+
+    def _end(self) -> None:
+        self._ended = True
+        self._thread.end()
+        _OPEN.discard(self)
+
+    # All of the following is done by the writer's thread.
+
+    def _open(self, begin: Callable[[], tuple[AtomicFile, h5py.File]]) -> None:
+        self._atomic, file = begin()
+        self._file, self.file = file, self._atomic.path
+        with self._whole():
+            self.n_committed = self.n_written = int(file.attrs["n_committed"])
+            self.left_out: dict[str, str] = json.loads(file.attrs.get("left_out", "{}"))
+            self.non_finite: dict[str, int] = json.loads(file.attrs.get("non_finite", "{}"))
+            self._committed_at = monotonic()
+            self._columns = {name: Column(file[f"obs/{name}"]) for name in OBS if f"obs/{name}" in file}
+            if self._columns:
+                self._info = read_layers(file, self.n_committed, self.path, file.attrs[LAYER_TABLE])
+                self._layers = {name: Column(file[group_of(name)]["x"]) for name in self._info}
+                self._commit()
+
+    def _append(self, batch: Batch) -> None:
         if not self._file:
             raise OSError(f"{self.path} is closed; {self.n_committed} samples are whole in it.")
         arrays = {"id": batch.ids, "label": batch.labels, "split": batch.split}
@@ -294,7 +455,7 @@ class Writer:
             self._check(layers, columns)
             self._take(layers, columns, len(batch))
             if monotonic() - self._committed_at > _COMMIT_SECONDS[self._compression != "none"]:
-                self.commit()
+                self._commit()
 
     def _check(self, layers: Mapping[str, NDArray[Any]], columns: Mapping[str, NDArray[Any]]) -> None:
         """Refuse rows that do not fit those that are there, before any of them is written."""
@@ -323,50 +484,48 @@ class Writer:
                 column.drain()
             self._waiting = 0
 
-    def commit(self) -> None:
-        """Make every appended row part of the file."""
+    def _commit(self) -> None:
         with self._whole():
-            for column in (*self._layers.values(), *self._columns.values()):
+            columns = {**self._layers, **self._columns}
+            for column in columns.values():
                 column.flush()
             self._waiting = 0
+            if uneven := {name: len(column.data) for name, column in columns.items() if len(column.data) != self.n_written}:
+                name, rows = next(iter(uneven.items()))
+                raise RuntimeError(
+                    f"{self.path} stays as it was at {self.n_committed} samples: {name!r} has {rows} rows for {self.n_written} "
+                    f"samples, so that rows would belong to other samples than their ids say"
+                )
             self._file["sample"].resize(self.n_written, axis=0)
             self._file.attrs["n_committed"] = self.n_written
             if self.non_finite:
                 self._file.attrs["non_finite"] = packed(self.non_finite)
             self._file.flush()
-            columns = (*self._layers.values(), *self._columns.values())
             before = self._atomic.commits
             try:
-                self._atomic.commit([free for column in columns for free in column.free()])
+                self._atomic.commit([free for column in columns.values() for free in column.free()])
             finally:
                 if self._atomic.commits > before:  # which may be so although it failed afterwards
                     self.n_committed = self.n_written
             self._committed_at = monotonic()
 
-    def close(self, *, complete: bool) -> None:
-        """Commit and close, declaring the file complete or not."""
+    def _close(self, *, complete: bool) -> None:
         if not self._file:
             return
+        complete = complete and self._thread.error is None
         if not self._broken:
             with self._whole():
                 self._file.attrs["complete"] = int(complete)
-                self.commit()
+                self._commit()
         if not self._broken:
             self._file.close()
             self._atomic.commit()
             if complete:
                 self._atomic.seal()
+                if self._atomic.path == part_of(self.path):
+                    install(self._atomic.path, self.path)
+                self.complete = True
         self._give_back()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            self.close(complete=True)
-            return
-        with suppress(OSError):  # a disk that is still full must not hide the first error
-            self.close(complete=False)
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
@@ -409,6 +568,11 @@ class Writer:
             self.non_finite.pop(name, None)
         self.left_out = dict(reasons)
         self._file.attrs["left_out"] = packed(self.left_out)
+        self._describe([info for info in json.loads(self._file.attrs[LAYER_TABLE]) if info["name"] in self._layers])
+
+    def _describe(self, infos: Sequence[Mapping[str, Any]]) -> None:
+        """Write all descriptions in one place: gathering them from 20,000 layers would take a reader a minute."""
+        self._file.attrs[LAYER_TABLE] = packed(infos)
 
     def _start(self, batch: Batch, columns: Mapping[str, NDArray[Any]]) -> None:
         """Create the datasets that the first batch asks for."""
@@ -424,15 +588,17 @@ class Writer:
             data = self._file.create_dataset(
                 f"obs/{name}", (0,), h5py.string_dtype() if text else np.int64, maxshape=(None,), chunks=(rows,)
             )
-            data.dims[0].attach_scale(sample)
-            self._columns[name] = _Column(data)
+            name_axes(data, [sample])
+            self._columns[name] = Column(data)
         self.left_out = dict(batch.left_out)
         self._file.attrs["left_out"] = packed(self.left_out)
-        target = int(np.clip(_CHUNKS_TOTAL // len(batch.layers), *_CHUNK_BYTES))
+        least = min(_CHUNK_BYTES[0], _CHUNKS_MOST // len(batch.layers))
+        target = int(np.clip(_CHUNKS_TOTAL // len(batch.layers), least, _CHUNK_BYTES[1]))
         for name, array in batch.layers.items():
             self._layers[name] = self._layer(batch.info[name], array, target, sample)
+        self._describe([asdict(batch.info[name]) for name in batch.layers])
 
-    def _layer(self, info: LayerInfo, array: NDArray[Any], target: int, sample: h5py.Dataset) -> _Column:
+    def _layer(self, info: LayerInfo, array: NDArray[Any], target: int, sample: h5py.Dataset) -> Column:
         group = self._file.create_group(group_of(info.name))
         row_bytes = max(1, array[:1].nbytes)
         rows = int(np.clip(target // row_bytes, 1, max(1, self._expected or 1 << 16)))
@@ -445,12 +611,10 @@ class Writer:
             fill_time="never",  # or every chunk is written twice, first as zeros
             **filter_arguments(self._compression),
         )
-        data.dims[0].attach_scale(sample)
-        for axis, (dim, size) in enumerate(zip(info.dims[1:], array.shape[1:], strict=True), start=1):
-            data.dims[axis].attach_scale(_dimension(group, dim, size))
+        name_axes(data, [sample, *(dimension(group, *axis) for axis in zip(info.dims[1:], array.shape[1:], strict=True))])
         for key, value in asdict(info).items():
             data.attrs[key] = packed(value)
-        return _Column(data)
+        return Column(data)
 
 
 ReportedDataErrors = (DataError, UsageError, FormatError)  # found before anything was written
@@ -467,64 +631,3 @@ def described(info: LayerInfo) -> dict[str, Any]:
     values = asdict(info) | {"depth": round(info.depth, 9)}
     del values["averaged"]  # measured on the first samples, which are others after a resumption
     return values
-
-
-class _Column:
-    """One dataset that grows by rows, and the rows that wait to be written to it."""
-
-    def __init__(self, data: h5py.Dataset) -> None:
-        self.data = data
-        self.packed = bool(filters_of(data))
-        self.rows = len(data)
-        self.waiting: list[NDArray[Any]] = []
-
-    def check(self, name: str, array: NDArray[Any], row: int) -> None:
-        if array.shape[1:] != self.data.shape[1:] or array.dtype != self.data.dtype:
-            raise DataError(
-                f"Layer {name!r} has shape {array.shape[1:]} and type {array.dtype} from sample {row} on, but "
-                f"{self.data.shape[1:]} and {self.data.dtype} before: pool it (mean, max) or leave it out."
-            )
-
-    def append(self, array: NDArray[Any]) -> None:
-        self.waiting.append(array)
-
-    def drain(self) -> None:
-        """Write what waits; of a compressed dataset whole chunks only, so that none is packed twice."""
-        if not self.waiting:
-            return
-        rows = self.waiting[0] if len(self.waiting) == 1 else np.concatenate(self.waiting)
-        cut = len(rows) - (self.rows + len(rows)) % self.data.chunks[0] if self.packed else len(rows)
-        if cut > 0:
-            self._write(rows[:cut])
-        self.waiting = [rows[max(cut, 0) :].copy()] if cut < len(rows) else []
-
-    def flush(self) -> None:
-        """Write everything that waits."""
-        self.drain()
-        if self.waiting:
-            self._write(self.waiting[0])
-            self.waiting = []
-
-    def free(self) -> list[tuple[int, int]]:
-        """Where the rows to come will go in the file: the part of the last chunk that has no rows yet.
-
-        Text has none: HDF5 reads what it overwrites there, to free the strings that it points to.
-        """
-        used = self.rows % self.data.chunks[0]
-        if self.packed or not used or self.data.dtype.hasobject:
-            return []
-        chunk = self.data.id.get_chunk_info_by_coord((self.rows, *(0 for _ in self.data.shape[1:])))
-        start = chunk.byte_offset + used * (chunk.size // self.data.chunks[0])
-        return [(start, chunk.byte_offset + chunk.size)]
-
-    def _write(self, array: NDArray[Any]) -> None:
-        start, self.rows = self.rows, self.rows + len(array)
-        self.data.resize(self.rows, axis=0)
-        self.data[start:] = array
-
-
-def _dimension(group: h5py.Group, name: str, size: int, maxshape: int | None = -1) -> h5py.Dataset:
-    """A dimension scale without values, as netCDF-4 writes it, so that xarray names the axis."""
-    data = group.create_dataset(name, (size,), ">f4", maxshape=(size if maxshape == -1 else maxshape,))
-    data.make_scale(DIMENSION.format(size))
-    return data

@@ -22,10 +22,12 @@ from probes import Store, UsageError
 from probes.axes import AxesOption
 from probes.check import Difference, compare
 from probes.layers import head_of
+from probes.options import CaptureOptions
 from probes.patterns import Patterns
 from probes.plan import Plan
 from probes.plan import plan as plan_recording
 from probes.pooling import Pools
+from probes.recording import options_of
 from probes.shards import shard_name
 from repanalysis.engine import analyze
 from repanalysis.inputs.data import Data, load_data
@@ -49,8 +51,8 @@ class Run:
         Samples per forward pass; processes that load them.
     device : str
         Where the network runs.
-    options : dict
-        What `probes.capture` is told.
+    options : CaptureOptions
+        What is kept of the network, and how it is run.
     attrs : dict
         Provenance.
     """
@@ -60,7 +62,7 @@ class Run:
     batch_size: int
     workers: int
     device: str
-    options: dict[str, Any]
+    options: CaptureOptions
     attrs: dict[str, Any]
 
     def loader(self) -> Any:
@@ -119,11 +121,11 @@ def prepare(
     samples = samples if limit is None else samples.sample(limit, seed=seed)
     where = device or best_device()
     built.module.to(where)
-    options = {
-        "layers": layers, "pool": pool, "ops": ops, "prefix_tokens": prefix_tokens, "dtype": dtype, "seed": seed,
-        "split": samples.split, "device": where, "precision": precision, "channels_last": channels_last, "axes": axes,
-    }  # fmt: skip
-    attrs = built.card | {"dataset": data, "split": split or "", "limit": limit or 0, "batch_size": batch_size, "seed": seed}
+    options = options_of(
+        layers=layers, pool=pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, split=samples.split,
+        precision=precision, channels_last=channels_last, axes=axes, batch_size=batch_size,
+    )  # fmt: skip
+    attrs = built.card | {"dataset": data, "limit": limit or 0}
     attrs |= {"command": " ".join(["repanalysis", *sys.argv[1:]])}
     return Run(built, samples, batch_size, workers, where, options, attrs)
 
@@ -185,7 +187,8 @@ def write(
         run, attrs = replace(run, data=shards[rank]), attrs | {"shard": rank, "shards": len(shards)}
     return probes.record(
         run.model.module, run.loader(), path, attrs=attrs, class_names=run.data.class_names, compression=compression,
-        overwrite=overwrite, resume=resume, progress=progress if rank == 0 else False, **run.options,
+        overwrite=overwrite, resume=resume, progress=progress if rank == 0 else False, device=run.device,
+        **run.options.arguments(),
     )  # fmt: skip
 
 
@@ -229,8 +232,8 @@ def stream(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("Metrics are computed by one process; extract to a folder of shards (-o acts) and analyze that.")
-    batches = probes.capture(run.model.module, run.loader(), **run.options)
-    facts = run.attrs | {key: value for key, value in run.options.items() if key not in ("split", "layers")}
+    batches = probes.capture(run.model.module, run.loader(), device=run.device, **run.options.arguments())
+    facts = run.attrs | run.options.to_attrs() | {"device": run.device}
     return analyze(
         batches, metrics, run=name, model=str(run.attrs["model"]), state_budget=state_budget, recorded=facts,
         head=head_of(run.model.module), progress=progress,
@@ -240,8 +243,11 @@ def stream(
 def plan(run: Run) -> Plan:
     """What writing a run would weigh; see `probes.plan`."""
     example = run.data[0][0][None].to(run.device)
-    keys = ("layers", "pool", "ops", "prefix_tokens", "dtype", "seed", "axes")
-    return plan_recording(run.model.module, example, len(run.data), **{key: run.options[key] for key in keys})
+    options = run.options.arguments()
+    pass_only = ("split", "precision", "channels_last", "batch_size")  # which do not change a file's size
+    return plan_recording(
+        run.model.module, example, len(run.data), **{key: options[key] for key in options if key not in pass_only}
+    )
 
 
 def verify(
@@ -283,8 +289,12 @@ def verify(
         If the weights are not those that the file was made with.
     """
     with probes.open(path, partial=True) as source:
-        facts = source.attrs
-        torch.manual_seed(int(facts.get("seed", 0)))
+        facts, options = source.attrs, CaptureOptions.from_attrs(source.attrs)
+        if options.forward:
+            raise UsageError(
+                f"{path} was recorded with forward={options.forward}, and not by the model alone: no verb can run it."
+            )
+        torch.manual_seed(options.seed)
         preprocessing = _json(facts.get("preprocessing", "none"))
         built = load_model(model, weights=weights)
         if isinstance(preprocessing, Mapping) and preprocessing != built.card["preprocessing"]:
@@ -295,25 +305,15 @@ def verify(
                 f"{path} was made with other weights (sha256 {str(facts.get('weights_sha256'))[:12]}..., now "
                 f"{built.card['weights_sha256'][:12]}...): give the model that it was made with, {facts.get('model')}."
             )
-        split = str(facts.get("split", "")) or None
-        opened = load_data(data or str(facts["dataset"]), split=split, **taken_by(built))
+        opened = load_data(data or str(facts["dataset"]), split=options.split or None, **taken_by(built))
         ids = np.random.default_rng(seed).choice(source.ids, min(samples, len(source)), replace=False)
         where = device or best_device()
-        patterns, prefix = facts.get("layers", "leaf calls"), facts.get("prefix_tokens", "auto")
-        axes = str(facts.get("axes", ""))
+        batch_size = min(samples, options.batch_size or 64)
         batches = probes.capture(
             built.module.to(where),
-            opened.pick(np.sort(ids)).loader(min(samples, int(facts.get("batch_size", 64))), workers=workers),
-            layers=None if patterns == "leaf calls" else _json(patterns),
-            pool=str(facts.get("pool", "mean")).split("; "),
-            ops=bool(facts.get("ops", 0)),
-            prefix_tokens=None if prefix == "auto" else int(prefix),
-            axes=axes.split("; ") if axes else None,
-            dtype=str(facts.get("dtype", "auto")),
-            seed=int(facts.get("seed", 0)),
+            opened.pick(np.sort(ids)).loader(batch_size, workers=workers),
             device=where,
-            precision=str(facts.get("precision", "float32")),
-            channels_last=bool(facts.get("channels_last", 0)),
+            **options.arguments(),
         )
         return compare(source, batches)
 

@@ -61,7 +61,7 @@ def test_what_is_written_is_what_is_read(
 def test_h5py_finds_what_the_format_promises(file: Path) -> None:
     with h5py.File(file) as raw:
         assert raw.attrs["format"] == "repanalysis-activations"
-        assert (raw.attrs["format_version"], raw.attrs["complete"], raw.attrs["n_committed"]) == (2, 1, 50)
+        assert (raw.attrs["format_version"], raw.attrs["complete"], raw.attrs["n_committed"]) == (3, 1, 50)
         assert raw["obs/id"].dims[0][0].name == "/sample"
         assert raw["layers/conv/x"].dims[0][0] == raw["sample"]
         assert [raw["layers/conv/x"].dims[axis][0].name for axis in (1, 2, 3)] == [
@@ -155,18 +155,18 @@ def test_rows_past_the_commit_do_not_exist(file: Path) -> None:
 
 def damaged() -> dict[str, Callable[[h5py.File], None]]:
     def link(raw: h5py.File) -> None:
-        raw["layers/evil"] = h5py.ExternalLink("/etc/passwd", "/x")
+        raw["obs/evil"] = h5py.ExternalLink("/etc/passwd", "/x")
 
     def soft(raw: h5py.File) -> None:
-        raw["layers/evil"] = h5py.SoftLink("/layers/conv")
+        raw["obs/evil"] = h5py.SoftLink("/layers/conv")
 
     def external(raw: h5py.File) -> None:
-        raw.create_dataset("layers/evil/x", (4,), "u1", external=[("/etc/passwd", 0, 4)])
+        raw.create_dataset("obs/evil/x", (4,), "u1", external=[("/etc/passwd", 0, 4)])
 
     def virtual(raw: h5py.File) -> None:
         layout = h5py.VirtualLayout((4,), "u1")
         layout[:] = h5py.VirtualSource("other.h5", "x", (4,))
-        raw.create_virtual_dataset("layers/evil", layout)
+        raw.create_virtual_dataset("obs/evil", layout)
 
     def short(raw: h5py.File) -> None:
         raw["layers/conv/x"].resize(20, axis=0)
@@ -194,7 +194,7 @@ def damaged() -> dict[str, Callable[[h5py.File], None]]:
         h5py.h5d.create(raw["obs"].id, b"evil", h5py.h5t.NATIVE_INT8, space, properties)
 
     def cycle(raw: h5py.File) -> None:
-        raw["layers/evil"] = raw["layers"]
+        raw["obs/evil"] = raw["layers"]
 
     def never_written(raw: h5py.File) -> None:
         raw["layers/conv/x"].resize(10**12, axis=0)
@@ -206,11 +206,11 @@ def damaged() -> dict[str, Callable[[h5py.File], None]]:
         attrs = dict(raw["layers/conv/x"].attrs)
         del raw["layers/conv/x"]
         data = raw["layers/conv"].create_dataset(
-            "x", (50, 1024), "f4", chunks=(1 << 19, 1024), maxshape=(None, 1024), compression="gzip"
+            "x", (50, 1, 4, 256), "f4", chunks=(1 << 19, 1, 4, 256), maxshape=(None, 1, 4, 256), compression="gzip"
         )
         for name in ("name", "order", "depth", "pool", "module_type", "call_index", "source_shape", "dtype_source"):
             data.attrs[name] = attrs[name]
-        data.attrs["dims"] = '["sample", "channel"]'
+        data.attrs["dims"] = attrs["dims"]
 
     def text(raw: h5py.File) -> None:
         attrs = dict(raw["layers/conv/x"].attrs)
@@ -220,7 +220,37 @@ def damaged() -> dict[str, Callable[[h5py.File], None]]:
             data.attrs[name] = attrs[name]
 
     def renamed(raw: h5py.File) -> None:
+        raw.attrs["layer_info"] = raw.attrs["layer_info"].replace('"conv"', '"other"')
+
+    def renamed_once(raw: h5py.File) -> None:
         raw["layers/conv/x"].attrs["name"] = "other"
+
+    def undescribed_layer(raw: h5py.File) -> None:
+        raw.create_dataset("layers/new/x", data=np.zeros((50, 3)))
+
+    def more_rows(raw: h5py.File) -> None:
+        raw["layers/conv/x"].resize(58, axis=0)
+        raw["layers/conv/x"][50:] = 0
+
+    def longer_axis(raw: h5py.File) -> None:
+        raw["sample"].resize(58, axis=0)
+
+    def other_axes(raw: h5py.File) -> None:
+        raw.attrs["layer_info"] = raw.attrs["layer_info"].replace('"axis2", ', "")
+
+    def column(name: str, values: np.ndarray) -> Callable[[h5py.File], None]:
+        def replace(raw: h5py.File) -> None:
+            del raw[f"obs/{name}"]
+            raw[f"obs/{name}"] = values
+
+        return replace
+
+    def names(raw: h5py.File) -> None:
+        del raw["obs/class_names"]
+        raw.create_dataset("obs/class_names", data=["ä"], dtype=h5py.string_dtype())
+
+    def attribute(name: str, value: object) -> Callable[[h5py.File], None]:
+        return lambda raw: raw.attrs.__setitem__(name, value)
 
     def odd_attribute(raw: h5py.File) -> None:
         raw["layers/conv/x"].attrs["order"] = "first"
@@ -229,22 +259,44 @@ def damaged() -> dict[str, Callable[[h5py.File], None]]:
         raw.attrs["left_out"] = "[1, 2]"
 
     return {
-        "is refused: /layers/evil is a link": link,
-        "/layers/evil is a link; activations": soft,
-        "refused: the data of /layers/evil/x lies in another file": external,
-        "the data of /layers/evil lies in another file": virtual,
+        "is refused: /obs/evil is a link": link,
+        "/obs/evil is a link; activations": soft,
+        "refused: the data of /obs/evil/x lies in another file": external,
+        "the data of /obs/evil lies in another file": virtual,
         "/layers/conv/x has 20 rows, 50 are promised": short,
         "layer 'conv' lacks its description": undescribed,
         "holds no ids or no layers": no_layers,
-        "n_committed or complete is missing": no_count,
-        "format version 99; this repanalysis reads 1 to 2: update it": newer,
+        "n_committed is None": no_count,
+        "format version 99; this repanalysis reads 1 to 3: update it": newer,
         "is an HDF5 file, but not an activations file": foreign,
         "goes through the unknown filter 32008": unknown_filter,
-        "/layers/evil is there twice": cycle,
+        "/obs/evil is there twice": cycle,
         "but not all of them were written": never_written,
         "have 2048 MB each": enormous_chunks,
         "its type is object": text,
-        "its name or dims do not fit": renamed,
+        "layer 'conv' lacks its description or its data": renamed,
+        "layer 'new' lacks its description": undescribed_layer,
+        "layer 'conv' is described in two ways": renamed_once,
+        "/layers/conv/x has 58 rows, 50 are promised": more_rows,
+        "the axis of samples has shape (58,)": longer_axis,
+        "shape (50, 3, 4, 5) for the axes ('sample', 'channel', 'axis3')": other_axes,
+        "/obs/label has shape (50,) and type float64": column("label", np.full(50, np.nan)),
+        "/obs/label has shape (50, 2) and type int64": column("label", np.zeros((50, 2), np.int64)),
+        "/obs/label has shape (50,) and type object": column("label", np.full(50, "ä", h5py.string_dtype())),
+        "/obs/label has shape (50,) and type bool": column("label", np.zeros(50, bool)),
+        "/obs/id has shape (50, 1)": column("id", np.arange(50)[:, None]),
+        "/obs/id has shape (50,) and type float64": column("id", np.arange(50.0)),
+        "/obs/id has shape (50,) and type complex128": column("id", np.arange(50, dtype=complex)),
+        "/obs/id has no rows": column("id", np.array(3)),
+        "/obs/id has 49 rows, 50 are promised": column("id", np.arange(49)),
+        "sample id 7 stands there twice": column("id", np.where(np.arange(50) == 8, 7, np.arange(50))),
+        "/obs/split has shape (50,) and type int64": column("split", np.arange(50)),
+        "there is a label 1, and 1 class names": names,
+        "/obs/class_names has shape (2,) and type int64": column("class_names", np.arange(2)),
+        "the attribute model is of type ndarray": attribute("model", np.arange(3)),
+        "the attribute shard is of type str": attribute("shard", "first"),
+        "the attribute note is of type bytes": attribute("note", np.bytes_(b"hello")),
+        "n_committed is 50.0": attribute("n_committed", 50.0),
         "an attribute has another type than it should": odd_attribute,
         "no mapping": odd_json,
     }
@@ -255,7 +307,7 @@ def test_damaged_and_foreign_files_are_refused_with_a_sentence(file: Path, sente
     with forged(file) as raw:
         damaged()[sentence](raw)
     with pytest.raises(probes.FormatError) as caught:
-        Store(file)
+        Store(file).check()
     assert sentence in str(caught.value)
     assert str(caught.value).startswith(str(file))
 
