@@ -78,6 +78,9 @@ class Store(Source):
     another file be there by then, or this one have grown, that is a `FormatError`.
     """
 
+    _handle: h5py.File | None
+    _raw: RawFile | None
+
     def __init__(self, path: str | PathLike[str], *, partial: bool = False) -> None:
         self.path = Path(path)
         self.partial = partial
@@ -212,8 +215,7 @@ class Store(Source):
             )
 
     def _forget(self) -> None:
-        self._handle: h5py.File | None = None
-        self._raw: RawFile | None = None
+        self._handle = self._raw = None
 
     def check(self) -> None:
         """Look at everything that the file holds, also at what is never read; the data itself stays unread.

@@ -21,6 +21,7 @@ import typer
 
 from probes.errors import LeftOutWarning, NonFiniteWarning, ReportedError, UsageError
 from repanalysis._checks import one_of
+from repanalysis.cli._signals import Stop, stoppable
 
 if TYPE_CHECKING:
     pass
@@ -100,8 +101,9 @@ def verb(function: Callable[..., Said]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         given = {name: values.pop(name) for name in _COMMON}
         settings = Settings(given["seed"], given["threads"], given["quiet"], given["as_json"])
+        stop = Stop()
         try:
-            with _threads(settings.threads), warnings.catch_warnings():
+            with stoppable() as stop, _threads(settings.threads), warnings.catch_warnings():
                 warnings.showwarning = _warned
                 for told in (LeftOutWarning, NonFiniteWarning):  # the verbs tell this themselves
                     warnings.simplefilter("ignore", told)
@@ -109,6 +111,9 @@ def verb(function: Callable[..., Said]) -> Callable[..., None]:
         except (Exception, KeyboardInterrupt) as error:
             if os.environ.get("REPANALYSIS_TRACEBACK"):
                 traceback.print_exc()
+            if stop.signal is not None or isinstance(error, KeyboardInterrupt):
+                typer.echo(" ".join(["Stopped.", *_notes(error)]), err=True)
+                raise typer.Exit(stop.exit_code) from None
             typer.echo(f"Error: {_sentence(error)}", err=True)
             code = 2 if isinstance(error, FileNotFoundError) else getattr(error, "exit_code", 1)
             raise typer.Exit(code) from None
@@ -145,9 +150,11 @@ def _sentence(error: BaseException) -> str:
     """One line: the message, the kind of error where the message was not written for users, and the notes."""
     first = str(error).strip().partition("\n")[0]
     plain = isinstance(error, ReportedError | FileNotFoundError)
-    stopped = isinstance(error, KeyboardInterrupt)
-    text = "Stopped." if stopped else first if plain else f"{type(error).__name__}: {first}"
-    return " ".join([text, *(f"({note})" for note in getattr(error, "__notes__", ()))])
+    return " ".join([first if plain else f"{type(error).__name__}: {first}", *_notes(error)])
+
+
+def _notes(error: BaseException) -> list[str]:
+    return [f"({note})" for note in getattr(error, "__notes__", ())]
 
 
 def plain(value: Any) -> Any:

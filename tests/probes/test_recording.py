@@ -22,11 +22,11 @@ from tests.probes.test_capturing import loader, net
 
 def test_record_gives_back_the_file_for_reading(tmp_path: Path) -> None:
     model, path = net(), tmp_path / "deep" / "acts.h5"
-    store = probes.record(model, loader(), path, pool="max", split="val", class_names=["a", "b", "c"], attrs={"seed": 3})
+    store = probes.record(model, loader(), path, pool="max", split="val", class_names=["a", "b", "c"], attrs={"run": 3})
     assert len(store) == 20
     assert store.layers == ["0", "1", "2", "3"]
     assert store.attrs["model"] == "Sequential"
-    assert store.attrs["seed"] == 3
+    assert store.attrs["run"] == 3
     assert store.class_names == ["a", "b", "c"]
     captured = np.concatenate([batch.layers["1"] for batch in probes.capture(model, loader(), pool="max")])
     np.testing.assert_array_equal(store["1"], captured)
