@@ -13,6 +13,7 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from probes.atomic import Journal
@@ -89,6 +90,7 @@ def compare(source: Source, batches: Iterable[Batch]) -> list[Difference]:
         if unknown := [int(sample) for sample in batch.ids if int(sample) not in position]:
             raise DataError(f"{source.title} has no sample {unknown[0]}; compare samples that are in it.")
         rows = np.array([position[int(sample)] for sample in batch.ids])
+        _refuse_other_labels(source, batch, rows)
         for name in source.layers:
             if name not in batch.layers:
                 why = batch.left_out.get(name, "it does not run")
@@ -105,6 +107,18 @@ def compare(source: Source, batches: Iterable[Batch]) -> list[Difference]:
     if (precision := str(source.attrs.get("precision", "float32"))) != "float32":
         kinds = dict.fromkeys(kinds, precision)
     return [Difference(name, largest[name], scale[name], _TOLERANCE.get(kinds[name], 1e-4)) for name in largest]
+
+
+def _refuse_other_labels(source: Source, batch: Batch, rows: NDArray[np.int64]) -> None:
+    """Raise where a sample has another label now: then ids do not name the samples that they named."""
+    labels = source.labels
+    if labels is None or batch.labels is None or np.array_equal(labels[rows], batch.labels):
+        return
+    first = int(np.flatnonzero(labels[rows] != batch.labels)[0])
+    raise DataError(
+        f"Sample {batch.ids[first]} has label {labels[rows][first]} in {source.title}, and {batch.labels[first]} now: these "
+        f"are other data, or their order has changed."
+    )
 
 
 @dataclass(frozen=True)

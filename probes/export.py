@@ -7,13 +7,16 @@ header (safetensors) of what is made.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 
+from probes.atomic import install
 from probes.batch import LayerInfo
 from probes.errors import UsageError
 from probes.patterns import Patterns, select
@@ -124,7 +127,8 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
     """
     from safetensors.numpy import save_file
 
-    if Path(path).exists():
+    path = Path(path)
+    if path.exists():
         raise UsageError(f"{path} exists already; nothing was written. Give another name.")
     chosen = select(layers, source.info, source.title)
     tensors = {name: np.ascontiguousarray(source[name]) for name in chosen}
@@ -135,7 +139,14 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
     header["layers"] = json.dumps({name: _described(source.info[name]) for name in chosen})
     if source.class_names is not None:
         header["class_names"] = json.dumps(source.class_names)
-    save_file(tensors | extra, path, metadata=header)
+    draft = path.with_name(f".{path.name}.{uuid4().hex}.part")  # a kill must not leave half a file under the name
+    try:
+        save_file(tensors | extra, draft, metadata=header)
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        install(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _described(info: LayerInfo) -> dict[str, Any]:

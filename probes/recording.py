@@ -32,7 +32,7 @@ from probes.pooling import Pooling, Pools
 from probes.reader import Reader
 from probes.sealed import is_empty, is_interrupted
 from probes.store import Store
-from probes.writer import Writer, create, differences, part_of, refuse_existing, refuse_other
+from probes.writer import Writer, create, differences, part_of, refuse_existing, refuse_other, refuse_special
 from probes.writer import resume as resume_file
 
 __all__ = ["options_of", "record"]
@@ -119,7 +119,7 @@ def record(
     )  # fmt: skip
     facts = _facts(network, options, str(device or device_of(network)), attrs or {})
     names = None if class_names is None else list(class_names)
-    begun = _begun(path, facts, names) if resume else None
+    begun = _begun(refuse_special(path), facts, names) if resume else None
     if begun is None and not resume:
         refuse_existing(path, overwrite=overwrite)
     if begun is not None and not is_interrupted(begun):

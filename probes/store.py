@@ -72,6 +72,11 @@ class Store(Source):
     IncompleteError
         If it was not written to its end and `partial` is false.
 
+    Attributes
+    ----------
+    identity : tuple
+        What tells the file from any other.
+
     Notes
     -----
     A store can be pickled: the copy opens the file anew, where it is first read. So does a store that was closed. Should
@@ -85,7 +90,7 @@ class Store(Source):
         self.path = Path(path)
         self.partial = partial
         self._forget()
-        self._identity: Any = None
+        self.identity: tuple[Any, ...] | None = None
         with self._checked():
             file = self._file
             attrs = _attributes(file)
@@ -110,16 +115,19 @@ class Store(Source):
             self._handle, self._raw = _open(self.path)
             _OPEN.add(self)
             self._checked_data: set[str] = set()
-            identity = _identity(self._handle, self._raw, self.path)
-            if self._identity is None:
-                self._identity = identity
-            elif identity != self._identity:
-                self.close()
-                raise FormatError(
-                    f"{self.path} was replaced since it was opened, or written to: what was read of it and what would be read "
-                    f"now belong to different files. Open it again."
-                )
+            if self.identity is None:
+                self.identity = _identity(self._handle, self._raw, self.path)
+            self.refuse_other(self.identity)
         return self._handle
+
+    def refuse_other(self, identity: tuple[Any, ...] | None) -> None:
+        """Raise `FormatError` if the file that is there is not the one of that `identity`."""
+        if _identity(self._file, self._raw, self.path) != identity:
+            self.close()
+            raise FormatError(
+                f"{self.path} was replaced since it was opened, or written to: what was read of it and what would be read now "
+                f"belong to different files. Open it again."
+            )
 
     @property
     def title(self) -> str:

@@ -35,7 +35,17 @@ from probes.format import FORMAT, FORMAT_VERSION, LAYER_TABLE, OBS, VOLATILE, fi
 from probes.sealed import MARK, is_empty, is_interrupted, refuse_writing, uuid_of
 from probes.store import Store, read_layers
 
-__all__ = ["Writer", "create", "described", "differences", "part_of", "refuse_existing", "refuse_other", "resume"]
+__all__ = [
+    "Writer",
+    "create",
+    "described",
+    "differences",
+    "part_of",
+    "refuse_existing",
+    "refuse_other",
+    "refuse_special",
+    "resume",
+]
 
 _QUEUED_BYTES = 64 << 20  # batches that may wait for the disk
 _CHUNK_BYTES = (2 << 20, 8 << 20)  # the smallest and largest chunk aimed at
@@ -65,13 +75,9 @@ def refuse_existing(path: str | PathLike[str], *, overwrite: bool) -> Path:
     UsageError
         If it exists and `overwrite` is false, is a folder, or is being written by another process.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; name a file in it.")
+    path = refuse_special(path)
     if not path.exists():
         return path
-    if not path.is_file():
-        raise UsageError(f"{path} is no plain file but a device, a pipe or a socket; name a file.")
     if not overwrite:
         more = " It is incomplete: --resume goes on with it." if is_interrupted(path) else ""
         if is_interrupted(part := part_of(path)):
@@ -79,6 +85,16 @@ def refuse_existing(path: str | PathLike[str], *, overwrite: bool) -> Path:
         raise UsageError(f"{path} exists already; nothing was written.{more} Give another name, or --overwrite to replace it.")
     with path.open("rb") as file:
         refuse_writing(file.fileno(), path)
+    return path
+
+
+def refuse_special(path: str | PathLike[str]) -> Path:
+    """The path, unless a folder, a device, a pipe or a socket stands there (`UsageError`)."""
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file in it.")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no plain file but a device, a pipe or a socket; name a file.")
     return path
 
 
@@ -518,15 +534,17 @@ class Writer:
             with self._whole():
                 self._file.attrs["complete"] = int(complete)
                 self._commit()
-        if not self._broken:
-            self._file.close()
-            self._atomic.commit()
-            if complete:
-                self._atomic.seal()
-                if self._atomic.path == part_of(self.path):
-                    install(self._atomic.path, self.path)
-                self.complete = True
-        self._give_back()
+        try:
+            if not self._broken:
+                self._file.close()
+                self._atomic.commit()
+                if complete:
+                    self._atomic.seal()
+                    if self.file == part_of(self.path):
+                        install(self.file, self.path)
+                    self.complete = True
+        finally:
+            self._give_back()
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
@@ -597,7 +615,7 @@ class Writer:
         target = int(np.clip(_CHUNKS_TOTAL // len(batch.layers), least, _CHUNK_BYTES[1]))
         for name, array in batch.layers.items():
             self._layers[name] = self._layer(batch.info[name], array, target, sample)
-        self._describe([asdict(batch.info[name]) for name in batch.layers])
+        self._describe([vars(batch.info[name]) for name in batch.layers])
 
     def _layer(self, info: LayerInfo, array: NDArray[Any], target: int, sample: h5py.Dataset) -> Column:
         group = self._file.create_group(group_of(info.name))
@@ -613,7 +631,7 @@ class Writer:
             **filter_arguments(self._compression),
         )
         name_axes(data, [sample, *(dimension(group, *axis) for axis in zip(info.dims[1:], array.shape[1:], strict=True))])
-        for key, value in asdict(info).items():
+        for key, value in vars(info).items():
             data.attrs[key] = packed(value)
         return Column(data)
 

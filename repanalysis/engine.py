@@ -246,11 +246,11 @@ def _limit_threads(threads: int) -> None:
 
 
 def _recipe(source: Opened) -> Any:
-    """What another process opens: paths, and when they were written; what lies in memory goes as it is."""
+    """What another process opens: paths, and the identity of what is there; what lies in memory goes as it is."""
     stores = getattr(source, "stores", [source])
     if all(hasattr(store, "path") for store in stores):
-        paths = [Path(store.path).resolve() for store in stores]
-        return tuple((str(path), path.stat().st_mtime_ns) for path in paths), "many" if isinstance(source, Shards) else "one"
+        files = tuple((str(Path(store.path).resolve()), store.identity) for store in stores)
+        return files, "many" if isinstance(source, Shards) else "one"
     return source
 
 
@@ -260,10 +260,15 @@ def _elsewhere(recipe: Any, layer: str, job: Job) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _reopened(files: tuple[tuple[str, int], ...], kind: str) -> Opened:
+def _reopened(files: tuple[tuple[str, Any], ...], kind: str) -> Opened:
     """The files of a recipe; a process opens them once, not for every layer."""
     paths = [path for path, _ in files]
-    return probes.open(paths if kind == "many" else paths[0], partial=True)  # the caller has checked whether they are complete
+    source = probes.open(
+        paths if kind == "many" else paths[0], partial=True
+    )  # the caller has checked whether they are complete
+    for store, (_, identity) in zip(getattr(source, "stores", [source]), files, strict=True):
+        store.refuse_other(identity)
+    return source
 
 
 def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -52,7 +52,7 @@ def info(
         facts |= {"samples": len(source), "classes": "none" if labels is None else len(set(labels.tolist())), "state": state}
         if source.non_finite:
             facts["non_finite"] = ", ".join(f"{layer}: {count}" for layer, count in source.non_finite.items())
-        found = [asdict(layer) for layer in source.info.values()]
+        found = [vars(layer) for layer in source.info.values()]
         left_out = source.left_out
     rows = [
         [i["order"], i["name"], i["module_type"], "x".join(map(str, i["source_shape"])), i["pool"], f"{i['depth']:.3f}"]

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM at every kind of moment, and going on: the file becomes the one that an undisturbed run would have written.
+"""Ctrl-C and SIGTERM at every kind of moment, and going on: the file is the one that an undisturbed run would have written.
 
-Once, an interrupt that came while the main thread joined the writer's left two threads writing the same columns: rows of one batch
-stood twice in some layers, all later ones belonged to other samples than their ids said, and `doctor` called the file whole.
+Once, an interrupt that came while the main thread joined the writer's left two threads writing the same columns: rows of one
+batch stood twice in some layers, all later ones belonged to other samples than their ids said, and `doctor` said "whole".
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ for line in sys.stdin:  # every run is a process of its own, forked where torch 
         log = os.open(path + ".log", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(log, 1), os.dup2(log, 2)
         sys.argv = ["repanalysis", "extract", "small:mlp,width=16,size=8,colours=1,classes=10", "--weights", "random"]
-        sys.argv += ["--data", "digits", "--limit", "360", "--batch-size", "12", "-o", path, "--compression", compression, "--resume"]
+        sys.argv += ["--data", "digits", "--limit", "360", "--batch-size", "12", "-o", path, "--compression", compression]
+        sys.argv += ["--resume"]
         code = 99
         try:
             repanalysis.cli.main()
@@ -178,8 +179,7 @@ def arm(monkeypatch: pytest.MonkeyPatch, moment: str, call: int, *, after: bool)
         patch(Writer, "_close", lambda: left[0] <= 0)
 
 
-@pytest.mark.parametrize("compression", ["none", "gzip"])
-@pytest.mark.parametrize("call", [1, 2, 5])
+@pytest.mark.parametrize(("compression", "call"), [("none", 1), ("gzip", 2), ("none", 5)])
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_interrupted_twice_at_a_moment_and_resumed_the_file_is_the_same(

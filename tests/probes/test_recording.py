@@ -178,6 +178,123 @@ def test_another_run_is_refused_with_the_difference(
     assert path.read_bytes() == before
 
 
+def test_another_function_or_split_is_refused(tmp_path: Path) -> None:
+    """Neither was in the file: a run that was resumed with another one mixed two in one file, without a word."""
+    model, path = net(), tmp_path / "x.h5"
+    with pytest.raises(KeyboardInterrupt):
+        probes.record(model, stopping(loader(), 1), path, forward=lambda x: model(x) + 1, split="val")
+    before = path.read_bytes()
+    for change, sentence in (
+        ({"forward": None}, "forward: 'tests.probes.test_recording."),
+        ({"forward": lambda x: model(x) + 2}, "forward: 'tests.probes.test_recording."),
+        ({"split": "test"}, "split: 'val' in the file, 'test' now"),
+        ({"split": None}, "split: 'val' in the file, '' now"),
+        ({"class_names": ["a", "b", "c"]}, "class_names: none in the file, 3 (a, b, c) now"),
+    ):
+        options = {"forward": lambda x: model(x) + 1, "split": "val"} | change
+        with pytest.raises(probes.UsageError, match=re.escape(sentence)):
+            probes.record(model, loader(), path, resume=True, **options)  # type: ignore[arg-type]
+    assert path.read_bytes() == before
+    store = probes.record(model, loader(), path, resume=True, forward=lambda x: model(x) + 1, split="val")
+    assert len(store) == 20
+
+
+def test_another_batch_size_is_refused(tmp_path: Path) -> None:
+    """The same samples in other batches differ by rounding from the file that an undisturbed run would have written."""
+    model, path, samples = net(), tmp_path / "x.h5", data()
+
+    class Stopping(DataLoader):  # type: ignore[type-arg]
+        def __iter__(self) -> Iterator[object]:  # type: ignore[override]
+            return stopping(super().__iter__(), 1)
+
+    with pytest.raises(KeyboardInterrupt):
+        probes.record(model, Stopping(samples, 8), path)
+    for other in ({"loader": DataLoader(samples, 4)}, {"loader": samples, "batch_size": 4}):
+        with pytest.raises(probes.UsageError, match="batch_size: 8 in the file, 4 now"):
+            probes.record(model, path=path, resume=True, **other)  # type: ignore[arg-type]
+    assert len(probes.record(model, samples, path, batch_size=8, resume=True)) == 40
+
+
+def test_attributes_that_contradict_the_options_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(probes.UsageError, match="attrs say seed = 3, and the run has seed = 0"):
+        probes.record(net(), loader(), tmp_path / "x.h5", attrs={"seed": 3})
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_labels_at_the_samples_that_are_there_are_refused(tmp_path: Path) -> None:
+    """Without ids only labels tell that a loader gives its samples in another order."""
+    model, path = net(), tmp_path / "x.h5"
+    batches = [(x, y) for x, y in loader()]
+    with pytest.raises(KeyboardInterrupt):
+        probes.record(model, stopping(batches, 2), path)
+    with pytest.raises(probes.DataError, match="The loader gives other samples than those in"):
+        probes.record(model, [(x, (y + 1) % 3) for x, y in batches], path, resume=True)
+
+
+def test_a_good_file_stays_until_the_one_that_replaces_it_is_whole(tmp_path: Path) -> None:
+    model, path, part = net(), tmp_path / "x.h5", tmp_path / "x.h5.part"
+    probes.record(model, loader(), path)
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        probes.record(model, stopping(loader(), 2), path, pool="max", overwrite=True)
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"16 samples are whole in {part}; go on with resume=True")
+    assert note.endswith(f"{path} is as it was")
+    assert path.read_bytes() == before
+    assert len(probes.open(part, partial=True)) == 16
+    with pytest.raises(probes.UsageError, match=r"What was to replace it is incomplete \(x.h5.part\): --resume goes on with"):
+        probes.record(model, loader(), path, pool="max")
+    assert probes.record(model, loader(), path, resume=True).info["0"].pool == "mean", "the old file is this run's"
+    with pytest.raises(probes.UsageError, match=r"x.h5.part was written by another run.*pool: 'max' in the file, 'cls' now"):
+        probes.record(model, loader(), path, pool="cls", resume=True)
+    assert path.read_bytes() == before
+    store = probes.record(model, loader(), path, pool="max", resume=True)
+    assert (len(store), store.info["0"].pool, store.path) == (20, "max", path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x.h5"]
+
+
+def test_a_replacement_that_was_stopped_before_its_last_step_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise OSError("killed")
+
+    model, path = net(), tmp_path / "x.h5"
+    probes.record(model, loader(), path)
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="killed"):
+        patched.setattr("probes.writer.install", killed)
+        probes.record(model, loader(), path, pool="max", overwrite=True)
+    assert probes.open(path).attrs["pool"] == "mean"
+    assert probes.record(model, loader(), path, pool="max", resume=True).attrs["pool"] == "max"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x.h5"]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    model, real, link = net(), tmp_path / "deep" / "real.h5", tmp_path / "x.h5"
+    real.parent.mkdir()
+    probes.record(model, loader(), real)
+    link.symlink_to(real)
+    probes.record(model, loader(), link, pool="max", overwrite=True)
+    assert link.is_symlink()
+    assert probes.open(real).attrs["pool"] == "max"
+    real.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        probes.record(model, stopping(loader(), 1), link)
+    assert len(probes.open(real, partial=True)) == len(probes.open(link, partial=True)) == 8
+
+
+def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for target in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(probes.UsageError, match="is no plain file but a device, a pipe or a socket"):
+            probes.record(net(), loader(), target, overwrite=True)
+        with pytest.raises(probes.UsageError, match="is no plain file"):
+            probes.record(net(), loader(), target, resume=True)
+    with pytest.raises(probes.UsageError, match="is a folder"):
+        probes.record(net(), loader(), tmp_path, overwrite=True)
+    assert Path("/dev/null").is_char_device()
+
+
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     model, path = net(), tmp_path / "x.h5"
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Format v1: what is written is what is read, by us, by h5py and by xarray; what is not ours is refused."""
+"""Format v3: what is written is what is read, by us, by h5py and by xarray; what is not ours is refused."""
 
 from __future__ import annotations
 
@@ -96,6 +96,7 @@ def test_chunks_are_two_to_sixteen_megabytes_where_there_is_so_much(tmp_path: Pa
 
 def test_a_file_of_version_1_is_read_for_ever() -> None:
     store = Store(DATA / "v1.h5")
+    store.check()
     assert store.layers == ["conv", "block.relu_1"]
     assert store.info["block.relu_1"].call_index == 1
     assert store.attrs["model"] == "frozen"
@@ -110,8 +111,11 @@ def test_a_file_of_version_1_is_read_for_ever() -> None:
     assert store.left_out == {"attn": "its output is a tuple, not a tensor"}
 
 
-def test_a_file_of_version_2_is_read_for_ever() -> None:
-    store = Store(DATA / "v2.h5")
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_file_of_version_2_or_3_is_read_for_ever(version: int) -> None:
+    store = Store(DATA / f"v{version}.h5")
+    store.check()
+    assert store.attrs["format_version"] == version
     assert store.layers == ["conv", "block.relu_1"]
     assert store.info["block.relu_1"].prefix_tokens == 1
     assert store.attrs["compression"] == "gzip"
@@ -135,6 +139,46 @@ def test_a_store_is_lazy_and_can_be_pickled(file: Path) -> None:
     assert float(done.stdout) == pytest.approx(float(store["conv"].sum()), rel=1e-6)
     store.close()
     assert store["conv"].shape == (50, 3, 4, 5)
+
+
+@pytest.mark.parametrize("how", ["closed", "pickled"])
+@pytest.mark.parametrize("seal", [True, False])
+def test_a_store_notices_that_its_file_was_replaced(
+    file: Path, tmp_path: Path, batches: Batches, how: str, *, seal: bool
+) -> None:
+    """Once it read rows of the new file under attributes of the old one."""
+    if not seal:  # as in version 1
+        file.write_bytes((DATA / "v1.h5").read_bytes())
+    store = Store(file)
+    layer = store.layers[0]
+    if how == "closed":
+        store.close()
+    else:
+        store = pickle.loads(pickle.dumps(store))
+    with create(tmp_path / "other.h5", attrs={"model": "m"}) as writer:
+        for batch in batches({layer: store[layer] + 1}, None, 8):
+            writer.append(batch)
+    store.close()
+    (tmp_path / "other.h5").replace(file)
+    for read in (lambda: store[layer], lambda: store.ids, lambda: next(store.iter()), lambda: store.shape(layer)):
+        with pytest.raises(probes.FormatError, match="was replaced since it was opened, or written to"):
+            read()
+
+
+def test_a_store_notices_that_writing_went_on(file: Path, batches: Batches, tmp_path: Path) -> None:
+    layers = {"a": np.arange(40.0)[:, None]}
+    writer = create(tmp_path / "x.h5")
+    first, second, *_ = batches(layers, None, 10)
+    writer.append(first)
+    writer.close(complete=False)
+    store = Store(tmp_path / "x.h5", partial=True)
+    store.close()
+    assert len(store["a"]) == 10
+    store.close()
+    with probes.resume(tmp_path / "x.h5") as writer:
+        writer.append(second)
+    with pytest.raises(probes.FormatError, match="or written to"):
+        store["a"]
 
 
 def test_an_unknown_layer_is_one_sentence(file: Path) -> None:
