@@ -24,7 +24,7 @@ from probes.writer import create, described
 
 __all__ = ["Shards", "merge", "shard_name"]
 
-_IDENTITY = ("model", "weights_sha256", "preprocessing", "pool", "precision", "dtype")
+_IDENTITY = ("model", "weights_sha256", "preprocessing", "pool", "precision", "dtype", "forward")
 
 
 def shard_name(shard: int, shards: int) -> str:
@@ -68,7 +68,7 @@ class Shards(Source):
                     f"{store.path} and {first.path} are no shards of one run: layer {odd!r} is not the same in both."
                 )
             for key in _IDENTITY:
-                if first.attrs.get(key) != store.attrs.get(key):
+                if (first.attrs.get(key) or "") != (store.attrs.get(key) or ""):  # older files name no forward
                     raise FormatError(f"{store.path} and {first.path} are no shards of one run: their {key} differs.")
             if (store.labels is None) != (first.labels is None) or (store.split is None) != (first.split is None):
                 raise FormatError(

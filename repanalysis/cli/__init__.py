@@ -1,7 +1,8 @@
 """The command line: a thin layer over the library, and the only place where capture, store and engine meet.
 
 Every verb takes --seed, --threads, --quiet, --json and --config, and ends with 0 (ok), 1 (failure), 2 (usage), 3
-(incomplete data), 130 or 143 (Ctrl-C, SIGTERM). A failure is one sentence on stderr; with REPANALYSIS_TRACEBACK set, the traceback as well.
+(incomplete data), 130 or 143 (Ctrl-C, SIGTERM). A failure is one sentence on stderr; with REPANALYSIS_TRACEBACK set, the
+traceback as well.
 """
 
 from __future__ import annotations

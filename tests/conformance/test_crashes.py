@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,9 +44,10 @@ class Slow:
 
 
 for line in sys.stdin:  # every run is a process of its own, forked where torch is imported already
-    path, compression = line.split()
+    path, compression, pool, how = line.split()
     if not (pid := os.fork()):
-        probes.record(model, Slow(), path, layers="type:*", pool="none", split="test", compression=compression, resume=True)
+        options = {"layers": "type:*", "pool": pool, "split": "test", "compression": compression, how: True}
+        probes.record(model, Slow(), path, **options)
         os._exit(0)
     print(pid, flush=True)
     print(os.waitpid(pid, 0)[1], flush=True)
@@ -60,11 +62,18 @@ def server() -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
-def run(server: subprocess.Popen[str], path: Path, compression: str, kill_after: float | None) -> bool:
+def run(
+    server: subprocess.Popen[str],
+    path: Path,
+    compression: str,
+    kill_after: float | None,
+    pool: str = "none",
+    how: str = "resume",
+) -> bool:
     """Record in a process of its own; whether it came to its end before it was killed."""
     assert server.stdin is not None
     assert server.stdout is not None
-    server.stdin.write(f"{path} {compression}\n")
+    server.stdin.write(f"{path} {compression} {pool} {how}\n")
     server.stdin.flush()
     pid = int(server.stdout.readline())
     if kill_after is not None:
@@ -120,6 +129,25 @@ def test_killed_at_random_moments_and_resumed_the_file_is_the_same(
     assert run(server, path, compression, None)
     assert_equal(whole, path)
     assert len(set(found)) > 2, "it was killed at different places"
+
+
+def test_killed_while_it_replaces_a_file_the_old_one_or_the_new_one_is_there(
+    server: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """Once the old file was gone as soon as the first step of the new run was done."""
+    old, new, path = tmp_path / "old.h5", tmp_path / "new.h5", tmp_path / "x.h5"
+    assert run(server, old, "none", None)
+    start = time.monotonic()
+    assert run(server, new, "none", None, "max")
+    duration = time.monotonic() - start
+    rng = np.random.default_rng(0)
+    for kill in range(8):
+        shutil.copy(old, path)
+        ended = run(server, path, "none", float(rng.uniform(0, 1.1 * duration)), "max", "overwrite")
+        assert_equal(new if ended or probes.open(path).attrs["pool"] == "max" else old, path)
+        assert run(server, path, "none", None, "max", "resume")
+        assert_equal(new, path)
+        assert not path.with_name("x.h5.part").exists(), kill
 
 
 def assert_equal(whole: Path, other: Path) -> None:
