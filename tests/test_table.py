@@ -108,10 +108,11 @@ def test_tables_of_earlier_versions_have_no_p(tmp_path: Path) -> None:
 def test_a_table_that_was_cut_at_any_byte_is_refused(tmp_path: Path, name: str) -> None:
     """Of 745 cuts 40 were read without a word, one of them with n = 89 in place of 899."""
     rows = [{**row, "n": 899} for row in ROWS]
-    for some in (rows, rows[:1], rows[2:]):
+    for some in (rows, rows[:1], rows[2:]) if name == "t.csv" else (rows,):
         Table.from_rows(some, FACTS).save(tmp_path / name)
         content = (tmp_path / name).read_bytes()
-        for end in range(len(content)):
+        step = 1 if name == "t.csv" else 97  # parquet's end holds all that a reader begins with
+        for end in {*range(0, len(content), step), *range(len(content) - 20, len(content))}:
             (tmp_path / f"cut-{name}").write_bytes(content[:end])
             with pytest.raises(FormatError, match=f"cut-{name}"):
                 Table.load(tmp_path / f"cut-{name}")

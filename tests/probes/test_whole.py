@@ -169,9 +169,8 @@ def test_drafts_of_killed_processes_are_removed_and_those_at_work_are_not(tmp_pa
 
 
 def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
-    with locked(tmp_path):
-        with pytest.raises(UsageError, match="is being written by another process"), locked(tmp_path):
-            raise AssertionError("it is held")
+    with locked(tmp_path), pytest.raises(UsageError, match="is being written by another process"), locked(tmp_path):
+        raise AssertionError("it is held")
     with locked(tmp_path):
         pass
     sync_folder(tmp_path / "missing")  # systems differ in what they let be opened
@@ -206,10 +205,10 @@ def in_place(tree: ast.AST) -> Iterator[ast.Call]:
             visit(child, names)
 
     visit(tree, set())
-    for node in drafts:
+    for node, names in drafts.items():
         if isinstance(node, ast.Call) and writes(node):
             used = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
-            if not used & drafts[node]:
+            if not used & names:
                 yield node
 
 
