@@ -170,6 +170,9 @@ def _create(folder: Path, start: str, end: str, mode: int, name: str) -> tuple[P
         except OSError as error:
             error.filename = name
             raise
+        except KeyboardInterrupt:
+            draft.unlink(missing_ok=True)
+            raise
         if (held := _lock(fd)) and draft.exists():
             return draft, fd
         os.close(fd)
