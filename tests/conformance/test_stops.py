@@ -99,8 +99,13 @@ def runs(place: Path) -> Iterator[Server]:
 
 def state(folder: Path) -> dict[str, Any]:
     """What stands in a folder, but for times; drafts and journals are apart."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".journal" and path.name[0] != "."]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not hidden(path)]
     return {path.relative_to(folder).as_posix(): content(path) for path in files}
+
+
+def hidden(path: Path) -> bool:
+    """Whether a file is a draft, or the journal of a file that is being written."""
+    return path.name.startswith(".") or ".journal" in path.name
 
 
 def content(path: Path) -> Any:
@@ -117,12 +122,13 @@ def content(path: Path) -> Any:
         return timeless(Table.load(path)._with_provenance().to_csv())
     if path.name == "log.csv":
         return pd.read_csv(path).drop(columns="seconds").to_csv()
-    return timeless(path.read_text()) if path.suffix in (".csv", ".json") else path.read_bytes()
+    return timeless(path.read_text()) if path.suffix in (".csv", ".json", ".svg") else path.read_bytes()
 
 
 def timeless(text: str) -> str:
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:+]+", "TIME", text)
     text = re.sub(r'""command"": "".*?""', "COMMAND", text)
+    text = re.sub(r'([#"][mp])[0-9a-f]{10}', r"\1", text)  # names within a figure are drawn at random
     return re.sub(r'seconds\\+": [\d.e-]+', "SECONDS", text)
 
 
@@ -161,7 +167,7 @@ def check(case: Case, runs: Server, place: Path, new: dict[str, Any], at: int, h
     assert answer["code"] in ({"kill": (-9,), "interrupt": (0, 130)}[how]), (moment, answer)
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and path.name[0] != "." and path.suffix != ".journal":
+        if path.is_file() and not hidden(path):
             assert (case.grows and whole(path, new.get(name))) or content(path) in (old.get(name), new[name]), (moment, name)
     assert old.keys() <= state(folder).keys(), f"{moment}: an old file is gone"
     if how == "interrupt":
@@ -191,7 +197,7 @@ def sweep(name: str, runs: Server, place: Path, most: int | None) -> None:
         rng = np.random.default_rng(len(moments))
         renames = [at for at, moment in enumerate(moments) if "os.replace" in moment]
         places = [*rng.choice(renames, 1), *rng.choice(len(moments), most - 1)]
-        chosen = [(int(at), ("kill", "interrupt")[number % 2]) for number, at in enumerate(places)]
+        chosen = [(int(at), ("kill", "interrupt")[number % 2]) for number, at in enumerate(places, len(name))]
     for at, how in chosen:
         if how == "interrupt" and name in ("extract", "shards", "merge"):
             how = "kill"  # interrupts of writers of HDF5 have their own test  # noqa: PLW2901
@@ -200,7 +206,7 @@ def sweep(name: str, runs: Server, place: Path, most: int | None) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_verb_that_is_stopped_leaves_whole_files_and_comes_to_the_same_end(name: str, runs: Server, place: Path) -> None:
-    sweep(name, runs, place, 2)
+    sweep(name, runs, place, 1)
 
 
 @pytest.mark.slow
