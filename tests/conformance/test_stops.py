@@ -65,9 +65,8 @@ CASES = {
     "compare": Case("compare ../inputs/a.h5 --groups 0 -o c.csv -f c.png", old=("c.csv",)),
     "stability": Case(f"{STABILITY} -o s.csv -f s.png", old=("s.csv", "s.png")),
     "filter-energy": Case(f"filter-energy {LENET} -o e.csv", old=("e.csv",)),
-    "filters": Case(
-        f"filters {HEADS} --bootstrap 0 -o f.csv --heads h.safetensors -f f.png --sheet s.png", old=("f.csv", "h.safetensors")
-    ),
+    "filters": Case(f"filters {HEADS} --bootstrap 0 -o f.csv --heads h.safetensors -f f.png", old=("f.csv", "h.safetensors")),
+    "filter sheet": Case(f"filters {HEADS} --bootstrap 0 -o f.csv --sheet s.png", old=("s.png",)),
     "prune-head": Case(f"filters prune-head {HEADS} --theta 0.3 --controls 1 -o p.csv -f p.png", old=("p.csv", "p.png")),
     "labels": Case(f"filters labels {HEADS} --size 2 --size 3 --size 4 --subsets 1 -o l.csv -f l.png", old=("l.csv",)),
     "prune": Case(f"{PRUNE} -o p.csv --save p.safetensors", old=("p.safetensors",)),
@@ -126,7 +125,7 @@ def content(path: Path) -> Any:
 
 
 def timeless(text: str) -> str:
-    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:+]+", "TIME", text)
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:+.]+", "TIME", text)
     text = re.sub(r'""command"": "".*?""', "COMMAND", text)
     text = re.sub(r'[0-9a-f]{10}(?=[")])', "", text)  # names within a figure are drawn at random
     return re.sub(r'seconds\\+": [\d.e-]+', "SECONDS", text)
@@ -204,7 +203,33 @@ def sweep(name: str, runs: Server, place: Path, most: int | None) -> None:
         check(case, runs, place, new, at, how, f"{name}, {how} at {at}, {moments[at]}")
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("old", ["old", None])
+@pytest.mark.parametrize("how", ["kill", "interrupt"])
+def test_a_file_that_is_replaced_at_any_moment_is_the_old_one_or_the_new_one(
+    runs: Server, tmp_path: Path, how: str, old: str | None
+) -> None:
+    """What the verbs below do in the end, at each of its moments."""
+    call, folder, seen = "tests.conformance.stopping.put", tmp_path / "work", set()
+    folder.mkdir()
+    moments = runs.run(folder, [], call=call)["moments"]
+    assert len(moments) >= 10
+    for at in range(len(moments)):
+        for path in folder.iterdir():
+            path.unlink()
+        if old is not None:
+            (folder / "t.csv").write_text(old)
+        answer = runs.run(folder, [], call=call, at=at, how=how)
+        assert answer["code"] == (-9 if how == "kill" else 130), moments[at]
+        content = (folder / "t.csv").read_text() if (folder / "t.csv").exists() else None
+        assert content in (old, "new"), moments[at]
+        assert not (how == "interrupt" and drafts(folder)), moments[at]
+        seen.add(content)
+        assert runs.run(folder, [], call=call)["code"] == 0
+        assert {path.name: path.read_text() for path in folder.iterdir()} == {"t.csv": "new"}, moments[at]
+    assert seen == {old, "new"}
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "filter sheet"])  # which takes long to draw
 def test_a_verb_that_is_stopped_leaves_whole_files_and_comes_to_the_same_end(name: str, runs: Server, place: Path) -> None:
     sweep(name, runs, place, 1)
 
