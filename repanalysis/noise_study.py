@@ -115,7 +115,7 @@ def _write(folder: Path, pairs: Sequence[Any], rows: Mapping[Any, dict[str, Any]
     """The study's tables, of the runs that are done."""
     with replacing(folder / "runs.csv") as draft:
         pd.DataFrame([rows[pair] for pair in pairs], columns=list(COLUMNS)).to_csv(draft, index=False)
-    Table.concat([tables[pair] for pair in pairs]).to_csv(folder / CURVES)
+    Table.concat([tables[pair] for pair in pairs]).save(folder / CURVES)
 
 
 def _curves_of(place: Path, measured: Mapping[str, Any], *, overwrite: bool) -> Table | None:
@@ -150,7 +150,7 @@ def _measure(model: str, place: Path, name: str, measured: Mapping[str, Any], ep
     table = stability_runs(model, measured["data"], [measured["diffeo"], "noise:match=diffeo"], **options)
     (facts,) = table.provenance.values()
     named = Table(table.frame.assign(run=name), {name: {**facts, "study": dict(measured)}})
-    named.to_csv(place / CURVES)
+    named.save(place / CURVES)
     return named
 
 

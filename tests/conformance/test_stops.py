@@ -104,7 +104,7 @@ def state(folder: Path) -> dict[str, Any]:
 
 def hidden(path: Path) -> bool:
     """Whether a file is a draft, or the journal of a file that is being written."""
-    return path.name.startswith(".") or ".journal" in path.name
+    return path.name.startswith(".") or ".journal" in path.name or path.suffix == ".part"
 
 
 def content(path: Path) -> Any:
