@@ -16,8 +16,8 @@ import torch
 import probes
 from probes.errors import UsageError
 from probes.whole import replacing
-from repanalysis.data import load_data
 from repanalysis.engine import analyze
+from repanalysis.inputs.data import load_data
 from repanalysis.models import load_model
 from repanalysis.networks.digits_cnn import accuracy, train
 from repanalysis.plots import overview
