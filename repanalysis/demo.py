@@ -12,16 +12,17 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
-from safetensors.torch import save_file
 
 import probes
 from probes.errors import UsageError
+from probes.whole import replacing
 from repanalysis.engine import analyze
 from repanalysis.inputs.data import load_data
 from repanalysis.models import load_model
 from repanalysis.networks.digits_cnn import accuracy, train
 from repanalysis.plots import overview
 from repanalysis.table import Table
+from repanalysis.weights import save_weights
 
 __all__ = ["Demo", "run_demo"]
 
@@ -106,11 +107,12 @@ def run_demo(folder: Path, *, seed: int = 0, overwrite: bool = False, progress: 
         )
         if path is untrained:
             train(model.module, train_half, seed=seed, progress=progress)
-            save_file(model.module.state_dict(), weights)
+            save_weights(weights, model.module.state_dict())
     table = Table.concat([analyze(path, progress=progress) for path in (untrained, trained)])
     table.to_csv(results)
     figure = overview(table, metrics=PANELS)
     for path in figures:
-        figure.savefig(path, dpi=150)
+        with replacing(path) as draft:
+            figure.savefig(draft, dpi=150)
     plt.close(figure)
     return Demo(table, accuracy(model.module, test_half), files)

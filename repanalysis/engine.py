@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor, as_completed
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from os import PathLike
@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 import probes
-from probes import Batch, DataError, Shards, UsageError
+from probes import Batch, DataError, IncompleteError, Shards, UsageError
 from probes.patterns import Patterns, select
 from probes.source import Source as Opened
 from repanalysis.metrics import Head, Metric, get, names, parse
@@ -39,6 +39,7 @@ from repanalysis.uncertainty import permutation_test, permuted
 __all__ = ["Source", "analyze"]
 
 Source = str | PathLike[str] | Opened | Iterable[Batch] | Sequence[str | PathLike[str]]
+Task = tuple[str, Job]  # a layer, and what is computed of it
 Found = tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]  # rows, and what layers are
 
 
@@ -120,6 +121,8 @@ def analyze(
     ------
     UsageError
         If a metric, parameter, layer, split or class is unknown, or a stream should be read more than once.
+    IncompleteError
+        If the process that analyzes a layer dies, and again when it is done by itself; the message names the layer.
     DataError
         If there are no samples, no labels or one class only where a metric needs more, or a layer holds NaN or inf.
 
@@ -211,19 +214,23 @@ def _of_file(
             bar = stack.enter_context(tqdm(total=total, unit=" rows", desc="analyze", disable=hidden))
             found: Iterable[tuple[int, Any]] = ((i, _analyzed(source, *task, bar)) for i, task in enumerate(tasks))
         else:
-            if executor is None:
-                executor = _processes(workers)
-                stack.callback(executor.shutdown, cancel_futures=True)
             recipe = _recipe(source)
-            futures = {executor.submit(_elsewhere, recipe, *task): index for index, task in enumerate(tasks)}
             bar = stack.enter_context(tqdm(total=len(tasks), unit=" layers", desc="analyze", disable=hidden))
-            found = ((futures[done], done.result()) for done in _completed(futures))
+            given = _in_processes(workers, recipe, tasks) if executor is None else _submitted(executor, recipe, tasks)
+            found = ((index, result()) for index, result in stack.enter_context(closing(given)))
         for index, (mine, facts) in found:
             rows[index], described[tasks[index][0]] = mine, facts
-            if executor is not None:
+            if executor is not None or workers:
                 bar.update()
     ordered = {layer: described[layer] for layer in layers}
     return [row for index in sorted(rows) for row in rows[index]], ordered
+
+
+def _submitted(executor: Executor, recipe: Any, tasks: Sequence[Task]) -> Generator[tuple[int, Callable[[], Any]]]:
+    """Results of tasks, as an executor has them; dask does those of a dead worker again, three times by default."""
+    futures = {executor.submit(_elsewhere, recipe, *task): index for index, task in enumerate(tasks)}
+    for done in _completed(futures):
+        yield futures[done], partial(_outcome, done, tasks[futures[done]][0])
 
 
 def _completed(futures: Mapping[Any, int]) -> Iterator[Any]:
@@ -234,10 +241,54 @@ def _completed(futures: Mapping[Any, int]) -> Iterator[Any]:
         yield from futures
 
 
-def _processes(workers: int) -> ProcessPoolExecutor:
-    """Processes that share the cores of this machine between them."""
+def _in_processes(workers: int, recipe: Any, tasks: Sequence[Task]) -> Generator[tuple[int, Callable[[], Any]]]:
+    """Results of tasks, as processes of this machine have them.
+
+    Where a process dies, Python gives up all of them. The tasks that may have run in it are the first that are not done: they
+    are done again, each in a process of its own, and then the others.
+    """
+    left = dict(enumerate(tasks))
+    while left:
+        yield from _in_a_pool(workers, recipe, left)
+        for index in list(left)[: workers + 1]:  # one more than run: a pool hands out the next in advance
+            task = left.pop(index)
+            pool = _processes(1, workers)
+            future = pool.submit(_elsewhere, recipe, *task)
+            pool.shutdown()
+            yield index, partial(_outcome, future, task[0])
+
+
+def _in_a_pool(workers: int, recipe: Any, left: dict[int, Task]) -> Generator[tuple[int, Callable[[], Any]]]:
+    """Results of tasks that a pool of processes comes to; these are taken out of those that are left."""
+    pool = _processes(workers, workers)
+    try:
+        with suppress(BrokenExecutor):  # while tasks are handed out
+            futures = {pool.submit(_elsewhere, recipe, *task): index for index, task in left.items()}
+            for done in as_completed(futures):
+                if not isinstance(done.exception(), BrokenExecutor):
+                    del left[futures[done]]
+                    yield futures[done], done.result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _outcome(future: Any, layer: str) -> Any:
+    """A future's result; a sentence where whoever computed it died."""
+    try:
+        return future.result()
+    except Exception as error:
+        if isinstance(error, BrokenExecutor | CancelledError) or type(error).__name__ == "KilledWorker":  # dask's
+            raise IncompleteError(
+                f"The process that analyzed {layer!r} died whenever it was tried: it was killed, or memory was short. Fewer "
+                "workers, a smaller state budget, or fewer layers may help."
+            ) from error
+        raise
+
+
+def _processes(count: int, workers: int) -> ProcessPoolExecutor:
+    """Processes, each with its share of the cores that so many workers have between them."""
     threads = max(1, (os.cpu_count() or 1) // workers)
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_limit_threads, initargs=(threads,))
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_limit_threads, initargs=(threads,))
 
 
 def _limit_threads(threads: int) -> None:

@@ -187,10 +187,11 @@ def one_epoch(
     Raises
     ------
     DataError
-        If the loss is no longer finite.
+        If the loss is no longer finite, or there is no whole batch.
     """
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-    steps = len(images) // recipe.batch_size
+    if not (steps := len(images) // recipe.batch_size):
+        raise DataError(f"{len(images)} images do not fill a batch of {recipe.batch_size}; take more images.")
     loss_sum, hits = 0.0, 0
     for step, rows in enumerate(
         tqdm(_order(len(images), recipe.batch_size, generator), leave=False, disable=hidden, unit=" steps")

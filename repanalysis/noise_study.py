@@ -3,12 +3,13 @@
 White noise in the training images makes networks less sensitive to noise in the first layers; does depth still lower their
 sensitivity to deformations, and raise that to noise? And does the error of different architectures follow D_f, G_f and R_f
 of their outputs? (Specification of stability, section 6, F1; Tomasini et al. 2023.) Each run is a folder of `train`;
-`runs.csv` has a row each and is written after every run, so that a study which was stopped goes on.
+`runs.csv` has a row each and is written after every run, so that a study which was stopped goes on. A run's curves say how they
+were measured: others are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from os import PathLike
@@ -18,13 +19,15 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from probes.errors import UsageError
+from probes.errors import FormatError, UsageError
+from probes.whole import replacing
 from repanalysis.stability_runs import stability_runs
 from repanalysis.table import Table
 from repanalysis.training import Recipe, train
 
 __all__ = ["noise_study"]
 
+CURVES = "stability.csv"
 COLUMNS = ("model", "noise", "seed", "train_accuracy", "test_error", "D", "D_se", "G", "G_se", "R", "R_se")
 
 
@@ -43,6 +46,7 @@ def noise_study(
     images: int = 500,
     device: str | None = None,
     progress: bool | None = None,
+    overwrite: bool = False,
 ) -> pd.DataFrame:
     """Train every network with every noise, and measure error and stability.
 
@@ -66,6 +70,8 @@ def noise_study(
         Test images to measure stability with.
     device, progress
         As for `train`.
+    overwrite : bool, default False
+        Measure curves again that stand in the folder and were measured otherwise.
 
     Returns
     -------
@@ -76,43 +82,76 @@ def noise_study(
     Raises
     ------
     UsageError
-        If two models are the same, or the folder's runs are others.
+        If two models are the same, or the folder's runs or curves are others.
     """
     recipe, folder = recipe or Recipe(), Path(folder)
     if len(set(models)) < len(models) or not models:
         raise UsageError("A study needs models, each of them once.")
-    folder.mkdir(parents=True, exist_ok=True)
-    rows, tables = [], []
-    pairs = list(product(models, noises))
-    for model, noise in tqdm(pairs, desc="study", unit=" runs", disable=None if progress is None else not progress):
-        name = f"{model.rpartition(':')[2]}, noise {noise:g}"
-        place = folder / "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+    pairs = list(dict.fromkeys(product(models, map(float, noises))))
+    names = {pair: f"{pair[0].rpartition(':')[2]}, noise {pair[1]:g}" for pair in pairs}
+    places = {pair: folder / "".join(c if c.isalnum() or c in "-_." else "-" for c in name) for pair, name in names.items()}
+    measured = {"data": test or data, "split": test_split, "diffeo": diffeo, "images": images}
+    done = {pair for pair in pairs if _curves_of(places[pair], measured, overwrite=overwrite)}  # or refused, at once
+    rows: dict[tuple[str, float], dict[str, Any]] = {}
+    tables: dict[tuple[str, float], Table] = {}
+    ordered = sorted(pairs, key=lambda pair: pair not in done)  # so that runs.csv never gets shorter
+    for model, noise in (bar := tqdm(ordered, desc="study", unit=" runs", disable=None if progress is None else not progress)):
+        pair, place = (model, noise), places[model, noise]
+        bar.set_postfix_str(names[pair])
         log = train(
-            model, data, place, replace(recipe, noise=float(noise)), split=split, test=test, test_split=test_split,
-            limit=train_limit, device=device, resume=(place / "run.json").exists(), progress=False,
+            model, data, place, replace(recipe, noise=noise), split=split, test=test, test_split=test_split,
+            limit=train_limit, device=device, resume=True, progress=False,
         )  # fmt: skip
-        table = _curves(model, place, test or data, test_split, name, diffeo, images, len(log), device)
-        tables.append(table)
-        rows.append(_row(model, noise, recipe.seed, log, table))
-        pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(folder / "runs.csv", index=False)
-        Table.concat(tables).to_csv(folder / "stability.csv")
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+        table = _curves_of(place, measured, overwrite=overwrite)
+        if new := table is None:
+            table = _measure(model, place, names[pair], measured, len(log), device)
+        tables[pair], rows[pair] = table, _row(model, noise, recipe.seed, log, table)
+        if new or len(rows) == len(pairs):
+            _write(folder, [pair for pair in pairs if pair in rows], rows, tables)
+    return pd.DataFrame([rows[pair] for pair in pairs], columns=list(COLUMNS))
 
 
-def _curves(  # noqa: PLR0917  # one call, above
-    model: str, place: Path, data: str, split: str | None, name: str, diffeo: str, images: int, epochs: int, device: str | None
-) -> Table:
-    """A run's curves: those on disk, or measured now."""
-    known = place / "stability.csv"
-    if known.exists():
-        return Table.from_csv(known)
-    weights = place / f"epoch-{epochs:03d}.safetensors"
-    options: dict[str, Any] = {"weights": weights, "split": split, "limit": images, "device": device, "progress": False}
-    measured = stability_runs(model, data, [diffeo, "noise:match=diffeo"], **options)
-    (facts,) = measured.provenance.values()
-    found = Table(measured.frame.assign(run=name), {name: facts})
-    found.to_csv(known)
-    return found
+def _write(folder: Path, pairs: Sequence[Any], rows: Mapping[Any, dict[str, Any]], tables: Mapping[Any, Table]) -> None:
+    """The study's tables, of the runs that are done."""
+    with replacing(folder / "runs.csv") as draft:
+        pd.DataFrame([rows[pair] for pair in pairs], columns=list(COLUMNS)).to_csv(draft, index=False)
+    Table.concat([tables[pair] for pair in pairs]).save(folder / CURVES)
+
+
+def _curves_of(place: Path, measured: Mapping[str, Any], *, overwrite: bool) -> Table | None:
+    """The curves that a run's folder holds; None where there are none, or none that are whole.
+
+    Raises
+    ------
+    UsageError
+        If they were measured otherwise, and are not to be replaced.
+    """
+    try:
+        table = Table.from_csv(place / CURVES)
+    except (FileNotFoundError, FormatError):
+        return None
+    (facts,) = table.provenance.values() or ({},)
+    recorded = facts.get("study", {})
+    if odd := [
+        f"{key} was {recorded.get(key)!r}, not {value!r}" for key, value in measured.items() if recorded.get(key) != value
+    ]:
+        if overwrite:
+            return None
+        raise UsageError(
+            f"{place / CURVES} was measured otherwise ({'; '.join(odd)}); give another folder, or --overwrite to measure again."
+        )
+    return table
+
+
+def _measure(model: str, place: Path, name: str, measured: Mapping[str, Any], epochs: int, device: str | None) -> Table:  # noqa: PLR0917  # one call, above
+    """A run's curves, measured now."""
+    options: dict[str, Any] = {"weights": place / f"epoch-{epochs:03d}.safetensors", "device": device, "progress": False}
+    options |= {"split": measured["split"], "limit": measured["images"]}
+    table = stability_runs(model, measured["data"], [measured["diffeo"], "noise:match=diffeo"], **options)
+    (facts,) = table.provenance.values()
+    named = Table(table.frame.assign(run=name), {name: {**facts, "study": dict(measured)}})
+    named.save(place / CURVES)
+    return named
 
 
 def _row(model: str, noise: float, seed: int, log: pd.DataFrame, table: Table) -> dict[str, Any]:

@@ -26,8 +26,10 @@ are permuted, never computed again.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -42,12 +44,14 @@ from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 import probes
-from probes import DataError, UsageError
+from probes import DataError, FormatError, UsageError
 from probes.patterns import Patterns, select
 from probes.source import Source
+from probes.whole import replacing
 from repanalysis._checks import one_of
 from repanalysis.metrics import Structure
 from repanalysis.statistics.draws import DRAWN, GROUP, hashed
+from repanalysis.table import read_whole_lines
 from repanalysis.uncertainty import Null, few_groups, jackknife, permutation_test
 
 __all__ = ["METHODS", "Similarity", "compare"]
@@ -85,17 +89,39 @@ class Similarity:
         return self.frame.set_index(["layer_a", "layer_b"])["value"].unstack().reindex(index=a, columns=b)  # noqa: PD010  # NaN stay
 
     def to_csv(self, path: str | PathLike[str]) -> None:
-        """Write a CSV file; every number keeps all its digits."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self.frame.to_csv(path, index=False)
+        """Write a CSV file; every number keeps all its digits, and the last column counts the rows."""
+        with replacing(path) as draft:
+            self.frame.assign(rows=len(self.frame)).to_csv(draft, index=False)
 
     @classmethod
     def from_csv(cls, path: str | PathLike[str]) -> Similarity:
-        """Read what `to_csv` wrote."""
+        """Read what `to_csv` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        FormatError
+            If it can't be read, or was cut.
+        UsageError
+            If it lacks columns.
+        """
+        content = BytesIO(read_whole_lines(path, "table of similarities"))
+        texts = dict.fromkeys(
+            (*(f"{what}_{side}" for what in ("run", "layer") for side in "ab"), "method", "tail", "note"), "str"
+        )
         numbers = {name: [""] for name in ("value", *_ADDED) if name != "tail"}
-        frame = pd.read_csv(path, keep_default_na=False, na_values=numbers, float_precision="round_trip")
+        try:
+            frame = pd.read_csv(
+                content, dtype=texts | {"rows": "int64"}, keep_default_na=False, na_values=numbers, float_precision="round_trip"
+            )
+        except (ValueError, UnicodeDecodeError) as error:
+            raise FormatError(f"{path} is no table of similarities: {error}".strip()) from error
         if missing := [column for column in _COLUMNS if column not in frame and column not in _ADDED]:
             raise UsageError(f"{path} is no table of similarities: it lacks the columns {', '.join(missing)}.")
+        stated = Counter(frame["rows"]) if "rows" in frame else {}  # earlier versions did not count
+        if frame.empty or any(rows < 1 or count % rows for rows, count in stated.items()):  # several tables may be joined
+            raise FormatError(f"{path} has {len(frame)} pairs of layers, and was written with others: it was cut or changed.")
         for name in (column for column in _ADDED if column not in frame):
             frame[name] = _ADDED[name]
         return cls(frame[list(_COLUMNS)])

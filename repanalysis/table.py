@@ -3,14 +3,17 @@
 Columns: run, model, layer, order, depth, metric, variant, split, perturbation, strength, value, se, p, tail, n, note. `p` and
 `tail` are those of a permutation test, in the rows of the null; elsewhere empty. A CSV file
 holds them and one column more, `provenance`: JSON in the first row of each run. So any tool reads it, nothing can be
-separated from it, and files may simply be concatenated.
+separated from it, and files may simply be concatenated. The JSON's key `written` counts the run's rows, and in the first row
+of a table its runs, so that a table which was cut is refused.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -18,9 +21,10 @@ from typing import Any, Self
 import pandas as pd
 
 from probes.errors import FormatError, UsageError
+from probes.whole import replacing
 from repanalysis._checks import one_of
 
-__all__ = ["COLUMNS", "Table"]
+__all__ = ["COLUMNS", "Table", "read_whole_lines"]
 
 COLUMNS = {
     "run": "str",
@@ -113,14 +117,14 @@ class Table:
 
     def to_csv(self, path: str | PathLike[str]) -> None:
         """Write a CSV file; every number keeps all its digits."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._with_provenance().to_csv(path, index=False)
+        with replacing(path) as draft:
+            self._with_provenance().to_csv(draft, index=False)
 
     def to_parquet(self, path: str | PathLike[str]) -> None:
         """Write a parquet file; needs `pip install repanalysis[parquet]`."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._with_provenance().to_parquet(path, index=False)
+            with replacing(path) as draft:
+                self._with_provenance().to_parquet(draft, index=False)
         except ImportError as error:
             raise UsageError("Parquet files need pyarrow: pip install 'repanalysis[parquet]', or write a .csv.") from error
 
@@ -140,18 +144,20 @@ class Table:
         FileNotFoundError
             If there is no such file.
         FormatError
-            If it is not a table of results.
+            If it is not a table of results, or was cut.
         """
+        content = read_whole_lines(path, "table of results")
         try:
             # As text first: a layer may be called "NA", and every digit of a number counts.
-            frame = pd.read_csv(path, dtype="str", keep_default_na=False)
+            frame = pd.read_csv(BytesIO(content), dtype="str", keep_default_na=False)
             for column in (name for name, kind in COLUMNS.items() if kind == "float64" and name in frame):
                 frame[column] = [float(value or "nan") for value in frame[column]]
-        except FileNotFoundError:
-            raise FileNotFoundError(f"There is no file {path}.") from None
         except (ValueError, UnicodeDecodeError) as error:
             raise FormatError(f"{path} is no table of results: {error}".strip()) from error
-        return cls._from_frame(frame, path)
+        table = cls._from_frame(frame, path)
+        if not len(table):
+            raise FormatError(f"{path} is no table of results: it has no rows below its header; it may have been cut.")
+        return table
 
     @classmethod
     def from_parquet(cls, path: str | PathLike[str]) -> Self:
@@ -175,8 +181,13 @@ class Table:
     def _with_provenance(self) -> pd.DataFrame:
         frame = self.frame.copy()
         first = ~frame["run"].duplicated()
-        facts = frame["run"].map(lambda run: json.dumps(self.provenance.get(run, {}), ensure_ascii=False))
-        frame["provenance"] = facts.where(first, "")
+        counts = {run: {"rows": count} for run, count in Counter(frame["run"]).items()}
+        if counts:
+            counts[frame["run"].iloc[0]]["runs"] = len(counts)
+        facts = {
+            run: json.dumps({**self.provenance.get(run, {}), "written": counts[run]}, ensure_ascii=False) for run in counts
+        }
+        frame["provenance"] = frame["run"].map(facts).where(first, "")
         return frame
 
     @classmethod
@@ -186,13 +197,72 @@ class Table:
         provenance: dict[str, Mapping[str, Any]] = {}
         if "provenance" in frame:
             told = frame[frame["provenance"].fillna("") != ""]
-            for run, facts in zip(told["run"], told["provenance"], strict=True):
-                provenance[run] = provenance.get(run) or json.loads(facts)
+            stated = []
+            for run, text in zip(told["run"], told["provenance"], strict=True):
+                facts, written = _facts(text, path)
+                stated.append((run, written))
+                provenance[run] = provenance.get(run) or facts
+            _refuse_missing_rows(stated, Counter(frame["run"]), path)
         frame = _complete(frame)[list(COLUMNS)].copy()
         try:
             return cls(frame.astype(COLUMNS), provenance)
         except ValueError as error:
             raise FormatError(f"{path} is no table of results: {error}") from error
+
+
+def read_whole_lines(path: str | PathLike[str], what: str) -> bytes:
+    """The content of a text file, every line of which has its end.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    FormatError
+        If the last line was cut.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no file {path}.") from None
+    if not content.endswith(b"\n"):
+        raise FormatError(
+            f"{path} is no {what}: its last line has no end, so it was cut, or never written whole. Write it again, or end it "
+            "with a line break if you know that it is whole."
+        )
+    return content
+
+
+def _facts(text: str, path: str | PathLike[str]) -> tuple[dict[str, Any], tuple[int, int] | None]:
+    """A run's provenance, and how many rows it and runs the table were written with; None in tables of earlier versions."""
+    try:
+        facts = dict(json.loads(text))
+        written = facts.pop("written", None)
+        return facts, None if written is None else (int(written["rows"]), int(written.get("runs", 0)))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FormatError(f"{path} is no table of results: its provenance can't be read ({error!r}).") from error
+
+
+def _refuse_missing_rows(
+    stated: Sequence[tuple[str, tuple[int, int] | None]], rows: Mapping[str, int], path: str | PathLike[str]
+) -> None:
+    """Raise where a table has other numbers of rows or runs than it says."""
+    uncounted = {run for run, written in stated if written is None}
+    counted = [(run, *written) for run, written in stated if written is not None]
+    expected: Counter[str] = Counter()
+    for run, count, _ in counted:
+        expected[run] += count
+    wrong = [run for run in expected if (rows[run] < expected[run] if run in uncounted else rows[run] != expected[run])]
+    runs = sum(number for _, _, number in counted)
+    if wrong:
+        what = f"{rows[wrong[0]]} rows of the run {wrong[0]!r}, and says that there are {expected[wrong[0]]}"
+    elif len(counted) != runs:
+        what = f"{len(counted)} runs, and says that there are {runs}"
+    else:
+        return
+    raise FormatError(
+        f"{path} has {what}: it was cut or changed. Write it again; if rows were left out on purpose, take out its column "
+        "provenance as well."
+    )
 
 
 def _complete(frame: pd.DataFrame) -> pd.DataFrame:

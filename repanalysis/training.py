@@ -5,10 +5,11 @@ momentum 0.9, weight decay 1e-4 on everything but constrained matrices, a rate t
 random flips and crops of images in colour. Order and augmentation of an epoch depend on (seed, epoch) only, so that a run that
 was stopped goes on to the same end. A folder holds
 
-    run.json              what was asked for
-    log.csv               a row per epoch: loss, accuracies, how far frames are from tight, seconds
+    last.safetensors      weights, what the optimiser remembers, and in the header options and log: what a run goes on from
     epoch-000.safetensors ...  weights, as `--weights` takes them, from before the first epoch on
-    last.safetensors      weights, and what the optimiser remembers, to go on with
+    run.json, log.csv     options, and a row per epoch: loss, accuracies, how far frames are from tight, seconds
+
+The last epoch is the one of last.safetensors: it is written first, and all else is made from it, again if need be.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -24,11 +25,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from probes.errors import DataError, UsageError
+from probes.whole import locked, replacing
 from repanalysis.epochs import Images, Recipe, accuracy, one_epoch
 from repanalysis.extraction import best_device, colours
 from repanalysis.inputs.data import load_data
@@ -37,6 +39,9 @@ from repanalysis.networks.concentrated import frames
 from repanalysis.weights import save_weights
 
 __all__ = ["Recipe", "train"]
+
+LAST = "last.safetensors"
+_EPOCH_SEEDS = 1_000_003  # as in `one_epoch`
 
 
 def train(
@@ -78,7 +83,8 @@ def train(
     save_every : int, optional
         Keep the weights of every so many epochs; by default of ten in all. First and last are kept anyway.
     resume : bool, default False
-        Go on with a folder whose training was stopped.
+        Go on with a folder whose training was stopped, to the same end. All options must be as they were, but `device`,
+        `save_every` and `progress`; a folder that holds no epoch yet is begun anew.
     progress : bool, optional
         Show progress bars; by default only on a terminal.
 
@@ -90,7 +96,7 @@ def train(
     Raises
     ------
     UsageError
-        If the folder holds a run already and `resume` is false, or another run than this one.
+        If the folder holds epochs already and `resume` is false, holds another run than this one, or is in use.
     DataError
         If the images have no labels, or fewer than a batch are there.
 
@@ -99,59 +105,98 @@ def train(
     Images are read, prepared and kept in memory once, up to 4 GB; beyond that they are read anew in every epoch.
     """
     recipe, folder = recipe or Recipe(), Path(folder)
-    asked = {"model": model, "data": data, "split": split, "limit": limit, "weights": weights, **asdict(recipe)}
-    log = _begin(folder, asked, resume=resume)
+    scores = test or test_split
+    asked: dict[str, Any] = {
+        "model": model,
+        "data": data,
+        "split": split,
+        "test": test or data if scores else None,
+        "test_split": test_split,
+    }
+    asked |= {"limit": limit, "weights": None if weights is None else str(weights), **asdict(recipe)}
+    _epochs_done(folder, asked, resume=resume)  # what must be refused, is refused at once
     torch.manual_seed(recipe.seed)
     built = load_model(model, weights=weights)
     network, where = built.module.to(device or best_device()), device or best_device()
     options: dict[str, Any] = {"transform": built.transform, "colours": colours(built)}
     samples = load_data(data, split=split, **options)
     samples = samples if limit is None else samples.sample(limit, seed=recipe.seed)
-    scored = load_data(test or data, split=test_split, **options) if test or test_split else None
+    scored = load_data(test or data, split=test_split, **options) if scores else None
     if len(samples) < recipe.batch_size:
         raise DataError(f"{len(samples)} images do not fill a batch of {recipe.batch_size}; choose a smaller batch size.")
     hidden = None if progress is None else not progress
     training, testing = Images.of(samples, hidden=hidden), None if scored is None else Images.of(scored, hidden=hidden)
+    asked |= {"images": len(samples), "test_images": None if scored is None else len(scored)}
+    optimizer = recipe.optimizer_of(_groups(network, recipe.decay))
+
+    def row_of(epoch: int) -> dict[str, Any]:
+        return _epoch(network, optimizer, training, testing, recipe, epoch=epoch, device=where, hidden=hidden)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder), tqdm(total=recipe.epochs, desc="train", unit=" epochs", disable=hidden) as bar:
+        log = _epochs_done(folder, asked, resume=resume)
+        try:
+            _train(folder, asked, recipe, network, optimizer, row_of, log, save_every or max(1, recipe.epochs // 10), bar)
+        except KeyboardInterrupt as error:
+            error.add_note(f"{folder} holds {len(log)} of {recipe.epochs} epochs; resume (--resume) goes on from there")
+            raise
+    return pd.DataFrame(log)
+
+
+def _train(  # noqa: PLR0917  # one call, above
+    folder: Path, asked: Mapping[str, Any], recipe: Recipe, network: nn.Module, optimizer: torch.optim.Optimizer,
+    row_of: Callable[[int], dict[str, Any]], log: list[dict[str, Any]], save_every: int, bar: Any,
+) -> None:  # fmt: skip
+    """Epoch after epoch from where the log ends; each is done once `last.safetensors` has it."""
+    if log:
+        _restore(folder / LAST, network, optimizer)
+        bar.update(len(log))
+    while True:
+        epoch = len(log)
+        ended = epoch == recipe.epochs or (bool(log) and recipe.until_fitted and _fitted(log[-1], recipe.loss))
+        if epoch % save_every == 0 or ended:
+            save_weights(folder / _epoch_file(epoch), network.state_dict(), {"model": asked["model"], "epoch": epoch})
+        _write_readable(folder, asked, log)
+        if ended:
+            return
+        row = row_of(epoch + 1)
+        facts = {"model": asked["model"], "epoch": epoch + 1, "options": json.dumps(asked), "log": json.dumps([*log, row])}
+        save_weights(folder / LAST, _everything(network, optimizer), facts)
+        log.append(row)
+        bar.update()
+        bar.set_postfix({key: f"{row[key]:.3g}" for key in ("loss", "test_accuracy") if key in row})
+
+
+def _epoch(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    training: Images,
+    testing: Images | None,
+    recipe: Recipe,
+    *,
+    epoch: int,
+    device: str,
+    hidden: bool | None,
+) -> dict[str, Any]:
+    """One epoch, and its row of the log."""
+    start = time.perf_counter()
     constrained = list(frames(network).values())
 
     def constrain() -> None:
         for one in constrained:
             one.constrain()
 
-    optimizer = recipe.optimizer_of(_groups(network, recipe.decay))
-    done = len(log)
-    if done:
-        _restore(folder / "last.safetensors", network, optimizer)
-    else:
-        save_weights(folder / "epoch-000.safetensors", network.state_dict(), {"model": model, "epoch": 0})
-    if recipe.until_fitted and log and _fitted(log[-1], recipe.loss):
-        return pd.DataFrame(log)
-    keep = save_every or max(1, recipe.epochs // 10)
-    with tqdm(total=recipe.epochs, initial=done, desc="train", unit=" epochs", disable=hidden) as bar:
-        for epoch in range(done + 1, recipe.epochs + 1):
-            start = time.perf_counter()
-            row: dict[str, Any] = {
-                "epoch": epoch,
-                **one_epoch(
-                    network.train(), training, optimizer, recipe, epoch=epoch, device=where, after_step=constrain, hidden=hidden
-                ),
-            }
-            if testing is not None:
-                row["test_accuracy"] = accuracy(network, testing, recipe.batch_size, where)
-            row["frame_deviation"] = max((one.deviation() for one in constrained), default=math.nan)
-            row["seconds"] = time.perf_counter() - start
-            log.append(row)
-            facts = {"model": model, "epoch": epoch}
-            fitted = recipe.until_fitted and _fitted(row, recipe.loss)
-            if epoch % keep == 0 or epoch == recipe.epochs or fitted:
-                save_weights(folder / f"epoch-{epoch:03d}.safetensors", network.state_dict(), facts)
-            save_weights(folder / "last.safetensors", _everything(network, optimizer), facts)
-            pd.DataFrame(log).to_csv(folder / "log.csv", index=False)
-            bar.update()
-            bar.set_postfix({key: f"{row[key]:.3g}" for key in ("loss", "test_accuracy") if key in row})
-            if fitted:
-                break
-    return pd.DataFrame(log)
+    torch.manual_seed(recipe.seed * _EPOCH_SEEDS + epoch)  # of dropout and the like
+    options: dict[str, Any] = {"epoch": epoch, "device": device, "after_step": constrain, "hidden": hidden}
+    row: dict[str, Any] = {"epoch": epoch, **one_epoch(network.train(), training, optimizer, recipe, **options)}
+    if testing is not None:
+        row["test_accuracy"] = accuracy(network, testing, recipe.batch_size, device)
+    row["frame_deviation"] = max((one.deviation() for one in constrained), default=math.nan)
+    return row | {"seconds": time.perf_counter() - start}
+
+
+def _epoch_file(epoch: int) -> str:
+    return f"epoch-{epoch:03d}.safetensors"
 
 
 def _fitted(row: Mapping[str, Any], loss: str) -> bool:
@@ -159,24 +204,46 @@ def _fitted(row: Mapping[str, Any], loss: str) -> bool:
     return bool(row["loss"] == 0 if loss == "hinge" else row["train_accuracy"] == 1)
 
 
-def _begin(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> list[dict[str, Any]]:
-    """The epochs that are done; the folder is made, or found to be this run's."""
-    known = folder / "run.json"
-    if known.exists():
-        if not resume:
-            raise UsageError(f"{folder} holds a training run already; --resume goes on with it, or give another folder.")
-        there = json.loads(known.read_text(encoding="utf-8"))
-        if odd := [f"{key} was {there.get(key)!r}, not {value!r}" for key, value in asked.items() if there.get(key) != value]:
-            raise UsageError(f"{folder} holds another run ({'; '.join(odd)}); give another folder.")
-        if not (folder / "last.safetensors").exists():
-            return []
-        with safe_open(folder / "last.safetensors", "pt") as file:
-            epoch = int(file.metadata()["epoch"])
-        log = pd.read_csv(folder / "log.csv").to_dict("records") if (folder / "log.csv").exists() else []
-        return [{str(key): value for key, value in row.items()} for row in log][:epoch]
-    folder.mkdir(parents=True, exist_ok=True)
-    known.write_text(json.dumps(asked, indent=1), encoding="utf-8")
-    return []
+def _epochs_done(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> list[dict[str, Any]]:
+    """The log of the epochs that a folder holds.
+
+    Raises
+    ------
+    UsageError
+        If there are some and the run is not to go on, is another one, or can't go on.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; give a folder for checkpoints and log.")
+    last = folder / LAST
+    if not last.exists():  # weights before the first epoch are no work that could be lost
+        if any(path.name != _epoch_file(0) for path in folder.glob("epoch-*.safetensors")):
+            raise UsageError(f"{folder} holds weights, but no {LAST} to go on from; give another folder.")
+        return []
+    if not resume:
+        raise UsageError(f"{folder} holds a training run already; --resume goes on with it, or give another folder.")
+    try:
+        with safe_open(last, "pt") as file:
+            facts = file.metadata() or {}
+    except SafetensorError as error:
+        raise UsageError(f"{last} can't be read ({error}): it was cut or changed. Train anew in another folder.") from error
+    if not {"options", "log"} <= facts.keys():
+        raise UsageError(
+            f"{last} holds no log: an earlier version wrote it, and its run can't go on. Its weights can be trained further in "
+            f"another folder, with --weights and the file of its last epoch."
+        )
+    recorded = json.loads(facts["options"])
+    if odd := [f"{key} was {recorded.get(key)!r}, not {value!r}" for key, value in asked.items() if recorded.get(key) != value]:
+        raise UsageError(f"{folder} holds another run ({'; '.join(odd)}); give another folder.")
+    return list(json.loads(facts["log"]))
+
+
+def _write_readable(folder: Path, asked: Mapping[str, Any], log: list[dict[str, Any]]) -> None:
+    """Options and log, for people and programs; what goes on reads the checkpoint."""
+    with replacing(folder / "run.json") as draft:
+        draft.write_text(json.dumps(asked, indent=1), encoding="utf-8")
+    if log:
+        with replacing(folder / "log.csv") as draft:
+            pd.DataFrame(log).to_csv(draft, index=False)
 
 
 def _groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from probes.errors import UsageError
+from probes.whole import replacing
 
 __all__ = ["load_head", "load_weights", "save_heads"]
 
@@ -131,8 +132,6 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     """Write tensors, and what is known of them, to a safetensors file, whole or not at all."""
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     kept = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
-    save_file(kept, partial, {key: str(value) for key, value in (facts or {}).items()})
-    partial.replace(path)
+    with replacing(path) as draft:
+        save_file(kept, draft, {key: str(value) for key, value in (facts or {}).items()})

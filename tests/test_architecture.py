@@ -19,7 +19,7 @@ MODULES = sorted(
 # A file imports from lower floors, and from its own floor within the same folder.
 FLOORS = {
     "probes.errors": 0, "probes.batch": 0, "probes.patterns": 0, "repanalysis._checks": 0,
-    "repanalysis._options": 0, "probes.options": 0,
+    "repanalysis._options": 0, "probes.options": 0, "probes.whole": 0,
     "probes": 1,
     "repanalysis.statistics": 2, "repanalysis.table": 2,
     "repanalysis.metrics": 3, "repanalysis.theory": 3, "repanalysis.perturbations": 3,

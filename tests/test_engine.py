@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import probes
-from probes import Batch, DataError, UsageError
+from probes import Batch, DataError, IncompleteError, UsageError
+from probes.arrays import Arrays
 from probes.writer import create
 from repanalysis import Table, analyze, metrics
 from repanalysis.statistics import ClassMoments, Rows, Statistic
@@ -274,6 +279,53 @@ def test_where_layers_are_analyzed_does_not_matter(how: str, classes: Classes, t
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
     names = ["layer", "metric", "variant", "note", "n"]
     assert found.frame[names].equals(expected.frame[names])
+
+
+class Deadly(Arrays):
+    """Activations with a layer that kills the process that reads it: as often as there are words in a file."""
+
+    def __init__(self, arrays: Arrays, times: Path) -> None:
+        super().__init__(arrays._whole, None, {}, "deadly")
+        self.times = times
+
+    def iter(self, layers: Sequence[str] | None = None, size: int | None = None) -> Iterator[Batch]:
+        left = self.times.read_text().split()
+        if layers == ["bad"] and left:
+            self.times.write_text(" ".join(left[1:]))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().iter(layers, size)
+
+
+@pytest.fixture
+def deadly(tmp_path: Path) -> Deadly:
+    rng, labels = np.random.default_rng(0), np.arange(60) % 3
+    names = ["a", "bad", "b", "c", "d"]
+    arrays = probes.from_arrays({name: rng.normal(size=(60, 3)) + labels[:, None] for name in names}, labels=labels)
+    assert isinstance(arrays, Arrays)
+    (tmp_path / "times").write_text("")
+    return Deadly(arrays, tmp_path / "times")
+
+
+@pytest.mark.parametrize("how", ["workers", "dask"])
+def test_a_layer_whose_process_was_killed_is_done_again_or_named(deadly: Deadly, how: str) -> None:
+    expected = analyze(deadly, "fisher_ratio", groups=0, progress=False)
+    with ExitStack() as stack:
+        options: dict[str, Any] = {"workers": 2}
+        if how == "dask":
+            distributed = pytest.importorskip("distributed")
+            stack.enter_context(pytest.importorskip("dask").config.set({"distributed.scheduler.allowed-failures": 1}))
+            cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True)
+            client = stack.enter_context(distributed.Client(stack.enter_context(cluster)))
+            options = {"executor": client.get_executor()}
+        deadly.times.write_text("once")
+        found = analyze(deadly, "fisher_ratio", groups=0, progress=False, **options)
+        assert not deadly.times.read_text()
+        np.testing.assert_allclose(values(found), values(expected), rtol=1e-12)
+        assert found.frame["layer"].tolist() == expected.frame["layer"].tolist()
+        deadly.times.write_text("whenever " * 20)
+        with pytest.raises(IncompleteError, match="The process that analyzed 'bad' died whenever it was tried") as error:
+            analyze(deadly, "fisher_ratio", groups=0, progress=False, **options)
+    assert error.value.exit_code == 3
 
 
 def test_random_labels_are_rows_of_their_own_and_cover_the_known_bias(tmp_path: Path) -> None:

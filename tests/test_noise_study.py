@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,6 +56,30 @@ def test_a_study_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
     pd.testing.assert_frame_equal(study(tmp_path / "stopped"), whole)
     with pytest.raises(UsageError, match="another run"):
         noise_study(MODELS, "digits", tmp_path / "whole", noises=[0.0], recipe=Recipe(3, 50, 0.05, "cosine"), progress=False)
+
+
+def test_curves_that_were_measured_otherwise_are_not_handed_out(tmp_path: Path) -> None:
+    """They were returned for whatever --images or --diffeo."""
+    options: dict[str, Any] = {"noises": [0.0], "recipe": Recipe(1, 50, 0.05, "cosine"), "progress": False}
+    options |= {"images": 40, "diffeo": "diffeo:delta=0.8"}
+    first = noise_study(MODELS[:1], "digits", tmp_path, **options)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert set(before) == {"runs.csv", "stability.csv"}
+    for other, sentence in {
+        ("images", 30): "images was 40, not 30",
+        ("diffeo", "diffeo:delta=0.5"): "diffeo was 'diffeo:delta=0.8', not 'diffeo:delta=0.5'",
+        ("test_split", "train"): "split was 'test', not 'train'",
+    }.items():
+        with pytest.raises(UsageError, match=re.escape(sentence)):
+            noise_study(MODELS, "digits", tmp_path, **options | dict([other]))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before, "nothing was begun"
+    again = noise_study(MODELS[:1], "digits", tmp_path, **options | {"images": 30}, overwrite=True)
+    assert (again["train_accuracy"] == first["train_accuracy"]).all()
+    assert (again["D"] != first["D"]).all()
+    (curves,) = tmp_path.glob("*/stability.csv")
+    for content in (b"", curves.read_bytes()[:-40]):  # a part of a file is none
+        curves.write_bytes(content)
+        pd.testing.assert_frame_equal(noise_study(MODELS[:1], "digits", tmp_path, **options | {"images": 30}), again)
 
 
 def test_models_that_are_the_same_are_one_sentence(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sklearn.cross_decomposition import CCA
 from sklearn.metrics.pairwise import rbf_kernel
 
 import probes
-from probes import DataError, UsageError
+from probes import DataError, FormatError, UsageError
 from repanalysis.similarity import METHODS, Similarity, compare
 from repanalysis.statistics.draws import DRAWN, GROUP, hashed
 from repanalysis.uncertainty import jackknife
@@ -156,6 +156,23 @@ def test_a_table_is_read_as_it_was_written(layers: dict[str, np.ndarray], tmp_pa
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UsageError, match="no table of similarities"):
         Similarity.from_csv(tmp_path / "x.csv")
+
+
+def test_a_table_of_similarities_that_was_cut_is_refused(layers: dict[str, np.ndarray], tmp_path: Path) -> None:
+    found = compare(probes.from_arrays({"1.10": layers["x"], "1.1": layers["y"]}), progress=False)
+    found.to_csv(tmp_path / "s.csv")
+    content = (tmp_path / "s.csv").read_bytes()
+    for end in range(len(content)):
+        (tmp_path / "cut.csv").write_bytes(content[:end])
+        with pytest.raises(FormatError, match=r"cut\.csv"):
+            Similarity.from_csv(tmp_path / "cut.csv")
+    assert pd.read_csv(tmp_path / "s.csv")["rows"].tolist() == [4] * 4
+    (tmp_path / "joined.csv").write_bytes(content + content.partition(b"\n")[2])
+    joined = Similarity.from_csv(tmp_path / "joined.csv").frame
+    pd.testing.assert_frame_equal(joined, pd.concat([found.frame] * 2, ignore_index=True), check_dtype=False)
+    assert joined["layer_a"].unique().tolist() == ["1.10", "1.1"], "a name is no number"
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        Similarity.from_csv(tmp_path / "none.csv")
 
 
 def pair(layers: dict[str, np.ndarray], method: str, **options: Any) -> pd.Series:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +102,72 @@ def test_tables_of_earlier_versions_have_no_p(tmp_path: Path) -> None:
         assert frame["p"].isna().all()
         assert (frame["tail"] == "").all()
     assert table.frame["p"].item() == 0.05
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_a_table_that_was_cut_at_any_byte_is_refused(tmp_path: Path, name: str) -> None:
+    """Of 745 cuts 40 were read without a word, one of them with n = 89 in place of 899."""
+    rows = [{**row, "n": 899} for row in ROWS]
+    for some in (rows, rows[:1], rows[2:]) if name == "t.csv" else (rows,):
+        Table.from_rows(some, FACTS).save(tmp_path / name)
+        content = (tmp_path / name).read_bytes()
+        step = 1 if name == "t.csv" else 97  # parquet's end holds all that a reader begins with
+        for end in {*range(0, len(content), step), *range(len(content) - 20, len(content))}:
+            (tmp_path / f"cut-{name}").write_bytes(content[:end])
+            with pytest.raises(FormatError, match=f"cut-{name}"):
+                Table.load(tmp_path / f"cut-{name}")
+
+
+def test_rows_that_went_missing_from_joined_tables_are_missed(tmp_path: Path) -> None:
+    texts = {}
+    for run in "ab":
+        Table.from_rows([row for row in ROWS if row["run"] == run], {run: FACTS[run]}).to_csv(tmp_path / f"{run}.csv")
+        texts[run] = (tmp_path / f"{run}.csv").read_text().splitlines(keepends=True)
+    for lines in ([*texts["a"][:2], *texts["b"][1:]], [*texts["a"], *texts["b"][1:-1]]):
+        (tmp_path / "cut.csv").write_text("".join(lines))
+        with pytest.raises(FormatError, match=r"has 1 rows of the run '[ab]', and says that there are 2: it was cut"):
+            Table.load(tmp_path / "cut.csv")
+    Table.from_rows(ROWS, FACTS).to_csv(tmp_path / "both.csv")
+    frame = pd.read_csv(tmp_path / "both.csv", dtype=str, keep_default_na=False)
+    frame.iloc[::-1].to_csv(tmp_path / "turned.csv", index=False)  # sorted by another program, it is whole
+    assert Table.load(tmp_path / "turned.csv").provenance == FACTS
+    frame[frame["run"] == "a"].to_csv(tmp_path / "cut.csv", index=False)
+    with pytest.raises(FormatError, match="has 1 runs, and says that there are 2"):
+        Table.load(tmp_path / "cut.csv")
+    chosen = frame[frame["metric"] == "y"].drop(columns="provenance")
+    chosen.to_csv(tmp_path / "chosen.csv", index=False)  # what the sentence advises
+    assert len(Table.load(tmp_path / "chosen.csv")) == 2
+
+
+def test_a_run_in_two_tables_and_tables_that_count_nothing(tmp_path: Path) -> None:
+    table = Table.from_rows([row for row in ROWS if row["run"] == "a"], {"a": FACTS["a"]})
+    table.to_csv(tmp_path / "a.csv")
+    lines = (tmp_path / "a.csv").read_text().splitlines(keepends=True)
+    old = [re.sub(r', ""written"".*?\}', "", line) for line in lines]  # as version 0.1 wrote it
+    assert "written" not in "".join(old)
+    for parts, count in (([lines, lines], 4), ([old], 2), ([old, lines], 4), ([lines, old], 4)):
+        (tmp_path / "joined.csv").write_text("".join([parts[0][0], *(line for part in parts for line in part[1:])]))
+        again = Table.load(tmp_path / "joined.csv")
+        assert len(again) == count
+        assert again.provenance == {"a": FACTS["a"]}
+    for damage in ("[1]", '{""written"": {""rows"": ""x""}}', '{""written"": 3}', "nothing"):
+        (tmp_path / "bad.csv").write_text(re.sub(r'"\{""source.*\}\}"', f'"{damage}"', "".join(lines)))
+        with pytest.raises(FormatError, match="its provenance can't be read"):
+            Table.load(tmp_path / "bad.csv")
+
+
+def test_a_table_that_can_not_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table.from_rows(ROWS, FACTS)
+    for name, method in {"t.csv": "to_csv", "t.parquet": "to_parquet"}.items():
+        table.save(tmp_path / name)
+        before = (tmp_path / name).read_bytes()
+
+        def failing(frame: pd.DataFrame, path: Path, **options: object) -> None:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(pd.DataFrame, method, failing)
+        with pytest.raises(OSError, match=f"No space left on device: '.*{name}'"):
+            table.save(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["t.csv", "t.parquet"]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from probes.errors import DataError, UsageError
+from probes.whole import locked
+from repanalysis import training
 from repanalysis.models import load_model
 from repanalysis.training import Recipe, train
 
@@ -64,13 +69,140 @@ def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
         trained(tmp_path, Recipe(epochs=2, batch_size=32), resume=True)
 
 
-def test_training_that_was_stopped_before_its_first_epoch_begins_anew(tmp_path: Path) -> None:
+TINY = "small:mlp,width=2,colours=1,size=8"
+
+
+def tiny(folder: Path, recipe: Recipe | None = None, **options: Any) -> pd.DataFrame:
+    given = {"split": "train", "test_split": "test", "limit": 64, "device": "cpu", "progress": False, "model": TINY} | options
+    return train(given.pop("model"), given.pop("data", "digits"), folder, recipe or Recipe(2, 32, 0.1), **given)
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """All that a run leaves, but seconds."""
+    left: dict[str, Any] = {}
+    for path in folder.iterdir():
+        if path.suffix == ".safetensors":
+            left[path.name] = {name: value.tolist() for name, value in load_file(path).items()}
+        elif path.name == "log.csv":
+            left[path.name] = pd.read_csv(path).drop(columns="seconds").to_csv()
+        else:
+            left[path.name] = path.read_bytes()
+    return left
+
+
+def test_a_training_that_fails_blocks_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="batches of 1"):
         Recipe(batch_size=1)
     with pytest.raises(DataError, match="do not fill a batch of 5000"):
-        trained(tmp_path, Recipe(epochs=1, batch_size=5000))
-    with pytest.raises(UsageError, match="another run"):
-        trained(tmp_path, Recipe(epochs=1, batch_size=32), resume=True)
+        tiny(tmp_path / "run", Recipe(1, 5000))
+    with pytest.raises(UsageError, match="Did you mean"):
+        tiny(tmp_path / "run", model="small:mpl,width=2")
+    with pytest.raises((UsageError, FileNotFoundError), match="nowhere"):
+        tiny(tmp_path / "run", data=f"npz:{tmp_path / 'nowhere.npz'}")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(DataError, match="is too large"):
+        tiny(tmp_path / "run", Recipe(2, 32, 1e30))
+    tiny(tmp_path / "run")
+    tiny(tmp_path / "direct")
+    assert state(tmp_path / "run") == state(tmp_path / "direct")
+
+
+def test_options_that_decide_the_result_must_be_as_they_were(tmp_path: Path) -> None:
+    log = tiny(tmp_path)
+    before = state(tmp_path)
+    others: list[dict[str, Any]] = [
+        {"split": "test"}, {"test_split": "train"}, {"test_split": None}, {"limit": 65}, {"weights": None},
+        {"model": "small:mlp,width=3,colours=1,size=8"},
+        {"test": "gaussians:K=10,d=64"}, {"recipe": Recipe(2, 32, 0.1, noise=1.0)}, {"recipe": Recipe(2, 32, 0.1, seed=1)},
+        {"recipe": Recipe(2, 16, 0.1)}, {"recipe": Recipe(3, 32, 0.1)},
+    ]  # fmt: skip
+    for other in others:
+        with pytest.raises(UsageError, match="holds another run"):
+            tiny(tmp_path, resume=True, **other)
+    assert state(tmp_path) == before
+    again = tiny(tmp_path, resume=True, save_every=1, device=None)  # these are free
+    pd.testing.assert_frame_equal(again, log, check_exact=True)
+
+
+def test_a_data_set_that_has_grown_is_another_one(tmp_path: Path) -> None:
+    x, y = np.zeros((70, 1, 8, 8), np.float32), np.arange(70) % 10
+    np.savez(tmp_path / "d.npz", x=x[:64], y=y[:64])
+    options: dict[str, Any] = {"data": f"npz:{tmp_path / 'd.npz'}", "split": None, "test_split": None, "limit": None}
+    tiny(tmp_path / "run", **options)
+    np.savez(tmp_path / "d.npz", x=x, y=y)
+    with pytest.raises(UsageError, match="images was 64, not 70"):
+        tiny(tmp_path / "run", resume=True, **options)
+
+
+@pytest.mark.parametrize("damage", [b"", b"epoch,rate\n1,0.", None])
+def test_what_people_read_is_made_again_from_the_checkpoint(tmp_path: Path, damage: bytes | None) -> None:
+    """A log cut in half was read with an invented loss, one of 0 bytes lost the run, an empty run.json blocked both ways."""
+    log = tiny(tmp_path)
+    before = state(tmp_path)
+    for name in ("log.csv", "run.json", "epoch-002.safetensors"):
+        if damage is None:
+            (tmp_path / name).unlink()
+        else:
+            (tmp_path / name).write_bytes(damage)
+    with pytest.raises(UsageError, match="holds a training run already; --resume goes on with it"):
+        tiny(tmp_path)
+    pd.testing.assert_frame_equal(tiny(tmp_path, resume=True), log, check_exact=True)
+    assert state(tmp_path) == before
+
+
+def test_a_checkpoint_that_can_not_be_gone_on_with_is_one_sentence(tmp_path: Path) -> None:
+    tiny(tmp_path)
+    last = tmp_path / "last.safetensors"
+    content = last.read_bytes()
+    for damaged in (b"", content[:-1], content[: len(content) // 2]):
+        last.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"last\.safetensors can't be read .* Train anew in another folder"):
+            tiny(tmp_path, resume=True)
+    save_file(load_file(tmp_path / "epoch-002.safetensors"), last, {"model": TINY, "epoch": "2"})
+    with pytest.raises(UsageError, match="an earlier version wrote it"):
+        tiny(tmp_path, resume=True)
+    last.unlink()
+    for resume in (False, True):
+        with pytest.raises(UsageError, match=r"holds weights, but no last\.safetensors"):
+            tiny(tmp_path, resume=resume)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is a file; give a folder"):
+        tiny(tmp_path / "file")
+
+
+def test_two_trainings_of_one_folder_do_not_mix(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(UsageError, match="is being written by another process"):
+        tiny(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def dropping() -> nn.Module:
+    """A network that draws at random while it is trained."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.5), nn.Linear(16, 10))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_networks_that_draw_at_random_go_on_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    options: dict[str, Any] = {"model": "py:tests.test_training:dropping", "recipe": Recipe(3, 16, 0.01, optimizer=optimizer)}
+    tiny(tmp_path / "whole", **options)
+    real, calls = training.one_epoch, []
+
+    def stopping(*given: Any, **more: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            torch.rand(7)  # whatever else was drawn
+            raise KeyboardInterrupt
+        return real(*given, **more)
+
+    monkeypatch.setattr(training, "one_epoch", stopping)
+    with pytest.raises(KeyboardInterrupt) as error:
+        tiny(tmp_path / "stopped", **options)
+    assert error.value.__notes__ == [f"{tmp_path / 'stopped'} holds 1 of 3 epochs; resume (--resume) goes on from there"]
+    torch.rand(3)
+    tiny(tmp_path / "stopped", resume=True, **options)
+    assert state(tmp_path / "stopped") == state(tmp_path / "whole")
 
 
 def test_what_has_no_labels_or_diverges_is_one_sentence(tmp_path: Path) -> None:

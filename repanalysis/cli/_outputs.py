@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probes.whole import plain_file, replacing
 from repanalysis._checks import one_of
 from repanalysis.cli._texts import data_of, pretty, without
 from repanalysis.cli._verbs import Said
@@ -18,10 +19,11 @@ TABLES, FIGURES = (".csv", ".parquet"), (".svg", ".pdf", ".png")
 
 
 def free(what: str, path: Path | None, endings: tuple[str, ...], *, overwrite: bool) -> None:
-    """Refuse a file that is there already, or is of no kind that can be written."""
+    """Refuse a file that is there already, is no plain file, or is of no kind that can be written."""
     from probes.writer import refuse_existing
 
     if path is not None:
+        plain_file(path)
         one_of(what, refuse_existing(path, overwrite=overwrite).suffix, endings)
 
 
@@ -37,8 +39,8 @@ def file_plots() -> Any:
 
 def saved(figure: Any, path: Path) -> None:
     """Write a figure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as draft:
+        figure.savefig(draft, dpi=150)
 
 
 def tabled(table: Table, output: Path | None) -> Said:

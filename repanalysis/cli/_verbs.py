@@ -88,6 +88,9 @@ _COMMON: dict[str, Any] = {
 _DEFAULTS = {"seed": 0, "threads": None, "quiet": False, "as_json": False, "config": None}
 
 
+_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
+
 def verb(function: Callable[..., Said]) -> Callable[..., None]:
     """Make a verb of a function: add the common options, and turn every failure into a sentence and an exit code."""
     signature = inspect.signature(function, eval_str=True)
@@ -116,6 +119,7 @@ def verb(function: Callable[..., Said]) -> Callable[..., None]:
                 raise typer.Exit(stop.exit_code) from None
             typer.echo(f"Error: {_sentence(error)}", err=True)
             code = 2 if isinstance(error, FileNotFoundError) else getattr(error, "exit_code", 1)
+            code = _INTERRUPTED if isinstance(error, KeyboardInterrupt) else code
             raise typer.Exit(code) from None
         if settings.json:
             typer.echo(json.dumps(plain(said.data), ensure_ascii=False, indent=1))

@@ -60,9 +60,10 @@ def analyze(
     with _dask(dask) as executor:
         tables = [analyze_source(source, metrics, executor=executor, **options) for source in sources]
     table = Table.concat(tables)
+    said = tabled(table, output)  # before the figure, which may fail
     if figure is not None:
         saved(file_plots().overview(table), figure)
-    return tabled(table, output)
+    return said
 
 
 def _superclasses(path: Path | None) -> dict[str, list[int | str]] | None:

@@ -72,8 +72,6 @@ def measure(
         train, test, layers=layers, theta=theta, order=order, gauge=gauge, solver=solver, groups=_groups(group),
         bootstrap=bootstrap, seed=settings.seed, run=train.stem, progress=settings.progress,
     )  # fmt: skip
-    if sheet is not None:
-        _sheet(found, test or train, sheet, filter, data, split, {"theta": theta, "gauge": gauge})
     table.save(output)
     if heads is not None:
         from repanalysis.weights import save_heads
@@ -81,6 +79,8 @@ def measure(
         save_heads(heads, {layer: one.weight for layer, one in found.items()})
     if figure is not None:
         saved(file_plots().overview(table.select(variant=""), metrics=_FILTER_CURVES), figure)
+    if sheet is not None:
+        _sheet(found, test or train, sheet, filter, data, split, {"theta": theta, "gauge": gauge})
     wide = table.select(variant="", metric=_FILTER_CURVES).frame
     values = {layer: dict(zip(part["metric"], part["value"], strict=True)) for layer, part in wide.groupby("layer", sort=False)}
     rows = [[layer, *(number(row.get(name)) for name in _FILTER_CURVES)] for layer, row in values.items()]
@@ -209,12 +209,12 @@ def prune(
         run=output.stem, card=built.card, device=device or best_device(), progress=settings.progress,
     )  # fmt: skip
     table.save(output)
-    if figure is not None:
-        saved(file_plots().dilution(table).figure, figure)
     pruned = ", ".join(table.provenance[output.stem]["layers"])
     if save is not None:
         facts = {"model": built.card["model"], "theta": thetas[0], "pruned": pruned}
         save_weights(save, networks[thetas[0]].state_dict(), facts)
+    if figure is not None:
+        saved(file_plots().dilution(table).figure, figure)
     frame = table.select(metric="network_accuracy").frame
     kept = table.select(metric="kept_multiplications").frame
     rows = [[r.variant, f"{r.strength:.3f}", f"{r.value:.4f}", r.note] for r in frame.itertuples()]

@@ -88,6 +88,9 @@ def study(
     diffeo: Annotated[str, typer.Option(help="The deformation.")] = "diffeo:delta=1,c=3",
     images: Annotated[int, typer.Option(min=2, help="Test images to measure stability with.")] = 500,
     device: Device = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Measure curves again that stand there and were measured otherwise.")
+    ] = False,
 ) -> Said:
     """Train networks with noise, and set their test errors against their stability; the same command goes on."""
     from repanalysis.noise_study import noise_study
@@ -97,7 +100,7 @@ def study(
     runs = noise_study(
         models, data, output, noises=noise or (0.0, 1.0, 10.0), recipe=recipe,
         split=split, test=test, test_split=test_split, train_limit=limit, diffeo=diffeo, images=images, device=device,
-        progress=settings.progress,
+        progress=settings.progress, overwrite=overwrite,
     )  # fmt: skip
     text = runs.to_string(index=False, float_format="{:.3g}".format)
     if len(runs) > 2:

@@ -1,0 +1,193 @@
+"""Runs verbs in processes of their own that stop at a chosen moment: `python -m tests.conformance.stopping`.
+
+A moment is before or after a call that changes a file or folder: open for writing, replace, unlink, fsync, ... A line of JSON
+on stdin says what to run and where to stop; a line of JSON on stdout says how it ended. Each run is forked where everything
+is imported already, so it takes as long as its work.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import importlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CALLS = (
+    "open",
+    "replace",
+    "rename",
+    "unlink",
+    "remove",
+    "fsync",
+    "fdatasync",
+    "truncate",
+    "ftruncate",
+    "pwrite",
+    "mkdir",
+    "chmod",
+)
+WARM = (
+    "pyarrow.parquet", "sklearn.datasets", "sklearn.linear_model", "matplotlib.pyplot", "matplotlib.backends.backend_svg",
+    "repanalysis.filter_energy", "repanalysis.filter_laws", "repanalysis.noise_study", "repanalysis.plots.filter_sheets",
+    "repanalysis.pruning.networks", "repanalysis.pruning.recorded_heads", "repanalysis.similarity", "repanalysis.training",
+    "torch.distributed", "torch._dynamo",
+)  # fmt: skip
+_READ_LINK = os.readlink
+
+
+class Moments:
+    """Counts moments in a folder, and stops at one of them."""
+
+    def __init__(self, folder: str, at: int | None, how: str) -> None:
+        self.folder, self.at, self.how = folder, at, how
+        self.names: list[str] = []
+
+    def meet(self, name: str) -> None:
+        self.names.append(name)
+        if len(self.names) - 1 == self.at:
+            os.kill(os.getpid(), signal.SIGKILL if self.how == "kill" else signal.SIGINT)
+
+    def within(self, target: Any) -> bool:
+        with contextlib.suppress(OSError):
+            path = _READ_LINK(f"/proc/self/fd/{target}") if isinstance(target, int) else os.path.abspath(os.fsdecode(target))  # noqa: PTH100
+            return path.startswith(self.folder)
+        return False
+
+    def watched(self, name: str, real: Callable[..., Any], writes: Callable[..., bool]) -> Callable[..., Any]:
+        def call(*given: Any, **options: Any) -> Any:
+            target = given[0] if given else options.get("path", options.get("file"))
+            if not (writes(*given, **options) and self.within(target)):
+                return real(*given, **options)
+            where = _READ_LINK(f"/proc/self/fd/{target}") if isinstance(target, int) else os.fsdecode(target)
+            words = f"{name} {Path(where).name}"
+            self.meet(f"before {words}")
+            result = real(*given, **options)
+            self.meet(f"after {words}")
+            return result
+
+        return call
+
+    def watch(self) -> None:
+        """Put the calls in place of the system's."""
+
+        def opens(_: Any, mode: Any = "r", *__: Any, **___: Any) -> bool:
+            return bool(set(mode) & set("wax+"))
+
+        def opens_fd(_: Any, flags: int, *__: Any, **___: Any) -> bool:
+            return bool(flags & (os.O_CREAT | os.O_TRUNC))
+
+        def always(*_: Any, **__: Any) -> bool:
+            return True
+
+        for name in CALLS:
+            setattr(os, name, self.watched(f"os.{name}", getattr(os, name), opens_fd if name == "open" else always))
+        builtins.open = io.open = self.watched("open", io.open, opens)
+
+
+def run(job: dict[str, Any], answer: int) -> None:
+    """The forked process."""
+    os.chdir(job["folder"])
+    os.environ.update(job["env"])
+    for number in (1, 2):  # what it says goes to a file
+        os.dup2(os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    moments = Moments(job["folder"], job["at"], job["how"])
+    moments.watch()
+    code = 0
+    try:
+        if "call" in job:
+            module, _, name = job["call"].rpartition(".")
+            getattr(importlib.import_module(module), name)()
+        else:
+            sys.argv = ["repanalysis", *job["words"]]
+            importlib.import_module("repanalysis.cli").app()
+    except SystemExit as error:
+        code = int(error.code or 0)
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:
+        traceback.print_exc()
+        code = 99
+    os.write(answer, json.dumps({"code": code, "moments": moments.names}).encode())
+    os._exit(0)
+
+
+def put() -> None:
+    """What every verb does in the end."""
+    from probes.whole import replacing
+
+    with replacing("t.csv") as draft:
+        draft.write_text("new")
+
+
+def serve() -> None:
+    """Import what verbs import, then fork a process per line; nothing here may start a thread."""
+    import matplotlib
+    import torch
+    from matplotlib.figure import Figure
+
+    from repanalysis.cli import app
+
+    matplotlib.use("agg")
+    torch.set_num_threads(1)
+    for name in WARM:
+        importlib.import_module(name)
+    figure = Figure()
+    figure.subplots().set_title("$x$")
+    figure.savefig(io.BytesIO(), format="png")
+    app(["plan", "small:mlp,width=2,colours=1,size=8", "--data", "digits", "--weights", "random", "-q"], standalone_mode=False)
+    for line in sys.stdin:
+        job = json.loads(line)
+        reader, writer = os.pipe()
+        if not (pid := os.fork()):
+            run(job, writer)
+        os.close(writer)
+        with os.fdopen(reader) as file:
+            text = file.read()
+        status = os.waitpid(pid, 0)[1]
+        sys.stdout.write((text or json.dumps({"code": -os.WTERMSIG(status), "moments": []})) + "\n")
+        sys.stdout.flush()
+
+
+class Server:
+    """Runs verbs, and says how they ended."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def run(self, folder: Path, words: list[str], *, at: int | None = None, how: str = "kill", **job: Any) -> dict[str, Any]:
+        """Run a verb in a folder, up to a moment; its exit code (-9: killed) and the moments that it met."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        log = folder.parent / f"{folder.name}.log"
+        facts = {"folder": str(folder), "words": words, "at": at, "how": how, "log": str(log), "env": {}} | job
+        self.process.stdin.write(json.dumps(facts) + "\n")
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        answer["said"] = log.read_text() if log.exists() else ""
+        log.unlink(missing_ok=True)
+        return answer
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """A process that runs verbs."""
+    command = [sys.executable, "-m", "tests.conformance.stopping"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "200"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        yield Server(process)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+if __name__ == "__main__":
+    serve()
