@@ -11,6 +11,7 @@ import typer.core
 
 from probes.errors import UsageError
 from repanalysis.cli._choices import DataSpec, Device, Layers, Limit, ModelSpec, Overwrite, Split, Weights
+from repanalysis.cli._commands import Command
 from repanalysis.cli._outputs import FIGURES, TABLES, file_plots, free, saved
 from repanalysis.cli._texts import columns, data_of, notes, number
 from repanalysis.cli._verbs import Said, Settings, verb
@@ -291,4 +292,4 @@ def _law(table: Table, output: Path, figure: Path | None) -> Said:
 
 
 for _one in (measure, prune, prune_head, labels, widths):
-    filters.command()(_one)
+    filters.command(cls=Command)(_one)
