@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 import probes
 from probes.errors import UsageError
-from repanalysis.data import load_data
 from repanalysis.engine import analyze
+from repanalysis.inputs.data import load_data
 from repanalysis.models import load_model
 from repanalysis.networks.digits_cnn import accuracy, train
 from repanalysis.plots import overview

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from probes.errors import DataError, UsageError
 from repanalysis._checks import not_negative, one_of, positive
-from repanalysis.data import Data
+from repanalysis.inputs.data import Data
 from repanalysis.networks.crops import random_crops
 
 __all__ = ["Images", "Recipe", "accuracy", "one_epoch"]

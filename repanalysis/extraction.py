@@ -27,8 +27,8 @@ from probes.plan import Plan
 from probes.plan import plan as plan_recording
 from probes.pooling import Pools
 from probes.shards import shard_name
-from repanalysis.data import Data, load_data
 from repanalysis.engine import analyze
+from repanalysis.inputs.data import Data, load_data
 from repanalysis.models import Model, Size, load_model
 from repanalysis.table import Table
 

@@ -16,8 +16,8 @@ import torch
 
 from probes.errors import UsageError
 from probes.patterns import Patterns
-from repanalysis.data import Data, load_data
 from repanalysis.extraction import best_device, colours
+from repanalysis.inputs.data import Data, load_data
 from repanalysis.models import Model, Size, load_model
 from repanalysis.networks.shuffling import shuffled_channels
 from repanalysis.perturbations import Perturbation, perturbations

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from probes.errors import DataError, UsageError
-from repanalysis.data import load_data
 from repanalysis.epochs import Images, Recipe, accuracy, one_epoch
 from repanalysis.extraction import best_device, colours
+from repanalysis.inputs.data import load_data
 from repanalysis.models import load_model
 from repanalysis.networks.concentrated import frames
 from repanalysis.weights import save_weights

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from probes.errors import DataError, UsageError
-from repanalysis.data import Data, load_data
 from repanalysis.epochs import Images, Recipe, accuracy, one_epoch
+from repanalysis.inputs.data import Data, load_data
 
 RECIPE = Recipe(2, 32, 0.1, "constant", augment=True)
 

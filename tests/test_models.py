@@ -125,7 +125,7 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch) 
 
 def test_real_weights_classify_real_images(real_data: Path) -> None:
     """The table of the data folder: resnet20 reaches 0.810 on the 10,000 JPEG test images; half of them are here."""
-    from repanalysis.data import load_data
+    from repanalysis.inputs.data import load_data
 
     model = load_model(RESNET, weights=real_data / "weights" / "resnet20-12fca82f.th")
     data = load_data(f"imagefolder:{real_data / 'cifar10' / 'val.tar.gz'}", transform=model.transform).sample(1000, seed=0)

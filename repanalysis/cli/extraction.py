@@ -82,8 +82,8 @@ def _example(model: Any, data: str | None, split: str | None) -> Any:
     """One sample for a model: from data, or zeros of the size that the model says."""
     import torch
 
-    from repanalysis.data import load_data
     from repanalysis.extraction import taken_by
+    from repanalysis.inputs.data import load_data
 
     if data is not None:
         return load_data(data, split=split, **taken_by(model))[0][0][None]

@@ -119,7 +119,7 @@ def _sheet(  # one call, above
         told = None if names is None else [names[label] for label in one.labels]
         images = None
         if data is not None:
-            from repanalysis.data import load_data
+            from repanalysis.inputs.data import load_data
 
             samples = load_data(data, split=split)
             best = {one: samples.pick(driving(opened, layer, one, 5)) for one in shown}
@@ -186,9 +186,9 @@ def prune(
     """Prune a trained network by its filters' clusters, train it again for a moment, and say what accuracy is left."""
     from dataclasses import replace
 
-    from repanalysis.data import load_data
     from repanalysis.epochs import Images
     from repanalysis.extraction import best_device, colours
+    from repanalysis.inputs.data import load_data
     from repanalysis.models import load_model
     from repanalysis.pruning.networks import RETRAINING, prune_network
     from repanalysis.weights import save_weights

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from repanalysis.data import Data
+from repanalysis.inputs.data import Data
 from repanalysis.networks.crops import random_crops
 
 __all__ = ["accuracy", "digits_cnn", "train"]

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 import probes
 from repanalysis.cli import app
-from repanalysis.data import load_data
 from repanalysis.epochs import Images, accuracy
+from repanalysis.inputs.data import load_data
 from repanalysis.models import load_model
 from repanalysis.table import Table
 from tests.cli.running import refused, run

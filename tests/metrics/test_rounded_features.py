@@ -163,7 +163,7 @@ def test_the_layers_of_a_real_network_in_any_type(dtype: str, real_data: Path) -
     Left out: the logits, whose sum hardly varies, so that rounding is all there is in one direction; and, in bfloat16 (three
     digits), layers of which the trained batch norms have put a channel or two to sleep.
     """
-    from repanalysis.data import load_data
+    from repanalysis.inputs.data import load_data
     from repanalysis.models import load_model
 
     model = load_model("py:tests.networks.cifar_resnet:resnet20", weights=real_data / "weights" / "resnet20-12fca82f.th")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from repanalysis.data import load_data
+from repanalysis.inputs.data import load_data
 from repanalysis.networks.digits_cnn import accuracy, digits_cnn, train
 
 

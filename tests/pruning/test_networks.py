@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from probes.errors import DataError, LeftOutWarning, UsageError
-from repanalysis.data import load_data
 from repanalysis.epochs import Images, Recipe, accuracy, one_epoch
 from repanalysis.heads import fit_head
+from repanalysis.inputs.data import load_data
 from repanalysis.metrics._clusters import clusters_of
 from repanalysis.networks.small import small
 from repanalysis.pruning.chains import links

@@ -92,7 +92,7 @@ def test_filters_fit_their_heads_on_them(seen: list[set[int]]) -> None:
 
 
 def test_fields_of_a_network_are_fitted_on_them(seen: list[set[int]]) -> None:
-    from repanalysis.data import Data
+    from repanalysis.inputs.data import Data
 
     x = torch.from_numpy(marked().astype(np.float32))
     data = Data("marked", lambda row: x[row], IDS, LABELS)

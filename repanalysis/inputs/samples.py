@@ -1,0 +1,172 @@
+"""`Data`: labelled samples with ids that do not depend on the order in which they are read, and how they become tensors.
+
+A data set is a value: processes that load samples get a copy of it, however they are started. So what reads a sample is an
+object of a class of this package, never a function made on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from probes.errors import DataError, UsageError
+
+__all__ = ["Data", "Pictures", "Rows", "Transform", "as_picture", "as_tensor", "as_tokens"]
+
+Transform = Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Data(Dataset[tuple[Tensor, int, int]]):
+    """Samples `(x, label, id)`, ready for a loader.
+
+    Attributes
+    ----------
+    spec : str
+        What was asked for.
+    read : callable
+        From a sample id to what the transform takes: a PIL image, or an array. It can be pickled.
+    ids : (n,) int64 array
+        Sample ids: positions in the full data set.
+    labels : (n,) int64 array or None
+        Classes.
+    class_names : list of str or None
+        Name of class 0, 1, ...
+    split : str or None
+        The split that all samples belong to.
+    transform : callable or None
+        From what `read` returns to a tensor.
+    """
+
+    spec: str
+    read: Callable[[int], Any]
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
+    class_names: list[str] | None = None
+    split: str | None = None
+    transform: Transform | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        sample = int(self.ids[index])
+        x = (self.transform or as_tensor)(self.read(sample))
+        return x, -1 if self.labels is None else int(self.labels[index]), sample
+
+    def sample(self, n: int, *, seed: int) -> Data:
+        """A random subset of n samples, drawn from the seed and in the original order."""
+        if n >= len(self):
+            return self
+        return self._rows(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
+
+    def pick(self, ids: NDArray[np.int64]) -> Data:
+        """The samples of these ids, in that order.
+
+        Raises
+        ------
+        DataError
+            If one is not there.
+        """
+        position = {int(sample): row for row, sample in enumerate(self.ids)}
+        if missing := [int(sample) for sample in ids if int(sample) not in position]:
+            raise DataError(f"{self.spec} has no sample {missing[0]}: these are other data, or another split.")
+        return self._rows(np.array([position[int(sample)] for sample in ids], np.int64))
+
+    def parts(self, parts: int, batch_size: int) -> list[Data]:
+        """At most so many parts, one after the other, cut between batches: each batch is one that the whole would have."""
+        batches = -(-len(self) // batch_size)
+        size = max(1, -(-batches // parts)) * batch_size
+        return [self._rows(np.arange(start, min(start + size, len(self)))) for start in range(0, len(self), size)]
+
+    def _rows(self, rows: NDArray[np.int64]) -> Data:
+        return replace(self, ids=self.ids[rows], labels=None if self.labels is None else self.labels[rows])
+
+    @property
+    def collate_fn(self) -> Callable[[Sequence[tuple[Tensor, int, int]]], tuple[Tensor, Tensor | None, Tensor]]:
+        """How samples become a batch `(x, labels or None, ids)`."""
+        return _Collate(labelled=self.labels is not None)
+
+    def loader(self, batch_size: int, *, workers: int = 0, pinned: bool = False) -> DataLoader[Any]:
+        """Batches `(x, labels or None, ids)` in order; in page-locked memory, if wanted, for a GPU."""
+        if batch_size < 1:
+            raise UsageError(f"The batch size is {batch_size}; it must be at least 1.")
+        return DataLoader(self, batch_size, num_workers=workers, collate_fn=self.collate_fn, pin_memory=pinned)
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Stacks samples; a sentence where their shapes differ."""
+
+    labelled: bool
+
+    def __call__(self, items: Sequence[tuple[Tensor, int, int]]) -> tuple[Tensor, Tensor | None, Tensor]:
+        images, labels, ids = zip(*items, strict=True)
+        shapes = {tuple(image.shape) for image in images}
+        if len(shapes) > 1:
+            first, second = sorted(shapes)[:2]
+            raise DataError(f"Images have different shapes ({first}, {second}); give --size to make them equal.")
+        return torch.stack(images), torch.tensor(labels) if self.labelled else None, torch.tensor(ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Reads row after row of an array."""
+
+    x: NDArray[Any]
+
+    def __call__(self, sample: int) -> Any:
+        """One row."""
+        return self.x[sample]
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Reads rows (H, W) or (H, W, C) of an array of 8-bit images as PIL images of so many colours."""
+
+    x: NDArray[np.uint8]
+    colours: int
+
+    def __call__(self, sample: int) -> Any:
+        """One image."""
+        return as_picture(self.x[sample], self.colours)
+
+
+def as_picture(array: NDArray[np.uint8], colours: int) -> Any:
+    """8-bit array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) -> PIL image: RGB for 3 colours, else grey."""
+    from PIL import Image
+
+    grey = array.ndim == 3 and array.shape[-1] == 1
+    return Image.fromarray(array[..., 0] if grey else np.ascontiguousarray(array)).convert("RGB" if colours == 3 else "L")
+
+
+def as_tensor(value: Any) -> Tensor:
+    """Image or array -> float tensor: 8-bit images and clips to [0, 1], channels first; other arrays as they are, in float32.
+
+    An image is (H, W) or (H, W, C), a clip (C, T, H, W).
+
+    Examples
+    --------
+    >>> as_tensor(np.full((2, 2), 255, np.uint8)).tolist()
+    [[[1.0, 1.0], [1.0, 1.0]]]
+    """
+    array = np.asarray(value)
+    if array.dtype != np.uint8 or array.ndim < 2:
+        return torch.from_numpy(np.array(array, dtype=np.float32))
+    if array.ndim == 4:
+        return torch.from_numpy(np.ascontiguousarray(array)).float() / 255
+    if array.ndim == 2:
+        array = array[..., None]
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).float() / 255
+
+
+def as_tokens(value: Any) -> Tensor:
+    """Integers -> int64 tensor."""
+    return torch.from_numpy(np.array(value, dtype=np.int64))

@@ -1,0 +1,109 @@
+"""Data are values: a copy that went to another process, however it was started, reads the same samples."""
+
+from __future__ import annotations
+
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from probes import capture
+from repanalysis.inputs.data import load_data
+from repanalysis.inputs.samples import Data
+
+
+@pytest.fixture(scope="module")
+def specs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("inputs")
+    for c, name in enumerate(("cat", "dog")):
+        (root / "set" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (6, 6), (c * 100, i, 7)).save(root / "set" / name / f"{i}.png")
+    for ending in ("tar", "tar.gz"):
+        with tarfile.open(root / f"set.{ending}", f"w:{ending.partition('.')[2]}") as tar:
+            tar.add(root / "set", "set")
+    rng = np.random.default_rng(0)
+    np.savez(root / "images.npz", x=rng.integers(0, 256, (4, 6, 6, 3), dtype=np.uint8), y=np.arange(4))
+    np.savez(root / "numbers.npz", x=rng.normal(size=(4, 5)), y=np.array(["a", "b", "a", "b"]))
+    np.savez(root / "tokens.npz", x=rng.integers(0, 9, (4, 5)))
+    return {
+        "digits": "digits",
+        "gaussians": "gaussians:K=3,d=4,n=6",
+        "scale-detection": "scale-detection:task=1",
+        "scale-detection in two dimensions": "scale-detection:task=2,dimensions=2,pixels=8,scale=4",
+        "folder": f"imagefolder:{root / 'set'}",
+        "tar": f"imagefolder:{root / 'set.tar'}",
+        "tar.gz": f"imagefolder:{root / 'set.tar.gz'}",
+        "images": f"npz:{root / 'images.npz'}",
+        "numbers": f"npz:{root / 'numbers.npz'}",
+        "tokens": f"npz:{root / 'tokens.npz'},integers=tokens",
+    }
+
+
+KINDS = ("digits", "gaussians", "scale-detection", "scale-detection in two dimensions", "folder", "tar", "tar.gz", "images",
+         "numbers", "tokens")  # fmt: skip
+
+
+def grey(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(image.convert("L"), np.float32))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("transform", [None, grey])
+def test_a_pickled_copy_reads_the_same_samples(kind: str, transform: object, specs: dict[str, str]) -> None:
+    if transform is not None and kind in (
+        "gaussians",
+        "scale-detection",
+        "scale-detection in two dimensions",
+        "numbers",
+        "tokens",
+    ):
+        pytest.skip("no pictures")
+    data = load_data(specs[kind], transform=transform)  # type: ignore[arg-type]
+    copy: Data = pickle.loads(pickle.dumps(data))
+    for row in (0, len(data) - 1):
+        (x, *rest), (y, *others) = data[row], copy[row]
+        assert torch.equal(x, y)
+        assert rest == others
+    assert copy.class_names == data.class_names
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_processes_that_load_samples_may_be_spawned(method: str, specs: dict[str, str]) -> None:
+    data = load_data(specs["tar"])
+    loader = data.loader(2, workers=1)
+    loader.multiprocessing_context = method
+    x, y, ids = (torch.cat(parts) for parts in zip(*loader, strict=True))
+    assert torch.equal(x, torch.stack([data[row][0] for row in range(4)]))
+    assert (y.tolist(), ids.tolist()) == ([0, 0, 1, 1], [0, 1, 2, 3])
+
+
+def test_images_of_a_plain_archive_are_not_held_in_memory(specs: dict[str, str]) -> None:
+    with tarfile.open(specs["tar"].partition(":")[2]) as tar:
+        content = sum(member.size for member in tar)
+    assert content > 0
+    read = load_data(specs["tar"]).read
+    assert all(isinstance(where, tuple) for where in read.files.members.values())  # type: ignore[attr-defined]
+
+
+def test_a_sample_is_drawn_from_the_seed_and_keeps_its_ids() -> None:
+    data = load_data("digits")
+    some = data.sample(100, seed=1)
+    assert len(some) == len(set(some.ids)) == 100
+    assert np.array_equal(some.ids, data.sample(100, seed=1).ids)
+    assert not np.array_equal(some.ids, data.sample(100, seed=2).ids)
+    assert some.labels is not None
+    assert data.labels is not None
+    np.testing.assert_array_equal(some.labels, data.labels[some.ids])
+    assert data.sample(10**6, seed=0) is data
+
+
+def test_data_without_labels_may_come_in_place_of_a_loader() -> None:
+    data = load_data("digits", split="test")
+    silent = type(data)(data.spec, data.read, data.ids, None)
+    (batch, *_) = list(capture(torch.nn.Flatten(), silent))
+    assert batch.labels is None
+    assert batch.ids.tolist() == data.ids[:64].tolist()
