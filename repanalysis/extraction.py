@@ -29,6 +29,7 @@ from probes.pooling import Pools
 from probes.shards import shard_name
 from repanalysis.engine import analyze
 from repanalysis.inputs.data import Data, load_data
+from repanalysis.inputs.devices import device_of
 from repanalysis.models import Model, Size, load_model
 from repanalysis.table import Table
 
@@ -113,11 +114,11 @@ def prepare(
     Run
         What `write`, `stream` and `plan` take.
     """
+    where = device_of(device)
     torch.manual_seed(seed)
     built = load_model(model, weights=weights, size=size, mean=mean, std=std)
     samples = load_data(data, split=split, **taken_by(built))
     samples = samples if limit is None else samples.sample(limit, seed=seed)
-    where = device or best_device()
     built.module.to(where)
     options = {
         "layers": layers, "pool": pool, "ops": ops, "prefix_tokens": prefix_tokens, "dtype": dtype, "seed": seed,
@@ -136,13 +137,6 @@ def colours(model: Model) -> int:
 def taken_by(model: Model) -> dict[str, Any]:
     """How `load_data` makes samples for a network."""
     return {"transform": model.transform, "colours": colours(model), "tokens": model.takes_tokens}
-
-
-def best_device() -> str:
-    """The GPU, if there is one; under torchrun, the process's own."""
-    if torch.cuda.is_available():
-        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def write(

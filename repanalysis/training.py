@@ -30,8 +30,9 @@ from tqdm.auto import tqdm
 
 from probes.errors import DataError, UsageError
 from repanalysis.epochs import Images, Recipe, accuracy, one_epoch
-from repanalysis.extraction import best_device, colours
+from repanalysis.extraction import colours
 from repanalysis.inputs.data import load_data
+from repanalysis.inputs.devices import device_of
 from repanalysis.models import load_model
 from repanalysis.networks.concentrated import frames
 from repanalysis.weights import save_weights
@@ -100,10 +101,11 @@ def train(
     """
     recipe, folder = recipe or Recipe(), Path(folder)
     asked = {"model": model, "data": data, "split": split, "limit": limit, "weights": weights, **asdict(recipe)}
+    where = device_of(device)
     log = _begin(folder, asked, resume=resume)
     torch.manual_seed(recipe.seed)
     built = load_model(model, weights=weights)
-    network, where = built.module.to(device or best_device()), device or best_device()
+    network = built.module.to(where)
     options: dict[str, Any] = {"transform": built.transform, "colours": colours(built)}
     samples = load_data(data, split=split, **options)
     samples = samples if limit is None else samples.sample(limit, seed=recipe.seed)

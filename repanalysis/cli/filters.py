@@ -187,8 +187,9 @@ def prune(
     from dataclasses import replace
 
     from repanalysis.epochs import Images
-    from repanalysis.extraction import best_device, colours
+    from repanalysis.extraction import colours
     from repanalysis.inputs.data import load_data
+    from repanalysis.inputs.devices import device_of
     from repanalysis.models import load_model
     from repanalysis.pruning.networks import RETRAINING, prune_network
     from repanalysis.weights import save_weights
@@ -198,6 +199,7 @@ def prune(
     free("weights format", save, (".safetensors",), overwrite=overwrite)
     if save is not None and len(thetas) != 1:
         raise UsageError("--save writes one network; give --theta once.")
+    where = device_of(device)
     built = load_model(model, weights=weights)
     options: dict[str, Any] = {"transform": built.transform, "colours": colours(built)}
     samples = load_data(data, split=split, **options)
@@ -207,7 +209,7 @@ def prune(
     recipe = replace(RETRAINING, epochs=epochs, rate=rate, seed=settings.seed)
     table, networks = prune_network(
         built.module, *parts, layers=layers, thetas=thetas, places=places, controls=controls, recipe=recipe,
-        run=output.stem, card=built.card, device=device or best_device(), progress=settings.progress,
+        run=output.stem, card=built.card, device=where, progress=settings.progress,
     )  # fmt: skip
     table.save(output)
     if figure is not None:
