@@ -6,7 +6,9 @@ The command line and the demo call these functions; everything below them takes 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 
 import probes
-from probes import Store, UsageError
+from probes import FormatError, Store, UsageError
 from probes.axes import AxesOption
 from probes.check import Difference, compare
 from probes.layers import head_of
@@ -248,6 +250,7 @@ def verify(
     device: str | None = None,
     workers: int = 0,
     seed: int = 0,
+    trust_file: bool = False,
 ) -> list[Difference]:
     """Run a network again on some of a file's samples, as the file says it was run, and compare.
 
@@ -258,13 +261,15 @@ def verify(
     path : pathlib.Path
         Activations: a file, or a folder of shards.
     data : str, optional
-        The data, should they lie elsewhere than the file says.
+        The data that the file was made from.
     samples : int, default 32
         How many, drawn from the seed.
     device, workers
         As for `prepare`.
     seed : int, default 0
         Of the draw.
+    trust_file : bool, default False
+        Whether to open the data that the file names, where `data` says nothing: whoever sent the file chose that path.
 
     Returns
     -------
@@ -274,42 +279,76 @@ def verify(
     Raises
     ------
     UsageError
-        If the weights are not those that the file was made with.
+        If the weights are not those that the file was made with, or nobody says which data to open.
+    FormatError
+        If the file says in no way that can be read how it was made, or asks for samples of over 256 MiB.
     """
+    where = device_of(device)
     with probes.open(path, partial=True) as source:
-        facts = source.attrs
-        torch.manual_seed(int(facts.get("seed", 0)))
-        preprocessing = _json(facts.get("preprocessing", "none"))
-        built = load_model(model, weights=weights)
-        if isinstance(preprocessing, Mapping) and preprocessing != built.card["preprocessing"]:
-            images = {"mean": tuple(preprocessing["mean"]), "std": tuple(preprocessing["std"])}
-            built = load_model(model, weights=weights, size=tuple(preprocessing["input_size"]), **images)
-        if facts.get("weights_sha256") != built.card["weights_sha256"]:
+        named = str(source.attrs.get("dataset", ""))
+        if data is None and not trust_file:
             raise UsageError(
-                f"{path} was made with other weights (sha256 {str(facts.get('weights_sha256'))[:12]}..., now "
-                f"{built.card['weights_sha256'][:12]}...): give the model that it was made with, {facts.get('model')}."
+                f"{path} names {named!r} as its data, which are not opened unasked: give --data (data=), or --trust-file "
+                f"(trust_file=True) if you trust whoever made the file."
             )
-        split = str(facts.get("split", "")) or None
-        opened = load_data(data or str(facts["dataset"]), split=split, **taken_by(built))
+        how = _Recorded.of(source, path)
+        torch.manual_seed(how.seed)
+        built = load_model(model, weights=weights)
+        if how.images and how.preprocessing != built.card["preprocessing"]:
+            built = load_model(model, weights=weights, **how.images)
+        if source.attrs.get("weights_sha256") != built.card["weights_sha256"]:
+            raise UsageError(
+                f"{path} was made with other weights (sha256 {str(source.attrs.get('weights_sha256'))[:12]}..., now "
+                f"{built.card['weights_sha256'][:12]}...): give the model that it was made with, {source.attrs.get('model')}."
+            )
+        opened = load_data(data or named, split=how.options["split"], **taken_by(built))
         ids = np.random.default_rng(seed).choice(source.ids, min(samples, len(source)), replace=False)
-        where = device or best_device()
-        patterns, prefix = facts.get("layers", "leaf calls"), facts.get("prefix_tokens", "auto")
-        axes = str(facts.get("axes", ""))
-        batches = probes.capture(
-            built.module.to(where),
-            opened.pick(np.sort(ids)).loader(min(samples, int(facts.get("batch_size", 64))), workers=workers),
-            layers=None if patterns == "leaf calls" else _json(patterns),
-            pool=str(facts.get("pool", "mean")).split("; "),
-            ops=bool(facts.get("ops", 0)),
-            prefix_tokens=None if prefix == "auto" else int(prefix),
-            axes=axes.split("; ") if axes else None,
-            dtype=str(facts.get("dtype", "auto")),
-            seed=int(facts.get("seed", 0)),
-            device=where,
-            precision=str(facts.get("precision", "float32")),
-            channels_last=bool(facts.get("channels_last", 0)),
-        )
-        return compare(source, batches)
+        loader = opened.pick(np.sort(ids)).loader(min(samples, how.batch_size), workers=workers)
+        return compare(source, probes.capture(built.module.to(where), loader, device=where, **how.options))
+
+
+_SAMPLE_BYTES = 256 << 20  # that a file may ask for
+_POOLED = 1 << 20  # numbers that a pool of a file may make of a layer
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """How a file says that it was made; nothing in it is run, and nothing in it may ask for much."""
+
+    seed: int
+    batch_size: int
+    preprocessing: Any
+    images: dict[str, Any]
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, source: probes.Source, path: Path) -> _Recorded:
+        facts = source.attrs
+        try:
+            preprocessing = _json(facts.get("preprocessing", "none"))
+            images: dict[str, Any] = {}
+            if isinstance(preprocessing, Mapping):
+                images = {key: tuple(map(float, preprocessing[key])) for key in ("mean", "std")}
+                images["size"] = tuple(map(int, preprocessing["input_size"]))
+                if not all(side > 0 for side in images["size"]) or 4 * math.prod(images["size"]) > _SAMPLE_BYTES:
+                    raise ValueError(f"samples of shape {images['size']}")
+            pools, prefix = str(facts.get("pool", "mean")).split("; "), facts.get("prefix_tokens", "auto")
+            if any(len(number) > 7 or int(number) > _POOLED for pool in pools for number in re.findall(r"\d+", pool)):
+                raise ValueError(f"pool {pools[0]}")
+            axes, seed, batch_size = str(facts.get("axes", "")), int(facts.get("seed", 0)), int(facts.get("batch_size", 64))
+            if not 0 <= seed < 2**64 or batch_size < 1:
+                raise ValueError(f"seed {seed}, batch size {batch_size}")
+            # The file's layers by name: a regular expression of somebody else's may take years.
+            layers = None if facts.get("layers", "leaf calls") == "leaf calls" else f"re:{'|'.join(map(re.escape, source.layers))}"
+            options = {
+                "layers": layers, "pool": pools, "ops": bool(facts.get("ops", 0)), "axes": axes.split("; ") if axes else None,
+                "prefix_tokens": None if prefix == "auto" else int(prefix), "dtype": str(facts.get("dtype", "auto")),
+                "precision": str(facts.get("precision", "float32")), "channels_last": bool(facts.get("channels_last", 0)),
+                "seed": seed, "split": str(facts.get("split", "")) or None,
+            }  # fmt: skip
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise FormatError(f"{path} says in no way that can be used how it was made: {str(error) or 'a fact'}.") from error
+        return cls(seed, batch_size, preprocessing, images, options)
 
 
 def _json(text: Any) -> Any:

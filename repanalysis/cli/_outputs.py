@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repanalysis._checks import one_of
+from repanalysis._checks import one_of, writable
 from repanalysis.cli._texts import data_of, pretty, without
 from repanalysis.cli._verbs import Said
 
@@ -18,11 +18,12 @@ TABLES, FIGURES = (".csv", ".parquet"), (".svg", ".pdf", ".png")
 
 
 def free(what: str, path: Path | None, endings: tuple[str, ...], *, overwrite: bool) -> None:
-    """Refuse a file that is there already, or is of no kind that can be written."""
+    """Refuse a file that is there already, is of no kind that can be written, or could not be written where it is."""
     from probes.writer import refuse_existing
 
     if path is not None:
         one_of(what, refuse_existing(path, overwrite=overwrite).suffix, endings)
+        writable(path)
 
 
 def file_plots() -> Any:

@@ -70,7 +70,8 @@ def verify(
     model: ModelSpec,
     path: Annotated[Path, typer.Argument(help="An activations file, or a folder of shards.")],
     weights: Weights = None,
-    data: Annotated[str | None, typer.Option(help="The data, should they lie elsewhere than the file says.")] = None,
+    data: Annotated[str | None, typer.Option(help="The data that the file was made from.")] = None,
+    trust_file: Annotated[bool, typer.Option("--trust-file", help="Without --data, open what the file names.")] = False,
     samples: Annotated[int, typer.Option(min=1, help="How many samples to run again.")] = 32,
     device: Device = None,
     workers: Workers = 0,
@@ -79,8 +80,9 @@ def verify(
     from repanalysis import extraction
 
     found = extraction.verify(
-        model, path, weights=weights, data=data, samples=samples, device=device, workers=workers, seed=settings.seed
-    )
+        model, path, weights=weights, data=data, samples=samples, device=device, workers=workers, seed=settings.seed,
+        trust_file=trust_file,
+    )  # fmt: skip
     rows = [[one.layer, f"{one.largest:.2g}", f"{one.scale:.4g}", "equal" if one.ok else "DIFFERENT"] for one in found]
     text = columns(["layer", "largest difference", "largest value", ""], rows)
     if odd := [one.layer for one in found if not one.ok]:
