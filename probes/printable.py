@@ -13,7 +13,7 @@ import re
 import unicodedata
 from typing import Any
 
-__all__ = ["as_json", "printable"]
+__all__ = ["as_json", "as_label", "printable"]
 
 _ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _SUSPECT = re.compile(r"[^\x20-\x7e]")
@@ -40,6 +40,21 @@ def printable(value: object, *, lines: bool = False) -> str:
     ('conv\\x1b[31m1\\n', 'garçon 図')
     """
     return _SUSPECT.sub(lambda found: found[0] if lines and found[0] == "\n" else _escaped(found[0]), str(value))
+
+
+def as_label(value: object) -> str:
+    r"""A name as matplotlib shows it: printable, and never read as mathematics or as a hint.
+
+    matplotlib reads text between dollar signs as TeX, which fails on most names, and leaves labels that begin with an
+    underscore out of legends.
+
+    Examples
+    --------
+    >>> as_label(r"$\frac{$"), as_label("_private")
+    ('\\$\\frac{\\$', ' _private')
+    """
+    text = printable(value).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def as_json(value: Any) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -227,9 +227,21 @@ def _of_file(
 
 
 def _completed(futures: Mapping[Any, int]) -> Iterator[Any]:
-    """Futures as they are done; of executors with futures of their own, in order."""
+    """Futures as they are done; of executors with futures of their own, in order.
+
+    Raises
+    ------
+    DataError
+        If a process died, so that its layer will never be done.
+    """
     try:
-        yield from as_completed(futures)
+        for future in as_completed(futures):
+            if isinstance(error := future.exception(), BrokenExecutor):
+                raise DataError(
+                    "A process that analyzes layers died: the system ended it for lack of memory, or it could not start (a script "
+                    "that starts processes needs `if __name__ == '__main__':`). Use fewer workers, or none."
+                ) from error
+            yield future
     except (AttributeError, TypeError):
         yield from futures
 
