@@ -81,7 +81,7 @@ def not_negative(what: str, value: float) -> float:
     return float(value)
 
 
-def writable(path: Path) -> Path:
+def writable(path: Path, *, folder: bool = False) -> Path:
     """`path`, if a file or folder can be written there now: known before the work rather than after it.
 
     A file without a name is made in the folder, or in the nearest one that exists, since permissions tell less: the file system
@@ -99,7 +99,6 @@ def writable(path: Path) -> Path:
     ...
     probes.errors.UsageError: /dev/null/results.csv can't be written: /dev/null is no folder.
     """
-    folder = path if path.is_dir() else path.parent
     try:
         os.lstat(path)  # too long a name is too long whether or not the file exists
     except FileNotFoundError:
@@ -107,15 +106,16 @@ def writable(path: Path) -> Path:
     except OSError as error:
         if error.errno != errno.ENOTDIR:
             raise UsageError(f"{path} can't be written: {os.strerror(error.errno or 0)}.") from error
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir():
-        raise UsageError(f"{path} can't be written: {folder} is no folder.")
+    place = path if folder or path.is_dir() else path.parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise UsageError(f"{path} can't be written: {place} is no folder.")
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise UsageError(f"{path} can't be written: {os.strerror(error.errno or 0)} in {folder}.") from error
+        raise UsageError(f"{path} can't be written: {os.strerror(error.errno or 0)} in {place}.") from error
     if path.suffix == ".parquet" and find_spec("pyarrow") is None:
         raise UsageError(f"{path} needs pyarrow: pip install 'repanalysis[parquet]', or write a .csv.")
     return path

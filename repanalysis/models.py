@@ -41,6 +41,7 @@ _ALONE = ("scattering", "scale-net", "small")  # need nothing behind the colon
 _FORMS = "Write timm:NAME, torchvision:NAME, hf:NAME, scattering:J=3,L=8 or py:package.module:factory."
 _SYMBOLS = {"J": "scales", "L": "angles"}
 _INSTEAD = "Give --weights FILE, or --weights random for the untrained network."
+_LARGEST = 2**28  # numbers of a sample
 _FRAMES = 16  # of the clips that torchvision's video networks were trained on
 
 
@@ -321,6 +322,8 @@ def sample_shape(module: nn.Module, size: Size) -> tuple[int, ...]:
         if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*x?", size):
             raise UsageError(f"{size!r} is no size; write it like 224, or like 3x16x112x112 for a sample's whole shape.")
         numbers = tuple(int(part) for part in size.split("x") if part)
+        if math.prod(numbers) > _LARGEST:
+            raise UsageError(f"A sample of size {size} has more than {_LARGEST} numbers; give a smaller one.")
         size = numbers if "x" in size else numbers[0]
     if isinstance(size, tuple):
         return size

@@ -19,6 +19,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from probes.errors import UsageError
+from repanalysis._checks import writable
+from repanalysis.inputs.devices import device_of
+from repanalysis.perturbations.specification import perturbations
 from repanalysis.stability_runs import stability_runs
 from repanalysis.table import Table
 from repanalysis.training import Recipe, train
@@ -81,6 +84,10 @@ def noise_study(
     recipe, folder = recipe or Recipe(), Path(folder)
     if len(set(models)) < len(models) or not models:
         raise UsageError("A study needs models, each of them once.")
+    device_of(device)
+    perturbations([diffeo, "noise:match=diffeo"])
+    recipes = {noise: replace(recipe, noise=float(noise)) for noise in noises}
+    writable(folder, folder=True)
     folder.mkdir(parents=True, exist_ok=True)
     rows, tables = [], []
     pairs = list(product(models, noises))
@@ -88,7 +95,7 @@ def noise_study(
         name = f"{model.rpartition(':')[2]}, noise {noise:g}"
         place = folder / "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
         log = train(
-            model, data, place, replace(recipe, noise=float(noise)), split=split, test=test, test_split=test_split,
+            model, data, place, recipes[noise], split=split, test=test, test_split=test_split,
             limit=train_limit, device=device, resume=(place / "run.json").exists(), progress=False,
         )  # fmt: skip
         table = _curves(model, place, test or data, test_split, name, diffeo, images, len(log), device)

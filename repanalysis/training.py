@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from probes.errors import DataError, UsageError
+from repanalysis._checks import writable
 from repanalysis.epochs import Images, Recipe, accuracy, one_epoch
 from repanalysis.extraction import colours
 from repanalysis.inputs.data import load_data
@@ -102,6 +103,7 @@ def train(
     recipe, folder = recipe or Recipe(), Path(folder)
     asked = {"model": model, "data": data, "split": split, "limit": limit, "weights": weights, **asdict(recipe)}
     where = device_of(device)
+    writable(folder, folder=True)
     log = _begin(folder, asked, resume=resume)
     torch.manual_seed(recipe.seed)
     built = load_model(model, weights=weights)
