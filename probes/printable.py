@@ -1,9 +1,9 @@
 r"""Names as a terminal, a log or a figure can show them: characters that would act are written as escapes.
 
-A layer, a class or a file may be called anything, also by whoever sent the file. `\x1b[2J` clears a terminal, a carriage return
-hides what stands before it, U+202E reverses what follows, a lone surrogate (a file name that is no UTF-8) can't be encoded at all.
-Such characters are those of Unicode's categories Cc, Cf, Cs, Zl and Zp. They are escaped where text leaves the program, and
-nowhere else: files and tables hold names as they are.
+A layer, a class or a file may be called anything, also by whoever sent the file. `\x1b[2J` clears a terminal, a carriage
+return hides what stands before it, U+202E reverses what follows, a lone surrogate (a file name that is no UTF-8) can't be
+encoded at all. Such characters are those of Unicode's categories Cc, Cf, Cs, Zl and Zp. They are escaped where text leaves
+the program, and nowhere else: files and tables hold names as they are.
 """
 
 from __future__ import annotations

@@ -131,13 +131,14 @@ def affordable(what: str, size: int) -> None:
 
     Examples
     --------
-    >>> affordable("gaussians:d=100000", 8 * 10**10)
+    >>> affordable("d=100000", 8 * 10**10)
     Traceback (most recent call last):
     ...
-    probes.errors.UsageError: gaussians:d=100000 would take 74.5 GiB of memory; at most 4 GiB are given to data that are made.
+    probes.errors.UsageError: d=100000 would take 74.5 GiB of memory; at most 4 GiB are given to data that are made.
     """
     if size > SYNTHETIC_BYTES:
         most = SYNTHETIC_BYTES >> 30
         raise UsageError(
-            f"{what} would take {min(size, 10**300) / 2**30:.3g} GiB of memory; at most {most} GiB are given to data that are made."
+            f"{what} would take {min(size, 10**300) / 2**30:.3g} GiB of memory; at most {most} GiB are given to data that "
+            f"are made."
         )

@@ -83,6 +83,6 @@ def _typed(value: str, default: Any, what: str) -> Any:
     wanted: type = type(default) if default is not None else int
     if wanted is float and type(found) is int:
         found = float(found)
-    if type(found) is not wanted or (wanted is float and not math.isfinite(found)):
+    if type(found) is not wanted or (isinstance(found, float) and not math.isfinite(found)):
         raise UsageError(f"{what} is {value!r}; it must be {_KINDS[wanted]}.")
     return found

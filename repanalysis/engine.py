@@ -238,8 +238,8 @@ def _completed(futures: Mapping[Any, int]) -> Iterator[Any]:
         for future in as_completed(futures):
             if isinstance(error := future.exception(), BrokenExecutor):
                 raise DataError(
-                    "A process that analyzes layers died: the system ended it for lack of memory, or it could not start (a script "
-                    "that starts processes needs `if __name__ == '__main__':`). Use fewer workers, or none."
+                    "A process that analyzes layers died: the system ended it for lack of memory, or it could not start (a "
+                    "script that starts processes needs `if __name__ == '__main__':`). Use fewer workers, or none."
                 ) from error
             yield future
     except (AttributeError, TypeError):

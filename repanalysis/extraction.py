@@ -339,7 +339,9 @@ class _Recorded:
             if not 0 <= seed < 2**64 or batch_size < 1:
                 raise ValueError(f"seed {seed}, batch size {batch_size}")
             # The file's layers by name: a regular expression of somebody else's may take years.
-            layers = None if facts.get("layers", "leaf calls") == "leaf calls" else f"re:{'|'.join(map(re.escape, source.layers))}"
+            layers = (
+                None if facts.get("layers", "leaf calls") == "leaf calls" else f"re:{'|'.join(map(re.escape, source.layers))}"
+            )
             options = {
                 "layers": layers, "pool": pools, "ops": bool(facts.get("ops", 0)), "axes": axes.split("; ") if axes else None,
                 "prefix_tokens": None if prefix == "auto" else int(prefix), "dtype": str(facts.get("dtype", "auto")),

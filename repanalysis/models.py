@@ -287,7 +287,7 @@ def _factory(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
 
 
 def _refuse_uncallable(name: str, factory: Any) -> None:
-    """Refuse, before it runs, what can't be a factory: neither a class of networks nor a function of Python's without arguments."""
+    """Refuse, before it runs, what is neither a class of networks nor a Python function without required arguments."""
     plain = factory
     while isinstance(plain, partial):
         plain = plain.func
@@ -359,7 +359,8 @@ def _config(module: nn.Module, override: Mapping[str, Any]) -> dict[str, Any] | 
     for what in ("mean", "std"):
         if len(override.get(what, ())) not in (0, 1, colours):
             raise UsageError(
-                f"--{what} has {len(override[what])} numbers, and the network takes images of {colours} colours; give one for each."
+                f"--{what} has {len(override[what])} numbers, and the network takes images of {colours} colours; give one "
+                f"for each."
             )
     if not own:
         override = {"mean": (0.0,), "std": (1.0,), "crop_pct": 1.0} | dict(override)

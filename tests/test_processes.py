@@ -1,4 +1,4 @@
-"""Everything that starts processes does so under each start method: spawn (macOS, Windows), forkserver (Python 3.14) and fork."""
+"""What starts processes does so under each start method: spawn (macOS, Windows), forkserver (Python 3.14) and fork."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def test_layers_are_analysed_by_processes_under_every_start_method(tmp_path: Pat
         words = ("analyze", path, "-o", f"{name}.csv", "--workers", workers, "-m", "fisher_ratio,nc1", "--groups", 3)
         done = child(tmp_path, method, *words)
         assert done.returncode == 0, done.stderr
-    rows = [[line.partition(',"{')[0] for line in (tmp_path / f"{name}.csv").read_text().splitlines()] for name in ("one", "two")]
+    rows = [
+        [line.partition(',"{')[0] for line in (tmp_path / f"{name}.csv").read_text().splitlines()] for name in ("one", "two")
+    ]
     assert [row.replace("one", "two") for row in rows[0]] == rows[1]
 
 

@@ -1,7 +1,7 @@
 """The command line: a thin layer over the library, and the only place where capture, store and engine meet.
 
-Every verb takes --seed, --threads, --quiet, --json and --config, and ends with one of `EXIT_CODES`. A failure is one sentence on
-stderr; with REPANALYSIS_TRACEBACK set, the traceback as well.
+Every verb takes --seed, --threads, --quiet, --json and --config, and ends with one of `EXIT_CODES`. A failure is one sentence
+on stderr; with REPANALYSIS_TRACEBACK set, the traceback as well.
 """
 
 from __future__ import annotations

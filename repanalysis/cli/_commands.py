@@ -1,7 +1,7 @@
 """How words become options: what no option may be is refused for all of them, and a wrong word is one sentence.
 
-An option given twice, a number that is not finite or beyond 32 bits, an empty text, a path that is a pipe or a device: refused here,
-once, also for options that are yet to come. Types and bounds are those that each option declares.
+An option given twice, a number that is not finite or beyond 32 bits, an empty text, a path that is a pipe or a device: refused
+here, once, also for options that are yet to come. Types and bounds are those that each option declares.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Command(typer.core.TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """The words that are left once the options are read."""
         rest = super().parse_args(ctx, args)
+        parameter: Any
         for parameter in self.params:
             for value in _each(ctx.params.get(parameter.name)):
                 if reason := _refusal(value):
@@ -65,7 +66,7 @@ class Group(typer.core.TyperGroup):
             with suppress(AttributeError):  # whatever an encoding lacks is written as an escape
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         try:
-            code = super().main(args, *words, standalone_mode=False, **options)
+            code = super().main(args, *words, **options | {"standalone_mode": False})
             flush()
         except _ClickError as error:
             code = _usage(error)

@@ -47,21 +47,26 @@ def _message(error: BaseException, output: object) -> str:
     first = str(error).strip().partition("\n")[0]
     if isinstance(error, KeyboardInterrupt):
         return "Stopped."
-    if isinstance(error, ReportedError):
-        return str(error).strip()  # a line feed in it is one of a name
     if isinstance(error, OSError) and error.errno is not None:
-        name = error.filename if error.filename is not None else output
-        name = os.fsdecode(name) if isinstance(name, bytes) else name
-        if error.errno == errno.ENOENT and name is not None:
-            return f"There is no file {name}."
-        reason = _ADVICE.get(error.errno) or os.strerror(error.errno)
-        return f"{reason[0].upper()}{reason[1:]}." if name is None else f"{name}: {reason}."
-    if isinstance(error, FileNotFoundError):
-        return str(error).strip()
+        return _of_system(error, output)
+    if isinstance(error, ReportedError | FileNotFoundError):
+        return str(error).strip()  # a line feed in it is one of a name
     if isinstance(error, MemoryError) or any(words in first.lower() for words in _MEMORY):
         more = f" ({first})" if first else ""
         return f"The memory does not suffice{more}; try a smaller --batch-size, a coarser --pool, fewer layers or a --limit."
     return f"{type(error).__name__}: {first}" if first else f"{type(error).__name__}."
+
+
+def _of_system(error: OSError, output: object) -> str:
+    """A failure of the operating system: the file and the reason."""
+    if isinstance(error, ReportedError):
+        return str(error).strip()
+    name = error.filename if error.filename is not None else output
+    name = os.fsdecode(name) if isinstance(name, bytes) else name
+    if error.errno == errno.ENOENT and name is not None:
+        return f"There is no file {name}."
+    reason = _ADVICE.get(error.errno or 0) or os.strerror(error.errno or 0)
+    return f"{reason[0].upper()}{reason[1:]}." if name is None else f"{name}: {reason}."
 
 
 def exit_code_of(error: BaseException) -> int:

@@ -52,7 +52,9 @@ class Said:
 
 _COMMON: dict[str, Any] = {
     "seed": Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything that is drawn at random.")],
-    "threads": Annotated[int | None, typer.Option(min=1, max=MOST_PROCESSES, help="Threads to compute with; default all cores.")],
+    "threads": Annotated[
+        int | None, typer.Option(min=1, max=MOST_PROCESSES, help="Threads to compute with; default all cores.")
+    ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")],
     "as_json": Annotated[bool, typer.Option("--json", help="Print the result as JSON.")],
     "config": Annotated[

@@ -69,6 +69,8 @@ def measure(
     for path in (figure, sheet):
         free("figure format", path, FIGURES, overwrite=overwrite)
     free("weights format", heads, (".safetensors",), overwrite=overwrite)
+    if sheet is None and (data is not None or filter is not None):
+        raise UsageError("--data and --filter belong to a sheet; give --sheet as well.")
     table, found = look(
         train, test, layers=layers, theta=theta, order=order, gauge=gauge, solver=solver, groups=_groups(group),
         bootstrap=bootstrap, seed=settings.seed, run=train.stem, progress=settings.progress,

@@ -1,7 +1,7 @@
 """Weights from hubs: in the cache or downloaded; where a hub can't be reached, a sentence within seconds.
 
-The libraries that download try again and again, for minutes. So the hub is asked once whether it answers; if not, only what is in
-the cache is looked at.
+The libraries that download try again and again, for minutes. So the hub is asked once whether it answers; if not, only what is
+in the cache is looked at.
 """
 
 from __future__ import annotations

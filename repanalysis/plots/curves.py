@@ -123,7 +123,9 @@ def depth(
     ax.set_ylabel(unit or ("share" if metric.endswith(_SHARES) else "ratio"), fontsize=9, color=INK)
     if named:
         layers = list(dict.fromkeys(frame.sort_values("order")["layer"]))
-        ax.set_xticks(range(len(layers)), [as_label(layer) for layer in layers], rotation=90 if len(layers) > 8 else 30, fontsize=8)
+        ax.set_xticks(
+            range(len(layers)), [as_label(layer) for layer in layers], rotation=90 if len(layers) > 8 else 30, fontsize=8
+        )
         ax.set_xlabel("layer, in order of execution", fontsize=9, color=INK)
     else:
         ax.set_xlim(-0.02, 1.02)

@@ -47,13 +47,21 @@ def dilution(table: Table, *, ax: Axes | None = None) -> Axes:
     ax = ax or plt.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
     full = frame["variant"].str.startswith("full")
     for variant, value, style in zip(frame[full]["variant"], frame[full]["value"], ("--", ":"), strict=False):
-        ax.axhline(value, color=INK, linewidth=1, linestyle=style, label=f"{variant} {what}" if variant == "full" else as_label(variant))
+        ax.axhline(
+            value,
+            color=INK,
+            linewidth=1,
+            linestyle=style,
+            label=f"{variant} {what}" if variant == "full" else as_label(variant),
+        )
     pruned = frame[~full]
     for index, (variant, rows) in enumerate(pruned.groupby("variant", sort=False)):
         part = rows.sort_values("strength")
         colour = COLOURS[index % len(COLOURS)]
         at, value, se = (part[name].to_numpy(dtype=float) for name in ("strength", "value", "se"))
-        ax.plot(at, value, color=colour, marker=MARKERS[index % len(MARKERS)], markersize=4, linewidth=1.6, label=as_label(variant))
+        ax.plot(
+            at, value, color=colour, marker=MARKERS[index % len(MARKERS)], markersize=4, linewidth=1.6, label=as_label(variant)
+        )
         if np.isfinite(se).any():
             ax.vlines(at, value - se, value + se, color=colour, alpha=0.5, linewidth=3)
     framed(ax)

@@ -125,7 +125,9 @@ def filter_sheet(
     places = "one place per filter: matrices are of rank one" if found.places == 1 else f"{found.places} places per filter"
     rule = "" if chosen is not None else ": those with most labels for least noise"
     mean = found.noise[found.clusters > 0].mean() if (found.clusters > 0).any() else 0.0
-    figure.suptitle(f"{as_label(title)}   ({f} filters, {k} labels, {places}; columns are outputs)", fontsize=10, x=0.01, ha="left")
+    figure.suptitle(
+        f"{as_label(title)}   ({f} filters, {k} labels, {places}; columns are outputs)", fontsize=10, x=0.01, ha="left"
+    )
     caption = f"{len(shown)} of {f} filters{rule}; mean noise of the layer {mean:.1f}. Frames: clusters; dots: above {theta:g}."
     figure.supxlabel(caption, x=0.01, ha="left", fontsize=8, color="#6b7280")
     return figure

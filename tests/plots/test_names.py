@@ -17,15 +17,38 @@ from repanalysis import plots
 from repanalysis.similarity import compare
 from repanalysis.table import Table
 
-NAMES = [r"$\frac{$", "a$b$c", r"\$x$", "_private", "\x1b[2J\x00\x07", "x\u202egnp.exe", "two\nlines", "\udcff", "<&>\"'", "%{}^_#~"]
+NAMES = [
+    r"$\frac{$",
+    "a$b$c",
+    r"\$x$",
+    "_private",
+    "\x1b[2J\x00\x07",
+    "x\u202egnp.exe",
+    "two\nlines",
+    "\udcff",
+    "<&>\"'",
+    "%{}^_#~",
+]
 
 
 def table(metric: str, **more: object) -> Table:
     rows = [
-        {"run": name, "model": name, "layer": f"{layer}{other}", "order": order, "depth": (order + 1) / 2, "metric": metric,
-         "value": 1.0 + order, "se": 0.1, "n": 9, "strength": 1.0 + order, **more}
-        for name in NAMES[:6] for order, (layer, other) in enumerate([(NAMES[0], ""), (NAMES[4], NAMES[5])])
-    ]  # fmt: skip
+        {
+            "run": name,
+            "model": name,
+            "layer": f"{layer}{other}",
+            "order": order,
+            "depth": (order + 1) / 2,
+            "metric": metric,
+            "value": 1.0 + order,
+            "se": 0.1,
+            "n": 9,
+            "strength": 1.0 + order,
+            **more,
+        }
+        for name in NAMES[:6]
+        for order, (layer, other) in enumerate([(NAMES[0], ""), (NAMES[4], NAMES[5])])
+    ]
     return Table.from_rows(rows)
 
 
@@ -61,27 +84,47 @@ def of_strengths() -> Figure:
 
 
 def of_errors() -> Figure:
-    runs = [{"model": f"small:{name}", "noise": 1.0, "test_error": 0.1 * (i + 1), **dict.fromkeys("DGR", 1.0 + i)} for i, name in enumerate(NAMES)]  # fmt: skip
+    runs = [
+        {"model": f"small:{name}", "noise": 1.0, "test_error": 0.1 * (i + 1), **dict.fromkeys("DGR", 1.0 + i)}
+        for i, name in enumerate(NAMES)
+    ]
     return plots.errors(pd.DataFrame(runs))
 
 
 def of_dilution() -> Figure:
     rows = [
-        {"run": "r", "metric": "head_accuracy", "variant": name, "strength": s, "value": 0.5, "n": 9} for name in NAMES for s in (0, 1)
-    ]  # fmt: skip
+        {"run": "r", "metric": "head_accuracy", "variant": name, "strength": s, "value": 0.5, "n": 9}
+        for name in NAMES
+        for s in (0, 1)
+    ]
     return plots.dilution(Table.from_rows(rows)).figure  # type: ignore[return-value]
 
 
 def of_laws() -> Figure:
-    rows = [{"run": "r", "metric": "error_rate", "variant": name, "perturbation": "labels", "strength": 1 + s, "value": 0.5, "n": 9} for name in NAMES for s in (1, 2)]  # fmt: skip
+    rows = [
+        {"run": "r", "metric": "error_rate", "variant": name, "perturbation": "labels", "strength": 1 + s, "value": 0.5, "n": 9}
+        for name in NAMES
+        for s in (1, 2)
+    ]
     return plots.laws(Table.from_rows(rows))
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize(
     "draw",
-    [of_curves, of_depth, of_many_layers, of_checkpoints, of_similarity, of_stability, of_strengths, of_errors, of_dilution, of_laws],
-)  # fmt: skip
+    [
+        of_curves,
+        of_depth,
+        of_many_layers,
+        of_checkpoints,
+        of_similarity,
+        of_stability,
+        of_strengths,
+        of_errors,
+        of_dilution,
+        of_laws,
+    ],
+)
 def test_any_name_can_be_drawn_and_the_drawing_can_be_read(draw: Callable[[], Figure]) -> None:
     figure = draw()
     with plt.rc_context({"svg.fonttype": "none"}):
