@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "EXIT_CODES",
     "DataError",
     "FormatError",
     "IgnoredWarning",
@@ -19,6 +20,16 @@ __all__ = [
     "UsageError",
     "did_you_mean",
 ]
+
+EXIT_CODES = {
+    0: "ok",
+    1: "failure",
+    2: "usage: an option, a name or a path that does not fit",
+    3: "incomplete data",
+    130: "stopped by Ctrl-C",
+    141: "the reader of the output went away",
+    143: "stopped by SIGTERM",
+}  # of the command line, all that there are
 
 
 class ReportedError(Exception):

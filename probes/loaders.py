@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
+from pickle import PicklingError
 from typing import Any
 
 import numpy as np
@@ -90,9 +91,31 @@ def _stacked(samples: list[Any]) -> Any:
 
 def batches_of(loader: Iterable[Any]) -> Iterable[Any]:
     """The loader's items, watched where several workers may each give all samples."""
-    if isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset) and loader.num_workers > 1:
+    if not isinstance(loader, DataLoader) or not loader.num_workers:
+        return loader
+    if isinstance(loader.dataset, IterableDataset) and loader.num_workers > 1:
         return _watched(loader)
-    return loader
+    return _started(loader)
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The items of a loader whose workers can be started.
+
+    Raises
+    ------
+    UsageError
+        If the data set, the collate_fn or the worker_init_fn can't be sent to another process.
+    """
+    try:
+        items = iter(loader)
+    except (PicklingError, AttributeError, TypeError) as error:
+        if "pickle" not in str(error).lower() and not isinstance(error, PicklingError):
+            raise
+        raise UsageError(
+            f"The loader can't be sent to its {loader.num_workers} workers ({error}): define data set, collate_fn and "
+            f"worker_init_fn in a module, not as lambdas or within functions, or use num_workers=0."
+        ) from error
+    yield from items
 
 
 def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -110,7 +133,7 @@ def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
     )
     counts: Counter[int] = Counter()
     round_: list[list[int]] = []
-    for step, item in enumerate(loader):
+    for step, item in enumerate(_started(loader)):
         contents = _contents(item)
         counts.update(contents)
         if step < workers:

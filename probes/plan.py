@@ -18,6 +18,7 @@ from probes.axes import AxesOption, Layout, UnfitError
 from probes.batch import LayerInfo
 from probes.capturing import examined
 from probes.errors import UsageError
+from probes.hooks import one_of_dtypes
 from probes.patterns import Patterns
 from probes.pooling import DTYPES, Pooling, Pools, describe_loss, keep, pool_named
 
@@ -137,6 +138,7 @@ def plan(
     (1152000, (4, 6, 6))
     """
     pooling = Pooling(pool, seed=seed)
+    one_of_dtypes(dtype)
     recording = examined(model, example, layers=layers, ops=ops, prefix_tokens=prefix_tokens, axes=axes)
     found, left_out = [], dict(recording.left_out)
     for info in recording.info.values():

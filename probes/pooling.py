@@ -25,6 +25,7 @@ __all__ = ["DTYPES", "POOLS", "Layout", "Pooling", "Pools", "UnfitError", "avera
 
 Dims = tuple[str, ...]
 Pools = str | Mapping[str, str] | Sequence[str]
+_LARGEST = 2**24  # numbers that a sized pool makes of a layer
 DTYPES: dict[str, torch.dtype | None] = {"auto": None, "float32": torch.float32, "float16": torch.float16}
 HALF = (torch.float16, torch.bfloat16)
 AVERAGING = ("mean", "mean_std", "grid")
@@ -233,11 +234,12 @@ def pool_named(spec: str, *, seed: int = 0) -> tuple[str, Pool]:
         return name, POOLS[name]
     if not found or not found["size"] or int(found["size"]) < 1 or (found["seed"] and name != "project"):
         raise UsageError(f"Pool {spec!r} needs a size of at least 1; write it like {name}:{_SIZED[name][1]}.")
-    size = int(found["size"])
+    size, given = int(found["size"]), int(found["seed"] or seed)
+    if size > _LARGEST or given >= 2**63:
+        raise UsageError(f"Pool {spec!r}: a size of at most {_LARGEST} and a seed below 2^63 are possible.")
     if name == "grid":
         return f"grid:{size}", partial(grid, size=size)
-    chosen = int(found["seed"] or seed)
-    return f"project:{size},seed={chosen}", partial(project, size=size, seed=chosen)
+    return f"project:{size},seed={given}", partial(project, size=size, seed=given)
 
 
 class Pooling:
@@ -290,6 +292,8 @@ def _pattern_and_pool(text: str) -> tuple[str, str]:
         return found["pattern"], found["pool"]
     if "=" in text and not _SPEC.fullmatch(text):
         pattern, _, pool = text.rpartition("=")
+        if not pattern:
+            raise UsageError(f"{text!r} names no layers; write PATTERN=POOL, such as 'layer4*=none', or a pool alone.")
         return pattern, pool
     return "*", text
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections.abc import Collection
+from importlib.util import find_spec
+from pathlib import Path
 
 from probes.errors import UsageError, did_you_mean
 
-__all__ = ["not_negative", "one_of", "positive"]
+__all__ = ["affordable", "not_negative", "one_of", "positive", "writable"]
+
+SYNTHETIC_BYTES = 4 << 30  # that data made from a specification may take
 
 
 def one_of(what: str, value: str, options: Collection[str]) -> str:
@@ -72,3 +79,66 @@ def not_negative(what: str, value: float) -> float:
     if not (isinstance(value, int | float) and 0 <= value < float("inf")):
         raise UsageError(f"{what} is {value!r}; it must be a finite number, 0 or above.")
     return float(value)
+
+
+def writable(path: Path, *, folder: bool = False) -> Path:
+    """`path`, if a file or folder can be written there now: known before the work rather than after it.
+
+    A file without a name is made in the folder, or in the nearest one that exists, since permissions tell less: the file system
+    may be read-only, full of files, or of a kind that takes none.
+
+    Raises
+    ------
+    UsageError
+        With the reason, or if the file's format needs a package that is not installed.
+
+    Examples
+    --------
+    >>> writable(Path("/dev/null/results.csv"))
+    Traceback (most recent call last):
+    ...
+    probes.errors.UsageError: /dev/null/results.csv can't be written: /dev/null is no folder.
+    """
+    try:
+        os.lstat(path)  # too long a name is too long whether or not the file exists
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno != errno.ENOTDIR:
+            raise UsageError(f"{path} can't be written: {os.strerror(error.errno or 0)}.") from error
+    place = path if folder or path.is_dir() else path.parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise UsageError(f"{path} can't be written: {place} is no folder.")
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path} can't be written: {os.strerror(error.errno or 0)} in {place}.") from error
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise UsageError(f"{path} needs pyarrow: pip install 'repanalysis[parquet]', or write a .csv.")
+    return path
+
+
+def affordable(what: str, size: int) -> None:
+    """Refuse data made from a specification that would take more than 4 GiB of memory.
+
+    Raises
+    ------
+    UsageError
+        With the size.
+
+    Examples
+    --------
+    >>> affordable("d=100000", 8 * 10**10)
+    Traceback (most recent call last):
+    ...
+    probes.errors.UsageError: d=100000 would take 74.5 GiB of memory; at most 4 GiB are given to data that are made.
+    """
+    if size > SYNTHETIC_BYTES:
+        most = SYNTHETIC_BYTES >> 30
+        raise UsageError(
+            f"{what} would take {min(size, 10**300) / 2**30:.3g} GiB of memory; at most {most} GiB are given to data that "
+            f"are made."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,7 +40,8 @@ def options(
     Raises
     ------
     UsageError
-        If a parameter is unknown, given twice, or its value is of another type than the default.
+        If a parameter is unknown, given twice, its value is of another type than the default or no finite number, or a seed is
+        negative.
 
     Examples
     --------
@@ -62,6 +64,8 @@ def options(
         if name in found:
             raise UsageError(f"{key} of {what} is given twice.")
         found[name] = _typed(value, defaults[name], f"{key} of {what}")
+        if name == "seed" and not 0 <= found[name] < 2**32:
+            raise UsageError(f"seed of {what} is {found[name]}; it must be between 0 and {2**32 - 1}.")
     return found
 
 
@@ -79,6 +83,6 @@ def _typed(value: str, default: Any, what: str) -> Any:
     wanted: type = type(default) if default is not None else int
     if wanted is float and type(found) is int:
         found = float(found)
-    if type(found) is not wanted:
+    if type(found) is not wanted or (isinstance(found, float) and not math.isfinite(found)):
         raise UsageError(f"{what} is {value!r}; it must be {_KINDS[wanted]}.")
     return found

@@ -16,6 +16,7 @@ import torch
 import probes
 from probes.errors import UsageError
 from probes.whole import replacing
+from repanalysis._checks import writable
 from repanalysis.engine import analyze
 from repanalysis.inputs.data import load_data
 from repanalysis.models import load_model
@@ -83,6 +84,7 @@ def run_demo(folder: Path, *, seed: int = 0, overwrite: bool = False, progress: 
     files = [folder / name for name in FILES]
     if (there := [str(file) for file in files if file.exists()]) and not overwrite:
         raise UsageError(f"{there[0]} exists already; nothing was written. Give -o FOLDER, or --overwrite to replace it.")
+    writable(folder, folder=True)
     untrained, trained, weights, results, *figures = files
     torch.manual_seed(seed)
     train_half, test_half = load_data("digits", split="train"), load_data("digits", split="test")

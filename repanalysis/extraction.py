@@ -6,7 +6,9 @@ The command line and the demo call these functions; everything below them takes 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 
 import probes
-from probes import Store, UsageError
+from probes import FormatError, Store, UsageError
 from probes.axes import AxesOption
 from probes.check import Difference, compare
 from probes.layers import head_of
@@ -31,6 +33,7 @@ from probes.recording import options_of
 from probes.shards import shard_name
 from repanalysis.engine import analyze
 from repanalysis.inputs.data import Data, load_data
+from repanalysis.inputs.devices import device_of
 from repanalysis.models import Model, Size, load_model
 from repanalysis.table import Table
 
@@ -115,11 +118,11 @@ def prepare(
     Run
         What `write`, `stream` and `plan` take.
     """
+    where = device_of(device)
     torch.manual_seed(seed)
     built = load_model(model, weights=weights, size=size, mean=mean, std=std)
     samples = load_data(data, split=split, **taken_by(built))
     samples = samples if limit is None else samples.sample(limit, seed=seed)
-    where = device or best_device()
     built.module.to(where)
     options = options_of(
         layers=layers, pool=pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, split=samples.split,
@@ -138,13 +141,6 @@ def colours(model: Model) -> int:
 def taken_by(model: Model) -> dict[str, Any]:
     """How `load_data` makes samples for a network."""
     return {"transform": model.transform, "colours": colours(model), "tokens": model.takes_tokens}
-
-
-def best_device() -> str:
-    """The GPU, if there is one; under torchrun, the process's own."""
-    if torch.cuda.is_available():
-        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def write(
@@ -260,6 +256,7 @@ def verify(
     device: str | None = None,
     workers: int = 0,
     seed: int = 0,
+    trust_file: bool = False,
 ) -> list[Difference]:
     """Run a network again on some of a file's samples, as the file says it was run, and compare.
 
@@ -270,13 +267,15 @@ def verify(
     path : pathlib.Path
         Activations: a file, or a folder of shards.
     data : str, optional
-        The data, should they lie elsewhere than the file says.
+        The data that the file was made from.
     samples : int, default 32
         How many, drawn from the seed.
     device, workers
         As for `prepare`.
     seed : int, default 0
         Of the draw.
+    trust_file : bool, default False
+        Whether to open the data that the file names, where `data` says nothing: whoever sent the file chose that path.
 
     Returns
     -------
@@ -286,36 +285,71 @@ def verify(
     Raises
     ------
     UsageError
-        If the weights are not those that the file was made with.
+        If the weights are not those that the file was made with, or nobody says which data to open.
+    FormatError
+        If the file says in no way that can be read how it was made, or asks for samples of over 256 MiB.
     """
+    where = device_of(device)
     with probes.open(path, partial=True) as source:
-        facts, options = source.attrs, CaptureOptions.from_attrs(source.attrs)
+        named = str(source.attrs.get("dataset", ""))
+        if data is None and not trust_file:
+            raise UsageError(
+                f"{path} names {named!r} as its data, which are not opened unasked: give --data (data=), or --trust-file "
+                f"(trust_file=True) if you trust whoever made the file."
+            )
+        how = _Recorded.of(source, path)
+        options = how.options
         if options.forward:
             raise UsageError(
                 f"{path} was recorded with forward={options.forward}, and not by the model alone: no verb can run it."
             )
         torch.manual_seed(options.seed)
-        preprocessing = _json(facts.get("preprocessing", "none"))
         built = load_model(model, weights=weights)
-        if isinstance(preprocessing, Mapping) and preprocessing != built.card["preprocessing"]:
-            images = {"mean": tuple(preprocessing["mean"]), "std": tuple(preprocessing["std"])}
-            built = load_model(model, weights=weights, size=tuple(preprocessing["input_size"]), **images)
-        if facts.get("weights_sha256") != built.card["weights_sha256"]:
+        if how.images and how.preprocessing != built.card["preprocessing"]:
+            built = load_model(model, weights=weights, **how.images)
+        if source.attrs.get("weights_sha256") != built.card["weights_sha256"]:
             raise UsageError(
-                f"{path} was made with other weights (sha256 {str(facts.get('weights_sha256'))[:12]}..., now "
-                f"{built.card['weights_sha256'][:12]}...): give the model that it was made with, {facts.get('model')}."
+                f"{path} was made with other weights (sha256 {str(source.attrs.get('weights_sha256'))[:12]}..., now "
+                f"{built.card['weights_sha256'][:12]}...): give the model that it was made with, {source.attrs.get('model')}."
             )
-        opened = load_data(data or str(facts["dataset"]), split=options.split or None, **taken_by(built))
+        opened = load_data(data or named, split=options.split or None, **taken_by(built))
         ids = np.random.default_rng(seed).choice(source.ids, min(samples, len(source)), replace=False)
-        where = device or best_device()
-        batch_size = min(samples, options.batch_size or 64)
-        batches = probes.capture(
-            built.module.to(where),
-            opened.pick(np.sort(ids)).loader(batch_size, workers=workers),
-            device=where,
-            **options.arguments(),
-        )
-        return compare(source, batches)
+        loader = opened.pick(np.sort(ids)).loader(min(samples, options.batch_size or 64), workers=workers)
+        return compare(source, probes.capture(built.module.to(where), loader, device=where, **options.arguments()))
+
+
+_SAMPLE_BYTES = 256 << 20  # that a file may ask for
+_POOLED = 1 << 20  # numbers that a pool of a file may make of a layer
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """How a file says that it was made; nothing in it is run, and nothing in it may ask for much."""
+
+    options: CaptureOptions
+    preprocessing: Any
+    images: dict[str, Any]
+
+    @classmethod
+    def of(cls, source: probes.Source, path: Path) -> _Recorded:
+        options = CaptureOptions.from_attrs(source.attrs)
+        try:
+            preprocessing = _json(source.attrs.get("preprocessing", "none"))
+            images: dict[str, Any] = {}
+            if isinstance(preprocessing, Mapping):
+                images = {key: tuple(map(float, preprocessing[key])) for key in ("mean", "std")}
+                images["size"] = tuple(map(int, preprocessing["input_size"]))
+                if not all(side > 0 for side in images["size"]) or 4 * math.prod(images["size"]) > _SAMPLE_BYTES:
+                    raise ValueError(f"samples of shape {images['size']}")
+            if any(len(number) > 7 or int(number) > _POOLED for number in re.findall(r"\d+", options.pool)):
+                raise ValueError(f"pool {options.pool}")
+            if not 0 <= options.seed < 2**64 or options.batch_size < 0:
+                raise ValueError(f"seed {options.seed}, batch size {options.batch_size}")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise FormatError(f"{path} says in no way that can be used how it was made: {str(error) or 'a fact'}.") from error
+        if options.layers is not None:  # by name: a regular expression of somebody else's may take years
+            options = replace(options, layers=(f"re:{'|'.join(map(re.escape, source.layers))}",))
+        return cls(options, preprocessing, images)
 
 
 def _json(text: Any) -> Any:

@@ -12,21 +12,26 @@ interpolation, crop_pct.
 from __future__ import annotations
 
 import importlib
+import inspect
+import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
+import torch
 from torch import Tensor, nn
 
 from probes.errors import UsageError, did_you_mean
 from probes.identity import weights_sha256
 from probes.layers import unwrap
 from repanalysis._options import options
+from repanalysis.inputs.hubs import download
 from repanalysis.weights import load_weights
 
 __all__ = ["Model", "Size", "load_model", "sample_shape"]
@@ -35,6 +40,8 @@ _SCHEMES = ("timm", "torchvision", "hf", "py", "scattering", "scale-net", "small
 _ALONE = ("scattering", "scale-net", "small")  # need nothing behind the colon
 _FORMS = "Write timm:NAME, torchvision:NAME, hf:NAME, scattering:J=3,L=8 or py:package.module:factory."
 _SYMBOLS = {"J": "scales", "L": "angles"}
+_INSTEAD = "Give --weights FILE, or --weights random for the untrained network."
+_LARGEST = 2**28  # numbers of a sample
 _FRAMES = 16  # of the clips that torchvision's video networks were trained on
 
 
@@ -105,6 +112,7 @@ def load_model(
     -----
     Torch files are read with the weights-only loader: no code in them runs. A `py:` factory is your own code and runs.
     """
+    _check_colours(mean, std)
     scheme, _, name = spec.partition(":")
     if scheme not in _SCHEMES or not (name or scheme in _ALONE):
         raise UsageError(f"Unknown model {spec!r}.{did_you_mean(scheme, _SCHEMES)} {_FORMS}")
@@ -135,6 +143,14 @@ def load_model(
     return Model(module.eval(), transform, shape, card)
 
 
+def _check_colours(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
+    """Refuse numbers that no image could be normalised with."""
+    if mean is not None and not all(map(math.isfinite, mean)):
+        raise UsageError(f"The mean is {mean}; finite numbers are needed.")
+    if std is not None and not all(0 < value < math.inf for value in std):
+        raise UsageError(f"The standard deviation is {std}; images are divided by it, so numbers above 0 are needed.")
+
+
 Transform = Callable[[Any], Tensor]
 Size = int | str | tuple[int, ...]
 Weights = str | PathLike[str] | None
@@ -146,8 +162,10 @@ def _timm(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
     known = timm.list_models() + timm.list_pretrained()
     if name not in known:
         raise UsageError(f"timm has no model {name!r}.{did_you_mean(name, known)} timm.list_models() lists all.")
-    with _download(f"timm:{name}"):
-        return timm.create_model(name, pretrained=weights is None), None
+    if weights is not None:
+        return timm.create_model(name), None
+    with download(f"timm:{name}", _hub(), instead=_INSTEAD):
+        return timm.create_model(name, pretrained=True), None
 
 
 def _torchvision(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
@@ -161,7 +179,9 @@ def _torchvision(name: str, weights: Weights) -> tuple[nn.Module, Transform | No
             f"torchvision has no model {name!r}.{did_you_mean(name, known)} torchvision.models.list_models() lists all."
         )
     default = models.get_model_weights(name).DEFAULT
-    with _download(f"torchvision:{name}"):
+    cached = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(urlsplit(default.url).path).name).exists()
+    hub = None if weights is not None or cached else f"https://{urlsplit(default.url).netloc}"
+    with download(f"torchvision:{name}", hub, instead=_INSTEAD, cached=False):
         module = models.get_model(name, weights=default if weights is None else None)
     preset = default.transforms()
     if type(preset).__name__ == "VideoClassification":
@@ -185,7 +205,8 @@ def _hf(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
         from transformers import AutoConfig, AutoImageProcessor, AutoModel
     except ImportError as error:
         raise UsageError("hf: models need transformers: pip install 'repanalysis[hf]'.") from error
-    with _download(f"hf:{name}"):
+    instead = "Give the folder of a model, hf:DIR, or a timm: or torchvision: model."
+    with download(f"hf:{name}", None if Path(name).is_dir() else _hub(), instead=instead):
         processor = AutoImageProcessor.from_pretrained(name)
         if weights is None:
             module: nn.Module = AutoModel.from_pretrained(name)
@@ -199,12 +220,24 @@ def _hf(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
         "interpolation": {0: "nearest", 2: "bilinear", 3: "bicubic"}.get(int(processor.resample or 2), "bilinear"),
         "crop_pct": 1.0,
     }  # fmt: skip
+    return module, _Processed(processor)
 
-    def transform(image: Any) -> Tensor:
-        pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
+
+@dataclass(frozen=True)
+class _Processed:
+    """A Hugging Face image processor as a transform of one image, which can go to another process."""
+
+    processor: Any
+
+    def __call__(self, image: Any) -> Tensor:
+        pixels: Tensor = self.processor(images=image, return_tensors="pt")["pixel_values"][0]
         return pixels
 
-    return module, transform
+
+def _hub() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
 
 
 def _scattering(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # loaded as any other's
@@ -231,35 +264,44 @@ def _small(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  
     return small(which, **options(rest, small, f"small:{which}")), None
 
 
-@contextmanager
-def _download(spec: str) -> Iterator[None]:
-    """Turn every failure of a download, whichever library reports it, into one sentence."""
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(
-            f"The weights of {spec} could not be had ({type(error).__name__}: {reason}). "
-            f"Give --weights FILE, or --weights random for the untrained network."
-        ) from error
-
-
 def _factory(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # taken as it comes
-    path, colon, attribute = name.partition(":")
-    if not colon:
+    path, _, attribute = name.partition(":")
+    if not attribute or not all(part.isidentifier() for part in path.split(".")):
         raise UsageError(f"'py:{name}' names no factory; write py:package.module:factory.")
     if "" not in sys.path:
         sys.path.insert(0, "")  # a module of the current folder, as `python -m` finds it
     try:
-        found = importlib.import_module(path)
+        content = importlib.import_module(path)
     except ModuleNotFoundError as error:
         raise UsageError(f"There is no module {error.name!r} for 'py:{name}', seen from this folder.") from error
-    if not hasattr(found, attribute):
-        raise UsageError(f"Module {path!r} has no {attribute!r}.{did_you_mean(attribute, vars(found))}")
-    module = getattr(found, attribute)()
+    except SystemExit as error:
+        raise UsageError(f"Module {path!r} is a program: importing it ended with exit code {error.code}.") from error
+    if not hasattr(content, attribute):
+        raise UsageError(f"Module {path!r} has no {attribute!r}.{did_you_mean(attribute, vars(content))}")
+    factory = getattr(content, attribute)
+    _refuse_uncallable(name, factory)
+    module = factory()
     if not isinstance(module, nn.Module):
         raise UsageError(f"'py:{name}' returned a {type(module).__name__}; a torch.nn.Module is needed.")
     return unwrap(module), None
+
+
+def _refuse_uncallable(name: str, factory: Any) -> None:
+    """Refuse, before it runs, what is neither a class of networks nor a Python function without required arguments."""
+    plain = factory
+    while isinstance(plain, partial):
+        plain = plain.func
+    is_network = isinstance(plain, type) and issubclass(plain, nn.Module)
+    if not (is_network or inspect.isroutine(plain := inspect.unwrap(plain))) or inspect.isbuiltin(plain):
+        kind = "a built-in function" if inspect.isbuiltin(plain) else f"a {type(factory).__name__}"
+        raise UsageError(f"'py:{name}' is {kind}; a function or class that makes a torch.nn.Module is needed.")
+    parameters = inspect.signature(factory).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if required:
+        raise UsageError(
+            f"'py:{name}' needs {', '.join(required)}; a function without required arguments is called, such as one of yours "
+            f"that calls it with them."
+        )
 
 
 def sample_shape(module: nn.Module, size: Size) -> tuple[int, ...]:
@@ -280,6 +322,8 @@ def sample_shape(module: nn.Module, size: Size) -> tuple[int, ...]:
         if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*x?", size):
             raise UsageError(f"{size!r} is no size; write it like 224, or like 3x16x112x112 for a sample's whole shape.")
         numbers = tuple(int(part) for part in size.split("x") if part)
+        if math.prod(numbers) > _LARGEST:
+            raise UsageError(f"A sample of size {size} has more than {_LARGEST} numbers; give a smaller one.")
         size = numbers if "x" in size else numbers[0]
     if isinstance(size, tuple):
         return size
@@ -309,6 +353,15 @@ def _config(module: nn.Module, override: Mapping[str, Any]) -> dict[str, Any] | 
         return None
     from timm.data.config import resolve_data_config
 
+    if not own and "input_size" not in override:
+        raise UsageError("The network does not say how large its images are; give --size with --mean and --std.")
+    colours = int((override.get("input_size") or own.get("input_size") or (3,))[0])
+    for what in ("mean", "std"):
+        if len(override.get(what, ())) not in (0, 1, colours):
+            raise UsageError(
+                f"--{what} has {len(override[what])} numbers, and the network takes images of {colours} colours; give one "
+                f"for each."
+            )
     if not own:
         override = {"mean": (0.0,), "std": (1.0,), "crop_pct": 1.0} | dict(override)
     config = resolve_data_config(args=dict(override), pretrained_cfg=dict(own))

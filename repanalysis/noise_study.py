@@ -21,6 +21,9 @@ from tqdm.auto import tqdm
 
 from probes.errors import FormatError, UsageError
 from probes.whole import replacing
+from repanalysis._checks import writable
+from repanalysis.inputs.devices import device_of
+from repanalysis.perturbations.specification import perturbations
 from repanalysis.stability_runs import stability_runs
 from repanalysis.table import Table
 from repanalysis.training import Recipe, train
@@ -87,6 +90,10 @@ def noise_study(
     recipe, folder = recipe or Recipe(), Path(folder)
     if len(set(models)) < len(models) or not models:
         raise UsageError("A study needs models, each of them once.")
+    device_of(device)
+    perturbations([diffeo, "noise:match=diffeo"])
+    recipes = {float(noise): replace(recipe, noise=float(noise)) for noise in noises}
+    writable(folder, folder=True)
     pairs = list(dict.fromkeys(product(models, map(float, noises))))
     names = {pair: f"{pair[0].rpartition(':')[2]}, noise {pair[1]:g}" for pair in pairs}
     places = {pair: folder / "".join(c if c.isalnum() or c in "-_." else "-" for c in name) for pair, name in names.items()}
@@ -99,7 +106,7 @@ def noise_study(
         pair, place = (model, noise), places[model, noise]
         bar.set_postfix_str(names[pair])
         log = train(
-            model, data, place, replace(recipe, noise=noise), split=split, test=test, test_split=test_split,
+            model, data, place, recipes[noise], split=split, test=test, test_split=test_split,
             limit=train_limit, device=device, resume=True, progress=False,
         )  # fmt: skip
         table = _curves_of(place, measured, overwrite=overwrite)

@@ -16,8 +16,9 @@ import torch
 
 from probes.errors import UsageError
 from probes.patterns import Patterns
-from repanalysis.extraction import best_device, colours
+from repanalysis.extraction import colours
 from repanalysis.inputs.data import Data, load_data
+from repanalysis.inputs.devices import device_of
 from repanalysis.models import Model, Size, load_model
 from repanalysis.networks.shuffling import shuffled_channels
 from repanalysis.perturbations import Perturbation, perturbations
@@ -109,7 +110,7 @@ def stability_runs(
     if len(specs) != len(files):
         raise UsageError(f"{len(specs)} models and {len(files)} weights; give one of them once, or as many of both.")
     made = perturbations(perturb, seed=seed)
-    where = device or best_device()
+    where = device_of(device)
     look = {"size": size, "mean": mean, "std": std}
     options: dict[str, Any] = {
         "layers": layers, "ops": ops, "statistic": statistic, "self_pairs": self_pairs, "device": where, "precision": precision,

@@ -31,9 +31,11 @@ from tqdm.auto import tqdm
 
 from probes.errors import DataError, UsageError
 from probes.whole import locked, replacing
+from repanalysis._checks import writable
 from repanalysis.epochs import Images, Recipe, accuracy, one_epoch
-from repanalysis.extraction import best_device, colours
+from repanalysis.extraction import colours
 from repanalysis.inputs.data import load_data
+from repanalysis.inputs.devices import device_of
 from repanalysis.models import load_model
 from repanalysis.networks.concentrated import frames
 from repanalysis.weights import save_weights
@@ -105,6 +107,8 @@ def train(
     Images are read, prepared and kept in memory once, up to 4 GB; beyond that they are read anew in every epoch.
     """
     recipe, folder = recipe or Recipe(), Path(folder)
+    where = device_of(device)
+    writable(folder, folder=True)
     scores = test or test_split
     asked: dict[str, Any] = {
         "model": model,
@@ -117,7 +121,7 @@ def train(
     _epochs_done(folder, asked, resume=resume)  # what must be refused, is refused at once
     torch.manual_seed(recipe.seed)
     built = load_model(model, weights=weights)
-    network, where = built.module.to(device or best_device()), device or best_device()
+    network = built.module.to(where)
     options: dict[str, Any] = {"transform": built.transform, "colours": colours(built)}
     samples = load_data(data, split=split, **options)
     samples = samples if limit is None else samples.sample(limit, seed=recipe.seed)

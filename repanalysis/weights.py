@@ -6,8 +6,11 @@ name are taken off, and whatever does not fit is listed.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -60,22 +63,35 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a weights file, by name."""
     if not path.exists():
         raise FileNotFoundError(f"There is no weights file {path}.")
+    if not path.is_file():
+        raise UsageError(f"{path} is no plain file; a safetensors or torch file of weights is needed.")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             state: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # of kinds of files that are refused anyway
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a foreign file provokes, it is one thing to the user
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"{path} can't be read as weights ({type(error).__name__}: {reason}).") from error
+        raise UsageError(f"{path} can't be read as weights ({_reason(error)}).") from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UsageError(f"{path} holds no dictionary of tensors; save model.state_dict().")
     return dict(state)
+
+
+def _reason(error: Exception) -> str:
+    """Why a file is refused, without torch's advice to load it all the same, which would run the code in it."""
+    text = str(error).strip()
+    if isinstance(error, UnpicklingError) or "weights_only" in text:
+        held = re.search(r"(?:GLOBAL|global) ([\w.]*\w)", text)
+        return f"it holds {held[1] if held else 'more than tensors'}, which is not run; save model.state_dict() alone"
+    if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+        return text.partition("\n")[0]
+    return f"it is no torch file, or a damaged one: {type(error).__name__}"
 
 
 def load_head(spec: str) -> tuple[np.ndarray, np.ndarray]:

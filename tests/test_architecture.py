@@ -18,7 +18,7 @@ MODULES = sorted(
 )
 # A file imports from lower floors, and from its own floor within the same folder.
 FLOORS = {
-    "probes.errors": 0, "probes.batch": 0, "probes.patterns": 0, "repanalysis._checks": 0,
+    "probes.errors": 0, "probes.batch": 0, "probes.patterns": 0, "probes.printable": 0, "repanalysis._checks": 0,
     "repanalysis._options": 0, "probes.options": 0, "probes.whole": 0,
     "probes": 1,
     "repanalysis.statistics": 2, "repanalysis.table": 2,

@@ -12,6 +12,7 @@ import pytest
 
 import probes
 from probes.shards import shard_name
+from probes.writer import create
 from repanalysis import analyze
 from repanalysis.extraction import Run, plan, prepare, stream, verify, write
 from repanalysis.metrics import get, names
@@ -119,7 +120,7 @@ def test_a_plan_is_what_will_be_written(run: Run, tmp_path: Path) -> None:
 def test_a_file_can_be_verified_from_what_it_says_of_itself(tmp_path: Path, options: dict[str, object]) -> None:
     run = prepare(MODEL, "digits", split="test", limit=200, device="cpu", seed=1, **options)  # type: ignore[arg-type]
     write(run, tmp_path / "x.h5")
-    found = verify(MODEL, tmp_path / "x.h5", samples=9, device="cpu")
+    found = verify(MODEL, tmp_path / "x.h5", samples=9, device="cpu", trust_file=True)
     assert len(found) == len(probes.open(tmp_path / "x.h5").layers)
     assert all(difference.ok for difference in found)
 
@@ -130,6 +131,50 @@ def test_another_network_is_not_verified(run: Run, tmp_path: Path) -> None:
         verify("py:tests.networks.cifar_resnet:resnet20", tmp_path / "x.h5", data="digits")
     with pytest.raises(probes.DataError, match="has no sample"):
         verify(MODEL, tmp_path / "x.h5", data=f"npz:{_npz(tmp_path)}")
+
+
+def test_data_that_a_file_names_are_opened_only_if_it_is_trusted(run: Run, tmp_path: Path) -> None:
+    """A story: a file that named `gaussians:d=100000` asked for 74 GiB, and one that named `npz:PATH` had that file read."""
+    write(run, tmp_path / "x.h5")
+    with pytest.raises(probes.UsageError, match=r"names 'digits' as its data, .* give --data \(data=\), or --trust-file"):
+        verify(MODEL, tmp_path / "x.h5")
+    assert all(difference.ok for difference in verify(MODEL, tmp_path / "x.h5", data="digits", samples=5))
+
+
+@pytest.mark.parametrize(
+    ("attrs", "sentence"),
+    [
+        ({"seed": "x"}, "says in no way that can be used how it was made"),
+        ({"seed": -1}, "seed -1"),
+        ({"batch_size": 0}, "batch size 0"),
+        ({"preprocessing": '{"mean": [0], "std": [1]}'}, "'input_size'"),
+        ({"preprocessing": '{"mean": [0], "std": [1], "input_size": [3, 100000, 100000]}'}, "samples of shape"),
+        ({"preprocessing": '{"mean": [0], "std": [1], "input_size": [3, -1, -1]}'}, "samples of shape"),
+        ({"preprocessing": '{"mean": 0, "std": [1], "input_size": [1, 8, 8]}'}, "not iterable"),
+        ({"pool": "project:999999999"}, "pool project:999999999"),
+        ({"pool": "fc=grid:4; project:10000000000000000000000"}, "pool fc=grid:4"),
+        ({"prefix_tokens": "many"}, "many"),
+    ],
+)
+def test_what_a_forged_file_says_of_itself_asks_for_nothing(tmp_path: Path, attrs: dict[str, object], sentence: str) -> None:
+    writer = create(tmp_path / "x.h5", attrs={"dataset": "digits", "weights_sha256": "0"} | attrs)
+    writer.append(probes.Batch(ids=np.arange(3), layers={"fc2": np.zeros((3, 10))}))
+    writer.close(complete=True)
+    with pytest.raises(probes.FormatError, match=sentence):
+        verify(MODEL, tmp_path / "x.h5", data="digits")
+
+
+def test_no_regular_expression_of_a_file_is_run(run: Run, tmp_path: Path) -> None:
+    """Of `re:(a+)+$` a name of 40 letters would take years."""
+    recorded = write(run, tmp_path / "x.h5")
+    assert recorded is not None
+    attrs = {"layers": '["re:((r+e*l*u*)+)+!"]', "dataset": "digits", "split": "test"}
+    attrs |= {key: recorded.attrs[key] for key in ("weights_sha256", "preprocessing", "seed", "batch_size")}
+    layers = {"relu1": recorded["relu1"][:20]}
+    writer = create(tmp_path / "y.h5", attrs=attrs)
+    writer.append(probes.Batch(ids=recorded.ids[:20], layers=layers, labels=recorded.labels[:20]))
+    writer.close(complete=True)
+    assert [difference.ok for difference in verify(MODEL, tmp_path / "y.h5", data="digits", samples=4)] == [True]
 
 
 def _npz(folder: Path) -> Path:
@@ -150,4 +195,4 @@ def test_real_photographs_through_plan_extract_verify(real_data: Path, tmp_path:
     names = sorted((real_data / "imagenet_samples").glob("*.jpg"))
     truth = np.array([int(names[sample].name[:4]) for sample in store.ids])
     assert (store["classifier"].argmax(1) == truth).mean() > 0.75
-    assert all(difference.ok for difference in verify(model, tmp_path / "lite0.h5", samples=10, device="cpu"))
+    assert all(difference.ok for difference in verify(model, tmp_path / "lite0.h5", samples=10, device="cpu", trust_file=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,18 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
         ("py:os.path", "names no factory"),
         ("py:no_such_package.x:f", "There is no module 'no_such_package'"),
         ("py:tests.networks.cifar_resnet:resnet21", "has no 'resnet21'. Did you mean 'resnet"),
-        ("py:os:getcwd", "returned a str; a torch.nn.Module is needed"),
+        ("py:os:getenvb", "needs key"),
+        ("py:os:get_exec_path", "returned a list; a torch.nn.Module is needed"),
+        ("py:os:system", "is a built-in function; a function or class that makes a torch.nn.Module is needed"),
+        ("py:os:abort", "is a built-in function"),
+        ("py:shutil:rmtree", "needs path; a function without required arguments is called"),
+        ("py:os:sep", "is a str; a function or class"),
+        ("py:pathlib:Path", "is a type; a function or class"),
+        ("py:tests.test_models:RESNET", "is a str"),
+        ("py:torch.nn:Linear", "needs in_features, out_features"),
+        ("py::f", "names no factory"),
+        ("py:.x:f", "names no factory"),
+        ("py:os:", "names no factory"),
     ],
 )
 def test_what_is_unknown_is_one_sentence(spec: str, sentence: str) -> None:
@@ -119,6 +131,7 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch) 
         raise OSError("no route to the hub")
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr("repanalysis.inputs.hubs.is_reachable", lambda _: True)
     with pytest.raises(UsageError, match=r"could not be had \(OSError: no route to the hub\). Give --weights FILE"):
         load_model("timm:resnet18")
 
@@ -184,6 +197,55 @@ def test_transformers_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UsageError, match=r"need transformers: pip install 'repanalysis\[hf\]'"):
         load_model("hf:facebook/dinov2-base")
+
+
+@pytest.mark.parametrize(("values", "sentence"), [
+    ({"std": (0.0,)}, "so numbers above 0 are needed"),
+    ({"std": (0.2, -1.0, 0.2)}, "so numbers above 0 are needed"),
+    ({"std": (float("nan"),) * 3}, "so numbers above 0 are needed"),
+    ({"mean": (float("inf"),)}, "finite numbers are needed"),
+    ({"mean": (0.5, 0.5)}, "--mean has 2 numbers, and the network takes images of 3 colours"),
+    ({"std": (0.5,) * 4}, "--std has 4 numbers, and the network takes images of 3 colours"),
+])  # fmt: skip
+def test_colours_that_no_image_can_have_are_refused(values: dict[str, tuple[float, ...]], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        load_model(RESNET, **values)  # type: ignore[arg-type]
+
+
+def test_colours_without_a_size_are_refused_where_the_network_has_none() -> None:
+    """A story: images of 8 pixels were blown up to 224, which is timm's default, because --mean was given."""
+    with pytest.raises(UsageError, match="give --size with --mean"):
+        load_model("py:repanalysis.networks.digits_cnn:digits_cnn", mean=(0.5,))
+
+
+def test_a_number_for_all_colours_is_one_for_each() -> None:
+    assert load_model(RESNET, mean=(0.5,)).card["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
+    transform = load_model(RESNET, mean=(0.5,), std=(0.25,)).transform
+    assert transform is not None
+    assert transform(Image.fromarray(np.full((32, 32, 3), 255, np.uint8))).numpy() == pytest.approx(2.0)
+
+
+def test_transforms_go_to_other_processes(tmp_path: Path) -> None:
+    """A law of everything that is sent to a process: what comes out of the copy is what comes out of the original."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "image_size": 32}
+    transformers.ViTModel(transformers.ViTConfig(**sizes)).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8))
+    for spec, options in {
+        "timm:resnet18": {"weights": "random"}, "torchvision:resnet18": {"weights": "random"}, f"hf:{tmp_path}": {},
+        RESNET: {"size": 16},
+    }.items():  # fmt: skip
+        transform = load_model(spec, **options).transform  # type: ignore[arg-type]
+        assert transform is not None
+        assert torch.equal(pickle.loads(pickle.dumps(transform))(picture), transform(picture))
+
+
+def test_a_module_that_is_a_program_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "program_of_mine.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match="is a program: importing it ended with exit code 0"):
+        load_model("py:program_of_mine:net")
 
 
 class Tokens(nn.Sequential):

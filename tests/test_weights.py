@@ -52,6 +52,46 @@ def test_code_in_a_file_does_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+class Calls:
+    """Calls a function when it is loaded."""
+
+    def __init__(self, function: object, *arguments: object) -> None:
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.function, self.arguments
+
+
+def test_a_refusal_says_what_the_file_holds_and_gives_no_advice_to_load_it(tmp_path: Path) -> None:
+    """A story: torch's own sentence was quoted, which says how to run what is in the file."""
+    contents: dict[str, object] = {
+        "code": {"w": Calls(Path.touch, tmp_path / "ran")},
+        "module": nn.Linear(1, 1),
+        "plain": pickle.dumps(Calls(Path.touch, tmp_path / "ran")),
+        "empty": b"",
+        "text": b"hello",
+        "cut": None,
+    }
+    for name, content in contents.items():
+        if isinstance(content, bytes):
+            (tmp_path / name).write_bytes(content)
+        elif content is not None:
+            torch.save(content, tmp_path / name)
+    (tmp_path / "cut").write_bytes((tmp_path / "module").read_bytes()[:500])
+    torch.save(contents["code"], tmp_path / "old", _use_new_zipfile_serialization=False)
+    refused = {}
+    for path in tmp_path.iterdir():
+        with pytest.raises(UsageError) as caught:
+            load_weights(net(), path)
+        refused[path.name] = str(caught.value)
+        for advice in ("weights_only", "safe_globals", "trust", "load it"):
+            assert advice not in refused[path.name]
+        assert str(path) in refused[path.name]
+    assert "it holds torch.nn.modules.linear.Linear, which is not run" in refused["module"]
+    assert "it is no torch file, or a damaged one" in refused["text"]
+    assert not (tmp_path / "ran").exists()
+
+
 def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:
     torch.save({"0.weight": torch.zeros(2, 5), "new": torch.zeros(1)}, tmp_path / "w.pt")
     with pytest.raises(

@@ -1,8 +1,7 @@
 """The command line: a thin layer over the library, and the only place where capture, store and engine meet.
 
-Every verb takes --seed, --threads, --quiet, --json and --config, and ends with 0 (ok), 1 (failure), 2 (usage), 3
-(incomplete data), 130 or 143 (Ctrl-C, SIGTERM). A failure is one sentence on stderr; with REPANALYSIS_TRACEBACK set, the
-traceback as well.
+Every verb takes --seed, --threads, --quiet, --json and --config, and ends with one of `EXIT_CODES`. A failure is one sentence
+on stderr; with REPANALYSIS_TRACEBACK set, the traceback as well.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from probes.errors import EXIT_CODES
+from repanalysis.cli._commands import Command, Group
 from repanalysis.cli.analysis import analyze, compare, plot
 from repanalysis.cli.demo import demo
 from repanalysis.cli.extraction import extract, layers, plan
@@ -23,7 +24,9 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="repanalysis",
+    cls=Group,
     help="What a network does to its data, layer by layer.",
+    epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,10 +49,10 @@ def _root(
 
 
 for _one in (demo, layers, plan, extract, analyze, train, stability):
-    app.command()(_one)
+    app.command(cls=Command)(_one)
 app.add_typer(filters, name="filters")
 for _one in (filter_energy, study, plot, compare, merge, info, verify, doctor):
-    app.command()(_one)
+    app.command(cls=Command)(_one)
 
 
 def main() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import math
+import os
+from typing import Annotated
 
 import typer
 
 from probes.errors import UsageError
 
-if TYPE_CHECKING:
-    pass
+MOST_PROCESSES = max(64, 4 * (os.cpu_count() or 1))  # and threads; many more make libraries crash
 
 
 ModelSpec = Annotated[
@@ -74,7 +75,7 @@ Split = Annotated[str | None, typer.Option(help="Split of the data.")]
 Device = Annotated[str | None, typer.Option(help="Such as cuda or cpu; default the GPU where there is one.")]
 
 
-Workers = Annotated[int, typer.Option(min=0, help="Processes that load images.")]
+Workers = Annotated[int, typer.Option(min=0, max=MOST_PROCESSES, help="Processes that load images.")]
 
 
 Compression = Annotated[str, typer.Option(help="none, lzf, gzip; lz4 or zstd with the extra 'compression'.")]
@@ -83,7 +84,7 @@ Compression = Annotated[str, typer.Option(help="none, lzf, gzip; lz4 or zstd wit
 Partial = Annotated[bool, typer.Option("--partial", help="Read what is there of an incomplete file.")]
 
 
-Budget = Annotated[float, typer.Option(min=0, help="GiB that the statistics may take.")]
+Budget = Annotated[float, typer.Option(min=0, max=2**20, help="GiB that the statistics may take.")]
 
 
 Metrics = Annotated[str | None, typer.Option("--metrics", "-m", help="Such as fisher_ratio,rate_reduction:eps_sq=0.1")]
@@ -93,7 +94,13 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file tha
 
 
 def numbers(text: str | None) -> tuple[float, ...] | None:
+    """`"0.5,0.4"` -> (0.5, 0.4)."""
+    if text is None:
+        return None
     try:
-        return None if text is None else tuple(float(part) for part in text.split(","))
+        values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"{text!r} is no list of numbers; write them like 0.5,0.5,0.5.") from None
+        values = (math.nan,)
+    if not all(map(math.isfinite, values)):
+        raise UsageError(f"{text!r} is no list of numbers; write them like 0.5,0.5,0.5.")
+    return values

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.whole import plain_file, replacing
-from repanalysis._checks import one_of
+from repanalysis._checks import one_of, writable
 from repanalysis.cli._texts import data_of, pretty, without
 from repanalysis.cli._verbs import Said
 
@@ -19,12 +19,13 @@ TABLES, FIGURES = (".csv", ".parquet"), (".svg", ".pdf", ".png")
 
 
 def free(what: str, path: Path | None, endings: tuple[str, ...], *, overwrite: bool) -> None:
-    """Refuse a file that is there already, is no plain file, or is of no kind that can be written."""
+    """Refuse a file that exists, is no plain file, is of no kind that can be written, or could not be written there."""
     from probes.writer import refuse_existing
 
     if path is not None:
         plain_file(path)
         one_of(what, refuse_existing(path, overwrite=overwrite).suffix, endings)
+        writable(path)
 
 
 def file_plots() -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from probes.printable import printable
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -22,7 +24,7 @@ _HEADLINES = (("fisher_ratio", ""), ("rate_reduction", ""), ("within_class_varia
 
 def columns(header: list[str], rows: list[list[Any]], *, numeric: bool = False) -> str:
     """A table in plain text, words to the left and numbers to the right."""
-    lines = [header, *([str(cell) for cell in row] for row in rows)]
+    lines = [[printable(cell) for cell in line] for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     right = [numeric or not isinstance(cell, str) for cell in rows[0]] if rows else [numeric] * len(header)
     return "\n".join(
@@ -33,7 +35,7 @@ def columns(header: list[str], rows: list[list[Any]], *, numeric: bool = False) 
 
 def without(reasons: dict[str, str]) -> str:
     """Lines on the layers that could not be recorded."""
-    lines = "\n".join(f"  {name}: {why}" for name, why in reasons.items())
+    lines = "\n".join(printable(f"  {name}: {why}") for name, why in reasons.items())
     return f"\n{len(reasons)} left out:\n{lines}" if reasons else ""
 
 
@@ -46,13 +48,13 @@ def pretty(table: Table) -> str:
     frame, null = _apart(table.frame)
     present = list(dict.fromkeys(zip(frame["metric"], frame["variant"], strict=True)))
     layers, runs = list(dict.fromkeys(frame["layer"])), list(dict.fromkeys(frame["run"]))
-    blocks = [["", *([""] if len(runs) > 1 else []), *layers]]
+    blocks = [["", *([""] if len(runs) > 1 else []), *map(printable, layers)]]
     for metric, variant in [pair for pair in _HEADLINES if pair in present] or present[:3]:
         rows = frame[(frame["metric"] == metric) & (frame["variant"] == variant)]
         values = {(run, layer): value for run, layer, value in zip(rows["run"], rows["layer"], rows["value"], strict=True)}
         body = [[number(values.get((run, layer))) for run in runs] for layer in layers]
         lines = columns(runs if len(runs) > 1 else body[0], body if len(runs) > 1 else body[1:], numeric=True).split("\n")
-        blocks.append([metric.replace("_", " ") + (f" ({variant})" if variant else ""), *lines])
+        blocks.append([printable(metric.replace("_", " ") + (f" ({variant})" if variant else "")), *lines])
     text = "\n".join("   ".join(_padded(blocks, row)).rstrip() for row in range(len(blocks[0])))
     return "\n".join(filter(None, [text, notes(frame), null]))
 
@@ -86,4 +88,6 @@ def notes(frame: pd.DataFrame) -> str:
     """What is undefined or infinite, and why, once per reason."""
     odd = frame[~frame["value"].between(-math.inf, math.inf, inclusive="neither")]
     reasons = odd.groupby("note", sort=False)["layer"].nunique()
-    return "\n".join(f"Undefined or infinite at {count} layer{'s' * (count > 1)}: {note}." for note, count in reasons.items())
+    return "\n".join(
+        printable(f"Undefined or infinite at {count} layer{'s' * (count > 1)}: {note}.") for note, count in reasons.items()
+    )

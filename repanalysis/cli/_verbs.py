@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import os
 import sys
-import tomllib
 import traceback
 import warnings
 from collections.abc import Callable
@@ -19,8 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from probes.errors import LeftOutWarning, NonFiniteWarning, ReportedError, UsageError
-from repanalysis._checks import one_of
+from probes.errors import LeftOutWarning, NonFiniteWarning
+from probes.printable import as_json, printable
+from repanalysis.cli._choices import MOST_PROCESSES
+from repanalysis.cli._config import configured
+from repanalysis.cli._failures import complain, exit_code_of, notes_of, say, sentence_of
 from repanalysis.cli._signals import Stop, stoppable
 
 if TYPE_CHECKING:
@@ -50,45 +51,20 @@ class Said:
     data: Any
 
 
-def _configured(ctx: typer.Context, path: Path | None) -> Path | None:
-    """Take a verb's defaults from a TOML file: keys at its top, or in a table with the verb's name."""
-    if path is None:
-        return None
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise typer.BadParameter(f"There is no file {path}.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise typer.BadParameter(f"{path} is no TOML file: {error}.") from None
-    settings: dict[str, Any] = {}
-    for name in ["", *ctx.command_path.split()[1:]]:  # of all verbs, of the verb, of its own verb
-        content = content.get(name, {}) if name else content
-        settings |= {key.replace("-", "_"): value for key, value in content.items() if not isinstance(value, dict)}
-    known = [parameter.name or "" for parameter in ctx.command.params]
-    try:
-        for key in settings:
-            one_of(f"key of {ctx.info_name} in {path}", key, known)
-    except UsageError as error:
-        raise typer.BadParameter(str(error)) from None
-    ctx.default_map = settings
-    return path
-
-
 _COMMON: dict[str, Any] = {
-    "seed": Annotated[int, typer.Option(help="Seed of everything that is drawn at random.")],
-    "threads": Annotated[int | None, typer.Option(min=1, help="Threads to compute with; default all cores.")],
+    "seed": Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything that is drawn at random.")],
+    "threads": Annotated[
+        int | None, typer.Option(min=1, max=MOST_PROCESSES, help="Threads to compute with; default all cores.")
+    ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")],
     "as_json": Annotated[bool, typer.Option("--json", help="Print the result as JSON.")],
     "config": Annotated[
-        Path | None, typer.Option(callback=_configured, is_eager=True, help="TOML file with options of this verb.")
+        Path | None, typer.Option(callback=configured, is_eager=True, help="TOML file with options of this verb.")
     ],
 }
 
 
 _DEFAULTS = {"seed": 0, "threads": None, "quiet": False, "as_json": False, "config": None}
-
-
-_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
 def verb(function: Callable[..., Said]) -> Callable[..., None]:
@@ -115,16 +91,12 @@ def verb(function: Callable[..., Said]) -> Callable[..., None]:
             if os.environ.get("REPANALYSIS_TRACEBACK"):
                 traceback.print_exc()
             if stop.signal is not None or isinstance(error, KeyboardInterrupt):
-                typer.echo(" ".join(["Stopped.", *_notes(error)]), err=True)
+                typer.echo(" ".join(["Stopped.", *notes_of(error)]), err=True)
                 raise typer.Exit(stop.exit_code) from None
-            typer.echo(f"Error: {_sentence(error)}", err=True)
-            code = 2 if isinstance(error, FileNotFoundError) else getattr(error, "exit_code", 1)
-            code = _INTERRUPTED if isinstance(error, KeyboardInterrupt) else code
-            raise typer.Exit(code) from None
-        if settings.json:
-            typer.echo(json.dumps(plain(said.data), ensure_ascii=False, indent=1))
-        elif not settings.quiet:
-            typer.echo(said.text)
+            complain(sentence_of(error, output=values.get("output")))
+            raise typer.Exit(exit_code_of(error)) from None
+        if settings.json or not settings.quiet:
+            say(as_json(plain(said.data)) if settings.json else printable(said.text, lines=True))
 
     parameters = [parameter.replace(kind=keyword) for parameter in own] + common
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
@@ -134,7 +106,7 @@ def verb(function: Callable[..., Said]) -> Callable[..., None]:
 
 def _warned(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning as a sentence, without the line of code that it came from."""
-    typer.echo(f"Warning: {str(message).partition(chr(10))[0]}", err=True)
+    typer.echo(f"Warning: {printable(str(message).partition(chr(10))[0])}", err=True)
 
 
 def _threads(threads: int | None) -> ExitStack:
@@ -148,17 +120,6 @@ def _threads(threads: int | None) -> ExitStack:
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(threads)
     return stack
-
-
-def _sentence(error: BaseException) -> str:
-    """One line: the message, the kind of error where the message was not written for users, and the notes."""
-    first = str(error).strip().partition("\n")[0]
-    plain = isinstance(error, ReportedError | FileNotFoundError)
-    return " ".join([first if plain else f"{type(error).__name__}: {first}", *_notes(error)])
-
-
-def _notes(error: BaseException) -> list[str]:
-    return [f"({note})" for note in getattr(error, "__notes__", ())]
 
 
 def plain(value: Any) -> Any:

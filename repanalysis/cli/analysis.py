@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,8 @@ import typer
 
 from probes.errors import UsageError
 from repanalysis._checks import one_of
-from repanalysis.cli._choices import Budget, Layers, Metrics, Overwrite, Partial
+from repanalysis.cli._choices import MOST_PROCESSES, Budget, Layers, Metrics, Overwrite, Partial
+from repanalysis.cli._config import read_toml
 from repanalysis.cli._outputs import FIGURES, TABLES, file_plots, free, saved, tabled
 from repanalysis.cli._texts import MOST_COLUMNS, columns, number
 from repanalysis.cli._verbs import Said, Settings, verb
@@ -37,7 +37,7 @@ def analyze(
     head: Annotated[
         str | None, typer.Option(help="Weights of the last linear layer, FILE:NAME, such as model.safetensors:fc")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that analyze layers.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, max=MOST_PROCESSES, help="Processes that analyze layers.")] = 0,
     figure: Annotated[Path | None, typer.Option("--figure", "-f", help="Overview to draw: .svg, .pdf or .png.")] = None,
     dask: Annotated[str | None, typer.Option(help="Address of a dask scheduler, such as tcp://10.0.0.1:8786")] = None,
     partial: Partial = False,
@@ -70,11 +70,9 @@ def _superclasses(path: Path | None) -> dict[str, list[int | str]] | None:
     """Names of superclasses and the classes that they join, from a TOML file."""
     if path is None:
         return None
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is no TOML file: {error}.") from None
-    if not content or not all(isinstance(value, list) for value in content.values()):
+    content = read_toml(path)
+    names = [name for classes in content.values() for name in (classes if isinstance(classes, list) else [None])]
+    if not names or not all(isinstance(name, str | int) and not isinstance(name, bool) for name in names):
         raise UsageError(f'{path} should hold a list of classes per superclass, such as animal = ["cat", "dog"].')
     return content
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from probes.errors import UsageError
+from repanalysis._checks import writable
 from repanalysis.cli._choices import (
     Axes,
     Budget,
@@ -161,7 +162,7 @@ def _bytes(text: str) -> int:
         number = float(found[1]) if found else -1.0
     except ValueError:
         number = -1.0
-    if not found or number <= 0:
+    if not found or not 0 < number < 1e30:
         raise UsageError(f"{text!r} is no size; write it like 20GB, 500MB or 2GiB.")
     return int(number * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
 
@@ -204,6 +205,7 @@ def extract(
         free("table format", output, TABLES, overwrite=overwrite)
     elif not output.is_dir():
         refuse_special(output) if resume else refuse_existing(output, overwrite=overwrite)
+    writable(output)
     run = extraction.prepare(
         model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
         prefix_tokens=prefix_tokens, axes=axes, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from probes.errors import DataError, IncompleteError
+from probes.printable import as_json, printable
 from repanalysis.cli._choices import Compression, Device, ModelSpec, Overwrite, Weights, Workers
+from repanalysis.cli._failures import say
 from repanalysis.cli._outputs import written
 from repanalysis.cli._texts import columns, without
 from repanalysis.cli._verbs import Said, Settings, plain, verb
@@ -58,7 +59,7 @@ def info(
         [i["order"], i["name"], i["module_type"], "x".join(map(str, i["source_shape"])), i["pool"], f"{i['depth']:.3f}"]
         for i in found
     ]
-    lines = "\n".join(f"{key:16} {value}" for key, value in facts.items())
+    lines = "\n".join(printable(f"{key:16} {value}") for key, value in facts.items())
     text = f"{lines}\n\n{columns(['order', 'layer', 'type', 'shape', 'pool', 'depth'], rows)}{without(left_out)}"
     return Said(text, facts | {"complete": complete, "layers": found, "left_out": left_out})
 
@@ -69,7 +70,8 @@ def verify(
     model: ModelSpec,
     path: Annotated[Path, typer.Argument(help="An activations file, or a folder of shards.")],
     weights: Weights = None,
-    data: Annotated[str | None, typer.Option(help="The data, should they lie elsewhere than the file says.")] = None,
+    data: Annotated[str | None, typer.Option(help="The data that the file was made from.")] = None,
+    trust_file: Annotated[bool, typer.Option("--trust-file", help="Without --data, open what the file names.")] = False,
     samples: Annotated[int, typer.Option(min=1, help="How many samples to run again.")] = 32,
     device: Device = None,
     workers: Workers = 0,
@@ -78,8 +80,9 @@ def verify(
     from repanalysis import extraction
 
     found = extraction.verify(
-        model, path, weights=weights, data=data, samples=samples, device=device, workers=workers, seed=settings.seed
-    )
+        model, path, weights=weights, data=data, samples=samples, device=device, workers=workers, seed=settings.seed,
+        trust_file=trust_file,
+    )  # fmt: skip
     rows = [[one.layer, f"{one.largest:.2g}", f"{one.scale:.4g}", "equal" if one.ok else "DIFFERENT"] for one in found]
     text = columns(["layer", "largest difference", "largest value", ""], rows)
     if odd := [one.layer for one in found if not one.ok]:
@@ -98,13 +101,15 @@ def doctor(
 
     found = examine(path, progress=settings.progress)
     lines = [
-        f"{one.state.upper():10} {one.path}: {one.what}." + (f"\n{'':10} {one.advice}" if one.advice else "") for one in found
+        printable(f"{one.state.upper():10} {one.path}: {one.what}.")
+        + (f"\n{'':10} {printable(one.advice)}" if one.advice else "")
+        for one in found
     ]
     said = Said("\n".join(lines), [asdict(one) for one in found])
     if all(one.ok for one in found):
         return said
     if not settings.quiet:
-        typer.echo(json.dumps(plain(said.data), ensure_ascii=False, indent=1) if settings.json else said.text)
+        say(as_json(plain(said.data)) if settings.json else printable(said.text, lines=True))
     odd = [one for one in found if not one.ok]
     kind = IncompleteError if all(one.state in ("resumable", "empty", "busy", "missing") for one in odd) else DataError
     raise kind(f"{len(odd)} of {len(found)} files need attention.")

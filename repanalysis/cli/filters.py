@@ -11,6 +11,7 @@ import typer.core
 
 from probes.errors import UsageError
 from repanalysis.cli._choices import DataSpec, Device, Layers, Limit, ModelSpec, Overwrite, Split, Weights
+from repanalysis.cli._commands import Command
 from repanalysis.cli._outputs import FIGURES, TABLES, file_plots, free, saved
 from repanalysis.cli._texts import columns, data_of, notes, number
 from repanalysis.cli._verbs import Said, Settings, verb
@@ -68,6 +69,8 @@ def measure(
     for path in (figure, sheet):
         free("figure format", path, FIGURES, overwrite=overwrite)
     free("weights format", heads, (".safetensors",), overwrite=overwrite)
+    if sheet is None and (data is not None or filter is not None):
+        raise UsageError("--data and --filter belong to a sheet; give --sheet as well.")
     table, found = look(
         train, test, layers=layers, theta=theta, order=order, gauge=gauge, solver=solver, groups=_groups(group),
         bootstrap=bootstrap, seed=settings.seed, run=train.stem, progress=settings.progress,
@@ -186,8 +189,9 @@ def prune(
     from dataclasses import replace
 
     from repanalysis.epochs import Images
-    from repanalysis.extraction import best_device, colours
+    from repanalysis.extraction import colours
     from repanalysis.inputs.data import load_data
+    from repanalysis.inputs.devices import device_of
     from repanalysis.models import load_model
     from repanalysis.pruning.networks import RETRAINING, prune_network
     from repanalysis.weights import save_weights
@@ -197,6 +201,7 @@ def prune(
     free("weights format", save, (".safetensors",), overwrite=overwrite)
     if save is not None and len(thetas) != 1:
         raise UsageError("--save writes one network; give --theta once.")
+    where = device_of(device)
     built = load_model(model, weights=weights)
     options: dict[str, Any] = {"transform": built.transform, "colours": colours(built)}
     samples = load_data(data, split=split, **options)
@@ -206,7 +211,7 @@ def prune(
     recipe = replace(RETRAINING, epochs=epochs, rate=rate, seed=settings.seed)
     table, networks = prune_network(
         built.module, *parts, layers=layers, thetas=thetas, places=places, controls=controls, recipe=recipe,
-        run=output.stem, card=built.card, device=device or best_device(), progress=settings.progress,
+        run=output.stem, card=built.card, device=where, progress=settings.progress,
     )  # fmt: skip
     table.save(output)
     pruned = ", ".join(table.provenance[output.stem]["layers"])
@@ -291,4 +296,4 @@ def _law(table: Table, output: Path, figure: Path | None) -> Said:
 
 
 for _one in (measure, prune, prune_head, labels, widths):
-    filters.command()(_one)
+    filters.command(cls=Command)(_one)

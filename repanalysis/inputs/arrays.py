@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +41,7 @@ def npz(spec: str, text: str, split: str | None, transform: Transform | None, co
             x = file[f"x{ending}"]
             labels = file[f"y{ending}"].reshape(-1) if f"y{ending}" in names else None
             texts = [file[name] for name in sorted(names) if name == "y" or name.startswith("y_")]
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error, NotImplementedError) as error:
         if isinstance(error, UsageError):
             raise
         raise FormatError(f"{path} can't be read as an npz file of plain arrays ({error}).") from error

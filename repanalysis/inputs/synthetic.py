@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import numpy as np
 
 from probes.errors import UsageError
+from repanalysis._checks import affordable
 from repanalysis._options import options
 from repanalysis.inputs.samples import Data, Pictures, Rows, Transform
 from repanalysis.theory.mixtures import sparse_mixture
@@ -42,6 +44,9 @@ def gaussians(spec: str, text: str, split: str | None) -> Data:
     n, seed = int(params.pop("n", 10_000)), int(params.get("seed", 0))
     if n < 1:
         raise UsageError(f"n of gaussians is {n}; at least one sample is needed.")
+    chosen = {name: p.default for name, p in signature(sparse_mixture).parameters.items()} | params
+    d, atoms = chosen["d"], max(1, chosen["redundancy"]) * chosen["d"]
+    affordable(spec, 8 * d * (3 * n + 2 * chosen["K"] + atoms))
     x, labels = sparse_mixture(**params).sample(n, seed=2 * seed + (split == "test"))
     names = [str(c) for c in range(int(labels.max()) + 1)]
     return Data(spec, Rows(x.astype(np.float32)), np.arange(n), labels, names, split)
@@ -53,6 +58,9 @@ def scale_detection(spec: str, text: str, split: str | None) -> Data:
         text, scale_task, "scale-detection", more={"train": 0, "seed": 0}, symbols={"xi": "scale", "N": "pixels"}
     )
     train, seed = params.pop("train", 0), params.pop("seed", 0)
+    dimensions = min(params.get("dimensions", 1), 3)  # there are 1 and 2
+    sites = (params.get("pixels", 0) or (28 if dimensions == 2 else 128)) ** max(dimensions, 1)
+    affordable(spec, 8 * 5 * sites**2)  # ten numbers for each pair of them
     task = scale_task(**params)
     rows = task.balanced(seed)
     train = train or min(1024, len(rows) // 2)

@@ -9,6 +9,7 @@ noise:match=NAME            noise as strong, image by image, as the perturbation
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -22,6 +23,8 @@ from repanalysis.perturbations.base import Perturbation
 from repanalysis.perturbations.noise import MatchedNoise
 
 __all__ = ["perturbations"]
+
+_MOST_STRENGTHS = 1000
 
 
 def perturbations(specs: str | Sequence[str], *, seed: int = 0) -> list[Perturbation]:
@@ -101,10 +104,12 @@ def _strengths(text: str, spec: str) -> list[float]:
     low, _, high = ends.partition("..")
     try:
         first, last, steps = float(low), float(high), int(count) if slash else 0
-    except ValueError:
+    except (ValueError, OverflowError):
         first, last, steps = 0.0, -1.0, 0
+    if max(steps, last - first) > _MOST_STRENGTHS:
+        raise UsageError(f"{text!r} in {spec!r} has more than {_MOST_STRENGTHS} amounts; write 0.1..10/20 for 20 of them.")
     if slash and 0 < first < last and steps > 1:
         return [float(one) for one in np.geomspace(first, last, steps)]
-    if slash or first > last or first != int(first) or last != int(last):
+    if slash or not first <= last < math.inf or first != int(first) or last != int(last):
         raise UsageError(f"{text!r} in {spec!r} is no range; write 1..8, or 0.1..10/20 for 20 amounts equal factors apart.")
     return [float(one) for one in range(int(first), int(last) + 1)]

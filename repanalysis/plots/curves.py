@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from probes.errors import UsageError
+from probes.printable import as_label
 from repanalysis._checks import one_of
 from repanalysis.table import Table
 
@@ -115,14 +116,16 @@ def depth(
     chance = table.select(metric=metric, variant=variant, perturbation="label permutation").frame
     for run, style in zip(runs, styles, strict=True):
         _null(ax, chance[chance["run"] == run].sort_values("order"), style, named=named)
-        _curve(ax, frame[frame["run"] == run].sort_values("order"), str(run), style, named=named)
-    title = _titled(metric) + (f" ({variant})" if variant else "")
+        _curve(ax, frame[frame["run"] == run].sort_values("order"), as_label(run), style, named=named)
+    title = as_label(_titled(metric) + (f" ({variant})" if variant else ""))
     unit = "" if variant in ("relative", "trace", "pinv") else _UNITS.get(metric, "")
     ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=INK)
     ax.set_ylabel(unit or ("share" if metric.endswith(_SHARES) else "ratio"), fontsize=9, color=INK)
     if named:
         layers = list(dict.fromkeys(frame.sort_values("order")["layer"]))
-        ax.set_xticks(range(len(layers)), layers, rotation=90 if len(layers) > 8 else 30, fontsize=8)
+        ax.set_xticks(
+            range(len(layers)), [as_label(layer) for layer in layers], rotation=90 if len(layers) > 8 else 30, fontsize=8
+        )
         ax.set_xlabel("layer, in order of execution", fontsize=9, color=INK)
     else:
         ax.set_xlim(-0.02, 1.02)

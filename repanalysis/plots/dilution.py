@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from probes.errors import UsageError
+from probes.printable import as_label
 from repanalysis.plots.curves import COLOURS, INK, MARKERS, framed
 from repanalysis.table import Table
 
@@ -46,14 +47,23 @@ def dilution(table: Table, *, ax: Axes | None = None) -> Axes:
     ax = ax or plt.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
     full = frame["variant"].str.startswith("full")
     for variant, value, style in zip(frame[full]["variant"], frame[full]["value"], ("--", ":"), strict=False):
-        ax.axhline(value, color=INK, linewidth=1, linestyle=style, label=f"{variant} {what}" if variant == "full" else variant)
+        ax.axhline(
+            value,
+            color=INK,
+            linewidth=1,
+            linestyle=style,
+            label=f"{variant} {what}" if variant == "full" else as_label(variant),
+        )
     pruned = frame[~full]
     for index, (variant, rows) in enumerate(pruned.groupby("variant", sort=False)):
         part = rows.sort_values("strength")
+        colour = COLOURS[index % len(COLOURS)]
         at, value, se = (part[name].to_numpy(dtype=float) for name in ("strength", "value", "se"))
-        ax.plot(at, value, color=COLOURS[index], marker=MARKERS[index], markersize=4, linewidth=1.6, label=str(variant))
+        ax.plot(
+            at, value, color=colour, marker=MARKERS[index % len(MARKERS)], markersize=4, linewidth=1.6, label=as_label(variant)
+        )
         if np.isfinite(se).any():
-            ax.vlines(at, value - se, value + se, color=COLOURS[index], alpha=0.5, linewidth=3)
+            ax.vlines(at, value - se, value + se, color=colour, alpha=0.5, linewidth=3)
     framed(ax)
     of = "the head's" if what == "head" else "the pruned layers'"
     ax.set_xlabel(f"dilution (share of {of} weights that are gone)", fontsize=9, color=INK)

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from probes.errors import UsageError
+from probes.printable import as_label
 from repanalysis.plots.curves import COLOURS, INK, MARKERS, framed, logarithmic
 
 __all__ = ["errors"]
@@ -49,7 +50,7 @@ def errors(runs: pd.DataFrame) -> Figure:
             bars = rows.get(f"{letter}_se")
             ax.errorbar(rows[letter], rows["test_error"], xerr=bars, fmt="none", ecolor=colour, elinewidth=1, alpha=0.5)
             name = str(model).rpartition(":")[2].partition(",")[0]
-            ax.scatter(rows[letter], rows["test_error"], s=sizes, color=colour, marker=marker, label=name, zorder=3)
+            ax.scatter(rows[letter], rows["test_error"], s=sizes, color=colour, marker=marker, label=as_label(name), zorder=3)
         framed(ax)
         logarithmic(ax)
         rank = runs[letter].rank().corr(runs["test_error"].rank())

@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from probes.errors import UsageError
+from probes.printable import as_label
 from repanalysis.metrics._clusters import FilterClusters, Gauge, display_order, field_of
 from repanalysis.plots.curves import INK
 
@@ -100,7 +101,7 @@ def filter_sheet(
         above = np.argwhere(shares > theta) if k <= _MOST_NAMES else np.zeros((0, 2), int)
         ax.scatter(above[:, 1], above[:, 0], s=4, c=["white" if shares[i, j] > 0.75 else INK for i, j in above])
         if k <= _MOST_NAMES:
-            told = [names[label] if names else str(label) for label in turn]
+            told = [as_label(names[label] if names else label) for label in turn]
             ax.set_xticks(range(k), told, rotation=90, fontsize=7)
             ax.set_yticks(range(k), told, fontsize=7)
         else:
@@ -124,7 +125,9 @@ def filter_sheet(
     places = "one place per filter: matrices are of rank one" if found.places == 1 else f"{found.places} places per filter"
     rule = "" if chosen is not None else ": those with most labels for least noise"
     mean = found.noise[found.clusters > 0].mean() if (found.clusters > 0).any() else 0.0
-    figure.suptitle(f"{title}   ({f} filters, {k} labels, {places}; columns are outputs)", fontsize=10, x=0.01, ha="left")
+    figure.suptitle(
+        f"{as_label(title)}   ({f} filters, {k} labels, {places}; columns are outputs)", fontsize=10, x=0.01, ha="left"
+    )
     caption = f"{len(shown)} of {f} filters{rule}; mean noise of the layer {mean:.1f}. Frames: clusters; dots: above {theta:g}."
     figure.supxlabel(caption, x=0.01, ha="left", fontsize=8, color="#6b7280")
     return figure

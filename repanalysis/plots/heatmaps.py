@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from probes.errors import UsageError
+from probes.printable import as_label
 from repanalysis._checks import one_of
 from repanalysis.plots.curves import INK
 from repanalysis.similarity import Similarity
@@ -55,8 +56,8 @@ def similarity(found: Similarity, *, ax: Axes | None = None) -> Axes:
     low = -1.0 if method == "rsa" else 0.0
     _draw(ax, matrix, method.replace("_", " "), colours="RdBu_r" if low < 0 else "viridis", span=(low, 1.0))
     run_a, run_b = (str(found.frame[column].iloc[0]) for column in ("run_a", "run_b"))
-    ax.set_ylabel(f"layers of {run_a}", fontsize=9, color=INK)
-    ax.set_xlabel(f"layers of {run_b}", fontsize=9, color=INK)
+    ax.set_ylabel(f"layers of {as_label(run_a)}", fontsize=9, color=INK)
+    ax.set_xlabel(f"layers of {as_label(run_b)}", fontsize=9, color=INK)
     ax.set_title(f"n = {n:,}", loc="right", fontsize=8, color="#6b7280")
     return ax
 
@@ -114,10 +115,10 @@ def _draw(ax: Axes, matrix: pd.DataFrame, name: str, *, colours: str, span: tupl
     for axis, labels, turn in ((ax.xaxis, matrix.columns, 90), (ax.yaxis, matrix.index, 0)):
         step = max(1, -(-len(labels) // _MOST_NAMES))
         options: dict[str, Any] = {"rotation": turn, "fontsize": 7.5, "color": INK}
-        axis.set_ticks(range(0, len(labels), step), [str(label) for label in labels[::step]], **options)
+        axis.set_ticks(range(0, len(labels), step), [as_label(label) for label in labels[::step]], **options)
     for side in ax.spines.values():
         side.set_visible(False)
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7.5, colors=INK)
-    ax.set_title(name, loc="left", fontsize=10.5, fontweight="bold", color=INK)
+    ax.set_title(as_label(name), loc="left", fontsize=10.5, fontweight="bold", color=INK)

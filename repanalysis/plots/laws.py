@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from probes.errors import UsageError
+from probes.printable import as_label
 from repanalysis.plots.curves import COLOURS, INK, MARKERS, framed, logarithmic
 from repanalysis.table import Table
 
@@ -63,8 +64,10 @@ def _panel(ax: Axes, rows: pd.DataFrame, every: pd.DataFrame, metric: str, acros
     by = "variant" if across == "labels" else "perturbation"  # the networks of a law of width are points of one line
     for index, (name, part) in enumerate(rows.sort_values("strength").groupby(by, sort=False)):
         x, value, se = (part[column].to_numpy(dtype=float) for column in ("strength", "value", "se"))
-        colour, joined = COLOURS[index], 1.6 if across == "labels" else 0
-        ax.plot(x, value, color=colour, marker=MARKERS[index], markersize=4.5, linewidth=joined, label=str(name))
+        colour, joined = COLOURS[index % len(COLOURS)], 1.6 if across == "labels" else 0
+        ax.plot(
+            x, value, color=colour, marker=MARKERS[index % len(MARKERS)], markersize=4.5, linewidth=joined, label=as_label(name)
+        )
         ax.vlines(x, value - np.nan_to_num(se), value + np.nan_to_num(se), color=colour, alpha=0.5, linewidth=2.5)
         grid = np.geomspace(x.min(), x.max(), 60)
         fitted = _fitted(every, metric, str(name) if across == "labels" else "", across, grid)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from probes.errors import UsageError
+from probes.printable import as_label
 from repanalysis._checks import one_of
 from repanalysis.plots.curves import COLOURS, INK, MARKERS, framed
 from repanalysis.table import Table
@@ -77,10 +78,10 @@ def sensitivities(
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         style: dict[str, Any] = {"color": colour, "marker": marker}
         if x == "strength":
-            _line(ax, part.sort_values("strength"), "strength", str(run), style)
+            _line(ax, part.sort_values("strength"), "strength", as_label(run), style)
             continue
         for rank, strength in enumerate(strengths):
-            label = str(run) if strength == strengths[-1] else ""
+            label = as_label(run) if strength == strengths[-1] else ""
             style["marker"] = marker if len(strengths) == 1 else ""
             style["alpha"] = 1.0 if len(strengths) == 1 else 0.25 + 0.75 * rank / (len(strengths) - 1)
             _line(ax, part[part["strength"] == strength].sort_values("order"), "depth", label, style)
@@ -101,7 +102,7 @@ def sensitivities(
     name = "Sensitivity to" if metric == "sensitivity" else "Relative stability,"
     many = f", strength {strengths[0]:g} to {strengths[-1]:g}" if len(strengths) > 1 else f", strength {strengths[0]:g}"
     where = f" in {rows['layer'].iloc[0]}" if x == "strength" else many
-    ax.set_title(f"{name} {perturbation}{where}", loc="left", fontsize=10, fontweight="bold", color=INK)
+    ax.set_title(f"{name} {as_label(f'{perturbation}{where}')}", loc="left", fontsize=10, fontweight="bold", color=INK)
     what = "||f(τx) − f(x)||² / ||f(x) − f(x′)||²" if metric == "sensitivity" else "sensitivity / sensitivity to noise"
     ax.set_ylabel(what, fontsize=8.5, color=INK)
     return ax

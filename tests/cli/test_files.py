@@ -14,11 +14,12 @@ from tests.cli.test_extraction import extracted
 
 def test_verify_says_whether_the_numbers_come_out_again(tmp_path: Path) -> None:
     path = extracted(tmp_path / "x.h5")
-    result = run("verify", DIGITS, path, "--samples", 8)
+    assert "give --data (data=), or --trust-file" in refused("verify", DIGITS, path, code=2)
+    result = run("verify", DIGITS, path, "--samples", 8, "--data", "digits")
     assert result.exit_code == 0
     assert "layers come out again, on 8 random samples" in result.stdout
     other = "py:tests.networks.cifar_resnet:resnet20"
-    assert "was made with other weights" in refused("verify", other, path, code=2)
+    assert "was made with other weights" in refused("verify", other, path, "--trust-file", code=2)
 
 
 def test_doctor_tells_what_is_whole_and_what_to_do(tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""TOML files: a verb's options, checked against the types that the verb declares."""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import typer
+
+from probes.errors import FormatError, UsageError
+from repanalysis._checks import one_of
+
+__all__ = ["configured", "kind_of", "read_toml"]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    FormatError
+        If it is no TOML file.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if not path.is_file():
+        raise FormatError(f"{path} is no plain file; a TOML file is needed.")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is no TOML file: byte {error.start} is no UTF-8.") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise FormatError(f"{path} is no TOML file: {str(error) or 'it is nested too deeply'}.") from None
+
+
+def configured(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Take a verb's defaults from a TOML file: keys at its top, or in a table with the verb's name."""
+    if path is None:
+        return None
+    try:
+        ctx.default_map = _defaults(ctx, path, read_toml(path))
+    except (UsageError, FormatError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
+    return path
+
+
+def _defaults(ctx: typer.Context, path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Values by parameter: those of all verbs, of the verb's group, of the verb."""
+    assert ctx.command.callback is not None
+    parameters = inspect.signature(ctx.command.callback).parameters
+    own = {name: parameter.annotation for name, parameter in parameters.items() if name != "config"}
+    group: Any = ctx.find_root().command
+    settings: dict[str, Any] = {}
+    for name in ["", *ctx.command_path.split()[1:]]:
+        content = content.get(name, {}) if name else content
+        group = group.commands[name] if name else group
+        verbs = getattr(group, "commands", {})
+        for key, value in content.items():
+            option = key.replace("-", "_")
+            if isinstance(value, dict) and key in verbs:
+                continue  # of another verb, or the next one here
+            if isinstance(value, dict) and option not in own:
+                one_of(f"table in {path}", key, [*verbs] or [*own])
+            one_of(f"key of {ctx.info_name} in {path}", option, [*own])
+            settings[option] = _fitting(f"{key} in {path}", value, own[option])
+    return settings
+
+
+def _fitting(what: str, value: Any, annotation: Any) -> Any:
+    """A value as an option takes it: true or false for a switch, a number for a number, a text or a number for a text."""
+    kind, several = kind_of(annotation)
+    if several:
+        items = value if isinstance(value, list) else [value]
+        return [_fitting(what, item, kind) for item in items]
+    allowed, words = _ALLOWED[kind]
+    if type(value) not in allowed or value == "":
+        raise UsageError(f"{what} is {_shown(value)}; {words} is needed.")
+    return value if kind in (bool, int) else float(value) if kind is float else str(value)
+
+
+_ALLOWED: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((float, int), "a number"),
+    str: ((str, int, float), "a text"),
+    Path: ((str,), "a path"),
+}
+
+
+def kind_of(annotation: Any) -> tuple[type, bool]:
+    """The type of an option's values, and whether it takes several.
+
+    Examples
+    --------
+    >>> kind_of(Annotated[list[str] | None, "help"]), kind_of(int)
+    ((<class 'str'>, True), (<class 'int'>, False))
+    """
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, UnionType):
+        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    if get_origin(annotation) is list:
+        return get_args(annotation)[0], True
+    return annotation, False
+
+
+def _shown(value: Any) -> str:
+    """A value of a TOML file, in a sentence."""
+    kinds = {list: "a list", dict: "a table", bool: str(value).lower()}
+    return kinds.get(type(value)) or (repr(value) if isinstance(value, str) else str(value))
