@@ -24,7 +24,7 @@ DataSpec = Annotated[str, typer.Option("--data", help="digits, imagefolder:DIR (
 Weights = Annotated[str | None, typer.Option(help="Safetensors or torch file; 'random' for the untrained network.")]
 
 
-Layers = Annotated[list[str] | None, typer.Option("--layers", "-l", help="Glob, re:REGEX or type:CLASS; repeat it.")]
+Layers = Annotated[list[str] | None, typer.Option("--layers", "-l", help="Glob, re:REGEX or type:CLASS; '!PATTERN' leaves layers out. Repeat it.")]
 
 
 Size = Annotated[
