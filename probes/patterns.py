@@ -37,7 +37,7 @@ def as_patterns(patterns: Patterns) -> list[str] | None:
     for pattern in found:
         body = pattern.removeprefix("!")
         if not body:
-            raise UsageError(f"Layer pattern {pattern!r} is empty; '!NAME' excludes a layer, 're:!NAME' is one that begins with !.")
+            raise UsageError(f"Layer pattern {pattern!r} is empty; '!NAME' excludes a layer; name the layer.")
         if body.startswith("re:"):
             try:
                 re.compile(body[3:])

@@ -205,6 +205,7 @@ def stream(
     name: str = "run",
     state_budget: int = 2 << 30,
     progress: bool | None = None,
+    strict: bool = False,
 ) -> Table:
     """Compute metrics while the network runs, and keep no activations.
 
@@ -212,7 +213,7 @@ def stream(
     ----------
     run : Run
         As `prepare` makes it.
-    metrics, state_budget, progress
+    metrics, state_budget, progress, strict
         As for `analyze`.
     name : str
         What the table calls the run.
@@ -233,7 +234,7 @@ def stream(
     facts = run.attrs | {key: value for key, value in run.options.items() if key not in ("split", "layers")}
     return analyze(
         batches, metrics, run=name, model=str(run.attrs["model"]), state_budget=state_budget, recorded=facts,
-        head=head_of(run.model.module), progress=progress,
+        head=head_of(run.model.module), progress=progress, strict=strict,
     )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """The command line: a thin layer over the library, and the only place where capture, store and engine meet.
 
 Every verb takes --seed, --threads, --quiet, --json and --config, and ends with 0 (ok), 1 (failure), 2 (usage) or 3
-(incomplete data). A failure is one sentence on stderr; with REPANALYSIS_TRACEBACK set, the traceback as well.
+(incomplete: a file that was not written to its end, or layers that could not be analyzed). A failure is one sentence on
+stderr; with REPANALYSIS_TRACEBACK set, the traceback as well.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ app = typer.Typer(
     name="repanalysis",
     help="What a network does to its data, layer by layer.",
     no_args_is_help=True,
+    epilog="Exit codes: 0 ok, 1 failure, 2 usage, 3 incomplete (a file cut off, or layers that could not be analyzed).",
     add_completion=False,
     pretty_exceptions_enable=False,
 )

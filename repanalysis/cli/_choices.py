@@ -24,7 +24,10 @@ DataSpec = Annotated[str, typer.Option("--data", help="digits, imagefolder:DIR (
 Weights = Annotated[str | None, typer.Option(help="Safetensors or torch file; 'random' for the untrained network.")]
 
 
-Layers = Annotated[list[str] | None, typer.Option("--layers", "-l", help="Glob, re:REGEX or type:CLASS; '!PATTERN' leaves layers out. Repeat it.")]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option("--layers", "-l", help="Glob, re:REGEX or type:CLASS; '!PATTERN' leaves out. Repeat it."),
+]
 
 
 Size = Annotated[
@@ -87,6 +90,11 @@ Budget = Annotated[float, typer.Option(min=0, help="GiB that the statistics may 
 
 
 Metrics = Annotated[str | None, typer.Option("--metrics", "-m", help="Such as fisher_ratio,rate_reduction:eps_sq=0.1")]
+
+
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at a layer that cannot be analyzed; otherwise: NaN, the reason, exit code 3.")
+]
 
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]

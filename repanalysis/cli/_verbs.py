@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from probes.errors import LeftOutWarning, NonFiniteWarning, ReportedError, UsageError
+from probes.errors import IncompleteError, LeftOutWarning, NonFiniteWarning, ReportedError, UsageError
 from repanalysis._checks import one_of
 
 if TYPE_CHECKING:
@@ -43,10 +43,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Said:
-    """What a verb has to say: lines for people, data for programs."""
+    """What a verb has to say: lines for people, data for programs; and, in a sentence, what is missing (exit code 3)."""
 
     text: str
     data: Any
+    incomplete: str = ""
 
 
 def _configured(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -116,6 +117,9 @@ def verb(function: Callable[..., Said]) -> Callable[..., None]:
             typer.echo(json.dumps(plain(said.data), ensure_ascii=False, indent=1))
         elif not settings.quiet:
             typer.echo(said.text)
+        if said.incomplete:
+            typer.echo(f"Error: {said.incomplete}", err=True)
+            raise typer.Exit(IncompleteError.exit_code)
 
     parameters = [parameter.replace(kind=keyword) for parameter in own] + common
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
