@@ -134,12 +134,7 @@ def laid_out(content: Content, path: Path) -> Layout:
         if length != n:
             raise DataError(f"{where} has {n:,} rows of features and {length:,} {key}; each sample needs one.")
     layers = {name: rows for name, rows in candidates.items() if rows.shape[0] == n}
-    for name, rows in candidates.items():
-        if name not in layers:
-            turned = (
-                f"; its axis {rows.shape.index(n)} has: if that one counts the samples, transpose it" if n in rows.shape else ""
-            )
-            left_out[name] = f"its first axis has {rows.shape[0]:,} entries, not {n:,}, as samples have{turned}"
+    left_out |= {name: _misfit(rows, n) for name, rows in candidates.items() if name not in layers}
     order = "as written" if content.ordered else "natural order of the names: the file keeps none"
     names = list(layers) if content.ordered else sorted(layers, key=_natural)
     if layers.keys() <= content.info.keys():
@@ -148,6 +143,14 @@ def laid_out(content: Content, path: Path) -> Layout:
         name: content.info.get(name) or _info(name, layers[name], place, len(names)) for place, name in enumerate(names)
     }
     return Layout(n, {name: layers[name] for name in names}, described, columns, left_out, order)
+
+
+def _misfit(rows: Rows, n: int) -> str:
+    """Why an array can't be a layer of n samples."""
+    turned = ""
+    if n in rows.shape:
+        turned = f"; its axis {rows.shape.index(n)} has: if that one counts the samples, transpose it"
+    return f"its first axis has {rows.shape[0]:,} entries, not {n:,}, as samples have{turned}"
 
 
 def _beside(content: Content, where: str) -> dict[str, Any]:

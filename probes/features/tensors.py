@@ -7,6 +7,7 @@ the names. A list of tensors may be layers or batches, and is refused. Files of 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,10 +93,12 @@ def read_torch(path: Path) -> Content:
     import torch
 
     try:
-        try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception:  # files of older versions and sparse tensors can't be mapped
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, on sparse tensors
+            try:
+                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:  # files of older versions can't be mapped
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what it says advises to load unsafely
         raise FormatError(
             f"{path} can't be read as a file of tensors: it was cut off, or holds Python objects (arrays of numpy among them), "

@@ -18,7 +18,9 @@ ModelSpec = Annotated[
 ]
 
 
-DataSpec = Annotated[str, typer.Option("--data", help="digits, imagefolder:DIR (or a tar of one) or npz:FILE")]
+DataSpec = Annotated[
+    str, typer.Option("--data", help="digits, imagefolder:DIR (or a tar of one), npz:FILE, torchvision:CIFAR10,root=DIR")
+]
 
 
 Weights = Annotated[str | None, typer.Option(help="Safetensors or torch file; 'random' for the untrained network.")]

@@ -95,6 +95,10 @@ def imagefolder(spec: str, path: Path, split: str | None, transform: Transform |
         names = [name for name in names if split in Path(name).parts[:-2]]
         if not names:
             raise UsageError(f"{path} has no folder {split!r} of class folders.")
+    if not names and path.is_dir() and any(path.glob("data_batch_*")):
+        raise DataError(
+            f"{path} holds CIFAR's batches, pickles of Python: extract --data torchvision:CIFAR10,root={path.parent}."
+        )
     if not names:
         raise DataError(f"{path} holds no images ({', '.join(sorted(_IMAGES))}).")
     parents = [Path(name).parent for name in names]
