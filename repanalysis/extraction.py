@@ -285,6 +285,8 @@ def verify(
     """
     with probes.open(path, partial=True) as source:
         facts = source.attrs
+        if "weights_sha256" not in facts:
+            raise UsageError(f"{path} does not say which network it was made with, so that nothing can be verified.")
         torch.manual_seed(int(facts.get("seed", 0)))
         preprocessing = _json(facts.get("preprocessing", "none"))
         built = load_model(model, weights=weights)

@@ -179,6 +179,7 @@ def filters(
             raise
         except Exception as error:
             if strict:
+                error.add_note(f"layers='!{layer}', --layers '!{layer}' leaves it out")
                 raise
             failures[layer] = reason_of(error)
             rows.append(base | {"metric": "layer_accuracy", "value": np.nan, "note": failures[layer]})
@@ -298,7 +299,7 @@ def _rows(  # noqa: PLR0917  # one call, above
     if not finite.all():
         raise DataError(
             f"Layer {layer} of {source.title} holds NaN or inf in {int((~finite).sum()):,} of {len(x):,} samples, the first of "
-            f"them id {ids[~finite][0]}; leave it out (layers='!{layer}', --layers '!{layer}')."
+            f"them id {ids[~finite][0]}."
         )
     return Held(x, np.searchsorted(known, labels[chosen]), ids)
 

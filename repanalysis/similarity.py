@@ -272,6 +272,7 @@ def _attempted(source: Source, name: str, at: NDArray[np.int64], *, strict: bool
         raise
     except Exception as error:
         if strict:
+            error.add_note(f"layers='!{name}', --layers '!{name}' leaves it out")
             raise
         return np.zeros((len(at), 0)), reason_of(error)
 
@@ -286,7 +287,7 @@ def _rows(source: Source, name: str, at: NDArray[np.int64]) -> NDArray[np.float6
     if not finite.all():
         raise DataError(
             f"Layer {name!r} of {source.title} holds NaN or inf in {int((~finite).sum()):,} of {len(x):,} samples, the first "
-            f"of them id {source.ids[at[~finite].min()]}; leave it out (layers='!{name}', --layers '!{name}')."
+            f"of them id {source.ids[at[~finite].min()]}."
         )
     return _sized(x)
 
