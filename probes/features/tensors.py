@@ -116,6 +116,8 @@ def read_torch(path: Path) -> Content:
     attrs: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for name, value in _leaves(loaded):
+        if name in arrays or name in attrs or name in left_out:
+            raise DataError(f"{path} holds two entries called {name!r}; give each its own name.")
         if isinstance(value, torch.Tensor):
             rows, reason = _rows_of(value)
             if rows is not None:

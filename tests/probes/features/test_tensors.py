@@ -64,6 +64,8 @@ def test_nested_dictionaries_lists_of_labels_and_older_files(tmp_path: Path) -> 
         ({"a": X.to(torch.complex64)}, r"no array that can be a layer \(a: it holds complex"),
         ({}, "holds no array that can be a layer"),
         (7, "holds a int, whose parts"),
+        ({1: X, "1": X}, "holds two entries called '1'"),
+        ({"a": {"b": X}, "a/b": X}, "holds two entries called 'a/b'"),
     ],
 )
 def test_what_is_no_dictionary_of_tensors_is_one_sentence(value: object, sentence: str, tmp_path: Path) -> None:
