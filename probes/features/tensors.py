@@ -92,27 +92,8 @@ def read_torch(path: Path) -> Content:
     """A tensor, or a dictionary of tensors."""
     import torch
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, on sparse tensors
-            try:
-                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError:  # files of older versions can't be mapped
-                loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what it says advises to load unsafely
-        raise FormatError(
-            f"{path} can't be read as a file of tensors: it was cut off, or holds Python objects (arrays of numpy among them), "
-            f"which only unpickling reads. Save tensors alone: torch.save({{'layer': tensor, 'labels': labels}}, path)."
-        ) from error
-    if isinstance(loaded, torch.Tensor):
-        loaded = {"features": loaded}
-    if not isinstance(loaded, Mapping):
-        raise DataError(
-            f"{path} holds a {type(loaded).__name__}, whose parts may be layers or batches. Save a dictionary: "
-            f"torch.save({{'layer': tensor, 'labels': labels}}, path); join batches with torch.cat first."
-        )
+    loaded = _loaded(path)
     arrays: dict[str, Rows] = {}
-    columns: dict[str, Any] = {}
     attrs: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for name, value in _leaves(loaded):
@@ -135,7 +116,33 @@ def read_torch(path: Path) -> Content:
             attrs[name] = value
         else:
             left_out[name] = f"it is a {type(value).__name__}, no tensor"
-    return Content(arrays, columns, attrs=attrs, left_out=left_out)
+    return Content(arrays, attrs=attrs, left_out=left_out)
+
+
+def _loaded(path: Path) -> Mapping[Any, Any]:
+    """What the weights-only loader gives, as a dictionary."""
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, on sparse tensors
+            try:
+                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:  # files of older versions can't be mapped
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what it says advises to load unsafely
+        raise FormatError(
+            f"{path} can't be read as a file of tensors: it was cut off, or holds Python objects (arrays of numpy among them), "
+            f"which only unpickling reads. Save tensors alone: torch.save({{'layer': tensor, 'labels': labels}}, path)."
+        ) from error
+    if isinstance(loaded, torch.Tensor):
+        loaded = {"features": loaded}
+    if not isinstance(loaded, Mapping):
+        raise DataError(
+            f"{path} holds a {type(loaded).__name__}, whose parts may be layers or batches. Save a dictionary: "
+            f"torch.save({{'layer': tensor, 'labels': labels}}, path); join batches with torch.cat first."
+        )
+    return loaded
 
 
 def _leaves(value: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
