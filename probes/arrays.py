@@ -1,28 +1,20 @@
-"""Features that you have already: arrays in memory, read like a file of activations.
-
-`from_arrays` wraps them; `probes.open("features.npz")` reads them from an npz file, in which the arrays `labels`, `ids`,
-`split` and `class_names` are what they are called, and every other one is a layer.
-"""
+"""Features that you have already: arrays in memory, read like a file of activations. For files see `probes.features`."""
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probes.batch import Batch, default_info
-from probes.errors import DataError, FormatError
+from probes.errors import DataError
 from probes.source import Source
 
-__all__ = ["Arrays", "from_arrays", "from_npz"]
+__all__ = ["Arrays", "from_arrays"]
 
 _BLOCK_BYTES = 32 << 20
-_COLUMNS = ("labels", "ids", "split", "class_names")
 
 
 class Arrays(Source):
@@ -147,32 +139,3 @@ def from_arrays(
         info=default_info(arrays),
     )
     return Arrays(whole, class_names, attrs or {}, "the arrays")
-
-
-def from_npz(path: str | PathLike[str]) -> Arrays:
-    """Features in an npz file; see the module.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    FormatError
-        If it is no npz file of plain arrays.
-    DataError
-        If the arrays do not fit together.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            content = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise FormatError(f"{path} can't be read as an npz file of plain arrays ({error}).") from error
-    columns: dict[str, Any] = {name: content.pop(name) for name in _COLUMNS if name in content}
-    if "class_names" in columns:
-        columns["class_names"] = [str(name) for name in columns["class_names"]]
-    if splits := sorted(name for name in content if name.startswith(("x_", "y_"))):
-        raise DataError(f"{path} holds a data set ({', '.join(splits[:4])}), not features: `extract --data npz:{path}`.")
-    found = from_arrays(content, **columns, attrs={"dataset": str(path)})
-    return Arrays(found._whole, found.class_names, found.attrs, str(path))

@@ -188,7 +188,8 @@ def capture(
         shapes = {name: shape for name, shape in shapes.items() if name not in varied}
         if not shapes:
             reasons = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
-            raise DataError(f"No layer of {type(model).__name__} can be recorded ({reasons or 'no module was called'}).")
+            reasons = reasons or "no module was called that the layer patterns select"
+            raise DataError(f"No layer of {type(model).__name__} can be recorded ({reasons}).")
         if said := _ran(varied if step else left_out):
             warnings.warn(_left_out(said), LeftOutWarning, stacklevel=2)
         if padded is None and recording.mask is not None and not recording.mask.all():

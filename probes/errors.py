@@ -19,13 +19,14 @@ __all__ = [
     "ReportedError",
     "UsageError",
     "did_you_mean",
+    "reason_of",
 ]
 
 EXIT_CODES = {
     0: "ok",
     1: "failure",
     2: "usage: an option, a name or a path that does not fit",
-    3: "incomplete data",
+    3: "incomplete: a file that was not written to its end, or layers that could not be analyzed",
     130: "stopped by Ctrl-C",
     141: "the reader of the output went away",
     143: "stopped by SIGTERM",
@@ -34,6 +35,9 @@ EXIT_CODES = {
 
 class ReportedError(Exception):
     """A failure whose message alone tells the user what to do; `exit_code` is the command line's.
+
+    0 is success, 1 a failure, 2 a mistake in what was asked for, 3 an incomplete result: a file that was not written to its
+    end, or layers that could not be analyzed, whose values are NaN with the reason in their note.
 
     Examples
     --------
@@ -65,7 +69,7 @@ class IncompleteError(FormatError):
 
 
 class LeftOutWarning(UserWarning):
-    """Some layers ran but can't be recorded; the message names them and says why."""
+    """Some layers can't be recorded, read or analyzed; the message names them and says why."""
 
 
 class IgnoredWarning(UserWarning):
@@ -100,3 +104,15 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def reason_of(error: BaseException) -> str:
+    """Why something failed, for a note: the first line of the message, with the kind of error where it is none of ours.
+
+    Examples
+    --------
+    >>> reason_of(DataError("Layer 'a' holds nan.")), reason_of(KeyError("x"))
+    ("Layer 'a' holds nan", "KeyError: 'x'")
+    """
+    message = str(error).strip().partition("\n")[0].rstrip(".")
+    return message if isinstance(error, ReportedError) else f"{type(error).__name__}: {message}".removesuffix(": ")

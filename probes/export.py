@@ -7,20 +7,18 @@ header (safetensors) of what is made.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 
-from probes.atomic import install
 from probes.batch import LayerInfo
 from probes.errors import UsageError
 from probes.patterns import Patterns, select
 from probes.source import Source
+from probes.whole import replacing
 
 if TYPE_CHECKING:
     import anndata
@@ -65,7 +63,7 @@ def to_xarray(source: Source, layers: Patterns = None) -> xarray.Dataset:
             coordinates["class_name"] = ("sample", np.asarray(source.class_names)[labels])
     if (split := source.split) is not None:
         coordinates["split"] = ("sample", split)
-    return xarray.Dataset(variables, coordinates, dict(source.attrs))
+    return xarray.Dataset(variables, coordinates, dict(source.attrs) | _class_names(source))
 
 
 def to_anndata(source: Source, layer: str) -> anndata.AnnData:
@@ -104,12 +102,13 @@ def to_anndata(source: Source, layer: str) -> anndata.AnnData:
         frame["split"] = pd.Categorical(split)
     flat = x.reshape(len(x), -1)
     variables = pd.DataFrame(index=pd.Index([str(feature) for feature in range(flat.shape[1])], name="feature"))
-    uns = {"layer": _described(source.info[layer]), "provenance": dict(source.attrs)}
+    described = _described(source.info[layer]) | {"shape": json.dumps(x.shape[1:])}
+    uns = {"layer": described, "provenance": dict(source.attrs), **_class_names(source)}
     return anndata.AnnData(X=flat, obs=frame, var=variables, uns=uns)
 
 
 def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns = None) -> None:
-    """Layers, `ids` and `labels` as tensors of one safetensors file.
+    """Layers, `ids`, `labels` and `split` (an index into the header's `splits`) as tensors of one safetensors file.
 
     Parameters
     ----------
@@ -123,7 +122,7 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
     Raises
     ------
     UsageError
-        If the file exists, a pattern matches nothing, or a layer is called `ids` or `labels`.
+        If the file exists, a pattern matches nothing, or a layer is called `ids`, `labels` or `split`.
     """
     from safetensors.numpy import save_file
 
@@ -133,20 +132,24 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
     chosen = select(layers, source.info, source.title)
     tensors = {name: np.ascontiguousarray(source[name]) for name in chosen}
     extra = {"ids": source.ids} | ({} if source.labels is None else {"labels": source.labels})
+    splits: list[str] = []
+    if source.split is not None:
+        names, extra["split"] = np.unique(source.split, return_inverse=True)
+        splits = [str(name) for name in names]
     if clash := sorted(tensors.keys() & extra.keys()):
         raise UsageError(f"A layer is called {clash[0]!r}, which is what the file calls the samples'; leave it out.")
     header = {key: value if isinstance(value, str) else json.dumps(value) for key, value in source.attrs.items()}
     header["layers"] = json.dumps({name: _described(source.info[name]) for name in chosen})
-    if source.class_names is not None:
-        header["class_names"] = json.dumps(source.class_names)
-    draft = path.with_name(f".{path.name}.{uuid4().hex}.part")  # a kill must not leave half a file under the name
-    try:
+    header |= _class_names(source)
+    if splits:
+        header["splits"] = json.dumps(splits)
+    with replacing(path) as draft:
         save_file(tensors | extra, draft, metadata=header)
-        with draft.open("rb+") as file:
-            os.fsync(file.fileno())
-        install(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+
+
+def _class_names(source: Source) -> dict[str, str]:
+    """Names of all classes, of those without samples too."""
+    return {} if source.class_names is None else {"class_names": json.dumps(source.class_names)}
 
 
 def _described(info: LayerInfo) -> dict[str, Any]:

@@ -363,7 +363,7 @@ class Recording(Mapping[str, Tensor]):
         module, kinds = call.module.module, call.module.kinds
         whole = self._selection.wants(call.name, kinds, leaf=call.leaf)
         for part, value in ((call.name, output),) if type(output) is Tensor else self._parts(call.name, output):
-            if whole or (part != call.name and self._selection.wants(part, kinds, leaf=call.leaf)):
+            if self._wants_part(part, call, whole=whole):
                 spec = self._record(part, value, kinds, call.index, module)
                 if spec is not None and value is output:
                     spec.leaf = call.leaf
@@ -373,6 +373,15 @@ class Recording(Mapping[str, Tensor]):
                 with suppress(UnfitError):
                     self.axes.see(part, module, tuple(value.shape), self.rows)  # how many places, for the tokens to come
         return None
+
+    def _wants_part(self, part: str, call: _Call, *, whole: bool) -> bool:
+        """Whether a part of a call's output is selected, by its own name or by the call's; either may be excluded."""
+        selection, kinds = self._selection, call.module.kinds
+        if part == call.name:
+            return whole
+        if selection.excludes(call.name, kinds) or selection.excludes(part, kinds):
+            return False
+        return whole or selection.wants(part, kinds, leaf=call.leaf)
 
     def _unique_name(self, name: str) -> str:
         """The name, made different from every module's and every other call's."""

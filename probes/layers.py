@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from probes.errors import UsageError
-from probes.patterns import Patterns, as_patterns, closest, matches
+from probes.patterns import Patterns, as_patterns, closest, excludes, matches, selects
 
 __all__ = ["Selection", "head_of", "is_compiled", "types_of", "unwrap"]
 
@@ -45,7 +45,7 @@ class Selection:
 
     patterns: Patterns = None
     met: dict[str, bool] = field(default_factory=dict, init=False)
-    _decided: dict[str, bool] = field(default_factory=dict, init=False)
+    _hits: dict[str, list[str]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.patterns = as_patterns(self.patterns)
@@ -55,14 +55,22 @@ class Selection:
         """Whether the call `name`, of these type names, is to be recorded; remembers which patterns have matched."""
         if self.patterns is None:
             return leaf
-        if name not in self._decided:
-            hits = [pattern for pattern in self.patterns if matches(pattern, name, kinds)]
+        return selects(self._matching(name, kinds), list(self.patterns), default=leaf)
+
+    def excludes(self, name: str, kinds: Sequence[str]) -> bool:
+        """Whether a pattern with `!` matches the call `name`, of these type names."""
+        return any(excludes(pattern) for pattern in self._matching(name, kinds))
+
+    def _matching(self, name: str, kinds: Sequence[str]) -> list[str]:
+        """The patterns that match a call, which are remembered."""
+        if name not in self._hits:
+            hits = [pattern for pattern in self.patterns or () if matches(pattern, name, kinds)]
             self.met |= dict.fromkeys(hits, True)
-            self._decided[name] = bool(hits)
-        return self._decided[name]
+            self._hits[name] = hits
+        return self._hits[name]
 
     def check(self, model: nn.Module, ran: Mapping[str, object]) -> None:
-        """Raise where a pattern has matched nothing that ran.
+        """Raise where a pattern has matched nothing that ran; one that excludes may match a module that never runs.
 
         Parameters
         ----------
@@ -78,6 +86,8 @@ class Selection:
         """
         for pattern in (pattern for pattern, met in self.met.items() if not met):
             idle = [name for name, module in model.named_modules() if name and matches(pattern, name, types_of(module))]
+            if idle and excludes(pattern):
+                continue
             if idle:
                 raise UsageError(
                     f"Layer pattern {pattern!r} matches {idle[0]!r}, but the forward pass of {_title(model)} never calls "

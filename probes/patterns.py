@@ -1,5 +1,8 @@
 """Layer patterns: a glob over the name (`*` crosses dots), `re:REGEX` over the whole name, `type:GLOB` over the type.
 
+`!` in front of any of them excludes: a layer is selected if some pattern without `!` matches it, or none is given, and no
+pattern with `!` does. Their order does not matter. A name that itself begins with `!` is written `re:!name`.
+
 Needs no torch: the same patterns select among the calls of a network and among the layers of a file.
 """
 
@@ -13,7 +16,7 @@ from fnmatch import fnmatchcase
 from probes.batch import LayerInfo
 from probes.errors import UsageError, did_you_mean
 
-__all__ = ["Patterns", "as_patterns", "closest", "matches", "select"]
+__all__ = ["Patterns", "as_patterns", "closest", "excludes", "matches", "select", "selects"]
 
 Patterns = str | Sequence[str] | None
 
@@ -24,7 +27,7 @@ def as_patterns(patterns: Patterns) -> list[str] | None:
     Raises
     ------
     UsageError
-        If the list is empty or a regular expression can't be compiled.
+        If the list is empty, a pattern is `!` alone, or a regular expression can't be compiled.
     """
     if patterns is None:
         return None
@@ -32,22 +35,55 @@ def as_patterns(patterns: Patterns) -> list[str] | None:
     if not found:
         raise UsageError("The list of layer patterns is empty. Give at least one, or None for the default.")
     for pattern in found:
-        if pattern.startswith("re:"):
+        body = pattern.removeprefix("!")
+        if not body:
+            raise UsageError(f"Layer pattern {pattern!r} is empty; '!NAME' excludes a layer; name the layer.")
+        if body.startswith("re:"):
             try:
-                re.compile(pattern[3:])
+                re.compile(body[3:])
             except re.error as error:
                 raise UsageError(f"Layer pattern {pattern!r} is no regular expression: {error}.") from error
     return found
 
 
-def matches(pattern: str, name: str, types: Iterable[str]) -> bool:
-    """Whether a layer of that name and those type names (its class and its base classes) is meant.
+def excludes(pattern: str) -> bool:
+    """Whether a pattern says which layers are left out, rather than which are selected."""
+    return pattern.startswith("!")
+
+
+def selects(hits: Iterable[str], patterns: Sequence[str], *, default: bool = True) -> bool:
+    """Whether a layer is selected, by those of the patterns that match it.
+
+    Parameters
+    ----------
+    hits : iterable of str
+        The patterns that match the layer, those with `!` among them.
+    patterns : sequence of str
+        All patterns.
+    default : bool, default True
+        Whether the layer is selected where all patterns exclude.
 
     Examples
     --------
-    >>> matches("layer*.conv?", "layer1.0.conv2", []), matches("type:Conv*", "stem", ["Conv2d"])
-    (True, True)
+    >>> patterns = ["conv*", "!conv2"]
+    >>> selects(["conv*"], patterns), selects(["conv*", "!conv2"], patterns), selects([], ["!conv2"])
+    (True, False, True)
     """
+    hits = list(hits)
+    if any(excludes(pattern) for pattern in hits):
+        return False
+    return bool(hits) or (default and all(excludes(pattern) for pattern in patterns))
+
+
+def matches(pattern: str, name: str, types: Iterable[str]) -> bool:
+    """Whether a pattern, or what stands behind its `!`, matches a layer of that name and those type names (class and bases).
+
+    Examples
+    --------
+    >>> matches("layer*.conv?", "layer1.0.conv2", []), matches("type:Conv*", "stem", ["Conv2d"]), matches("!fc", "fc", [])
+    (True, True, True)
+    """
+    pattern = pattern.removeprefix("!")
     if pattern.startswith("re:"):
         return re.fullmatch(pattern[3:], name) is not None
     if pattern.startswith("type:"):
@@ -63,6 +99,8 @@ def closest(pattern: str, names: Iterable[str]) -> str:
     >>> closest("layr4.*", ["layer3.0.conv1", "layer4.0.conv1"])
     " Did you mean 'layer4.*'?"
     """
+    if excludes(pattern):
+        return closest(pattern[1:], names).replace("Did you mean '", "Did you mean '!")
     if pattern.startswith(("re:", "type:")):
         return ""
     names = list(names)
@@ -79,7 +117,7 @@ def closest(pattern: str, names: Iterable[str]) -> str:
 
 
 def select(patterns: Patterns, info: Mapping[str, LayerInfo], where: str) -> list[str]:
-    """The layers of `info` that some pattern matches, in order of execution; all without patterns.
+    """The layers of `info` that the patterns select, in order of execution; all without patterns.
 
     Parameters
     ----------
@@ -93,15 +131,19 @@ def select(patterns: Patterns, info: Mapping[str, LayerInfo], where: str) -> lis
     Raises
     ------
     UsageError
-        If a pattern matches nothing.
+        If a pattern matches nothing, or all layers are excluded.
     """
     wanted = as_patterns(patterns)
     if wanted is None:
         return list(info)
-    hits = {p: {name for name, layer in info.items() if matches(p, name, [layer.module_type])} for p in wanted}
-    for pattern, found in hits.items():
-        if not found:
+    hits = {name: [p for p in wanted if matches(p, name, [layer.module_type])] for name, layer in info.items()}
+    matched = {pattern for found in hits.values() for pattern in found}
+    for pattern in wanted:
+        if pattern not in matched:
             raise UsageError(
                 f"No layer of {where} matches {pattern!r}.{closest(pattern, info)} `repanalysis info` lists all {len(info)}."
             )
-    return [name for name in info if any(name in found for found in hits.values())]
+    selected = [name for name, found in hits.items() if selects(found, wanted)]
+    if not selected:
+        raise UsageError(f"The patterns {', '.join(map(repr, wanted))} exclude all {len(info)} layers of {where}.")
+    return selected

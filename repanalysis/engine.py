@@ -7,19 +7,21 @@ which comes only once, fills the states of all its layers together. Both take th
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +29,12 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 import probes
-from probes import Batch, DataError, IncompleteError, Shards, UsageError
+from probes import Batch, DataError, IncompleteError, LayerInfo, LeftOutWarning, Shards, UsageError
+from probes.errors import reason_of
 from probes.patterns import Patterns, select
 from probes.source import Source as Opened
 from repanalysis.metrics import Head, Metric, get, names, parse
-from repanalysis.states import Job, LayerStates, Plan, planned, resolution_of_layer
+from repanalysis.states import Job, LayerStates, Plan, place_of, planned, resolution_of_layer
 from repanalysis.subset import Subset, subset_of
 from repanalysis.table import Table
 from repanalysis.uncertainty import permutation_test, permuted
@@ -40,7 +43,15 @@ __all__ = ["Source", "analyze"]
 
 Source = str | PathLike[str] | Opened | Iterable[Batch] | Sequence[str | PathLike[str]]
 Task = tuple[str, Job]  # a layer, and what is computed of it
-Found = tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]  # rows, and what layers are
+
+
+class LayerRows(NamedTuple):
+    """The table's rows of one layer, what the provenance says of it, and why it could not be analyzed, if it could not."""
+
+    rows: list[dict[str, Any]]
+    described: dict[str, Any]
+    failure: str = ""
+    error: Exception | None = None
 
 
 def analyze(
@@ -64,6 +75,7 @@ def analyze(
     workers: int = 0,
     recorded: Mapping[str, Any] | None = None,
     progress: bool | None = None,
+    strict: bool = False,
 ) -> Table:
     """Compute metrics of every layer, with their standard errors.
 
@@ -111,6 +123,9 @@ def analyze(
         Provenance of live batches: model, weights, data; a file brings its own.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
+    strict : bool, default False
+        Whether to stop at the first layer that cannot be analyzed. Otherwise the values of such a layer are NaN with the
+        reason in their note, the table's `failures` names it, and a warning says so.
 
     Returns
     -------
@@ -124,7 +139,13 @@ def analyze(
     IncompleteError
         If the process that analyzes a layer dies, and again when it is done by itself; the message names the layer.
     DataError
-        If there are no samples, no labels or one class only where a metric needs more, or a layer holds NaN or inf.
+        If there are no samples, no labels or one class only where a metric needs more; with `strict`, if a layer holds NaN or
+        inf, or its statistics exceed the budget.
+
+    Warns
+    -----
+    LeftOutWarning
+        If layers could not be analyzed: they hold NaN or inf, exceed the budget, can't be read, or have no defined value.
 
     Notes
     -----
@@ -144,7 +165,8 @@ def analyze(
     opened = _opened(source, partial=partial)
     recorded_head = _recorded_head(opened) if head is None and superclasses is None else None
     chosen = _chosen(metrics, recorded_head or head)
-    job = Job(tuple(chosen), groups=groups, null=null, seed=seed, budget=state_budget, where_it_fits=metrics is None)
+    choices = {"groups": groups, "null": null, "seed": seed}
+    job = Job(tuple(chosen), **choices, budget=state_budget, where_it_fits=metrics is None, strict=strict)  # type: ignore[arg-type]
     hidden = None if progress is None else not progress
     asked = {"split": split, "classes": classes, "superclasses": superclasses}
     if isinstance(opened, Opened):
@@ -155,11 +177,12 @@ def analyze(
         jobs = [replace(job, subset=subset) for subset in _subsets(opened, by_split=by_split, **asked)]  # type: ignore[arg-type]
         for each in jobs:
             _check_classes(opened, each)
-        rows, described = _of_file(opened, wanted, jobs, executor=executor, workers=workers, hidden=hidden)
+        results = _of_file(opened, wanted, jobs, executor=executor, workers=workers, hidden=hidden)
     else:
         if by_split or null or any(asked.values()) or executor or workers:
             raise UsageError("Batches come only once: splits, classes, null and workers need a file, or probes.from_arrays.")
-        rows, described = _of_stream(_only(opened, layers), job, hidden=hidden)
+        results = _of_stream(_only(opened, layers), job, hidden=hidden)
+    rows, described, failures = _joined(results, job)
     if not rows:
         raise DataError("There were no samples to analyze.")
     if head is not None and metrics is None and not any(row["metric"] == "nc3_duality" for row in rows):
@@ -168,9 +191,13 @@ def analyze(
         )
     name = run or "run"
     choice = {key: _plain(value) for key, value in asked.items() if value is not None}
-    drawn = {"groups": groups, "null": null, "seed": seed} | choice
-    provenance = _provenance(opened, chosen, described, recorded or {}, drawn)
-    return Table.from_rows([{"run": name, "model": model or "", **row} for row in rows], {name: provenance})
+    provenance = _provenance(opened, chosen, described, recorded or {}, choices | choice)
+    if failures:
+        provenance["failures"] = failures
+    table = Table.from_rows([{"run": name, "model": model or "", **row} for row in rows], {name: provenance})
+    if failures:
+        warnings.warn(f"{table.failure}; what is missing is NaN.", LeftOutWarning, stacklevel=2)
+    return table
 
 
 def _subsets(
@@ -203,34 +230,90 @@ def _check_classes(source: Opened, job: Job) -> None:
 
 def _of_file(
     source: Opened, layers: Sequence[str], jobs: Sequence[Job], *, executor: Executor | None, workers: int, hidden: bool | None
-) -> Found:
+) -> list[LayerRows]:
     """Rows of every layer and choice of samples, from a source that can be read again."""
     tasks = [(layer, job) for layer in layers for job in jobs]
-    rows: dict[int, list[dict[str, Any]]] = {}
-    described: dict[str, dict[str, Any]] = {}
+    results: dict[int, LayerRows] = {}
     with ExitStack() as stack:
         if executor is None and not workers:
             total = len(source) * sum(1 + job.null for _, job in tasks)
             bar = stack.enter_context(tqdm(total=total, unit=" rows", desc="analyze", disable=hidden))
-            found: Iterable[tuple[int, Any]] = ((i, _analyzed(source, *task, bar)) for i, task in enumerate(tasks))
+            pending: Iterator[tuple[int, Callable[[], LayerRows]]] = (
+                (index, functools.partial(_analyzed, source, *task, bar)) for index, task in enumerate(tasks)
+            )
         else:
             recipe = _recipe(source)
             bar = stack.enter_context(tqdm(total=len(tasks), unit=" layers", desc="analyze", disable=hidden))
-            given = _in_processes(workers, recipe, tasks) if executor is None else _submitted(executor, recipe, tasks)
-            found = ((index, result()) for index, result in stack.enter_context(closing(given)))
-        for index, (mine, facts) in found:
-            rows[index], described[tasks[index][0]] = mine, facts
+            results_of = _in_processes(workers, recipe, tasks) if executor is None else _submitted(executor, recipe, tasks)
+            pending = stack.enter_context(closing(results_of))
+        for index, result in pending:
+            results[index] = _attempted(result, source, *tasks[index])
             if executor is not None or workers:
                 bar.update()
-    ordered = {layer: described[layer] for layer in layers}
-    return [row for index in sorted(rows) for row in rows[index]], ordered
+    return [results[index] for index in sorted(results)]
+
+
+def _attempted(result: Callable[[], LayerRows], source: Opened, layer: str, job: Job) -> LayerRows:
+    """A layer's rows, or, where they can't be had, undefined ones with the reason."""
+    try:
+        return result()
+    except UsageError:  # a mistake in what was asked for is none of the layer's
+        raise
+    except Exception as error:
+        if job.strict:
+            raise
+        wanted, _ = job.subset.choose(source.labels, source.split)
+        return _failed(source.info[layer], job, len(source) if wanted is None else int(wanted.sum()), error)
+
+
+def _failed(info: LayerInfo, job: Job, n: int, error: Exception) -> LayerRows:
+    """Rows of a layer whose analysis raised."""
+    reason = reason_of(error)
+    base = place_of(info) | {"split": job.subset.split or "", "value": math.nan, "n": n, "note": reason}
+    described = {"dims": info.dims, "pool": info.pool, "source_shape": info.source_shape}
+    return LayerRows([base | {"metric": metric.name} for metric in job.metrics], described, reason, error)
+
+
+def _joined(results: Sequence[LayerRows], job: Job) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]], dict[str, str]]:
+    """All rows, what the layers are, and why some could not be analyzed."""
+    errors = [result.error for result in results if result.error is not None]
+    if errors and len(errors) == len(results):  # what fails everywhere is no matter of a layer
+        raise errors[0]
+    heads = {metric.name for metric in job.metrics if metric.needs_head or "head" in metric.chosen}  # have values at few layers
+    described: dict[str, dict[str, Any]] = {}
+    failures: dict[str, str] = {}
+    for result in results:
+        if result.rows:
+            layer = result.rows[0]["layer"]
+            described[layer] = result.described
+            judged = [row for row in result.rows if row["metric"] not in heads]
+            undefined = bool(judged) and all(math.isnan(row["value"]) for row in judged)
+            if reason := result.failure or (f"no metric is defined there ({judged[0]['note']})" if undefined else ""):
+                failures.setdefault(layer, reason)
+    return _with_variants(results), described, failures
+
+
+def _with_variants(results: Sequence[LayerRows]) -> list[dict[str, Any]]:
+    """All rows; a metric that a layer failed to give is undefined in every variant that other layers have."""
+    variants: dict[str, dict[str, None]] = {}
+    for result in results:
+        for row in result.rows:
+            if not result.failure:
+                variants.setdefault(row["metric"], {})[row["variant"]] = None
+    rows = []
+    for result in results:
+        counts = Counter(row["metric"] for row in result.rows)
+        for row in result.rows:
+            failed = result.failure and counts[row["metric"]] == 1 and math.isnan(row["value"])
+            rows += [row | {"variant": variant} for variant in variants.get(row["metric"], [""])] if failed else [row]
+    return rows
 
 
 def _submitted(executor: Executor, recipe: Any, tasks: Sequence[Task]) -> Generator[tuple[int, Callable[[], Any]]]:
     """Results of tasks, as an executor has them; dask does those of a dead worker again, three times by default."""
     futures = {executor.submit(_elsewhere, recipe, *task): index for index, task in enumerate(tasks)}
     for done in _completed(futures):
-        yield futures[done], partial(_outcome, done, tasks[futures[done]][0])
+        yield futures[done], functools.partial(_outcome, done, tasks[futures[done]][0])
 
 
 def _completed(futures: Mapping[Any, int]) -> Iterator[Any]:
@@ -255,7 +338,7 @@ def _in_processes(workers: int, recipe: Any, tasks: Sequence[Task]) -> Generator
             pool = _processes(1, workers)
             future = pool.submit(_elsewhere, recipe, *task)
             pool.shutdown()
-            yield index, partial(_outcome, future, task[0])
+            yield index, functools.partial(_outcome, future, task[0])
 
 
 def _in_a_pool(workers: int, recipe: Any, left: dict[int, Task]) -> Generator[tuple[int, Callable[[], Any]]]:
@@ -280,7 +363,7 @@ def _outcome(future: Any, layer: str) -> Any:
         if isinstance(error, BrokenExecutor | CancelledError) or type(error).__name__ == "KilledWorker":  # dask's
             raise IncompleteError(
                 f"The process that analyzed {layer!r} died whenever it was tried: it was killed, or memory was short. Fewer "
-                "workers, a smaller state budget, or fewer layers may help."
+                "workers, a smaller state budget, or fewer layers may help; a script needs `if __name__ == '__main__':`."
             ) from error
         raise
 
@@ -305,12 +388,12 @@ def _recipe(source: Opened) -> Any:
     return source
 
 
-def _elsewhere(recipe: Any, layer: str, job: Job) -> Any:
+def _elsewhere(recipe: Any, layer: str, job: Job) -> LayerRows:
     """One layer, in another process."""
     return _analyzed(recipe if isinstance(recipe, Opened) else _reopened(*recipe), layer, job, None)
 
 
-@lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=1)
 def _reopened(files: tuple[tuple[str, Any], ...], kind: str) -> Opened:
     """The files of a recipe; a process opens them once, not for every layer."""
     paths = [path for path, _ in files]
@@ -322,8 +405,8 @@ def _reopened(files: tuple[tuple[str, Any], ...], kind: str) -> Opened:
     return source
 
 
-def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows of one layer, and what the layer is."""
+def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> LayerRows:
+    """Rows of one layer."""
     wanted, labels = job.subset.choose(source.labels, source.split)
     classes = [] if labels is None else np.unique(labels).tolist()
     n = len(source) if wanted is None else int(wanted.sum())
@@ -348,10 +431,17 @@ def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> tuple[list[dict
     whole = states(None, job)
     rows = list(whole.rows())
     looking = replace(job, groups=0, metrics=tuple(metric for metric in job.metrics if metric.min_classes))
-    if job.null and looking.metrics:
+    if job.null and looking.metrics and whole.non_finite is None:
         draws = [_permuted_rows(states, source, looking, draw, wanted) for draw in range(job.null)]
         rows += _null_rows(rows, draws)
-    return rows, whole.described
+    return _layer_rows(whole, rows)
+
+
+def _layer_rows(states: LayerStates, rows: list[dict[str, Any]]) -> LayerRows:
+    """Rows of a layer whose states are complete; with strict, an error where a statistic was beyond the budget."""
+    if states.failure and states.job.strict:
+        raise DataError(f"Layer {states.info.name!r} can't be analyzed: {states.failure}.")
+    return LayerRows(rows, states.described, states.failure)
 
 
 def _permuted_rows(states: Any, source: Opened, job: Job, draw: int, wanted: Any) -> dict[tuple[Metric, str], float]:
@@ -380,11 +470,22 @@ def _null_rows(rows: Sequence[Mapping[str, Any]], draws: Sequence[Mapping[tuple[
     return drawn
 
 
-def _of_stream(batches: Iterable[Batch], job: Job, *, hidden: bool | None) -> Found:
+def _of_stream(batches: Iterable[Batch], job: Job, *, hidden: bool | None) -> list[LayerRows]:
     """Rows of every layer of batches that come once."""
     with tqdm(unit=" rows", desc="analyze", disable=hidden) as bar:
-        layers = list(_streamed(batches, job, bar))
-    return [row for layer in layers for row in layer.rows()], {layer.info.name: layer.described for layer in layers}
+        return [_of_states(layer) for layer in list(_streamed(batches, job, bar))]
+
+
+def _of_states(states: LayerStates) -> LayerRows:
+    """Rows of a layer of a stream, undefined ones where metrics raise."""
+    try:
+        return _layer_rows(states, list(states.rows()))
+    except UsageError:
+        raise
+    except Exception as error:
+        if states.job.strict:
+            raise
+        return _failed(states.info, states.job, states.n, error)
 
 
 def _chosen(metrics: str | Iterable[str | Metric] | None, head: tuple[Any, Any] | None) -> list[Metric]:

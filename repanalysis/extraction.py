@@ -204,6 +204,7 @@ def stream(
     name: str = "run",
     state_budget: int = 2 << 30,
     progress: bool | None = None,
+    strict: bool = False,
 ) -> Table:
     """Compute metrics while the network runs, and keep no activations.
 
@@ -211,7 +212,7 @@ def stream(
     ----------
     run : Run
         As `prepare` makes it.
-    metrics, state_budget, progress
+    metrics, state_budget, progress, strict
         As for `analyze`.
     name : str
         What the table calls the run.
@@ -232,7 +233,7 @@ def stream(
     facts = run.attrs | run.options.to_attrs() | {"device": run.device}
     return analyze(
         batches, metrics, run=name, model=str(run.attrs["model"]), state_budget=state_budget, recorded=facts,
-        head=head_of(run.model.module), progress=progress,
+        head=head_of(run.model.module), progress=progress, strict=strict,
     )  # fmt: skip
 
 
@@ -292,6 +293,8 @@ def verify(
     where = device_of(device)
     with probes.open(path, partial=True) as source:
         named = str(source.attrs.get("dataset", ""))
+        if "weights_sha256" not in source.attrs:
+            raise UsageError(f"{path} does not say which network it was made with, so that nothing can be verified.")
         if data is None and not trust_file:
             raise UsageError(
                 f"{path} names {named!r} as its data, which are not opened unasked: give --data (data=), or --trust-file "

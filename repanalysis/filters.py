@@ -7,6 +7,7 @@ head was fitted on are never measured.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 
 import probes
 from probes.batch import LayerInfo
-from probes.errors import DataError, UsageError
+from probes.errors import DataError, LeftOutWarning, UsageError, reason_of
 from probes.patterns import Patterns, matches, select
 from probes.source import Source
 from repanalysis.heads import accuracy_of, beats_chance, fit_head, refitted
@@ -87,6 +88,7 @@ def filters(
     seed: int = 0,
     state_budget: int = 4 << 30,
     progress: bool | None = None,
+    strict: bool = False,
 ) -> tuple[Table, dict[str, LayerFilters]]:
     """Accuracy per layer, and the label clusters of its filters.
 
@@ -116,6 +118,9 @@ def filters(
         Bytes of a layer's activations that may be in memory.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
+    strict : bool, default False
+        Whether to stop at the first layer that cannot be analyzed. Otherwise its values are NaN with the reason in their note,
+        the table's `failures` names it, and a warning says so.
 
     Returns
     -------
@@ -128,8 +133,13 @@ def filters(
     Raises
     ------
     UsageError, DataError
-        If files share no layer, rows are the same in both, samples have no labels, there is one label only, or a layer does not
-        fit into the budget.
+        If files share no layer, rows are the same in both, samples have no labels, or there is one label only; with `strict`,
+        if a layer holds NaN or inf, has different shapes in both files, or does not fit into the budget.
+
+    Warns
+    -----
+    LeftOutWarning
+        If layers could not be analyzed.
 
     Notes
     -----
@@ -148,30 +158,56 @@ def filters(
     name = run or first.title.rpartition("/")[2].partition(".")[0]
     rows: list[dict[str, Any]] = []
     kept: dict[str, LayerFilters] = {}
+    failures: dict[str, str] = {}
     for layer in tqdm(wanted, desc=name, unit=" layers", disable=None if progress is None else not progress):
         info = first.info[layer]
-        if info.source_shape and last.info[layer].source_shape != info.source_shape:
-            raise DataError(
-                f"Layer {layer} is {info.source_shape} in training and {last.info[layer].source_shape} in test data."
-            )
-        grouped = next((count for pattern, count in (groups or {}).items() if matches(pattern, layer, [info.module_type])), 1)
-        data = [_rows(*part, layer, own, known, grouped, state_budget) for part, own in zip(parts, labels, strict=True)]
-        head = _head(data[0], len(known), alpha, solver, seed)
-        one, note = _measured(head, data[1], known, clusters)
-        kept[layer] = one
-        spread = _spread(data, one, clusters, alpha, bootstrap, seed)
         base = {
             "run": name, "model": str(first.attrs.get("model", "")), "layer": layer, "order": info.order, "depth": info.depth,
-            "n": len(data[1][0]),
+            "n": int(np.isin(labels[1], known).sum()),
         }  # fmt: skip
+        try:
+            if info.source_shape and last.info[layer].source_shape != info.source_shape:
+                shapes = info.source_shape, last.info[layer].source_shape
+                raise DataError(f"Layer {layer} is {shapes[0]} in training and {shapes[1]} in test data.")
+            kinds = [info.module_type]
+            grouped = next((count for pattern, count in (groups or {}).items() if matches(pattern, layer, kinds)), 1)
+            data = [_rows(*part, layer, own, known, grouped, state_budget) for part, own in zip(parts, labels, strict=True)]
+            head = _head(data[0], len(known), alpha, solver, seed)
+            one, note = _measured(head, data[1], known, clusters)
+            spread = _spread(data, one, clusters, alpha, bootstrap, seed)
+        except UsageError:  # a mistake in what was asked for is none of the layer's
+            raise
+        except Exception as error:
+            if strict:
+                error.add_note(f"layers='!{layer}', --layers '!{layer}' leaves it out")
+                raise
+            failures[layer] = reason_of(error)
+            rows.append(base | {"metric": "layer_accuracy", "value": np.nan, "note": failures[layer]})
+            continue
+        kept[layer] = one
         told = "; ".join(filter(None, [note, f"labels {missing} are missing in one part" if missing else ""]))
         rows += [base | row for row in _table(one, spread, told)]
-    facts = {
+    facts: dict[str, Any] = {
         "source": first.title, "test": last.title, "theta": theta, "order": order, "gauge": gauge, "solver": solver,
         "alpha": alpha, "bootstrap": bootstrap, "seed": seed, "model": str(first.attrs.get("model", "")),
         "places": {layer: one.found.places for layer, one in kept.items()},
     }  # fmt: skip
-    return Table.from_rows(rows, {name: facts}), kept
+    if failures:
+        facts["failures"] = failures
+    table = Table.from_rows(_with_all_metrics(rows, failures), {name: facts})
+    if failures:
+        warnings.warn(f"{table.failure}; what is missing is NaN.", LeftOutWarning, stacklevel=2)
+    return table, kept
+
+
+def _with_all_metrics(rows: Sequence[dict[str, Any]], failures: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The rows; a layer that failed is undefined in every metric that other layers have, so that curves have a gap there."""
+    keys = dict.fromkeys((row["metric"], row.get("variant", "")) for row in rows)
+    return [
+        row | ({"metric": metric, "variant": variant} if row["layer"] in failures else {})
+        for row in rows
+        for metric, variant in (keys if row["layer"] in failures else [("", "")])
+    ]
 
 
 Part = tuple[Source, NDArray[np.int64]]
@@ -247,7 +283,7 @@ def _rows(  # noqa: PLR0917  # one call, above
     need = int(chosen.sum()) * sample.nbytes
     if need > budget:
         shape = "x".join(map(str, sample.shape[1:]))
-        raise UsageError(
+        raise DataError(
             f"Layer {layer} ({shape}) of {int(chosen.sum())} samples takes {need / 2**30:.1f} GiB, and {budget / 2**30:.1f} "
             f"are allowed: extract it with --pool '{layer}=grid:4', or look at other layers."
         )
@@ -258,7 +294,14 @@ def _rows(  # noqa: PLR0917  # one call, above
         if x.shape[1] % groups:
             raise UsageError(f"The {x.shape[1]} channels of {layer} are no {groups} equal groups.")
         x = x.reshape(len(x), groups, -1)
-    return Held(x, np.searchsorted(known, labels[chosen]), source.ids[rows[chosen]])
+    ids = source.ids[rows[chosen]]
+    finite = np.isfinite(x).all(axis=(1, 2))
+    if not finite.all():
+        raise DataError(
+            f"Layer {layer} of {source.title} holds NaN or inf in {int((~finite).sum()):,} of {len(x):,} samples, the first of "
+            f"them id {ids[~finite][0]}."
+        )
+    return Held(x, np.searchsorted(known, labels[chosen]), ids)
 
 
 class Held(NamedTuple):
@@ -372,7 +415,7 @@ def _spread(  # noqa: PLR0917  # one call, above
             weight[mine] = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine))) / counts[label]
         said.append(clusters_of(_means(x, y, weight, k).reshape(k, f, p), head, **options).summary())
     with np.errstate(invalid="ignore"):
-        spread = {name: float(np.std([one[name] for one in said], ddof=1)) for name in said[0]}
+        spread = {name: float(np.std([one.get(name, np.nan) for one in said], ddof=1)) for name in said[0]}
     return {name: value * few_groups(bootstrap) for name, value in spread.items() if value > 0 and name in _MOVING - _SHORT}
 
 

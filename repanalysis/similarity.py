@@ -27,8 +27,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
@@ -44,7 +44,8 @@ from scipy.stats import rankdata
 from tqdm.auto import tqdm
 
 import probes
-from probes import DataError, FormatError, UsageError
+from probes import DataError, FormatError, LeftOutWarning, UsageError
+from probes.errors import reason_of
 from probes.patterns import Patterns, select
 from probes.source import Source
 from probes.whole import replacing
@@ -79,9 +80,21 @@ class Similarity:
     frame : pandas.DataFrame
         A row per pair: run_a, layer_a, order_a, run_b, layer_b, order_b, method, value, se, n, note; of the null its mean
         `null`, standard deviation `null_sd`, `p`, and `tail`, "up" or "down", in which layers are more alike.
+    failures : mapping of str to str
+        Layers that could not be compared, "RUN, LAYER", each with the reason.
     """
 
     frame: pd.DataFrame
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def failure(self) -> str:
+        """How many layers could not be compared, which is the first, and why; empty where all could."""
+        if not self.failures:
+            return ""
+        layer, reason = next(iter(self.failures.items()))
+        first = f"{layer!r}" if len(self.failures) == 1 else f"{layer!r} first"
+        return f"{len(self.failures)} layer{'s' * (len(self.failures) > 1)} could not be compared, {first}: {reason}"
 
     def matrix(self) -> pd.DataFrame:
         """The values with layers of a as rows and layers of b as columns, in order of execution."""
@@ -138,6 +151,7 @@ def compare(
     null: int = 0,
     seed: int = 0,
     progress: bool | None = None,
+    strict: bool = False,
 ) -> Similarity:
     """Similarity of every layer of `a` to every layer of `b`, on samples that both hold.
 
@@ -160,6 +174,9 @@ def compare(
         Of the pairings.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
+    strict : bool, default False
+        Whether to stop at the first layer that cannot be compared. Otherwise its pairs are NaN with the reason in their note,
+        and a warning says so.
 
     Returns
     -------
@@ -173,7 +190,12 @@ def compare(
     UsageError
         If the method or a layer is unknown.
     DataError
-        If the two share fewer than 4 sample ids.
+        If the two share fewer than 4 sample ids; with `strict`, if a layer holds NaN or inf or can't be read.
+
+    Warns
+    -----
+    LeftOutWarning
+        If layers could not be compared.
 
     Notes
     -----
@@ -211,11 +233,14 @@ def compare(
             sides.append((second, select(layers, second.info, second.title)))
         total = sum(len(names) for _, names in sides)
         with tqdm(total=total, unit=" layers", desc=method, disable=None if progress is None else not progress) as bar:
-            rows = []
+            rows, reasons = [], []
             for source, names in sides:
                 order = np.argsort(source.ids, kind="stable")
                 at = order[np.searchsorted(source.ids, chosen, sorter=order)]
-                rows.append([_rows(source, name, at, bar) for name in names])
+                attempts = [_attempted(source, name, at, strict=strict) for name in names]
+                bar.update(len(names))
+                rows.append([x for x, _ in attempts])
+                reasons.append({name: why for name, (_, why) in zip(names, attempts, strict=True) if why})
         if second is first:
             rows.append(rows[0])
         measure = _MEASURES[method](rows[0], rows[1])
@@ -223,7 +248,15 @@ def compare(
         errors = measure.errors(label) if groups else np.full_like(measure.pairs, np.nan)
         orders = [np.random.default_rng([seed, draw]).permutation(len(chosen)) for draw in range(null)]
         draws = measure.permuted(orders) if null else None
-        return Similarity(_framed(sides, method, (measure.pairs, errors, draws), rows))
+        failures = {
+            f"{_run(source)}, {name}": why
+            for (source, _), found in zip(sides, reasons, strict=True)
+            for name, why in found.items()
+        }
+        result = Similarity(_framed(sides, method, (measure.pairs, errors, draws), rows, reasons), failures)
+        if failures:
+            warnings.warn(f"{result.failure}; its pairs are NaN.", LeftOutWarning, stacklevel=2)
+        return result
     finally:
         for source, ours in ((first, mine), (second, theirs)):
             if ours:
@@ -257,15 +290,31 @@ def _shared(first: Source, second: Source, samples: int) -> NDArray[np.int64]:
     return found
 
 
-def _rows(source: Source, name: str, at: NDArray[np.int64], bar: Any) -> NDArray[np.float64]:
+def _attempted(source: Source, name: str, at: NDArray[np.int64], *, strict: bool) -> tuple[NDArray[np.float64], str]:
+    """A layer's rows, or, where they can't be had, none and the reason."""
+    try:
+        return _rows(source, name, at), ""
+    except UsageError:
+        raise
+    except Exception as error:
+        if strict:
+            error.add_note(f"layers='!{name}', --layers '!{name}' leaves it out")
+            raise
+        return np.zeros((len(at), 0)), reason_of(error)
+
+
+def _rows(source: Source, name: str, at: NDArray[np.int64]) -> NDArray[np.float64]:
     """Chosen rows of a layer, flattened, centred and scaled to size 1; in the order of `at`."""
     ascending = np.argsort(at, kind="stable")
     taken = source.take(name, at[ascending]).reshape(len(at), -1)
     x = np.empty(taken.shape)
     x[ascending] = taken
-    if not np.isfinite(x).all():
-        raise DataError(f"Layer {name!r} of {source.title} holds NaN or inf; leave it out (layers=, --layers).")
-    bar.update()
+    finite = np.isfinite(x).all(axis=1)
+    if not finite.all():
+        raise DataError(
+            f"Layer {name!r} of {source.title} holds NaN or inf in {int((~finite).sum()):,} of {len(x):,} samples, the first "
+            f"of them id {source.ids[at[~finite].min()]}."
+        )
     return _sized(x)
 
 
@@ -645,6 +694,7 @@ def _framed(
     method: str,
     numbers: tuple[Pairs, Pairs, NDArray[np.float64] | None],
     rows: Sequence[Layers],
+    reasons: Sequence[Mapping[str, str]],
 ) -> pd.DataFrame:
     """Values, errors and draws as rows, with what a reader must know."""
     (a, names_a), (b, names_b) = sides[0], sides[-1]
@@ -654,7 +704,8 @@ def _framed(
         for j, y in enumerate(names_b):
             value = float(values[i, j])
             widest = max(rows[0][i].shape[1], rows[1][j].shape[1])
-            notes = ["a layer is constant"] if np.isnan(value) else []
+            failed = list(dict.fromkeys(filter(None, (reasons[0].get(x), reasons[-1].get(y)))))
+            notes = failed or (["a layer is constant"] if np.isnan(value) else [])
             if not notes and method in ("cca", "svcca") and widest >= n:
                 notes.append(f"{n} samples of {widest} features correlate perfectly in some directions whatever they are")
             null = _null(value, None if draws is None else draws[:, i, j], method)

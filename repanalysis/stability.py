@@ -13,6 +13,7 @@ output and the means and covariances of one number per image and perturbation.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -27,7 +28,7 @@ from tqdm.auto import tqdm
 
 from probes.batch import LayerInfo
 from probes.capturing import capture
-from probes.errors import DataError, UsageError
+from probes.errors import DataError, LeftOutWarning, UsageError
 from probes.layers import unwrap
 from probes.loaders import SeenIds, as_loader, batches_of
 from probes.patterns import Patterns
@@ -63,6 +64,7 @@ def stability(
     name: str = "",
     recorded: Mapping[str, Any] | None = None,
     progress: bool | None = None,
+    strict: bool = False,
 ) -> Table:
     r"""Sensitivity of every layer to perturbations of the images, and relative stability where noise matches one.
 
@@ -95,6 +97,9 @@ def stability(
         Further provenance.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
+    strict : bool, default False
+        Whether to stop where a layer gives NaN or infinite values for an image, clean or perturbed. Otherwise its values are
+        NaN with the reason in their note, the table's `failures` names it, and a warning says so.
 
     Returns
     -------
@@ -109,7 +114,12 @@ def stability(
     UsageError
         If there is no perturbation, what comes is no image, or a pattern matches nothing.
     DataError
-        If there are fewer than two images, or medians would need more than 4 GiB.
+        If there are fewer than two images, or medians would need more than 4 GiB; with `strict`, if a layer is not finite.
+
+    Warns
+    -----
+    LeftOutWarning
+        If layers give NaN or infinite values.
 
     Notes
     -----
@@ -153,24 +163,46 @@ def stability(
         info: dict[str, LayerInfo] = {}
         left_out: dict[str, str] = {}
         total = getattr(loader, "__len__", lambda: None)()
-        for batch in tqdm(batches, desc=run, total=total, unit=" steps", disable=None if progress is None else not progress):
+        non_finite: dict[str, list[int]] = {}  # images, by layer
+        hidden = None if progress is None else not progress
+        for step, batch in enumerate(tqdm(batches, desc=run, total=total, unit=" steps", disable=hidden)):
             info, left_out = info or dict(batch.info), left_out | dict(batch.left_out)
             for layer, rows in batch.layers.items():
-                measured.add(layer, rows)
+                if (finite := measured.add(layer, rows)).all():
+                    continue
+                ids = np.asarray(counted.ids[step])[~finite]
+                if strict:
+                    raise DataError(
+                        f"Layer {layer!r} gives NaN or infinite values for image {ids[0]}; leave it out (--layers)."
+                    )
+                non_finite.setdefault(layer, []).extend(ids.tolist())
     if counted.n < 2:
         raise DataError(f"{counted.n} image{'s' * (counted.n != 1)} came; distances between images need at least two.")
     pairs = 1.0 if self_pairs else counted.n / (counted.n - 1)
     rows_out: list[dict[str, Any]] = []
+    failures: dict[str, str] = {}
     first = LayerInfo(name=INPUT, order=-1, depth=0.0, dims=("sample", "channel", "height", "width"))
     for one in (first, *(layer for layer in info.values() if layer.name not in left_out)):
         base = {"run": run, "model": name, "layer": one.name, "order": one.order + 1, "depth": one.depth, "n": counted.n}
-        rows_out += [base | row for row in _rows(perturbations, measured.finish(one.name), counted.n, pairs)]
-    facts = {
+        results = _rows(perturbations, measured.finish(one.name), counted.n, pairs)
+        if ids_of := non_finite.get(one.name):
+            others = "the only one" if len(ids_of) == 1 else f"the first of {len(ids_of):,}"
+            failures[one.name] = f"gives NaN or infinite values for image {ids_of[0]}, {others} of {counted.n:,}"
+            undefined = {"value": np.nan, "se": np.nan, "note": failures[one.name]}
+            rows_out += [base | row | undefined for row in results]
+        else:
+            rows_out += [base | row for row in results]
+    facts: dict[str, Any] = {
         "model": name, "statistic": statistic, "self_pairs": self_pairs, "batch_norm": batch_norm, "n": counted.n,
         "perturbations": [{"label": one.label} | _plain(asdict(one)) for one in perturbations], "left_out": left_out,
         **(recorded or {}),
     }  # fmt: skip
-    return Table.from_rows(rows_out, {run: facts})
+    if failures:
+        facts["failures"] = failures
+    table = Table.from_rows(rows_out, {run: facts})
+    if failures:
+        warnings.warn(f"{table.failure}; what is missing is NaN.", LeftOutWarning, stacklevel=2)
+    return table
 
 
 def _plain(facts: dict[str, Any]) -> dict[str, Any]:
@@ -181,10 +213,11 @@ def _plain(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Counted:
-    """A loader, and how many images it has given."""
+    """A loader, how many images it has given, and their ids, step by step."""
 
     def __init__(self, model: nn.Module, loader: Iterable[Any]) -> None:
         self.loader, self.reader, self.n = loader, Reader(model, labels=False), 0
+        self.ids: list[list[int]] = []
         self.name: str | None = None  # of the argument that the images are
 
     def __iter__(self) -> Iterator[tuple[Tensor, list[int]]]:
@@ -198,7 +231,8 @@ class _Counted:
             if item.ids is not None and (twice := seen.add(item.ids)) is not None:
                 raise DataError(f"Sample id {twice} comes a second time; ids must be unique.")
             self.name = next(iter(item.inputs.kwargs), None)
-            yield images, list(range(self.n, self.n + len(images))) if item.ids is None else item.ids.tolist()
+            self.ids.append(list(range(self.n, self.n + len(images))) if item.ids is None else item.ids.tolist())
+            yield images, self.ids[-1]
             self.n += len(images)
 
 
@@ -276,11 +310,15 @@ class _Distances:
             self.buffer = rows.new_empty(rows.numel())
         return self.buffer[: rows.numel()].view(rows.shape)
 
-    def add(self, name: str, rows: NDArray[Any]) -> None:
-        """Remember a step's distances."""
+    def add(self, name: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Remember a step's distances; for which images they are finite, (n,)."""
         values = rows[:, 0].reshape(self.parts, -1)
         self.source[name] = list(self.centre)[int(rows[0, 1])]
-        self.state[name] = self.state[name].with_rows(values) if name in self.state else _Moments.of(values)
+        with np.errstate(invalid="ignore", over="ignore"):
+            self.state[name] = self.state[name].with_rows(values) if name in self.state else _Moments.of(values)
+        finite = np.isfinite(values)
+        centred = bool(torch.isfinite(self.centre[self.source[name]]).all())  # else distances to it tell nothing of an image
+        return np.asarray((finite if centred else finite[1:]).all(axis=0))
 
     def finish(self, name: str) -> _Found:
         """What all steps come to."""
@@ -303,7 +341,7 @@ class _Outputs:
         self.source: dict[str, str] = {}
 
     def __call__(self, name: str, output: Tensor) -> Tensor:
-        """Keep clean outputs, and coordinates' squared differences; the rows that go on say nothing."""
+        """Keep clean outputs, and coordinates' squared differences; rows that go on say whose, and whether finite."""
         flat = _flat(output).view(self.parts, len(output) // self.parts, -1)
         held = torch.cat([flat[:1], (flat[1:] - flat[0]).square()]).cpu()
         self.bytes += held.nbytes
@@ -313,11 +351,13 @@ class _Outputs:
                 "images (--limit) or layers (--layers), or the mean."
             )
         self.kept.setdefault(name, []).append(held)
-        return torch.full((len(output), 1), list(self.kept).index(name))
+        finite = torch.isfinite(held).all(dim=2).all(dim=0).repeat(self.parts)
+        return torch.stack([torch.full((len(output),), list(self.kept).index(name)), finite.long()], dim=1)
 
-    def add(self, name: str, rows: NDArray[Any]) -> None:
-        """Everything is kept already; remember whose it is."""
+    def add(self, name: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Everything is kept already; remember whose it is, and say for which images it is finite, (n,)."""
         self.source[name] = list(self.kept)[int(rows[0, 0])]
+        return np.asarray(rows[: len(rows) // self.parts, 1] == 1)
 
     def finish(self, name: str) -> _Found:
         """Medians over images, summed over coordinates; median over all pairs."""
@@ -482,10 +522,12 @@ def geometric_mean(tables: Sequence[Table], *, run: str) -> Table:
         mean = np.exp(logs.mean(0))
         spread = logs.std(0, ddof=1) if len(frames) > 1 else np.full(len(mean), np.nan)
         se = mean * spread / np.sqrt(len(frames))
-    told = frames[0]["note"].where(frames[0]["note"] != "", f"geometric mean of {len(frames)} networks")
+    notes = np.array([frame["note"].to_numpy() for frame in frames], dtype=object)
+    told = [next(filter(None, column), f"geometric mean of {len(frames)} networks") for column in notes.T]
     frame = frames[0].assign(run=run, value=mean, se=se, note=told)
     facts = {one: dict(about) for table in tables for one, about in table.provenance.items()}
-    return Table(frame, {run: {"geometric_mean_of": facts}})
+    failures = {layer: why for about in facts.values() for layer, why in about.get("failures", {}).items()}
+    return Table(frame, {run: {"geometric_mean_of": facts} | ({"failures": failures} if failures else {})})
 
 
 def pooling_parts(trained: Table, shuffled: Table, init: Table, *, run: str) -> Table:

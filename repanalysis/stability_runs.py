@@ -55,6 +55,7 @@ def stability_runs(
     precision: str = "float32",
     seed: int = 0,
     progress: bool | None = None,
+    strict: bool = False,
 ) -> Table:
     """Stability of one or several networks, and of their untrained and shuffled twins.
 
@@ -75,7 +76,7 @@ def stability_runs(
         So many copies of every network with shuffled channels, likewise.
     limit : int or None, default 500
         Random subset of so many images; None for all.
-    layers, ops, statistic, self_pairs, batch_norm, precision
+    layers, ops, statistic, self_pairs, batch_norm, precision, strict
         As for `stability`. The running statistics of a shuffled network are those of another wiring; with "batch", all networks
         normalise alike, which is what to compare them with.
     size, mean, std
@@ -114,7 +115,7 @@ def stability_runs(
     look = {"size": size, "mean": mean, "std": std}
     options: dict[str, Any] = {
         "layers": layers, "ops": ops, "statistic": statistic, "self_pairs": self_pairs, "device": where, "precision": precision,
-        "progress": progress,
+        "progress": progress, "strict": strict,
     }  # fmt: skip
     step = batch_size or max(4, _ROWS // (len(made) + 1))
     tables: list[Table] = []

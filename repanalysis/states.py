@@ -23,7 +23,7 @@ from repanalysis.statistics.rounding import EXACT, resolution_of
 from repanalysis.subset import Subset
 from repanalysis.uncertainty import few_groups, jackknife
 
-__all__ = ["Job", "LayerStates", "Plan", "planned", "resolution_of_layer"]
+__all__ = ["Job", "LayerStates", "NonFinite", "Plan", "place_of", "planned", "resolution_of_layer"]
 
 _UNDEFINED_WITHOUT = "no standard error: without a tenth of the samples the metric is undefined or infinite"
 _IN_STEPS = "no standard error: it moves in steps, which a jackknife misses"
@@ -49,6 +49,8 @@ class Job:
         Which samples.
     where_it_fits : bool
         Whether metrics that compare a layer with the network's head pass over the layers that the head does not take.
+    strict : bool
+        Whether a layer that cannot be analyzed raises, rather than having undefined values with the reason.
     """
 
     metrics: tuple[Metric, ...]
@@ -58,6 +60,7 @@ class Job:
     budget: int = 2 << 30
     subset: Subset = field(default_factory=Subset)
     where_it_fits: bool = False
+    strict: bool = False
 
     def fitting(self, d: int, shape: tuple[int, ...] = ()) -> Job:
         """What is to be computed of a layer of d features, which are those of maps of a shape."""
@@ -131,8 +134,38 @@ def resolution_of_layer(layers: Iterable[LayerInfo], info: LayerInfo) -> NDArray
 
 
 @dataclass
+class NonFinite:
+    """The samples of a layer that hold NaN, inf, or what becomes inf when squared.
+
+    Attributes
+    ----------
+    value : float
+        The first such number.
+    sample : int
+        Id of its sample.
+    count : int
+        Samples that hold any.
+    """
+
+    value: float
+    sample: Any
+    count: int = 0
+
+    def absorb(self, x: NDArray[Any]) -> None:
+        """Count the samples of a batch (n, d)."""
+        with np.errstate(over="ignore"):
+            self.count += int((~np.isfinite(np.square(x, dtype=np.float64)).all(axis=1)).sum())
+
+    def sentence(self, n: int) -> str:
+        """What is wrong with a layer of n samples."""
+        overflows = ", whose square overflows" if math.isfinite(self.value) else ""
+        others = "the only such sample" if self.count == 1 else f"the first of {self.count:,} such samples"
+        return f"holds {self.value}{overflows} at sample id {self.sample}, {others} of {n:,}"
+
+
+@dataclass
 class LayerStates:
-    """The states of one layer."""
+    """The states of one layer; none, once a row came that is not finite."""
 
     info: LayerInfo
     job: Job
@@ -143,13 +176,14 @@ class LayerStates:
     labelled: bool = True
     resolution: NDArray[np.float64] = field(default_factory=lambda: EXACT)
     splits: set[str] = field(default_factory=set)
+    non_finite: NonFinite | None = None
 
     def __post_init__(self) -> None:
         self.states = {statistic: statistic.init(self.d, self.classes) for statistic in self.plan.kept}
 
     @property
     def seen_classes(self) -> Any:
-        """Labels that have come; None where no statistic knows."""
+        """Labels that have come; None where no statistic knows, as of a layer that is not finite."""
         for state in self.states.values():
             one = state[0] if isinstance(state, tuple) and not hasattr(state, "_fields") else state
             for name in ("classes", "labels"):
@@ -169,7 +203,7 @@ class LayerStates:
         Raises
         ------
         DataError
-            If a row holds NaN or inf.
+            If a row holds NaN or inf, and the job is strict; otherwise such rows are counted.
         """
         wanted, y = self.job.subset.choose(batch.labels if labels is None else labels, batch.split)
         x, ids = batch.layers[self.info.name].reshape(len(batch), -1), batch.ids
@@ -180,17 +214,32 @@ class LayerStates:
             for statistic, state in self.states.items():
                 self.states[statistic] = statistic.update(state, x, y, ids)
         except NonFiniteError as error:
-            raise DataError(
-                f"Layer {self.info.name!r} holds {error.value} at sample id {ids[error.row]}. Leave the layer out "
-                f"(layers=, --layers), or find what overflows there."
-            ) from error
+            if self.job.strict:
+                name = self.info.name
+                raise DataError(
+                    f"Layer {name!r} holds {error.value} at sample id {ids[error.row]}. Leave the layer out "
+                    f"(layers='!{name}', --layers '!{name}'), or find what overflows there."
+                ) from error
+            self.non_finite = NonFinite(error.value, ids[error.row])
+            self.states.clear()
+        if self.non_finite is not None:
+            self.non_finite.absorb(x)
         self.n += len(x)
         self.labelled &= batch.labels is not None
         if batch.split is not None:
             self.splits |= set(np.unique(batch.split if wanted is None else batch.split[wanted]).tolist())
 
+    @property
+    def failure(self) -> str:
+        """Why the layer, or a statistic of it, could not be analyzed; empty where it could."""
+        if self.non_finite is not None:
+            return self.non_finite.sentence(self.n)
+        return next(iter(self.plan.refused.values()), "")
+
     def values(self) -> dict[tuple[Metric, str], Noted]:
         """Every metric's variants, with standard errors."""
+        if self.non_finite is not None:
+            return {(metric, ""): Noted("nan", self.failure) for metric in self.job.metrics}
         finished = {statistic: self._at_resolution(statistic.finish(state)) for statistic, state in self.states.items()}
         found: dict[tuple[Metric, str], Noted] = {}
         for statistic, state in finished.items():
@@ -248,10 +297,9 @@ class LayerStates:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The values as table rows."""
-        place = {"layer": self.info.name, "order": self.info.order, "depth": self.info.depth}
         split = self.job.subset.split or "+".join(sorted(self.splits))
         for (metric, variant), value in self.values().items():
-            yield place | {
+            yield place_of(self.info) | {
                 "metric": metric.name,
                 "variant": variant,
                 "split": split,
@@ -260,6 +308,11 @@ class LayerStates:
                 "n": self.n,
                 "note": value.note,
             }
+
+
+def place_of(info: LayerInfo) -> dict[str, Any]:
+    """Where a layer stands, as columns of a table."""
+    return {"layer": info.name, "order": info.order, "depth": info.depth}
 
 
 def _server(metric: Metric, kept: Sequence[Statistic]) -> Statistic | None:

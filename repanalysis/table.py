@@ -98,6 +98,27 @@ class Table:
                 provenance[run] = facts
         return cls(pd.concat([table.frame for table in tables], ignore_index=True), provenance)
 
+    @property
+    def failures(self) -> dict[str, str]:
+        """Layers that could not be analyzed, each with the reason; with their run's name in front where there are several."""
+        several = len(self.provenance) > 1
+        found = {}
+        for run, facts in self.provenance.items():
+            for layer, reason in facts.get("failures", {}).items():
+                found[f"{run}, {layer}" if several else layer] = str(reason)
+        return found
+
+    @property
+    def failure(self) -> str:
+        """How many layers could not be analyzed, which is the first, and why; empty where all could."""
+        failures = self.failures
+        if not failures:
+            return ""
+        total = len(self.frame[["run", "layer"]].drop_duplicates())
+        layer, reason = next(iter(failures.items()))
+        first = f"{layer!r}" if len(failures) == 1 else f"{layer!r} first"
+        return f"{len(failures)} of {total} layers could not be analyzed, {first}: {reason}"
+
     def select(self, **equal: Any) -> Self:
         """The rows in which every named column has the given value, or one of the given list.
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import probes
-from probes import Batch, DataError, IncompleteError, UsageError
+from probes import Batch, DataError, IncompleteError, LeftOutWarning, UsageError
 from probes.arrays import Arrays
 from probes.writer import create
 from repanalysis import Table, analyze, metrics
@@ -122,7 +122,12 @@ def test_a_layer_too_wide_for_the_budget_keeps_what_it_can(
     rng = np.random.default_rng(0)
     layers = {"narrow": data[0]["conv"], "wide": rng.normal(size=(400, 300))}
     path = write(tmp_path / "x.h5", batches(layers, data[1], 64))
-    table = analyze(path, [name for name in metrics.names() if metrics.get(name).smooth], state_budget=200_000, groups=0)
+    smooth = [name for name in metrics.names() if metrics.get(name).smooth]
+    with pytest.warns(LeftOutWarning, match="1 of 2 layers could not be analyzed, 'wide': d = 300 needs"):
+        table = analyze(path, smooth, state_budget=200_000, groups=0)
+    assert set(table.failures) == {"wide"}
+    with pytest.raises(DataError, match="Layer 'wide' can't be analyzed: d = 300 needs"):
+        analyze(path, smooth, state_budget=200_000, groups=0, strict=True)
     wide = table.select(layer="wide").frame
     refused = wide[wide["note"].str.contains("more than the budget")]
     assert set(refused["metric"]) == {name for name in metrics.names() if metrics.get(name).needs == ClassMoments()}
@@ -158,8 +163,94 @@ def test_a_value_that_is_not_finite_names_layer_and_sample(
     layers, y = data
     layers["relu"][321, 2] = bad
     with pytest.raises(DataError, match=re.escape(f"Layer 'relu' holds {bad} at sample id 321. Leave the layer out")):
-        analyze(batches(layers, y, 64))
-    assert analyze(batches(layers, y, 64), layers=["conv", "map"]).frame["value"].notna().any()
+        analyze(batches(layers, y, 64), strict=True)
+    assert analyze(batches(layers, y, 64), layers="!relu").frame["layer"].unique().tolist() == ["conv", "map"]
+
+
+@pytest.mark.parametrize(
+    "source", ["stream", "file", "null", "splits", "shards", pytest.param("workers", marks=pytest.mark.slow)]
+)
+def test_a_layer_that_is_not_finite_stops_no_other(
+    source: str, data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path
+) -> None:
+    """One layer with inf stopped the run, and hours of other layers with it."""
+    layers, y = data
+    bad = {**layers, "relu": layers["relu"].copy()}
+    bad["relu"][[321, 390], 2] = np.inf, np.nan
+    options = {"null": {"null": 2}, "splits": {"by_split": True}, "workers": {"workers": 2}}.get(source, {})
+
+    def opened(name: str, x: dict[str, np.ndarray]) -> object:
+        cut = batches(x, y, 64, split="test")
+        if source == "stream":
+            return cut
+        paths = [write(tmp_path / f"{name}{i}.h5", part) for i, part in enumerate((cut[:3], cut[3:]))]
+        return paths if source == "shards" else write(tmp_path / f"{name}.h5", cut)
+
+    with pytest.warns(LeftOutWarning, match="1 of 3 layers could not be analyzed, 'relu': holds inf at sample id 321"):
+        table = analyze(opened("bad", bad), SMOOTH, **options)  # type: ignore[arg-type]
+    reason = "holds inf at sample id 321, the first of 2 such samples of 400"
+    assert table.failures == {"relu": reason}
+    good = analyze(opened("good", layers), SMOOTH, **options)  # type: ignore[arg-type]
+    for name in ("conv", "map"):
+        np.testing.assert_array_equal(values(table.select(layer=name)), values(good.select(layer=name)))
+    rows, expected = (one.select(layer="relu", perturbation="").frame for one in (table, good))
+    assert rows["value"].isna().all()
+    assert set(rows["note"]) == {reason}
+    assert (rows["n"] == 400).all()
+    columns = ["layer", "order", "depth", "metric", "variant", "split"]
+    assert sorted(map(tuple, rows[columns].to_numpy())) == sorted(map(tuple, expected[columns].to_numpy()))
+
+
+def test_a_layer_whose_bytes_are_damaged_stops_no_other(
+    data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path
+) -> None:
+    layers, y = data
+    layers["wide"] = np.random.default_rng(0).normal(size=(400, 200))
+    path = write(tmp_path / "x.h5", batches(layers, y, 400))
+    content = bytearray(path.read_bytes())
+    middle = content.find(layers["wide"][200].tobytes())
+    content[middle] ^= 1
+    path.write_bytes(content)
+    with pytest.warns(LeftOutWarning, match="'wide': .*x.h5 is damaged"):
+        table = analyze(path, "class_mean_separation")
+    assert table.select(layer="conv").frame["value"].notna().all()
+    with pytest.raises(OSError, match="damaged"):
+        analyze(path, "class_mean_separation", strict=True)
+    with pytest.raises(OSError, match="damaged"):  # nothing at all could be read: no result
+        analyze(path, "class_mean_separation", layers="wide")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_metric_that_raises_at_one_layer_stops_no_other(
+    stream: bool,
+    data: tuple[dict[str, np.ndarray], np.ndarray],
+    batches: Batches,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from repanalysis.states import LayerStates
+
+    computed = LayerStates.values
+
+    def failing(self: LayerStates) -> object:
+        if self.info.name == "relu":
+            raise np.linalg.LinAlgError("no convergence.")
+        return computed(self)
+
+    monkeypatch.setattr(LayerStates, "values", failing)
+    source = batches(*data, 64) if stream else write(tmp_path / "x.h5", batches(*data, 64))
+    with pytest.warns(LeftOutWarning, match="'relu': LinAlgError: no convergence"):
+        table = analyze(source, "class_mean_separation")
+    assert table.select(layer="relu").frame["note"].unique().tolist() == ["LinAlgError: no convergence"]
+    assert table.select(layer="map").frame["value"].notna().all()
+    assert values(table.select(layer="relu")).shape == values(table.select(layer="map")).shape
+
+
+def test_a_layer_without_any_defined_value_is_named(batches: Batches) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    with pytest.warns(LeftOutWarning, match="1 of 2 layers could not be analyzed, 'flat': no metric is defined there"):
+        table = analyze(batches({"x": x, "flat": np.ones((40, 3))}, np.arange(40) % 2, 40), "participation_ratio")
+    assert set(table.failures) == {"flat"}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import probes
-from probes.errors import DataError, UsageError
+from probes.errors import DataError, LeftOutWarning, UsageError
 from repanalysis.filters import driving, filters
 from repanalysis.heads import fit_head
 from repanalysis.metrics._clusters import clusters_of, field_of
@@ -116,8 +116,8 @@ def test_what_does_not_fit_is_one_sentence() -> None:
     other = probes.from_arrays({"other": test["map"]}, ids=test.ids, labels=test.labels)
     with pytest.raises(UsageError, match="share no layer; the second has other"):
         filters(train, other, progress=False)
-    with pytest.raises(UsageError, match="pool"):
-        filters(train, test, layers="map", state_budget=1000, progress=False)
+    with pytest.raises(DataError, match="pool"):
+        filters(train, test, layers="map", state_budget=1000, progress=False, strict=True)
     unlabelled = probes.from_arrays({"map": train["map"]}, ids=np.arange(240))
     with pytest.raises(DataError, match="no labels"):
         filters(unlabelled, test, progress=False)
@@ -198,3 +198,41 @@ def test_copies_of_the_training_samples_and_other_weights_are_refused() -> None:
     ]
     with pytest.raises(DataError, match="recorded with different weights"):
         filters(*named, progress=False)
+
+
+@pytest.mark.parametrize("where", ["train", "test"])
+def test_a_layer_that_cannot_be_looked_at_stops_no_other(where: str) -> None:
+    """NaN among the test rows gave an accuracy all the same."""
+    train, test = sources()
+    whole = test if where == "test" else train
+    x = whole["map"].copy()
+    x[5] = np.nan
+    bad = probes.from_arrays({"map": x, "mean": whole["mean"]}, ids=whole.ids, labels=whole.labels)
+    pair = (train, bad) if where == "test" else (bad, test)
+    with pytest.warns(LeftOutWarning, match="1 of 2 layers could not be analyzed, 'map': Layer map of the arrays holds NaN"):
+        table, heads = filters(*pair, progress=False, bootstrap=0)
+    good, _ = filters(train, test, progress=False, bootstrap=0)
+    assert list(heads) == ["mean"]
+    np.testing.assert_array_equal(table.select(layer="mean").frame["value"], good.select(layer="mean").frame["value"])
+    rows, expected = table.select(layer="map").frame, good.select(layer="map").frame
+    assert rows["value"].isna().all()
+    assert (rows["n"] == 180).all()
+    keys = ["metric", "variant"]
+    assert sorted(map(tuple, rows[keys].to_numpy())) == sorted(map(tuple, expected[keys].to_numpy()))
+    with pytest.raises(DataError, match="holds NaN or inf in 1 of"):
+        filters(*pair, progress=False, bootstrap=0, strict=True)
+
+
+def test_a_layer_beyond_the_budget_is_a_row() -> None:
+    train, test = sources()
+    with pytest.warns(LeftOutWarning, match="'map': Layer map .* takes"):
+        table, _ = filters(train, test, progress=False, bootstrap=0, state_budget=60_000)
+    assert table.select(layer="mean").frame["value"].notna().any()
+
+
+def test_a_resampling_in_which_a_quantity_is_undefined_gives_it_no_standard_error() -> None:
+    """Noise in which few filters have clusters: some resamplings lacked a quantity that others had, a KeyError."""
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    for seed in range(5):
+        table, _ = filters(probes.from_arrays({"a": x}, labels=np.arange(60) % 3), seed=seed, strict=True, progress=False)
+        assert not table.failures

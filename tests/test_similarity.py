@@ -14,7 +14,7 @@ from sklearn.cross_decomposition import CCA
 from sklearn.metrics.pairwise import rbf_kernel
 
 import probes
-from probes import DataError, FormatError, UsageError
+from probes import DataError, FormatError, LeftOutWarning, UsageError
 from repanalysis.similarity import METHODS, Similarity, compare
 from repanalysis.statistics.draws import DRAWN, GROUP, hashed
 from repanalysis.uncertainty import jackknife
@@ -279,3 +279,24 @@ def test_samples_of_equal_id_and_other_labels_are_said(layers: dict[str, np.ndar
     with pytest.warns(UserWarning, match=r"of 60 samples of equal id have other labels"):
         compare(first, probes.from_arrays(shuffled, labels=labels[order]), progress=False)
     compare(first, probes.from_arrays(shuffled, labels=labels[order], ids=order), progress=False)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_layer_that_is_not_finite_stops_no_other_pair(layers: dict[str, np.ndarray], method: str) -> None:
+    bad = {"x": layers["x"], "y": layers["y"].copy(), "z": layers["z"]}
+    bad["y"][[7, 9]] = np.nan
+    options: dict[str, Any] = {"method": method, "progress": False, "null": 2}
+    with pytest.warns(
+        LeftOutWarning, match="1 layer could not be compared, 'the arrays, y': Layer 'y' of the arrays holds NaN"
+    ):
+        result = compare(probes.from_arrays(bad), **options)
+    rest = compare(probes.from_arrays(layers), layers="!y", **options)
+    with_y = (result.frame[["layer_a", "layer_b"]] == "y").any(axis=1)
+    pd.testing.assert_frame_equal(result.frame[~with_y].reset_index(drop=True), rest.frame.assign(
+        order_a=result.frame[~with_y]["order_a"].to_numpy(), order_b=result.frame[~with_y]["order_b"].to_numpy()
+    ))  # fmt: skip
+    pairs = result.frame[with_y]
+    assert pairs["value"].isna().all()
+    assert pairs["note"].str.contains("holds NaN or inf in 2 of 60 samples, the first of them id 7").all()
+    with pytest.raises(DataError, match="Layer 'y' of the arrays holds NaN or inf"):
+        compare(probes.from_arrays(bad), strict=True, **options)

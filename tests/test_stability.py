@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from probes.errors import DataError, UsageError
+from probes.errors import DataError, LeftOutWarning, UsageError
 from repanalysis.perturbations import perturbations
 from repanalysis.stability import batch_statistics, geometric_mean, pooling_parts, stability
 from repanalysis.table import Table
@@ -248,3 +248,46 @@ def test_images_may_come_by_name_as_a_data_set_and_with_targets_that_are_no_clas
 def test_an_image_that_comes_twice_is_refused(images: Tensor) -> None:
     with pytest.raises(DataError, match="Sample id 1 comes a second time"):
         stability(net(), [(images[:2], None, [0, 1]), (images[2:4], None, [1, 2])], perturbations(BOTH))
+
+
+class _Overflow(nn.Module):
+    """Infinite for one image, whatever is done to it: the one whose first pixel is negative."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x.flatten(1).min(1).values[:, None, None, None] < -10, torch.inf, x)
+
+
+@pytest.mark.parametrize("statistic", ["mean", "median"])
+@pytest.mark.parametrize("size", [5, 24])
+def test_a_layer_that_is_not_finite_stops_no_other_and_is_not_taken_for_a_dead_one(
+    images: Tensor, statistic: str, size: int
+) -> None:
+    """Its variance was NaN, which compares like 0: the note said that all images give the same output."""
+    images = images.clone()
+    images[[3, 20], :, 8, 8] = -1000.0
+    model = nn.Sequential(nn.AvgPool2d(2), _Overflow(), nn.AvgPool2d(8))
+    options = {"statistic": statistic, "progress": False}
+    batches = list(images.split(size))
+    made = perturbations(BOTH)
+    with pytest.warns(
+        LeftOutWarning, match="2 of 4 layers could not be analyzed, '1' first: gives NaN or infinite values for image 3"
+    ):
+        table = stability(model, batches, made, **options)  # type: ignore[arg-type]
+    reason = "gives NaN or infinite values for image 3, the first of 2 of 24"
+    assert table.failures == {"1": reason, "2": reason}
+    alone = stability(model[:1], batches, made, **options)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(table.select(layer="0").frame["value"], alone.select(layer="0").frame["value"])
+    rows = table.select(layer="1").frame
+    assert len(rows) == len(table.select(layer="0").frame)
+    assert rows["value"].isna().all()
+    assert set(rows["note"]) == {reason}
+    with pytest.raises(DataError, match="Layer '1' gives NaN or infinite values for image 3"):
+        stability(model, batches, made, strict=True, **options)  # type: ignore[arg-type]
+    mean = geometric_mean([alone_like(table), table], run="both")
+    assert mean.select(layer="1").frame["note"].tolist() == [reason] * len(rows)
+    assert mean.failures == {"1": reason, "2": reason}
+
+
+def alone_like(table: Table) -> Table:
+    """A network of the same layers, of which none failed."""
+    return Table(table.frame.assign(value=1.0, note=""), {"whole": {}})

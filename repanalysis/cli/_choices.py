@@ -19,13 +19,18 @@ ModelSpec = Annotated[
 ]
 
 
-DataSpec = Annotated[str, typer.Option("--data", help="digits, imagefolder:DIR (or a tar of one) or npz:FILE")]
+DataSpec = Annotated[
+    str, typer.Option("--data", help="digits, imagefolder:DIR (or a tar of one), npz:FILE, torchvision:CIFAR10,root=DIR")
+]
 
 
 Weights = Annotated[str | None, typer.Option(help="Safetensors or torch file; 'random' for the untrained network.")]
 
 
-Layers = Annotated[list[str] | None, typer.Option("--layers", "-l", help="Glob, re:REGEX or type:CLASS; repeat it.")]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option("--layers", "-l", help="Glob, re:REGEX or type:CLASS; '!PATTERN' leaves out. Repeat it."),
+]
 
 
 Size = Annotated[
@@ -88,6 +93,11 @@ Budget = Annotated[float, typer.Option(min=0, max=2**20, help="GiB that the stat
 
 
 Metrics = Annotated[str | None, typer.Option("--metrics", "-m", help="Such as fisher_ratio,rate_reduction:eps_sq=0.1")]
+
+
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at a layer that cannot be analyzed; otherwise: NaN, the reason, exit code 3.")
+]
 
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,15 @@ def tabled(table: Table, output: Path | None) -> Said:
     if output is not None:
         table.save(output)
     written = "" if output is None else f"\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o depth.svg"
-    return Said(pretty(table) + written, data_of(table))
+    return Said(pretty(table) + written, data_of(table), missing(table.failures, table.failure))
+
+
+def missing(failures: Mapping[str, str], sentence: str) -> str:
+    """The sentence on layers that could not be analyzed, with what to do; empty where all could."""
+    if not failures:
+        return ""
+    layer = next(iter(failures)).rpartition(", ")[2]
+    return f"{sentence}. What is missing is NaN; --layers '!{layer}' leaves a layer out, and --strict stops at the first."
 
 
 def written(store: Store | None, output: Path) -> Said:

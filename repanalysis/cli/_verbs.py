@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from probes.errors import LeftOutWarning, NonFiniteWarning
+from probes.errors import IncompleteError, LeftOutWarning, NonFiniteWarning
 from probes.printable import as_json, printable
 from repanalysis.cli._choices import MOST_PROCESSES
 from repanalysis.cli._config import configured
@@ -45,10 +45,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Said:
-    """What a verb has to say: lines for people, data for programs."""
+    """What a verb has to say: lines for people, data for programs; and, in a sentence, what is missing (exit code 3)."""
 
     text: str
     data: Any
+    incomplete: str = ""
 
 
 _COMMON: dict[str, Any] = {
@@ -97,6 +98,9 @@ def verb(function: Callable[..., Said]) -> Callable[..., None]:
             raise typer.Exit(exit_code_of(error)) from None
         if settings.json or not settings.quiet:
             say(as_json(plain(said.data)) if settings.json else printable(said.text, lines=True))
+        if said.incomplete:
+            complain(said.incomplete)
+            raise typer.Exit(IncompleteError.exit_code)
 
     parameters = [parameter.replace(kind=keyword) for parameter in own] + common
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads

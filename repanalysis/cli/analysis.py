@@ -11,9 +11,9 @@ import typer
 
 from probes.errors import UsageError
 from repanalysis._checks import one_of
-from repanalysis.cli._choices import MOST_PROCESSES, Budget, Layers, Metrics, Overwrite, Partial
+from repanalysis.cli._choices import MOST_PROCESSES, Budget, Layers, Metrics, Overwrite, Partial, Strict
 from repanalysis.cli._config import read_toml
-from repanalysis.cli._outputs import FIGURES, TABLES, file_plots, free, saved, tabled
+from repanalysis.cli._outputs import FIGURES, TABLES, file_plots, free, missing, saved, tabled
 from repanalysis.cli._texts import MOST_COLUMNS, columns, number
 from repanalysis.cli._verbs import Said, Settings, verb
 
@@ -42,6 +42,7 @@ def analyze(
     dask: Annotated[str | None, typer.Option(help="Address of a dask scheduler, such as tcp://10.0.0.1:8786")] = None,
     partial: Partial = False,
     state_budget: Budget = 2.0,
+    strict: Strict = False,
     overwrite: Overwrite = False,
 ) -> Said:
     """Compute metrics of every layer, with standard errors; with --null, what random labels give."""
@@ -55,7 +56,7 @@ def analyze(
         "layers": layers, "partial": partial, "progress": settings.progress, "state_budget": int(state_budget * 2**30),
         "split": split, "by_split": by_split, "classes": classes.split(",") if classes else None,
         "superclasses": _superclasses(superclasses), "groups": groups, "null": null, "seed": settings.seed, "workers": workers,
-        "head": load_head(head) if head else None,
+        "head": load_head(head) if head else None, "strict": strict,
     }  # fmt: skip
     with _dask(dask) as executor:
         tables = [analyze_source(source, metrics, executor=executor, **options) for source in sources]
@@ -109,6 +110,7 @@ def compare(
     layers: Layers = None,
     groups: Annotated[int, typer.Option(min=0, help="Groups of the jackknife; 0 for no standard errors.")] = 10,
     null: Annotated[int, typer.Option(min=0, help="Random pairings of the samples: what unrelated layers would give.")] = 0,
+    strict: Strict = False,
     overwrite: Overwrite = False,
 ) -> Said:
     """Say how alike layers are, within one file or between two of the same samples; with --null, whether by chance."""
@@ -116,7 +118,7 @@ def compare(
 
     free("table format", output, (".csv",), overwrite=overwrite)
     free("figure format", figure, FIGURES, overwrite=overwrite)
-    options: dict[str, Any] = {"samples": samples, "groups": groups, "null": null, "seed": settings.seed}
+    options: dict[str, Any] = {"samples": samples, "groups": groups, "null": null, "seed": settings.seed, "strict": strict}
     found = compare_layers(a, b, method, layers=layers, progress=settings.progress, **options)
     if output is not None:
         found.to_csv(output)
@@ -127,7 +129,8 @@ def compare(
     shown = rows if len(matrix.columns) <= MOST_COLUMNS else []
     text = columns([method, *matrix.columns], shown) if shown else f"{len(found.frame)} pairs of layers"
     written = "\n".join(f"{path}: {len(found.frame)} pairs." for path in (output, figure) if path is not None)
-    return Said("\n\n".join(filter(None, [text, written])), {"rows": found.frame.to_dict("records")})
+    text = "\n\n".join(filter(None, [text, written]))
+    return Said(text, {"rows": found.frame.to_dict("records")}, missing(found.failures, found.failure))
 
 
 @verb

@@ -30,6 +30,7 @@ from repanalysis.cli._choices import (
     PrefixTokens,
     Size,
     Split,
+    Strict,
     Weights,
     Workers,
     numbers,
@@ -193,6 +194,7 @@ def extract(
     compression: Compression = "none",
     metrics: Metrics = None,
     state_budget: Budget = 2.0,
+    strict: Strict = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a file whose writing was stopped.")] = False,
     overwrite: Overwrite = False,
 ) -> Said:
@@ -217,6 +219,7 @@ def extract(
             "name": output.stem,
             "state_budget": int(state_budget * 2**30),
             "progress": settings.progress,
+            "strict": strict,
         }
         return tabled(extraction.stream(run, metrics, **options), output)
     options = {"compression": compression, "overwrite": overwrite, "resume": resume, "progress": settings.progress}

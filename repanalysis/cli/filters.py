@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from probes.errors import UsageError
-from repanalysis.cli._choices import DataSpec, Device, Layers, Limit, ModelSpec, Overwrite, Split, Weights
+from probes.errors import DataError, UsageError
+from repanalysis.cli._choices import DataSpec, Device, Layers, Limit, ModelSpec, Overwrite, Split, Strict, Weights
 from repanalysis.cli._commands import Command
-from repanalysis.cli._outputs import FIGURES, TABLES, file_plots, free, saved
+from repanalysis.cli._outputs import FIGURES, TABLES, file_plots, free, missing, saved
 from repanalysis.cli._texts import columns, data_of, notes, number
 from repanalysis.cli._verbs import Said, Settings, verb
 
@@ -60,6 +60,7 @@ def measure(
     filter: Annotated[list[int] | None, typer.Option(help="Filter to put on the sheet; repeat it.")] = None,
     data: Annotated[str | None, typer.Option(help="The test images, to show those that drive the filters.")] = None,
     split: Split = None,
+    strict: Strict = False,
     overwrite: Overwrite = False,
 ) -> Said:
     """Fit a head to every layer, and say what its single filters know of the labels."""
@@ -73,8 +74,10 @@ def measure(
         raise UsageError("--data and --filter belong to a sheet; give --sheet as well.")
     table, found = look(
         train, test, layers=layers, theta=theta, order=order, gauge=gauge, solver=solver, groups=_groups(group),
-        bootstrap=bootstrap, seed=settings.seed, run=train.stem, progress=settings.progress,
+        bootstrap=bootstrap, seed=settings.seed, run=train.stem, progress=settings.progress, strict=strict,
     )  # fmt: skip
+    if sheet is not None and not found:
+        raise DataError(f"There is no filter sheet to draw: {table.failure}.")
     table.save(output)
     if heads is not None:
         from repanalysis.weights import save_heads
@@ -89,7 +92,8 @@ def measure(
     rows = [[layer, *(number(row.get(name)) for name in _FILTER_CURVES)] for layer, row in values.items()]
     text = columns(["layer", *_FILTER_CURVES], rows) + "\n" + notes(table.frame)
     then = f" Next: repanalysis plot {output} -m layer_accuracy -m snr_pair -o snr.svg" if figure is None else ""
-    return Said(f"{text.rstrip()}\n\n{output}: {len(table)} values.{then}", data_of(table))
+    said = f"{text.rstrip()}\n\n{output}: {len(table)} values.{then}"
+    return Said(said, data_of(table), missing(table.failures, table.failure))
 
 
 _FILTER_CURVES = ["layer_accuracy", "clusters_per_filter", "cluster_size", "noise_per_filter", "snr_pair", "snr_field_unit"]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from repanalysis.cli._choices import Colours, DataSpec, Device, Layers, ModelSpec, Ops, Overwrite, Size, Split, numbers
-from repanalysis.cli._outputs import FIGURES, TABLES, file_plots, free, saved
+from repanalysis.cli._choices import Colours, DataSpec, Device, Layers, ModelSpec, Ops, Overwrite, Size, Split, Strict, numbers
+from repanalysis.cli._outputs import FIGURES, TABLES, file_plots, free, missing, saved
 from repanalysis.cli._texts import MOST_COLUMNS, MOST_EPOCHS, columns, data_of, notes, number, pretty
 from repanalysis.cli._verbs import Said, Settings, verb
 
@@ -49,6 +49,7 @@ def stability(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step, before they are perturbed.")] = None,
     device: Device = None,
     precision: Annotated[str, typer.Option(help="float32; bfloat16 or float16 for automatic mixed precision.")] = "float32",
+    strict: Strict = False,
     overwrite: Overwrite = False,
 ) -> Said:
     """Say how far perturbations of the images move what each layer makes of them."""
@@ -60,13 +61,14 @@ def stability(
         models, data, perturb, weights=weights, init=init, shuffled=shuffled, split=split, limit=limit or None, layers=layers,
         ops=ops, statistic=statistic, self_pairs=self_pairs, size=size, mean=numbers(mean), std=numbers(std),  # type: ignore[arg-type]
         batch_norm=batch_norm, batch_size=batch_size, device=device, precision=precision,  # type: ignore[arg-type]
-        seed=settings.seed, progress=settings.progress,
+        seed=settings.seed, progress=settings.progress, strict=strict,
     )  # fmt: skip
     table.save(output)
     if figure is not None:
         saved(file_plots().stability(table), figure)
     wide = _sensitivities(table)
-    return Said(f"{wide}\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o stability.svg", data_of(table))
+    text = f"{wide}\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o stability.svg"
+    return Said(text, data_of(table), missing(table.failures, table.failure))
 
 
 def _sensitivities(table: Table) -> str:

@@ -2,7 +2,8 @@
 
 Specifications: `digits` (scikit-learn's handwritten digits, with splits train and test of half each), `imagefolder:DIR`
 (a folder of class folders, or a .tar, .tar.gz of one), `npz:FILE` (arrays x and y, or x_train, y_train, x_test, ...;
-`npz:FILE,integers=tokens` keeps integers, `integers=numbers` makes them float32), and
+`npz:FILE,integers=tokens` keeps integers, `integers=numbers` makes them float32), `torchvision:NAME,root=DIR` (a data set of
+torchvision that lies there, such as CIFAR10; the root is `data` by default, and nothing is downloaded),
 `gaussians:K=10,d=64,sparsity=1` (vectors of a mixture of Gaussians, with the parameters of `theory.mixtures`), and
 `scale-detection:task=1,dimensions=1` (two points in an image, with the parameters of `theory.scale_detection`, and `train=` and
 `seed=` of the splits train, validation and test).
@@ -17,10 +18,11 @@ from repanalysis.inputs.arrays import npz
 from repanalysis.inputs.images import imagefolder
 from repanalysis.inputs.samples import Data, Transform
 from repanalysis.inputs.synthetic import digits, gaussians, scale_detection
+from repanalysis.inputs.torchvision_sets import torchvision_set
 
 __all__ = ["Data", "load_data"]
 
-_SCHEMES = ("digits", "imagefolder", "npz", "gaussians", "scale-detection")
+_SCHEMES = ("digits", "imagefolder", "npz", "torchvision", "gaussians", "scale-detection")
 _ALONE = ("digits", "gaussians", "scale-detection")  # need nothing behind the colon
 
 
@@ -32,7 +34,7 @@ def load_data(
     Parameters
     ----------
     spec : str
-        `digits`, `imagefolder:DIR`, `npz:FILE`, `gaussians:...` or `scale-detection:...`.
+        `digits`, `imagefolder:DIR`, `npz:FILE`, `torchvision:NAME,root=DIR`, `gaussians:...` or `scale-detection:...`.
     split : str, optional
         Which split: a folder below DIR, the ending of the array names, "train" or "test" of the others.
     transform : callable, optional
@@ -58,7 +60,7 @@ def load_data(
     """
     scheme, _, path = spec.partition(":")
     if scheme not in _SCHEMES or not (path or scheme in _ALONE):
-        forms = "Write digits, imagefolder:DIR, npz:FILE, gaussians:K=10,d=64 or scale-detection:task=1."
+        forms = "Write digits, imagefolder:DIR, npz:FILE, torchvision:NAME, gaussians:K=10,d=64 or scale-detection:task=1."
         raise UsageError(f"Unknown data {spec!r}.{did_you_mean(scheme, _SCHEMES)} {forms}")
     if scheme == "digits":
         return digits(spec, split, transform, colours)
@@ -68,4 +70,6 @@ def load_data(
         return scale_detection(spec, path, split)
     if scheme == "npz":
         return npz(spec, path, split, transform, colours, tokens=tokens)
+    if scheme == "torchvision":
+        return torchvision_set(spec, path, split, transform, colours)
     return imagefolder(spec, Path(path), split, transform, colours)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from probes.errors import DataError, FormatError, UsageError
+from probes.errors import DataError, UsageError
+from repanalysis.inputs.listing import files_of, members_of
+from repanalysis.inputs.pixels import read_image
 from repanalysis.inputs.samples import Data, Transform
 
 __all__ = ["imagefolder"]
@@ -27,8 +28,7 @@ class _Folder:
     path: Path
 
     def names(self) -> list[str]:
-        files = (file for file in self.path.rglob("*") if file.suffix.lower() in _IMAGES and file.is_file())
-        return sorted(file.relative_to(self.path).as_posix() for file in files)
+        return files_of(self.path, _IMAGES)
 
     def open(self, name: str) -> IO[bytes]:
         return (self.path / name).open("rb")
@@ -55,33 +55,16 @@ class _Archive:
 
     @classmethod
     def of(cls, path: Path) -> _Archive:
-        try:
-            with tarfile.open(path) as tar:
-                plain = _is_plain(path)
-                images = (member for member in tar if member.isfile() and Path(member.name).suffix.lower() in _IMAGES)
-                members: dict[str, tuple[int, int] | bytes] = {}
-                size = 0
-                for member in images:
-                    if plain and member.sparse is None:
-                        members[member.name] = (member.offset_data, member.size)
-                        continue
-                    size += member.size
-                    if size > _TAR_BYTES:
-                        raise UsageError(f"{path} holds over {_TAR_BYTES >> 30} GB of images: unpack it and give the folder.")
-                    source = tar.extractfile(member)
-                    members[member.name] = b"" if source is None else source.read()
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise FormatError(f"{path} can't be read as a tar archive ({error}).") from error
+        members: dict[str, tuple[int, int] | bytes] = {}
+        size = 0
+        for member in members_of(path, _IMAGES):
+            if Path(member.name).suffix.lower() not in _IMAGES:
+                continue
+            size += 0 if member.place else member.size
+            if size > _TAR_BYTES:
+                raise UsageError(f"{path} holds over {_TAR_BYTES >> 30} GB of images: unpack it and give the folder.")
+            members[member.name] = member.place or member.read()
         return cls(path, members)
-
-
-def _is_plain(path: Path) -> bool:
-    """Whether a tar archive is not compressed, so that its files can be read where they lie."""
-    try:
-        with tarfile.open(path, "r:"):
-            return True
-    except tarfile.TarError:
-        return False
 
 
 @dataclass(frozen=True)
@@ -93,14 +76,13 @@ class _Images:
     colours: int
 
     def __call__(self, sample: int) -> Any:
-        from PIL import Image, UnidentifiedImageError
-
         name = self.names[sample]
         try:
-            with self.files.open(name) as file, Image.open(file) as image:
-                return image.convert("RGB" if self.colours == 3 else "L")
-        except (UnidentifiedImageError, OSError) as error:
-            raise DataError(f"Image {name} of {self.files.path} can't be read ({error}).") from error
+            file = self.files.open(name)
+        except OSError as error:
+            raise DataError(f"Image {name} of {self.files.path} can't be opened ({error.strerror or error}).") from error
+        with file:
+            return read_image(file, self.colours, f"{name} of {self.files.path}")
 
 
 def imagefolder(spec: str, path: Path, split: str | None, transform: Transform | None, colours: int) -> Data:
@@ -113,6 +95,10 @@ def imagefolder(spec: str, path: Path, split: str | None, transform: Transform |
         names = [name for name in names if split in Path(name).parts[:-2]]
         if not names:
             raise UsageError(f"{path} has no folder {split!r} of class folders.")
+    if not names and path.is_dir() and any(path.glob("data_batch_*")):
+        raise DataError(
+            f"{path} holds CIFAR's batches, pickles of Python: extract --data torchvision:CIFAR10,root={path.parent}."
+        )
     if not names:
         raise DataError(f"{path} holds no images ({', '.join(sorted(_IMAGES))}).")
     parents = [Path(name).parent for name in names]

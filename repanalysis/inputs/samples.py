@@ -164,7 +164,7 @@ def as_tensor(value: Any) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).float() / 255
     if array.ndim == 2:
         array = array[..., None]
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).float() / 255
+    return torch.from_numpy(np.array(array.transpose(2, 0, 1), order="C")).float() / 255  # PIL's arrays can't be written to
 
 
 def as_tokens(value: Any) -> Tensor:

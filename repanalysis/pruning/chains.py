@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from probes.errors import UsageError
-from probes.patterns import Patterns, as_patterns, closest, matches
+from probes.patterns import Patterns, as_patterns, closest, matches, selects
 
 __all__ = ["OUTPUT", "Link", "hooked", "links"]
 
@@ -120,7 +120,9 @@ def _wanted(modules: Mapping[str, nn.Module], names: Sequence[str], layers: Patt
     for pattern in patterns:
         if not any(matches(pattern, name, kinds[name]) for name in names):
             raise UsageError(f"No convolution or linear layer matches {pattern!r}.{closest(pattern, names)} It has {shown}.")
-    return [name for name in names if any(matches(pattern, name, kinds[name]) for pattern in patterns)]
+    return [
+        name for name in names if selects([pattern for pattern in patterns if matches(pattern, name, kinds[name])], patterns)
+    ]
 
 
 def _unfit(module: Any, x: Tensor) -> str:

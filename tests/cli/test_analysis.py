@@ -33,7 +33,43 @@ def test_data_that_can_not_answer(tmp_path: Path) -> None:
     assert run("analyze", unlabelled, "-m", "coding_rate").exit_code == 0
     assert "are of one class (0)" in refused("analyze", write_acts(tmp_path / "o.h5", {"a": x}, np.zeros(60, int)), code=1)
     x[17, 1] = np.nan
-    assert "Layer 'a' holds nan at sample id 17" in refused("analyze", write_acts(tmp_path / "n.h5", {"a": x}), code=1)
+    bad = write_acts(tmp_path / "n.h5", {"a": x})
+    assert "Layer 'a' holds nan at sample id 17" in refused("analyze", bad, "--strict", code=1)
+
+
+def test_a_layer_that_is_not_finite_is_a_row_and_exit_code_3(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = {"a": rng.normal(size=(60, 3)), "b": rng.normal(size=(60, 4)), "c": rng.normal(size=(60, 4))}
+    x["b"][17, 1] = np.inf
+    acts = write_acts(tmp_path / "n.h5", x)
+    table, figure = tmp_path / "t.csv", tmp_path / "f.svg"
+    done = run("analyze", acts, "-o", table, "-f", figure)
+    assert done.exit_code == 3, done.output
+    assert done.stderr == (
+        "Error: 1 of 3 layers could not be analyzed, 'b': holds inf at sample id 17, the only such sample of 60. What is "
+        "missing is NaN; --layers '!b' leaves a layer out, and --strict stops at the first.\n"
+    )
+    frame = Table.load(table).frame
+    assert frame[frame["layer"] == "b"]["value"].isna().all()
+    assert frame[frame["layer"] == "a"]["value"].notna().any()
+    assert Table.load(table).failures == {"b": "holds inf at sample id 17, the only such sample of 60"}
+    assert figure.exists()
+    said = json.loads(run("analyze", acts, "--json").stdout)
+    assert said["provenance"]["n"]["failures"] == Table.load(table).failures
+    assert all(row["value"] is None for row in said["rows"] if row["layer"] == "b")
+    plain = run("analyze", acts, "-l", "!b", "-m", "fisher_ratio")
+    assert plain.exit_code == 0, plain.output
+    assert run("plot", table, "-o", tmp_path / "d.svg", "-m", "fisher_ratio").exit_code == 0
+    alike = run("compare", acts, "-o", tmp_path / "cka.csv", "-f", tmp_path / "cka.svg")
+    assert alike.exit_code == 3, alike.output
+    assert "1 layer could not be compared, 'n, b': Layer 'b' of" in alike.stderr
+    assert run("compare", acts, "-l", "!b").exit_code == 0
+    assert "holds NaN or inf in 1 of 60 samples, the first of them id 17" in refused("compare", acts, "--strict", code=1)
+    looked = run("filters", acts, "-o", tmp_path / "filters.csv", "--bootstrap", 0)
+    assert looked.exit_code == 3, looked.output
+    assert Table.load(tmp_path / "filters.csv").failures.keys() == {"b"}
+    assert run("filters", acts, "-o", tmp_path / "f2.csv", "--bootstrap", 0, "-l", "!b").exit_code == 0
+    assert "holds NaN or inf in 1 of" in refused("filters", acts, "-o", tmp_path / "f3.csv", "--strict", code=1)
 
 
 def test_the_memory_of_statistics_is_bounded_and_the_bound_can_be_raised(acts: Path) -> None:

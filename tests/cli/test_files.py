@@ -49,3 +49,13 @@ def test_merge_and_info_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     a, b = (json.loads(run("analyze", tmp_path / name, "--json").stdout)["rows"] for name in ("acts", "one.h5"))
     numbers = [[np.nan if row["value"] is None else float(row["value"]) for row in rows] for rows in (a, b)]
     assert numbers[0] == pytest.approx(numbers[1], rel=1e-10, nan_ok=True)
+
+
+@pytest.mark.filterwarnings("ignore::probes.IgnoredWarning")
+def test_features_of_others_are_described_and_not_verified(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", a=np.eye(4), labels=[0, 1, 0, 1], mean=np.zeros(9), b=np.eye(4))
+    done = run("info", tmp_path / "f.npz")
+    assert done.exit_code == 0, done.output
+    assert "1 left out:\n  mean: its first axis has 9 entries, not 4" in done.stdout
+    assert "kind             npz" in done.stdout
+    assert "does not say which network it was made with" in refused("verify", DIGITS, tmp_path / "f.npz", code=2)

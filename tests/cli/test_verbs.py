@@ -83,7 +83,7 @@ def test_missing_and_foreign_files(acts: Path, tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("hello")
     assert "it is no HDF5 file" in refused("analyze", tmp_path / "text.h5", code=1)
     h5py.File(tmp_path / "foreign.h5", "w").close()
-    assert "but not an activations file" in refused("info", tmp_path / "foreign.h5", code=1)
+    assert "holds no array that can be a layer" in refused("info", tmp_path / "foreign.h5", code=1)
     (tmp_path / "cut.h5").write_bytes(acts.read_bytes()[:3000])
     assert "is truncated" in refused("analyze", tmp_path / "cut.h5", code=1)
 

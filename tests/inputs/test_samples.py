@@ -12,7 +12,7 @@ from PIL import Image
 
 from probes import capture
 from repanalysis.inputs.data import load_data
-from repanalysis.inputs.samples import Data
+from repanalysis.inputs.samples import Data, as_tensor
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +107,8 @@ def test_data_without_labels_may_come_in_place_of_a_loader() -> None:
     (batch, *_) = list(capture(torch.nn.Flatten(), silent))
     assert batch.labels is None
     assert batch.ids.tolist() == data.ids[:64].tolist()
+
+
+def test_a_grey_picture_becomes_a_tensor_without_a_warning() -> None:
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert (as_tensor(Image.fromarray(grey))[0] * 255).round().tolist() == grey.tolist()

@@ -79,3 +79,22 @@ def test_a_call_named_like_another_module_does_not_replace_it() -> None:
         "relu_1_": "ReLU",
         "relu_1": "Tanh",
     }
+
+
+def test_an_excluded_call_has_no_parts_and_an_excluded_part_leaves_its_call() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.fc = nn.LSTM(4, 3, batch_first=True), nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.lstm(x)[0][:, -1])
+
+    def recorded(layers: str | list[str]) -> list[str]:
+        return [name for batch in probes.capture(Net(), [torch.rand(8, 5, 4)], layers=layers) for name in batch.layers]
+
+    assert recorded("!lstm") == ["fc"]
+    assert recorded("!lstm.0") == ["lstm.1.0", "lstm.1.1", "fc"]
+    assert recorded(["lstm", "!lstm.1.?"]) == ["lstm.0"]
+    with pytest.raises(probes.DataError, match="no module was called that the layer patterns select"):
+        recorded("!*")

@@ -43,3 +43,22 @@ def test_wrappers_are_looked_through_and_scripts_refused() -> None:
         scripted = torch.jit.script(net)
     with pytest.raises(UsageError, match="scripted"):
         unwrap(scripted)
+
+
+def test_exclusion_alone_leaves_the_other_leaf_calls() -> None:
+    selection = Selection("!relu*")
+    assert selection.wants("conv", ["Conv2d"], leaf=True)
+    assert not selection.wants("block", ["Sequential"], leaf=False)  # no leaf: not wanted by default
+    assert not selection.wants("relu1", ["ReLU"], leaf=True)
+    both = Selection(["block*", "!block.relu"])
+    assert both.wants("block", ["Sequential"], leaf=False)
+    assert not both.wants("block.relu", ["ReLU"], leaf=True)
+    assert not both.wants("conv", ["Conv2d"], leaf=True)
+
+
+def test_excluding_a_module_that_never_runs_is_no_mistake_but_a_typo_is() -> None:
+    net = nn.Sequential(nn.Linear(1, 1))
+    net.spare = nn.Linear(1, 1)
+    Selection("!spare").check(net, {"0": "Linear"})
+    with pytest.raises(UsageError, match="No layer of 'Sequential' matches '!nix'"):
+        Selection("!nix").check(net, {"0": "Linear"})

@@ -56,3 +56,37 @@ def test_a_pattern_that_matches_nothing_is_one_sentence() -> None:
 def test_patterns_that_are_none(bad: str | list[str]) -> None:
     with pytest.raises(UsageError):
         as_patterns(bad)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ("!fc", NAMES[:5]),  # alone: all but it
+        ("!*", None),
+        (["!layer*", "!fc"], ["conv1"]),
+        (["*conv?", "!layer4*"], ["conv1", "layer1.0.conv1"]),
+        (["!layer4*", "*conv?"], ["conv1", "layer1.0.conv1"]),  # the order does not matter
+        (["fc", "!fc"], None),  # what is excluded is out, wherever it stands
+        (["!re:layer.*conv.", "!type:ReLU"], ["conv1", "fc"]),
+    ],
+)
+def test_an_exclamation_mark_excludes(patterns: str | list[str], expected: list[str] | None) -> None:
+    if expected is None:
+        with pytest.raises(UsageError, match="exclude all 6 layers of x"):
+            select(patterns, INFO, "x")
+    else:
+        assert select(patterns, INFO, "x") == expected
+
+
+def test_an_exclusion_that_matches_nothing_is_a_typo() -> None:
+    with pytest.raises(UsageError, match=r"No layer of x matches '!layr4.\*'. Did you mean '!layer4.\*'\?"):
+        select("!layr4.*", INFO, "x")
+    for empty in ("!", ""):
+        with pytest.raises(UsageError, match="is empty"):
+            as_patterns(empty)
+
+
+def test_a_name_that_begins_with_an_exclamation_mark_has_its_way_to_be_written() -> None:
+    info = {name: LayerInfo(name, i, 1.0, ()) for i, name in enumerate(["!a", "a"])}
+    assert select("re:!a", info, "x") == ["!a"]
+    assert select("!!a", info, "x") == select("!re:!a", info, "x") == ["a"]

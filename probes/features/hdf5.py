@@ -1,0 +1,203 @@
+"""`.h5`, `.hdf5`, `.nc` and `.h5ad` that others wrote, or exports of ours: read with h5py, a few rows at a time.
+
+    plain HDF5    every data set, in groups with `/` between the names
+    netCDF-4      every variable but those that only count a dimension; labels, ids and splits are coordinates (xarray)
+    AnnData       X, layers/NAME and obsm/NAME; labels, ids and splits are columns of obs
+
+What makes a reader open another file is refused, as in a file of activations.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.errors import FormatError, ReportedError, reason_of
+from probes.features.layout import Content, info_of, label_key
+from probes.features.rows import ReadRows, Rows, SparseRows
+from probes.store import _refuse_foreign
+
+__all__ = ["read_hdf5"]
+
+
+_OF_A_RECORDING = ("format", "format_version", "n_committed", "complete", "seal")  # say what the file is that an export is of
+
+
+def read_hdf5(path: Path) -> tuple[Content, h5py.File]:
+    """What a file holds, and the open file.
+
+    Raises
+    ------
+    FormatError
+        If it is damaged, or holds what is refused.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        what = "it ends before its data does" if "truncated" in str(error) else reason_of(error)
+        raise FormatError(f"{path} can't be read as an HDF5 file ({what}); copy it again.") from error
+    try:
+        _refuse_foreign(file, path)
+        content = _of_anndata(file, path) if file.attrs.get("encoding-type") == "anndata" else _of_groups(file, path)
+    except ReportedError:
+        file.close()
+        raise
+    except Exception as error:
+        file.close()
+        raise FormatError(f"{path} can't be read ({reason_of(error)}).") from error
+    return content, file
+
+
+def _of_groups(file: h5py.File, path: Path) -> Content:
+    """Data sets of a plain or netCDF-4 file."""
+    arrays: dict[str, Rows] = {}
+    columns: dict[str, Any] = {}
+    info = {}
+    left_out: dict[str, str] = {}
+    ordered = _is_ordered(file["/"])
+    for name, data in _datasets(file, path):
+        if data.attrs.get("CLASS") == b"DIMENSION_SCALE":
+            continue  # counts a dimension
+        if "scale_factor" in data.attrs or "add_offset" in data.attrs:
+            left_out[name] = "its numbers are packed (scale_factor, add_offset); write them as they are"
+        elif data.shape is None or data.shape == ():
+            continue
+        else:
+            arrays[name] = _rows(data)
+        if {"dims", "pool", "order", "depth"} <= data.attrs.keys():
+            info[name] = info_of(dict(data.attrs), str(path))
+    attrs = _plain_attrs(file.attrs)
+    if "class_names" in attrs:
+        columns["class_names"] = json.loads(str(attrs.pop("class_names")))
+    if "class_name" in arrays:
+        _name_classes(columns, arrays, arrays.pop("class_name")[:], path)
+    return Content(arrays, columns, info, attrs, ordered, left_out)
+
+
+def _name_classes(columns: dict[str, Any], arrays: Mapping[str, Rows], named: Any, path: Path) -> None:
+    """Class names from the name of every sample's class: beside labels their names, alone the labels."""
+    key = label_key(arrays, where=str(path))
+    if key is None:
+        columns["labels"] = named
+    elif "class_names" not in columns:
+        labels = np.asarray(arrays[key][:])
+        if labels.dtype.kind in "iu" and len(labels):
+            known = dict(zip(labels.tolist(), named.tolist(), strict=True))
+            columns["class_names"] = [known.get(label, str(label)) for label in range(int(labels.max()) + 1)]
+
+
+def _datasets(group: h5py.Group, path: Path, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
+    if "pandas_type" in group.attrs:
+        raise FormatError(f"{path} is a store of pandas; read it with pandas.read_hdf, and write it with to_parquet.")
+    for name, node in group.items():
+        if isinstance(node, h5py.Group):
+            yield from _datasets(node, path, f"{prefix}{name}/")
+        elif isinstance(node, h5py.Dataset):
+            yield prefix + name, node
+
+
+def _is_ordered(group: h5py.Group) -> bool:
+    """Whether a group, and all groups in it, keep the order in which they were written; h5py then lists them in it."""
+    tracked = bool(group.id.get_create_plist().get_link_creation_order())
+    return tracked and all(_is_ordered(node) for node in group.values() if isinstance(node, h5py.Group))
+
+
+def _rows(data: h5py.Dataset) -> Rows:
+    """Rows of a data set; text as text."""
+    if h5py.check_string_dtype(data.dtype) is not None:
+        return ReadRows(data.shape, np.dtype(np.str_), lambda rows: np.asarray(data.asstr()[rows], dtype=np.str_))
+    return data  # type: ignore[no-any-return]
+
+
+def _plain_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes that are one text or number."""
+    plain: dict[str, Any] = {}
+    for key, value in attrs.items():
+        item = value.item() if isinstance(value, np.generic | np.ndarray) and np.size(value) == 1 else value
+        if isinstance(item, str | int | float) and not key.startswith("_") and key not in _OF_A_RECORDING:
+            plain[key] = item
+    return plain
+
+
+def _of_anndata(file: h5py.File, path: Path) -> Content:
+    """An annotated matrix."""
+    arrays: dict[str, Rows] = {}
+    left_out: dict[str, str] = {}
+    uns = file.get("uns", {})
+    described = {key: _value(item) for key, item in uns["layer"].items()} if "layer" in uns else {}
+    info = {}
+    parts = {"X": file["X"]} if "X" in file else {}
+    parts |= {f"{group}/{name}": item for group in ("layers", "obsm") for name, item in file.get(group, {}).items()}
+    for name, node in parts.items():
+        rows, reason = _matrix(node)
+        if rows is None:
+            left_out[name] = reason
+        elif name == "X" and "name" in described:
+            shape = tuple(json.loads(described.pop("shape", "[]")))
+            own = info_of(described, str(path))
+            arrays[own.name], info[own.name] = _shaped(rows, shape), own
+        else:
+            arrays[name] = rows
+    obs = file["obs"]
+    columns: dict[str, Any] = {"ids": _column(obs[obs.attrs["_index"]])}
+    beside = {name: _column(node) for name, node in obs.items() if name != obs.attrs["_index"]}
+    if "class_names" in uns:
+        columns["class_names"] = json.loads(_value(uns["class_names"]))
+    if "class_name" in beside:
+        _name_classes(columns, beside, beside.pop("class_name"), path)
+    if (key := label_key(beside, where=str(path))) is not None:
+        columns["labels"] = beside[key]
+    if "split" in beside:
+        columns["split"] = beside["split"]
+    attrs = {key: _value(item) for key, item in uns.get("provenance", {}).items() if isinstance(item, h5py.Dataset)}
+    return Content(arrays, columns, info, attrs, ordered=False, left_out=left_out)
+
+
+def _shaped(rows: Rows, shape: tuple[int, ...]) -> Rows:
+    """Rows of the shape that they had before a matrix was made of them."""
+    if not shape or shape == rows.shape[1:] or int(np.prod(shape)) != rows.shape[1]:
+        return rows
+    return ReadRows(
+        (rows.shape[0], *shape), rows.dtype, lambda part: (found := np.asarray(rows[part])).reshape(len(found), *shape)
+    )
+
+
+def _matrix(node: Any) -> tuple[Rows | None, str]:
+    """A matrix of an AnnData file, or why it is none."""
+    kind = node.attrs.get("encoding-type", "")
+    if isinstance(node, h5py.Dataset):
+        return (None, "it is empty") if node.shape in (None, ()) else (_rows(node), "")
+    if kind == "csr_matrix":
+        shape = tuple(int(size) for size in node.attrs["shape"])
+        return SparseRows(shape, node["data"], node["indices"], node["indptr"]), ""
+    if kind == "csc_matrix":
+        return None, "it is stored by columns (csc_matrix); store it by rows: X.tocsr()"
+    return None, f"it is a {kind or 'group'}, no matrix"
+
+
+def _value(node: Any) -> Any:
+    """A scalar."""
+    value = node[()]
+    return value.decode() if isinstance(value, bytes) else value.item() if isinstance(value, np.generic) else value
+
+
+def _column(node: Any) -> NDArray[Any]:
+    """A column of obs."""
+    if isinstance(node, h5py.Group):
+        if "categories" in node:
+            categories, codes = _column(node["categories"]), np.asarray(node["codes"][()])
+            column: NDArray[Any] = categories.astype(object)[codes] if len(categories) else np.full(len(codes), None)
+            if (codes < 0).any():
+                column[codes < 0] = None
+                return column
+            return column.astype(categories.dtype)
+        values = _column(node["values"]).astype(object)
+        values[np.asarray(node["mask"][()], bool)] = None
+        return values
+    return np.asarray(_rows(node)[:])

@@ -1,0 +1,177 @@
+"""A file of features as a `Source`: rows are read when they are asked for, as many as a batch holds."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.arrays import Arrays, from_arrays
+from probes.batch import Batch, LayerInfo
+from probes.errors import DataError, FormatError, IgnoredWarning, ReportedError, reason_of
+from probes.features.layout import Layout
+from probes.features.rows import Rows, as_floats
+
+__all__ = ["Features", "Stamp"]
+
+_BLOCK_BYTES = 32 << 20
+
+
+class Stamp(NamedTuple):
+    """Which file it was: its size, and when it was written."""
+
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """Of a file, or of the files of a folder."""
+        parts = [part.stat() for part in (sorted(path.iterdir()) if path.is_dir() else [path])]
+        return cls(sum(part.st_size for part in parts), max((part.st_mtime_ns for part in parts), default=0))
+
+
+class Features(Arrays):
+    """Features in a file; made by `probes.open`.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    kind : str
+        What kind of file it is, for the provenance.
+    layout : Layout
+        What is in it.
+    attrs : mapping
+        Provenance that it holds itself.
+    close : callable, optional
+        Closes what was opened for it.
+
+    Notes
+    -----
+    It can be pickled: the copy opens the file anew, and refuses one that is no longer the same.
+    """
+
+    def __init__(
+        self, path: Path, kind: str, layout: Layout, attrs: Mapping[str, Any], close: Callable[[], None] | None = None
+    ) -> None:
+        self.path, self._stamp, self._close = path, Stamp.of(path), close
+        self._rows: dict[str, Rows] = dict(layout.rows)
+        self._left_out = dict(layout.left_out)
+        beside: dict[str, Any] = dict(layout.columns)
+        if "class_names" in beside:
+            beside["class_names"] = [str(name) for name in beside["class_names"]]
+        if "ids" in beside:
+            beside["ids"] = _ids(beside["ids"], str(path))
+        with self._checked():
+            columns = from_arrays({"": np.zeros((layout.n, 1), np.int8)}, **beside)  # reads labels, ids and splits for us
+        modified = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._stamp.modified / 1e9))
+        facts = {
+            "features": str(path),
+            "kind": kind,
+            "bytes": self._stamp.size,
+            "modified": modified,
+            "layer_order": layout.order,
+        }
+        super().__init__(columns._whole, columns.class_names, {"dataset": str(path), **attrs, **facts}, str(path))
+        self.info: dict[str, LayerInfo] = dict(layout.info)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Arrays of the file that are no layers, each with the reason."""
+        return dict(self._left_out)
+
+    def __getitem__(self, layer: str) -> NDArray[Any]:
+        """All rows of one layer, (n, ...)."""
+        self.check_layer(layer)
+        return self._read(layer, slice(0, len(self)))
+
+    def take(self, layer: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Chosen rows of one layer, (len(rows), ...); others are not read, but for those between."""
+        self.check_layer(layer)
+        rows = np.asarray(rows, np.int64)
+        if not len(rows):
+            return self._read(layer, slice(0, 0))
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        cuts = np.flatnonzero(np.diff(ascending) > 1) + 1
+        parts = []
+        for run in np.split(ascending, cuts):
+            part = self._read(layer, slice(int(run[0]), int(run[-1]) + 1))
+            parts.append(part[run - run[0]])
+        taken = np.concatenate(parts)
+        result = np.empty_like(taken)
+        result[order] = taken
+        return result
+
+    def iter(self, layers: Sequence[str] | None = None, size: int | None = None) -> Iterator[Batch]:
+        """Batches of rows, in order; see `Source.iter`."""
+        names = self.layers if layers is None else list(layers)
+        for name in names:
+            self.check_layer(name)
+        row_bytes = sum(self._read(name, slice(0, 1)).nbytes for name in names)
+        step = size or max(1, _BLOCK_BYTES // max(1, row_bytes))
+        start = 0
+        for batch in super().iter([], step):
+            arrays = {name: self._read(name, slice(start, start + len(batch))) for name in names}
+            start += len(batch)
+            yield replace(batch, layers=arrays, info={name: self.info[name] for name in names}, left_out=self.left_out)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._close is not None:
+            self._close()
+
+    def _read(self, layer: str, rows: slice) -> NDArray[Any]:
+        with self._checked():
+            array = as_floats(self._rows[layer][rows])
+        return array[:, None] if array.ndim == 1 else array
+
+    @contextmanager
+    def _checked(self) -> Iterator[None]:
+        """Turn whatever a damaged file provokes into one sentence."""
+        try:
+            yield
+        except (ReportedError, FileNotFoundError, MemoryError):
+            raise
+        except Exception as error:
+            raise FormatError(f"{self.path} is damaged ({reason_of(error)}); copy it again.") from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.path, self._stamp)
+
+
+def _ids(values: Any, where: str) -> NDArray[np.int64] | None:
+    """Ids of a file as integers; None, with a warning, where they are names."""
+    ids = np.asarray(values)
+    texts = (
+        [item.decode() if isinstance(item, bytes) else str(item) for item in ids.tolist()] if ids.dtype.kind in "OSUT" else []
+    )
+    if texts:
+        if not all(text.removeprefix("-").isdecimal() and str(int(text)) == text for text in texts):
+            warnings.warn(
+                f"The ids of {where} are names, and samples are numbered in their order.", IgnoredWarning, stacklevel=4
+            )
+            return None
+        ids = np.array([int(text) for text in texts], np.int64)
+    if ids.ndim != 1 or ids.dtype.kind not in "iuf" or not np.array_equal(ids, np.trunc(ids)):
+        raise DataError(
+            f"The ids of {where} have the shape {ids.shape} and type {ids.dtype}; one integer or name a sample is needed."
+        )
+    return ids.astype(np.int64)
+
+
+def _reopened(path: Path, stamp: Stamp) -> Features:
+    """The file again, in another process."""
+    from probes.features.opening import open_features
+
+    source = open_features(path, quiet=True)
+    if source._stamp != stamp:
+        raise FormatError(f"{path} is not the file that was opened: it was written to since then.")
+    return source
