@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from numpy.typing import NDArray
 
 from probes.errors import DataError
@@ -103,18 +103,22 @@ class Batch:
     layers : mapping of str to (n, ...) array
         Activations by layer name, in order of execution. The batch owns them.
     labels : (n,) integer array, optional
-        Class of each sample.
+        Class of each sample; -1 and -100 mean that it has none.
     split : (n,) string array, optional
         Split of each sample, such as `"train"`.
     info : mapping of str to LayerInfo, optional
         Defaults to the order of `layers`.
     left_out : mapping of str to str, optional
         Layers that ran but are not here, each with the reason.
+    targets : (n,) or (n, t) array of numbers, optional
+        Continuous targets of each sample, NaN where it has none; kept as (n, t) float64.
+    target_names : tuple of str, optional
+        Names of their columns.
 
     Raises
     ------
     DataError
-        If the lengths differ or an id stands twice.
+        If the lengths differ, an id stands twice, or labels are no integers.
 
     Examples
     --------
@@ -129,14 +133,25 @@ class Batch:
     split: Shaped[np.ndarray, " n"] | None = None
     info: Mapping[str, LayerInfo] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    targets: Float[np.ndarray, "n ..."] | None = None
+    target_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.ids)
+        if self.labels is not None and (self.labels.ndim != 1 or self.labels.dtype.kind not in "iub"):
+            raise DataError(
+                f"The labels of a batch have shape {self.labels.shape} and type {self.labels.dtype}; one integer a sample is "
+                f"needed. probes.labels.annotations reads text and one-hot rows; continuous ones are targets=."
+            )
+        if self.targets is not None:
+            targets = np.asarray(self.targets, np.float64)
+            object.__setattr__(self, "targets", targets.reshape(len(targets), -1))
         if len(np.unique(self.ids)) != n:
             values, counts = np.unique(self.ids, return_counts=True)
             raise DataError(f"Sample id {values[counts > 1][0]} stands twice in one batch; ids must be unique.")
         rows = {f"layer {name!r}": len(array) for name, array in self.layers.items()}
         rows |= {"labels": n if self.labels is None else len(self.labels)}
+        rows |= {"targets": n if self.targets is None else len(self.targets)}
         rows |= {"split": n if self.split is None else len(self.split)}
         for what, length in rows.items():
             if length != n:

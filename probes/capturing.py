@@ -7,7 +7,7 @@ hook of ours, every module is in its own mode, and whatever is run on it is not 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -75,6 +75,7 @@ def capture(
     reduce: Reduction | None = None,
     batch_size: int = 64,
     axes: AxesOption = None,
+    class_names: Sequence[str] | None = None,
 ) -> Iterator[Batch]:
     """Run `model` over `loader` and yield, step by step, what its layers gave out.
 
@@ -109,11 +110,14 @@ def capture(
         model's.
     batch_size : int, default 64
         Samples per step, where a data set comes in place of a loader.
+    class_names : sequence of str, optional
+        Name of class 0, 1, ..., by which labels that are text are numbered.
 
     Yields
     ------
     Batch
-        Activations as numpy arrays, with ids, labels and split. A layer whose shape is not that of the first step is
+        Activations as numpy arrays, with ids, labels or continuous targets, and split. A layer whose
+        shape is not that of the first step is
         in `left_out` from there on.
 
     Raises
@@ -122,8 +126,8 @@ def capture(
         If a pattern matches nothing that runs (after the first step), the precision is unknown, or the model can't be
         called with what the loader yields.
     DataError
-        If no layer at all can be recorded; if labels or ids are not one integer per sample, come and go, or an id comes
-        twice; if several workers of an `IterableDataset` each give all samples.
+        If no layer at all can be recorded; if labels are neither classes nor targets, or ids are not one integer per sample;
+        if they come and go, or an id comes twice; if several workers of an `IterableDataset` each give all samples.
 
     Notes
     -----
@@ -142,10 +146,11 @@ def capture(
     another mapping                           `model(x)`
     ========================================  =====================================================================
 
-    Labels are one integer from 0 per sample, (n,) or (n, 1), in any container: a tensor on any device, an array, a list.
-    Targets of another kind (boxes, masks, images, a class per token) are not read, with a warning; floats, one-hot rows,
-    texts and negative numbers, which might stand for classes, are refused. A third element is taken for ids if it is one
-    integer per sample; paths and metadata are not read, with a warning. An empty batch is passed over.
+    Labels are integers from 0, text or one-hot rows, in any container: a tensor on any device, an array, a list; -1, -100, NaN
+    and None mean that a sample has none. Floats, (n,) or (n, t), are continuous targets, unless all are whole. Text needs
+    `class_names`. Targets of another kind (boxes, masks, images, a class per token) are not read, with a warning. A third
+    element is taken for ids if it is one integer per sample; paths and metadata are not read, with a warning. An empty batch
+    is passed over.
 
     Examples
     --------
@@ -160,7 +165,7 @@ def capture(
     )
     where = torch.device(device) if device is not None else device_of(model)
     loader = as_loader(loader, batch_size)
-    reader, seen = Reader(forward or model), SeenIds()
+    reader, seen = Reader(forward or model, class_names=class_names), SeenIds()
     steps = _Steps(model, recording, forward or model, where, _autocast(precision, where), channels_last)
     shapes: dict[str, tuple[int, ...]] = {}
     info: dict[str, LayerInfo] = {}
@@ -202,6 +207,8 @@ def capture(
             split=None if split is None else np.full(rows, split),
             info={name: info[name] for name in shapes},
             left_out=dict(left_out),
+            targets=item.targets,
+            target_names=item.target_names,
         )
         done += rows
 

@@ -39,7 +39,7 @@ def to_xarray(source: Source, layers: Patterns = None) -> xarray.Dataset:
     Returns
     -------
     xarray.Dataset
-        Variables named after the layers; coordinates `id`, `label`, `class_name`, `split` along `sample`. The other
+        Variables named after the layers; coordinates `id`, `label`, `class_name`, `split`, `target` along `sample`. The other
         dimensions are called `LAYER:channel` and so on, since layers differ in their widths.
 
     Raises
@@ -59,7 +59,10 @@ def to_xarray(source: Source, layers: Patterns = None) -> xarray.Dataset:
     if (labels := source.labels) is not None:
         coordinates["label"] = ("sample", labels)
         if source.class_names is not None:
-            coordinates["class_name"] = ("sample", np.asarray(source.class_names)[labels])
+            coordinates["class_name"] = ("sample", np.append(source.class_names, "")[np.maximum(labels, -1)])
+    if (targets := source.targets) is not None:
+        coordinates["target"] = (("sample", "target_name"), targets)
+        coordinates["target_name"] = list(source.target_names or map(str, range(targets.shape[1])))
     if (split := source.split) is not None:
         coordinates["split"] = ("sample", split)
     return xarray.Dataset(variables, coordinates, dict(source.attrs))
@@ -78,7 +81,7 @@ def to_anndata(source: Source, layer: str) -> anndata.AnnData:
     Returns
     -------
     anndata.AnnData
-        `X` of shape (n, features), with `obs` holding label, class_name and split, and `uns` the provenance.
+        `X` of shape (n, features), with `obs` holding label, class_name, targets and split, and `uns` the provenance.
 
     Raises
     ------
@@ -96,7 +99,12 @@ def to_anndata(source: Source, layer: str) -> anndata.AnnData:
     if (labels := source.labels) is not None:
         frame["label"] = labels
         if source.class_names is not None:
-            frame["class_name"] = pd.Categorical(np.asarray(source.class_names)[labels])
+            frame["class_name"] = pd.Categorical(
+                np.append(np.asarray(source.class_names, object), None)[np.maximum(labels, -1)]
+            )
+    if (targets := source.targets) is not None:
+        names = source.target_names or [f"target_{column}" for column in range(targets.shape[1])]
+        frame = frame.assign(**{name: targets[:, column] for column, name in enumerate(names)})
     if (split := source.split) is not None:
         frame["split"] = pd.Categorical(split)
     flat = x.reshape(len(x), -1)
@@ -106,7 +114,7 @@ def to_anndata(source: Source, layer: str) -> anndata.AnnData:
 
 
 def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns = None) -> None:
-    """Layers, `ids` and `labels` as tensors of one safetensors file.
+    """Layers, `ids`, `labels` and `targets` as tensors of one safetensors file.
 
     Parameters
     ----------
@@ -120,7 +128,7 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
     Raises
     ------
     UsageError
-        If the file exists, a pattern matches nothing, or a layer is called `ids` or `labels`.
+        If the file exists, a pattern matches nothing, or a layer is called `ids`, `labels` or `targets`.
     """
     from safetensors.numpy import save_file
 
@@ -128,7 +136,8 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
         raise UsageError(f"{path} exists already; nothing was written. Give another name.")
     chosen = select(layers, source.info, source.title)
     tensors = {name: np.ascontiguousarray(source[name]) for name in chosen}
-    extra = {"ids": source.ids} | ({} if source.labels is None else {"labels": source.labels})
+    columns = {"ids": source.ids, "labels": source.labels, "targets": source.targets}
+    extra = {name: column for name, column in columns.items() if column is not None}
     if clash := sorted(tensors.keys() & extra.keys()):
         raise UsageError(f"A layer is called {clash[0]!r}, which is what the file calls the samples'; leave it out.")
     header = {key: value if isinstance(value, str) else json.dumps(value) for key, value in source.attrs.items()}

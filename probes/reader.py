@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any, get_origin
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from probes.errors import DataError, IgnoredWarning, UsageError
 from probes.inputs import Inputs, are_images, as_tensors, length_of, rows_among, rows_of, tensors_in
-from probes.targets import LABELS, are_integers, classes_of, count_of, ids_of
+from probes.labels import Annotations
+from probes.targets import LABELS, annotations_of, are_integers, count_of, ids_of
 
 __all__ = ["Item", "Reader", "as_inputs"]
 
@@ -38,11 +39,17 @@ class Item:
         What the network is called with.
     labels, ids : (n,) int64 array or None
         Class and number of each sample, where the loader gives them.
+    targets : (n, t) float64 array or None
+        Continuous targets of each sample, likewise.
+    target_names : tuple of str
+        Names of their columns, where they have any.
     """
 
     inputs: Inputs
     labels: Int64[np.ndarray, " n"] | None
     ids: Int64[np.ndarray, " n"] | None
+    targets: Float64[np.ndarray, "n t"] | None = None
+    target_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,8 @@ class Reader:
         The network, or what is run in its place.
     labels : bool, default True
         Whether labels are read; without, they may be anything.
+    class_names : sequence of str, optional
+        Name of class 0, 1, ..., where labels are text.
 
     Examples
     --------
@@ -118,7 +127,9 @@ class Reader:
     torch.Size([2, 1])
     """
 
-    def __init__(self, forward: Callable[..., Any], *, labels: bool = True) -> None:
+    def __init__(self, forward: Callable[..., Any], *, labels: bool = True, class_names: Sequence[str] | None = None) -> None:
+        self._class_names = class_names
+        self._annotations: Annotations | None = None
         self._signature = _Signature.of(forward)
         self._wants_labels = labels
         self._first: Item | None = None
@@ -138,11 +149,9 @@ class Reader:
         inputs, labels, ids, name = self._apart(value)
         count = count_of(labels)
         inputs = inputs if isinstance(inputs, Inputs) else self._called(as_tensors(inputs), count)
-        item = Item(
-            inputs,
-            self._checked(classes_of, labels, inputs) if self._wants_labels else None,
-            self._checked(ids_of, ids, inputs.rows, name),
-        )
+        known = self._annotated(labels, inputs) if self._wants_labels else Annotations()
+        numbers = self._checked(ids_of, ids, inputs.rows, name)
+        item = Item(inputs, known.labels, numbers, known.targets, known.target_names)
         if inputs.rows:
             self._same(item)
         return item
@@ -150,14 +159,31 @@ class Reader:
     def _same(self, item: Item) -> None:
         """Raise where labels or ids come and go."""
         first = self._first = self._first or item
-        for what, before, now in (("labels", first.labels, item.labels), ("ids", first.ids, item.ids)):
+        columns = (
+            ("labels", first.labels, item.labels),
+            ("targets", first.targets, item.targets),
+            ("ids", first.ids, item.ids),
+        )
+        for what, before, now in columns:
             if (before is None) != (now is None):
                 state = "stop" if now is None else "begin"
                 raise DataError(f"The loader's {what} {state} at sample {self._rows}; give them with every item, or with none.")
         self._rows += item.inputs.rows
 
+    def _annotated(self, labels: Any, inputs: Inputs) -> Annotations:
+        """Labels and targets; neither, and a warning, where they are something else."""
+        result = annotations_of(labels, inputs, self._class_names, before=self._annotations) if inputs.rows else None
+        if isinstance(result, str):
+            self._warn(result)
+            return Annotations()
+        if result is not None and self._annotations is None:
+            self._annotations = result
+            if result.note:
+                self._warn(result.note)
+        return result or Annotations()
+
     def _checked(self, read: Callable[..., Int64[np.ndarray, " n"] | str | None], *what: Any) -> Int64[np.ndarray, " n"] | None:
-        """Labels or ids; None, and a warning, where they are something else."""
+        """Ids; None, and a warning, where they are something else."""
         result = read(*what)
         if isinstance(result, str):
             self._warn(result)

@@ -78,7 +78,7 @@ def record(
     attrs : mapping, optional
         Provenance to keep: model, weights_sha256, preprocessing, dataset, seed, command, versions.
     class_names : sequence of str, optional
-        Name of class 0, 1, ...
+        Name of class 0, 1, ...; labels that are text are numbered by it.
     compression : {"none", "lzf", "gzip", "lz4", "zstd"}, default "none"
         How the file is packed.
     overwrite : bool, default False
@@ -138,11 +138,11 @@ def record(
         refuse_existing(path, overwrite=overwrite)
     loader = as_loader(loader, batch_size)
     expected = _length(loader)
-    rest = _after(loader, passed, path, Reader(forward or network)) if passed else loader
+    rest = _after(loader, passed, path, Reader(forward or network, labels=False)) if passed else loader
     batches = capture(
         model, rest, layers=layers, pool=pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed,
         split=split, device=device, precision=precision, channels_last=channels_last, early_stop=early_stop, first_id=passed,
-        forward=forward, axes=axes,
+        forward=forward, axes=axes, class_names=class_names,
     )  # fmt: skip
     first = next(batches, None)
     if first is None and not passed:

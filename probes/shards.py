@@ -70,9 +70,9 @@ class Shards(Source):
             for key in _IDENTITY:
                 if first.attrs.get(key) != store.attrs.get(key):
                     raise FormatError(f"{store.path} and {first.path} are no shards of one run: their {key} differs.")
-            if (store.labels is None) != (first.labels is None) or (store.split is None) != (first.split is None):
+            if _columns(store) != _columns(first):
                 raise FormatError(
-                    f"Only one of {store.path} and {first.path} has labels or splits; shards need the same columns."
+                    f"Only one of {store.path} and {first.path} has labels, targets or splits; shards need the same columns."
                 )
         ids, counts = np.unique(self.ids, return_counts=True)
         if (counts > 1).any():
@@ -102,6 +102,12 @@ class Shards(Source):
     def labels(self) -> NDArray[np.int64] | None:
         """Class of each sample, (n,), or None."""
         found = [labels for store in self.stores if (labels := store.labels) is not None]
+        return np.concatenate(found) if found else None
+
+    @property
+    def targets(self) -> NDArray[np.float64] | None:
+        """Continuous targets of each sample, (n, t), or None."""
+        found = [targets for store in self.stores if (targets := store.targets) is not None]
         return np.concatenate(found) if found else None
 
     @property
@@ -206,6 +212,12 @@ def _refuse_missing(stores: Sequence[Store]) -> None:
             f"{len(missing)} of {total} shards are missing in {folder}: {names}{', ...' if len(missing) > 3 else ''}. "
             f"Extract them with --resume, by as many processes as before."
         )
+
+
+def _columns(store: Store) -> tuple[bool, bool, int | None]:
+    """Which columns stand beside the samples: labels, splits, and how many targets."""
+    targets = store.targets
+    return store.labels is None, store.split is None, None if targets is None else targets.shape[1]
 
 
 def _kind(store: Store) -> dict[str, Any]:

@@ -110,6 +110,15 @@ class Store(Source):
             return np.asarray(self._file["obs/label"][: self.n_committed]) if "obs/label" in self._file else None
 
     @property
+    def targets(self) -> NDArray[np.float64] | None:
+        """Continuous targets of each sample, (n, t), NaN where it has none; or None."""
+        with self._checked():
+            if "obs/target" not in self._file:
+                return None
+            targets = np.asarray(self._file["obs/target"][: self.n_committed], dtype=np.float64)
+            return targets.reshape(len(targets), -1)
+
+    @property
     def split(self) -> NDArray[np.str_] | None:
         """Split of each sample, (n,), or None."""
         with self._checked():
@@ -168,7 +177,7 @@ class Store(Source):
         with self._checked():
             data = {name: self._data(name) for name in (self.layers if layers is None else layers)}
             step = size or self._block_rows(list(data.values()))
-        ids, labels, split = self.ids, self.labels, self.split
+        ids, labels, split, targets, names = self.ids, self.labels, self.split, self.targets, self.target_names
         for start in range(0, self.n_committed, step):
             rows = slice(start, min(start + step, self.n_committed))
             with self._checked():
@@ -180,6 +189,8 @@ class Store(Source):
                 split=None if split is None else split[rows],
                 info={name: self.info[name] for name in data},
                 left_out=self.left_out,
+                targets=None if targets is None else targets[rows],
+                target_names=names,
             )
 
     def close(self) -> None:
@@ -327,7 +338,7 @@ def read_layers(file: h5py.File, n: int, path: Path) -> dict[str, LayerInfo]:
         If a description is missing, a layer has fewer rows, or its data can't be what it says.
     """
     found: dict[str, LayerInfo] = {}
-    columns = {f"/obs/{key}": file[f"obs/{key}"] for key in ("id", "label", "split") if f"obs/{key}" in file}
+    columns = {f"/obs/{key}": file[f"obs/{key}"] for key in ("id", "label", "split", "target") if f"obs/{key}" in file}
     groups = file.get("layers", {})
     if n and ("/obs/id" not in columns or not groups):
         raise FormatError(_damaged(path, f"it names {n} samples but holds no ids or no layers"))

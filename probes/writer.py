@@ -252,7 +252,9 @@ class Writer:
         self._committed_at = monotonic()
         self._waiting = 0
         self._broken = False
-        self._columns = {name: _Column(file[f"obs/{name}"]) for name in ("id", "label", "split") if f"obs/{name}" in file}
+        self._columns = {
+            name: _Column(file[f"obs/{name}"]) for name in ("id", "label", "split", "target") if f"obs/{name}" in file
+        }
         self._layers: dict[str, _Column] = {}
         self._info: dict[str, LayerInfo] = {}
         if self._columns:
@@ -281,7 +283,7 @@ class Writer:
         """
         if not self._file:
             raise OSError(f"{self.path} is closed; {self.n_committed} samples are whole in it.")
-        arrays = {"id": batch.ids, "label": batch.labels, "split": batch.split}
+        arrays = {"id": batch.ids, "label": batch.labels, "split": batch.split, "target": batch.targets}
         columns = {key: value for key, value in arrays.items() if value is not None}
         with self._whole():
             if not self._layers:
@@ -307,6 +309,8 @@ class Writer:
                 )
         for name, array in layers.items():
             self._layers[name].check(name, array, self.n_written)
+        if "target" in columns and (now := columns["target"].shape[1:]) != (before := self._columns["target"].data.shape[1:]):
+            raise DataError(f"The batch after sample {self.n_written} has targets of shape {now}, and {before} came before.")
 
     def _take(self, layers: Mapping[str, NDArray[Any]], columns: Mapping[str, NDArray[Any]], rows: int) -> None:
         """Hold rows until enough wait to be written."""
@@ -421,9 +425,9 @@ class Writer:
         sample = self._file["sample"]
         for name, values in columns.items():
             text, rows = values.dtype.kind in "OUST", max(1, min(4096, self._expected or 4096))
-            data = self._file.create_dataset(
-                f"obs/{name}", (0,), h5py.string_dtype() if text else np.int64, maxshape=(None,), chunks=(rows,)
-            )
+            kind = h5py.string_dtype() if text else np.float64 if values.dtype.kind == "f" else np.int64
+            inner = values.shape[1:]
+            data = self._file.create_dataset(f"obs/{name}", (0, *inner), kind, maxshape=(None, *inner), chunks=(rows, *inner))
             data.dims[0].attach_scale(sample)
             self._columns[name] = _Column(data)
         self.left_out = dict(batch.left_out)

@@ -68,8 +68,10 @@ class Statistic(ABC):
         """
 
     @abstractmethod
-    def update(self, state: Any, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"]) -> Any:
-        """The state after n more samples, with their classes and ids; `state` is consumed."""
+    def update(
+        self, state: Any, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Int[np.ndarray, " n"]
+    ) -> Any:
+        """The state after n more samples, with their classes (or targets) and ids; `state` is consumed."""
 
     @abstractmethod
     def merge(self, a: Any, b: Any) -> Any:
@@ -87,7 +89,7 @@ class Statistic(ABC):
         """Whether what this statistic finishes with serves whoever needs `other`."""
         return self == other
 
-    def of(self, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"] | None = None) -> Any:
+    def of(self, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Int[np.ndarray, " n"] | None = None) -> Any:
         """What metrics take, of one array of samples, for use without a file.
 
         Parameters
@@ -95,7 +97,7 @@ class Statistic(ABC):
         x : (n, d) array
             Samples.
         y : (n,) integer array
-            Their classes.
+            Their classes; of statistics of targets these, (n,) or (n, t).
         ids : (n,) integer array, optional
             Their ids, by which samples are drawn and split; by default 0 to n - 1.
         """

@@ -28,6 +28,12 @@ class GroupedMoments(NamedTuple):
     parts: tuple[Moments, ...]
     inner: ClassMoments
 
+    def without_class(self, label: int) -> GroupedMoments:
+        """The same of the samples that are not of one class."""
+        return self._replace(
+            whole=self.whole.without_class(label), parts=tuple(part.without_class(label) for part in self.parts)
+        )
+
     def replicates(self) -> Iterator[tuple[int, Moments]]:
         """Size of every group that has samples, and the moments of all others."""
         for part in self.parts:

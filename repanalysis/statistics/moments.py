@@ -92,6 +92,13 @@ class Moments(_Arrays, ClassGeometry):
         """The same, of samples that were rounded to `resolution` at least, whatever type they came in."""
         return self._replace(resolution=np.maximum(self.resolution, resolution))
 
+    def without_class(self, label: int) -> Moments:
+        """The same of the samples that are not of one class."""
+        if label not in self.classes:
+            return self
+        rest = self.classes != label
+        return Moments(*(array[rest] for array in self[:5]), self.resolution)
+
     def second_of(self, k: int, factor: float) -> NDArray[np.float64]:
         """F Z_k^T Z_k; only the lower triangle is filled."""
         lower: NDArray[np.float64] = self.scatter[k] * factor

@@ -191,6 +191,11 @@ class RowMoments(ClassGeometry):
         coordinates = self._coordinates[rest] if "_coordinates" in self.__dict__ else None
         return RowMoments(self.x[rest], self.labels[rest], self.groups[rest], self.resolution, coordinates)
 
+    def without_class(self, label: int) -> RowMoments:
+        """The same of the samples that are not of one class."""
+        rest = self.labels != label
+        return self if rest.all() else RowMoments(self.x[rest], self.labels[rest], self.groups[rest], self.resolution)
+
     def replicates(self, of: int) -> Iterator[tuple[int, RowMoments]]:
         """Size of every group that has samples, and the geometry of all others."""
         for group, size in enumerate(np.bincount((self.groups % np.uint64(of)).astype(np.int64))):

@@ -55,7 +55,8 @@ def test_nothing_is_copied() -> None:
         ({"layers": {}}, "There are no arrays"),
         ({"layers": {"x": ["a", "b"]}}, "Layer 'x' has shape .2,. and type <U1"),
         ({"layers": {"x": X, "y": X[:9]}}, "layer 'y' has 9 rows for 40"),
-        ({"layers": {"x": X}, "labels": X}, "The labels have shape"),
+        ({"layers": {"x": X}, "labels": X[:, :, None]}, "The labels have shape"),
+        ({"layers": {"x": X}, "labels": X, "targets": X}, "The labels are continuous targets, and there are targets"),
         ({"layers": {"x": X}, "ids": np.zeros(40, int)}, "Sample id 0 stands twice"),
     ],
 )
