@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from probes.batch import Batch, default_info
 from probes.errors import DataError, FormatError
-from probes.labels import Annotations, annotations, label_key
+from probes.labels import Annotations, annotated, label_key
 from probes.source import Source
 
 __all__ = ["Arrays", "from_arrays", "from_npz"]
@@ -154,12 +154,12 @@ def from_arrays(
             )
     arrays = {name: array[:, None] if array.ndim == 1 else array for name, array in arrays.items()}
     n = len(next(iter(arrays.values())))
-    read = Annotations() if labels is None else annotations(labels, ignore=ignore_labels, class_names=class_names)
+    read = Annotations() if labels is None else annotated(labels, ignore=ignore_labels, class_names=class_names)
     if read.note:
         warnings.warn(read.note, stacklevel=2)
     if read.targets is not None and targets is not None:
         raise DataError("The labels are continuous targets, and there are targets as well; give labels that are classes.")
-    aims = read if targets is None else annotations(targets, what="The targets", continuous=True)
+    aims = read if targets is None else annotated(targets, what="The targets", continuous=True)
     splits = None if split is None else np.full(n, split) if isinstance(split, str) else np.asarray(split, dtype=np.str_)
     whole = Batch(
         ids=np.arange(n) if ids is None else np.asarray(ids, dtype=np.int64),

@@ -141,7 +141,7 @@ class Batch:
         if self.labels is not None and (self.labels.ndim != 1 or self.labels.dtype.kind not in "iub"):
             raise DataError(
                 f"The labels of a batch have shape {self.labels.shape} and type {self.labels.dtype}; one integer a sample is "
-                f"needed. probes.labels.annotations reads text and one-hot rows; continuous ones are targets=."
+                f"needed. probes.labels.annotated reads text and one-hot rows; continuous ones are targets=."
             )
         if self.targets is not None:
             targets = np.asarray(self.targets, np.float64)

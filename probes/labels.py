@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from probes.errors import DataError, UsageError
 
-__all__ = ["IGNORED", "MISSING", "Annotations", "annotations", "as_labels", "class_order", "label_key"]
+__all__ = ["IGNORED", "MISSING", "Annotations", "annotated", "as_labels", "class_order", "label_key"]
 
 MISSING = -1  # the label of a sample without one
 IGNORED = (-1, -100)  # what others write for it; -100 is torch's
@@ -64,7 +64,7 @@ class Annotations:
         return Annotations(labels, targets, self.class_names, self.target_names, self.note)
 
 
-def annotations(
+def annotated(
     values: Any,
     *,
     what: str = "The labels",
@@ -97,9 +97,9 @@ def annotations(
 
     Examples
     --------
-    >>> annotations(["dog", "cat", "dog"]).labels.tolist(), annotations([[0.0, 1.0], [1.0, 0.0]]).labels.tolist()
+    >>> annotated(["dog", "cat", "dog"]).labels.tolist(), annotated([[0.0, 1.0], [1.0, 0.0]]).labels.tolist()
     ([1, 0, 1], [1, 0])
-    >>> annotations([0.9, float("nan")]).targets.tolist(), annotations([2, -100]).labels.tolist()
+    >>> annotated([0.9, float("nan")]).targets.tolist(), annotated([2, -100]).labels.tolist()
     ([[0.9], [nan]], [2, -1])
     """
     array, columns, categories = _column(values, what)
@@ -245,7 +245,8 @@ def _column(values: Any, what: str) -> tuple[NDArray[Any], list[str] | None, lis
         values = values.detach().cpu()
         values = values.float() if "bfloat16" in str(values.dtype) else values
     if isinstance(values, np.ma.MaskedArray):
-        values = np.where(np.ma.getmaskarray(values), None, values.astype(object).data)
+        hidden, values = np.ma.getmaskarray(values), np.array(values.data, object)
+        values[hidden] = None
     if isinstance(values, list | tuple):
         values = [item.item() if getattr(item, "ndim", None) == 0 and hasattr(item, "item") else item for item in values]
         if any(item is None for item in values) or len({type(item) is str for item in values}) > 1:

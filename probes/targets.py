@@ -17,7 +17,7 @@ from torch import Tensor
 
 from probes.errors import DataError
 from probes.inputs import Inputs, tensors_in
-from probes.labels import Annotations, annotations
+from probes.labels import Annotations, annotated
 
 __all__ = ["LABELS", "annotations_of", "are_integers", "count_of", "ids_of", "label_of"]
 
@@ -78,7 +78,7 @@ def annotations_of(
             "class_names=sorted(set(labels))."
         )
     continuous = before is not None and before.targets is not None
-    result = annotations(values, what=_WHAT, class_names=class_names, continuous=continuous, whole=False)
+    result = annotated(values, what=_WHAT, class_names=class_names, continuous=continuous, whole=False)
     if before is not None and before.labels is not None and result.targets is not None:
         raise DataError(
             f"{_WHAT} were whole numbers, taken for classes, and now are none: give labels.long() if they are classes; if they "
