@@ -99,9 +99,8 @@ def to_anndata(source: Source, layer: str) -> anndata.AnnData:
     if (labels := source.labels) is not None:
         frame["label"] = labels
         if source.class_names is not None:
-            frame["class_name"] = pd.Categorical(
-                np.append(np.asarray(source.class_names, object), None)[np.maximum(labels, -1)]
-            )
+            categories = np.array([*source.class_names, None], object)
+            frame["class_name"] = pd.Categorical(categories[np.maximum(labels, -1)])
     if (targets := source.targets) is not None:
         names = source.target_names or [f"target_{column}" for column in range(targets.shape[1])]
         frame = frame.assign(**{name: targets[:, column] for column, name in enumerate(names)})
