@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from probes.batch import Batch, default_info
 from probes.errors import DataError, FormatError
+from probes.ids import as_ids
 from probes.source import Source
 
 __all__ = ["Arrays", "from_arrays", "from_npz"]
@@ -39,8 +40,8 @@ class Arrays(Source):
         return self._title
 
     @property
-    def ids(self) -> NDArray[np.int64]:
-        """Sample ids, (n,)."""
+    def ids(self) -> NDArray[Any]:
+        """Sample ids, (n,): integers or texts."""
         return self._whole.ids
 
     @property
@@ -77,6 +78,7 @@ class Arrays(Source):
                 labels=None if whole.labels is None else whole.labels[rows],
                 split=None if whole.split is None else whole.split[rows],
                 info={name: self.info[name] for name in arrays},
+                ids_from=whole.ids_from,
             )
 
 
@@ -97,8 +99,8 @@ def from_arrays(
         Features by layer, in order of depth. They are not copied.
     labels : (n,) integers or text, optional
         Class of each sample. Text is numbered in alphabetical order, and becomes the class names.
-    ids : (n,) integers, optional
-        Sample ids; default 0, 1, ...
+    ids : (n,) integers or texts, optional
+        Sample ids, such as names of files; default 0, 1, ...
     split : str or (n,) text, optional
         Split of all samples, or of each.
     class_names : sequence of str, optional
@@ -140,11 +142,12 @@ def from_arrays(
         raise DataError(f"The labels have shape {column.shape} and type {column.dtype}; one integer or name per sample is due.")
     splits = None if split is None else np.full(n, split) if isinstance(split, str) else np.asarray(split, dtype=np.str_)
     whole = Batch(
-        ids=np.arange(n) if ids is None else np.asarray(ids, dtype=np.int64),
+        ids=np.arange(n) if ids is None else as_ids(ids),  # type: ignore[arg-type]  # numpy calls scalars array-like, too
         layers=arrays,
         labels=None if column is None else column.astype(np.int64),
         split=splits,
         info=default_info(arrays),
+        ids_from="index" if ids is None else "given",
     )
     return Arrays(whole, class_names, attrs or {}, "the arrays")
 

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from probes.atomic import Journal
 from probes.batch import Batch
 from probes.errors import DataError, FormatError, IncompleteError, ReportedError, UsageError
+from probes.ids import duplicate
 from probes.sealed import check_bytes, is_empty, is_interrupted
 from probes.shards import Shards
 from probes.source import Source
@@ -82,13 +83,14 @@ def compare(source: Source, batches: Iterable[Batch]) -> list[Difference]:
     >>> compare(ours, from_arrays({"x": np.eye(3)}).iter())[0].ok
     True
     """
-    position = {int(sample): row for row, sample in enumerate(source.ids)}
+    position = {sample: row for row, sample in enumerate(source.ids.tolist())}
     largest = dict.fromkeys(source.layers, 0.0)
     scale = dict.fromkeys(source.layers, 0.0)
     for batch in batches:
-        if unknown := [int(sample) for sample in batch.ids if int(sample) not in position]:
-            raise DataError(f"{source.title} has no sample {unknown[0]}; compare samples that are in it.")
-        rows = np.array([position[int(sample)] for sample in batch.ids])
+        samples = batch.ids.tolist()
+        if unknown := [sample for sample in samples if sample not in position]:
+            raise DataError(f"{source.title} has no sample {unknown[0]!r}; compare samples that are in it.")
+        rows = np.array([position[sample] for sample in samples])
         for name in source.layers:
             if name not in batch.layers:
                 why = batch.left_out.get(name, "it does not run")
@@ -187,7 +189,7 @@ def _examine(path: Path, *, progress: bool | None) -> Finding:
             if not broken:
                 check_bytes(path)
             n, state = len(store), "whole" if store.complete else "resumable"
-            odd = store.non_finite
+            odd, twice = store.non_finite, duplicate(store.ids)
     except UsageError as error:
         return Finding(path, "busy", str(error), "Wait until it is written.")
     except FormatError as error:
@@ -204,6 +206,11 @@ def _examine(path: Path, *, progress: bool | None) -> Finding:
         return Finding(
             path, "damaged", f"{len(broken)} of {len(store.info)} layers can't be read ({names}); the others are whole",
             "Copy it again from where it was written, or extract it again; the other layers can be used.",
+        )  # fmt: skip
+    if twice is not None:
+        return Finding(
+            path, "damaged", f"every byte is as it was written, but sample id {twice!r} stands twice",
+            "Extract it again: which of its rows belong to the sample is not known.",
         )  # fmt: skip
     what = f"{n} samples, {len(store.info)} layers, every byte as it was written"
     if odd:

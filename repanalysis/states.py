@@ -173,15 +173,16 @@ class LayerStates:
         """
         wanted, y = self.job.subset.choose(batch.labels if labels is None else labels, batch.split)
         x, ids = batch.layers[self.info.name].reshape(len(batch), -1), batch.ids
+        keys = batch.keys
         if wanted is not None:
-            x, ids = x[wanted], ids[wanted]
+            x, ids, keys = x[wanted], ids[wanted], keys[wanted]
         y = np.zeros(len(x), np.int64) if y is None else y
         try:
             for statistic, state in self.states.items():
-                self.states[statistic] = statistic.update(state, x, y, ids)
+                self.states[statistic] = statistic.update(state, x, y, keys)
         except NonFiniteError as error:
             raise DataError(
-                f"Layer {self.info.name!r} holds {error.value} at sample id {ids[error.row]}. Leave the layer out "
+                f"Layer {self.info.name!r} holds {error.value} at sample id {ids[error.row : error.row + 1].tolist()[0]!r}. Leave the layer out "
                 f"(layers=, --layers), or find what overflows there."
             ) from error
         self.n += len(x)
