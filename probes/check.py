@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from probes.atomic import Journal
 from probes.batch import Batch
 from probes.errors import DataError, FormatError, IncompleteError, ReportedError, UsageError
-from probes.ids import duplicate
+from probes.ids import refuse_duplicates
 from probes.sealed import check_bytes, is_empty, is_interrupted
 from probes.shards import Shards
 from probes.source import Source
@@ -185,13 +185,16 @@ def _examine(path: Path, *, progress: bool | None) -> Finding:
         return Finding(path, "empty", "writing stopped before anything was committed", "Extract it again, with --resume.")
     try:
         with Store(path, partial=True) as store:
+            refuse_duplicates(store.ids, str(path))
             broken = _broken_layers(store, progress=progress)
             if not broken:
                 check_bytes(path)
             n, state = len(store), "whole" if store.complete else "resumable"
-            odd, twice = store.non_finite, duplicate(store.ids)
-    except UsageError as error:
-        return Finding(path, "busy", str(error), "Wait until it is written.")
+            odd = store.non_finite
+    except (UsageError, DataError) as error:
+        busy = isinstance(error, UsageError)
+        advice = "Wait until it is written." if busy else "Extract it again: which of the rows is the sample's is not known."
+        return Finding(path, "busy" if busy else "damaged", str(error), advice)
     except FormatError as error:
         foreign = "no HDF5 file" in str(error) or "not an activations file" in str(error)
         journal = Journal.beside(path)
@@ -206,11 +209,6 @@ def _examine(path: Path, *, progress: bool | None) -> Finding:
         return Finding(
             path, "damaged", f"{len(broken)} of {len(store.info)} layers can't be read ({names}); the others are whole",
             "Copy it again from where it was written, or extract it again; the other layers can be used.",
-        )  # fmt: skip
-    if twice is not None:
-        return Finding(
-            path, "damaged", f"every byte is as it was written, but sample id {twice!r} stands twice",
-            "Extract it again: which of its rows belong to the sample is not known.",
         )  # fmt: skip
     what = f"{n} samples, {len(store.info)} layers, every byte as it was written"
     if odd:

@@ -41,8 +41,8 @@ def as_ids(values: Iterable[Any], what: str = "The sample ids") -> NDArray[Any]:
     Parameters
     ----------
     values : (n,) integers, or (n,) texts, bytes or paths
-        Of any container: an array, a list, a pandas index. Bytes are read as UTF-8, paths are written with `/`. What is no UTF-8,
-        as in some files' names, is written as `\udcff`.
+        Of any container: an array, a list, a pandas index. Bytes are read as UTF-8, paths are written with `/`. What is no
+        UTF-8, as in some files' names, is written as `\udcff`.
     what : str
         What messages call them.
 

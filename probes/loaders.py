@@ -21,7 +21,7 @@ from probes.errors import DataError, UsageError
 from probes.inputs import as_tensors, tensors_in
 from probes.targets import are_integers, count_of, label_of
 
-__all__ = ["as_loader", "batches_of", "stacked"]
+__all__ = ["as_loader", "batches_of", "row_hashes", "stacked"]
 
 
 def as_loader(source: Iterable[Any] | Dataset[Any], batch_size: int) -> Iterable[Any]:
@@ -109,7 +109,7 @@ def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
     counts: Counter[int] = Counter()
     round_: list[list[int]] = []
     for step, item in enumerate(loader):
-        contents = _contents(item)
+        contents = row_hashes(item)
         counts.update(contents)
         if step < workers:
             round_.append(contents)
@@ -121,7 +121,7 @@ def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
         raise DataError(sentence)
 
 
-def _contents(item: Any) -> list[int]:
+def row_hashes(item: Any) -> list[int]:
     """A hash of each sample's tensors."""
     tensors = list(tensors_in(item))
     rows = len(tensors[0]) if tensors else 0

@@ -1,12 +1,11 @@
 """Which sample is which, whatever order a loader draws them in: a loader's items with one id per sample.
 
-The first of these that there is counts: ids that the item gives; `sample_ids` of the data set, one per position; the position or
-key that the sampler drew, in the data set that a `Subset` (or a `Subset` of one) is taken from; the order of a list; and, with
-a warning, the order of arrival. Samplers draw in the process that iterates, in the order in which batches come; a shallow copy
-of the loader, whose sampler takes notes, so gives the same batches from the same random state.
+The first of these counts: ids that the item gives; `sample_ids` of the data set, one per position; the position or key that the
+sampler drew, in the data set that a `Subset` (or a `Subset` of one) is taken from; the order of a list; and, with a warning,
+the order of arrival. Samplers draw in the process that iterates, in the order in which batches come; a shallow copy of the
+loader, whose sampler takes notes, so gives the same batches from the same random state.
 
-A collate function may change the order of samples, as where sequences are sorted by length. One that is not torch's is
-called a second time with the samples reversed: what keeps their order then gives the same rows reversed.
+A collate function that does not keep the order of samples (`collation.py`) leaves no more than the order of arrival.
 """
 
 from __future__ import annotations
@@ -14,22 +13,19 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, SequentialSampler, Subset, default_collate
-from torch.utils.data import default_convert as convert
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, SequentialSampler, Subset
 
+from probes.collation import Collated, InOrder, keeps_order
 from probes.errors import ArrivalOrderWarning, DataError, UsageError
 from probes.ids import Ids, SeenIds, as_ids
-from probes.loaders import batches_of, stacked
+from probes.loaders import batches_of
 from probes.reader import Item, Reader
 
 __all__ = ["Identified", "base_of", "identified", "ids_at", "in_fixed_order"]
@@ -83,7 +79,8 @@ def identified(loader: Iterable[Any], reader: Reader, *, first: int = 0) -> Iter
                 f"(x, labels, ids)."
             )
         if (twice := seen.add(ids)) is not None:
-            advice = " Does the sampler draw with replacement? Each sample may come once." if by_position else ""
+            given = " If they are something else than ids, leave them out." if item.ids is not None else ""
+            advice = " Does the sampler draw with replacement? Each sample may come once." if by_position else given
             raise DataError(
                 f"Sample id {twice!r} comes a second time in the batch from row {done} on; ids must be unique.{advice}"
             )
@@ -185,11 +182,14 @@ def _origin(loader: Any, item: Item, drawn: _Drawn) -> str:
         return str(getattr(base_of(getattr(loader, "dataset", None)), "ids_from", "given"))
     if isinstance(loader, list | tuple):
         return "index"
+    why = drawn.unknown(item.inputs.rows)
     if _shared_out(loader):
-        raise DataError("Without ids, the samples of a DistributedSampler can't be told apart: yield (x, labels, ids).")
+        raise DataError(
+            f"Without ids, the samples of a DistributedSampler can't be told apart ({why}): yield (x, labels, ids)."
+        )
     warnings.warn(
-        f"The loader gives no ids, and {drawn.unknown(item.inputs.rows)}: samples are numbered in the order in which they come. Recordings "
-        f"in another order can't be compared with this one; yield (x, labels, ids), or give a data set or its DataLoader.",
+        f"The loader gives no ids, and {why}: samples are numbered in the order in which they come. Recordings in another "
+        f"order can't be compared with this one; yield (x, labels, ids), or give a data set or its DataLoader.",
         ArrivalOrderWarning,
         stacklevel=4,
     )
@@ -229,15 +229,15 @@ def _with_positions(loader: Iterable[Any]) -> Iterator[tuple[Any, _Drawn]]:
     noting = {"sampler": _Noting(loader.sampler, notes)} if whole else {"batch_sampler": _Noting(loader.batch_sampler, notes)}
     twin = copy.copy(loader)
     vars(twin).update(noting, _iterator=None)  # past the guard of DataLoader, and without workers that another iteration has
-    if not whole and not _keeps_order(loader.collate_fn):
-        twin.collate_fn = _InOrder(loader.collate_fn)
+    if not whole and not keeps_order(loader.collate_fn):
+        twin.collate_fn = InOrder(loader.collate_fn)
     for value in twin:
         if not notes:
             yield value, _Drawn(why=f"the {type(loader).__name__} does not draw from its own sampler")
             continue
         drawn = notes.popleft()
         positions = [drawn] if whole else drawn.tolist() if isinstance(drawn, Tensor | np.ndarray) else list(drawn)
-        if isinstance(value, _Collated):
+        if isinstance(value, Collated):
             yield value.content, _Drawn(positions, loader.dataset, ordered=value.in_order)
         else:
             yield value, _Drawn(positions, loader.dataset, whole)
@@ -269,70 +269,3 @@ class _Noting:
 
     def __len__(self) -> int:
         return len(self._sampler)
-
-
-class _Collated(NamedTuple):
-    """A batch, and whether its rows are in the order of the samples."""
-
-    content: Any
-    in_order: bool
-
-
-@dataclass(frozen=True)
-class _InOrder:
-    """A collate function that also says whether it keeps the order of samples."""
-
-    collate: Callable[[list[Any]], Any]
-
-    def __call__(self, samples: list[Any]) -> _Collated:
-        content = self.collate(_copied(samples))
-        if len(samples) < 2:
-            return _Collated(content, True)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                reversed_ = self.collate(_copied(samples)[::-1])
-            return _Collated(content, _are_reversed(content, reversed_, len(samples)) is True)
-        except Exception:  # noqa: BLE001  # whatever goes wrong in somebody's function: the order is then not known
-            return _Collated(content, False)
-
-
-def _copied(samples: list[Any]) -> list[Any]:
-    """A list that a collate function may sort, of mappings that it may take entries out of."""
-    return [copy.copy(sample) if isinstance(sample, dict | list) else sample for sample in samples]
-
-
-def _keeps_order(collate: Any) -> bool:
-    return collate in (default_collate, convert, stacked) or bool(getattr(collate, "keeps_order", False))
-
-
-def _are_reversed(a: Any, b: Any, rows: int) -> bool | None:
-    """Whether two batches hold the same rows, in opposite orders; None where nothing in them has a row per sample."""
-    if isinstance(a, PackedSequence) and isinstance(b, PackedSequence):
-        return _are_reversed(pad_packed_sequence(a, True), pad_packed_sequence(b, True), rows)
-    if isinstance(a, Tensor | np.ndarray):
-        ours, theirs = torch.as_tensor(a), torch.as_tensor(b)
-        if ours.is_nested:
-            return _are_reversed(list(ours.unbind()), list(theirs.unbind()), rows)
-        by_row = ours.ndim > 0 and len(ours) == rows
-        same = ours.shape == theirs.shape and bool(
-            ((ours == (other := theirs.flip(0) if by_row else theirs)) | ((ours != ours) & (other != other))).all()
-        )
-        return None if same and not by_row else same
-    if isinstance(a, Mapping):
-        return _all(_are_reversed(a[key], b[key], rows) for key in a)
-    if isinstance(a, list | tuple):
-        plain = len(a) == rows and (
-            all(isinstance(one, str | bytes | int | float) for one in a)
-            or all(isinstance(one, Tensor) for one in a)
-        )
-        if plain and len(b) == rows:
-            same_rows = [bool(torch.equal(x, y)) if isinstance(x, Tensor) else x == y for x, y in zip(a, b[::-1], strict=True)]
-            if all(same_rows) or isinstance(a[0], str | bytes | int | float):
-                return all(same_rows)
-        return len(a) == len(b) and _all(_are_reversed(x, y, rows) for x, y in zip(a, b, strict=True))
-    return None if a is None or a == b else False
-
-
-def _all(parts: Iterable[bool | None]) -> bool | None:
-    found = [part for part in parts if part is not None]
-    return all(found) if found else None

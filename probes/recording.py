@@ -27,8 +27,8 @@ from probes.capturing import capture, device_of
 from probes.errors import DataError, IncompleteError, NonFiniteWarning, UsageError
 from probes.hooks import Recording
 from probes.identity import versions, weights_sha256
-from probes.layers import head_of, unwrap
 from probes.ids import SeenIds
+from probes.layers import head_of, unwrap
 from probes.loaders import as_loader
 from probes.numbering import Identified, identified, ids_at, in_fixed_order
 from probes.patterns import Patterns, as_patterns
@@ -220,9 +220,7 @@ def _after(loader: Iterable[Any], passed: int, path: Path, reader: Reader) -> It
     for value in identified(rest, reader, first=done):
         if done == passed and same:
             if (twice := seen.add(value.ids)) is not None:
-                raise DataError(
-                    f"The loader gives sample id {twice!r} again, which is in {path} already; ids must be unique."
-                )
+                raise DataError(f"The loader gives sample id {twice!r} again, which is in {path} already; ids must be unique.")
             yield value
             continue
         same = same and np.array_equal(value.ids, existing[done : done + len(value.ids)])

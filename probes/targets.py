@@ -110,12 +110,12 @@ def ids_of(ids: Any, rows: int, name: str) -> Ids | str | None:
         result = as_ids(_listed(ids, what), what)
         if result.shape != (rows,):
             raise DataError(f"{what} are {len(result)} for {rows} rows of x; one per sample is needed.")
-    except DataError as error:
+    except DataError:
         if certain:
             raise
-        return f"{str(error).rstrip('.')}: it is not taken for ids."
+        return f"{what} ({_described(ids)}) is not one integer or one text per sample, so it is not taken for ids."
     if are_texts(result) and not certain and len(set(result.tolist())) < rows:
-        return f"{what} is the same text for several samples: it is not taken for ids."
+        return f"{what} ({_described(ids)}) is the same text for several samples, so it is not taken for ids."
     refuse_duplicates(result, "one batch", "" if certain else f" If the loader's {name} is something else, leave it out.")
     return result
 
@@ -127,11 +127,11 @@ def _listed(ids: Any, what: str) -> Any:
     if isinstance(ids, list | tuple):
         ids = [one.item() if isinstance(one, Tensor) and one.numel() == 1 else one for one in ids]
         if any(isinstance(one, list | tuple | Mapping | Tensor) for one in ids):
-            raise DataError(f"{what} ({_described(ids)}) is not one integer or one text per sample.")
+            raise DataError(f"{what} are {_described(ids)}; one integer or one text per sample is needed.")
     elif isinstance(ids, str | bytes | PurePath | Integral):
         ids = [ids]
     elif not hasattr(ids, "__array__"):
-        raise DataError(f"{what} ({_described(ids)}) is not one integer or one text per sample.")
+        raise DataError(f"{what} are {_described(ids)}; one integer or one text per sample is needed.")
     array = ids if isinstance(ids, list) else np.asarray(ids)
     return _flat(array) if isinstance(array, np.ndarray) else array
 

@@ -309,9 +309,9 @@ class Writer:
         for name, array in layers.items():
             self._layers[name].check(name, array, self.n_written)
         if are_texts(columns["id"]) != self._columns["id"].data.dtype.hasobject:
+            kind, before = ("texts", "integers") if are_texts(columns["id"]) else ("integers", "texts")
             raise DataError(
-                f"The sample ids after sample {self.n_written} are {'' if are_texts(columns['id']) else 'no '}texts, unlike those "
-                f"before; a file needs one kind."
+                f"The sample ids after sample {self.n_written} are {kind}, and were {before} before; a file needs one kind."
             )
 
     def _take(self, layers: Mapping[str, NDArray[Any]], columns: Mapping[str, NDArray[Any]], rows: int) -> None:

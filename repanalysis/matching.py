@@ -1,9 +1,9 @@
 """Which samples two sources share: those of equal id, unless something says that equal ids are different samples.
 
-Labels that contradict say it. So do data sets or splits of different names, where an id is a position in one of them or a name
-below a folder: position 17 of the training images is not position 17 of the test images, and both may hold a `cat/17.png`. Then
-labels that agree, and are not in the order of the classes, are evidence for positions; for names, which hold the class, there is
-none.
+Labels that contradict say it. So do data sets or splits of different names, where an id is a position in one of them, or a
+name below a folder: position 17 of the training images is not position 17 of the test images, and both may hold a `cat/17.png`.
+For positions, labels that agree and are not in the order of the classes are evidence that samples are the same; for names,
+which often hold the class, there is none.
 """
 
 from __future__ import annotations
@@ -93,8 +93,10 @@ def _refuse_contradictions(
     one, other = one[at], other[there]
     labelled = (one >= 0) & (other >= 0)
     differ = labelled & (one != other)
-    if differ.any() and (named := _named(first, one), _named(second, other)) and all(part is not None for part in named):
-        differ &= labelled & (named[0] != named[1])  # the same classes may be numbered otherwise
+    if differ.any():
+        ours, theirs = _named(first, one), _named(second, other)
+        if ours is not None and theirs is not None:  # the same classes may be numbered otherwise
+            differ &= ours != theirs
     if differ.any():
         row = int(np.flatnonzero(differ)[0])
         labels = [_shown(source, part[row]) for source, part in ((first, one), (second, other))]
@@ -105,7 +107,7 @@ def _refuse_contradictions(
         )
     present = one[labelled]
     k = len(np.unique(present))
-    return k > 1 and int(np.count_nonzero(np.diff(present))) >= k  # in the order of classes any data of equal sizes agree
+    return k > 1 and int(np.count_nonzero(np.diff(present))) >= k  # in the order of classes, any data of equal sizes agree
 
 
 def _named(source: Source, labels: NDArray[np.int64]) -> NDArray[Any] | None:

@@ -181,8 +181,9 @@ class LayerStates:
             for statistic, state in self.states.items():
                 self.states[statistic] = statistic.update(state, x, y, keys)
         except NonFiniteError as error:
+            sample = ids[error.row].item()
             raise DataError(
-                f"Layer {self.info.name!r} holds {error.value} at sample id {ids[error.row : error.row + 1].tolist()[0]!r}. Leave the layer out "
+                f"Layer {self.info.name!r} holds {error.value} at sample id {sample!r}. Leave the layer out "
                 f"(layers=, --layers), or find what overflows there."
             ) from error
         self.n += len(x)

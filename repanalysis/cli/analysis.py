@@ -120,7 +120,13 @@ def compare(
 
     free("table format", output, (".csv",), overwrite=overwrite)
     free("figure format", figure, FIGURES, overwrite=overwrite)
-    options: dict[str, Any] = {"samples": samples, "groups": groups, "null": null, "seed": settings.seed, "same_samples": same_samples}
+    options: dict[str, Any] = {
+        "samples": samples,
+        "groups": groups,
+        "null": null,
+        "seed": settings.seed,
+        "same_samples": same_samples,
+    }
     found = compare_layers(a, b, method, layers=layers, progress=settings.progress, **options)
     if output is not None:
         found.to_csv(output)

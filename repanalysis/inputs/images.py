@@ -163,5 +163,5 @@ def _below_root(names: Sequence[str], every: Sequence[str], split: str | None) -
     """
     parts = [PurePosixPath(name).parts for name in every]
     tops = {own[0] for own in parts}
-    packed = len(tops) == 1 and min(map(len, parts)) > 2 and tops != {split} and not any(name.startswith("./") for name in every)
+    packed = len(tops) == 1 and min(map(len, parts)) > 2 and tops != {split} and not every[0].startswith("./")
     return ["/".join(PurePosixPath(name).parts[1 if packed else 0 :]).lstrip("/") for name in names]

@@ -1,4 +1,4 @@
-"""`Data`: labelled samples each with an id that does not depend on the order in which they are read, and how they become tensors.
+"""`Data`: labelled samples, each with an id that does not depend on the order of reading, and how they become tensors.
 
 A data set is a value: processes that load samples get a copy of it, however they are started. So what reads a sample is an
 object of a class of this package, never a function made on the way.

@@ -136,9 +136,7 @@ class ClassMoments(Statistic):
         scatter = np.zeros((k, side, side))
         return Moments(names, np.zeros(k, np.int64), np.zeros((k, d)), np.zeros(k), scatter, EXACT)
 
-    def update(
-        self, state: Moments, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Ids
-    ) -> Moments:
+    def update(self, state: Moments, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Ids) -> Moments:
         """The state after the rows of `x`; `state` is consumed.
 
         Raises
