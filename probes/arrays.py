@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from probes.batch import Batch, default_info
 from probes.errors import DataError, FormatError
+from probes.ids import as_ids
 from probes.labels import Annotations, annotated, label_key
 from probes.source import Source
 
@@ -42,8 +43,8 @@ class Arrays(Source):
         return self._title
 
     @property
-    def ids(self) -> NDArray[np.int64]:
-        """Sample ids, (n,)."""
+    def ids(self) -> NDArray[Any]:
+        """Sample ids, (n,): integers or texts."""
         return self._whole.ids
 
     @property
@@ -92,6 +93,7 @@ class Arrays(Source):
                 info={name: self.info[name] for name in arrays},
                 targets=None if whole.targets is None else whole.targets[rows],
                 target_names=whole.target_names,
+                ids_from=whole.ids_from,
             )
 
 
@@ -115,8 +117,8 @@ def from_arrays(
     labels : (n,) integers or text, or one-hot (n, K), optional
         Class of each sample; -1, -100, NaN and None mean that it has none. Text is numbered in alphabetical order, names that
         are all numbers by number, and becomes the class names. Floats that are not whole are continuous targets.
-    ids : (n,) integers, optional
-        Sample ids; default 0, 1, ...
+    ids : (n,) integers or texts, optional
+        Sample ids, such as names of files; default 0, 1, ...
     split : str or (n,) text, optional
         Split of all samples, or of each.
     class_names : sequence of str, optional
@@ -162,11 +164,12 @@ def from_arrays(
     aims = read if targets is None else annotated(targets, what="The targets", continuous=True)
     splits = None if split is None else np.full(n, split) if isinstance(split, str) else np.asarray(split, dtype=np.str_)
     whole = Batch(
-        ids=np.arange(n) if ids is None else np.asarray(ids, dtype=np.int64),
+        ids=np.arange(n) if ids is None else as_ids(ids),  # type: ignore[arg-type]  # numpy calls scalars array-like, too
         layers=arrays,
         labels=read.labels,
         split=splits,
         info=default_info(arrays),
+        ids_from="index" if ids is None else "given",
         targets=aims.targets,
         target_names=aims.target_names,
     )

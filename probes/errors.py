@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "ArrivalOrderWarning",
     "DataError",
     "FormatError",
     "IgnoredWarning",
@@ -59,6 +60,10 @@ class LeftOutWarning(UserWarning):
 
 class IgnoredWarning(UserWarning):
     """Something that a loader gives is not read; the message says what, and why."""
+
+
+class ArrivalOrderWarning(UserWarning):
+    """Samples are known by the order in which they came alone; the message says why, and what that means."""
 
 
 class NonFiniteWarning(UserWarning):

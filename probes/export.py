@@ -16,6 +16,7 @@ import numpy as np
 
 from probes.batch import LayerInfo
 from probes.errors import UsageError
+from probes.ids import are_texts
 from probes.patterns import Patterns, select
 from probes.source import Source
 
@@ -113,7 +114,7 @@ def to_anndata(source: Source, layer: str) -> anndata.AnnData:
 
 
 def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns = None) -> None:
-    """Layers, `ids`, `labels` and `targets` as tensors of one safetensors file.
+    """Layers, `ids`, `labels` and `targets` as tensors of one safetensors file; ids that are texts as JSON in its header.
 
     Parameters
     ----------
@@ -135,11 +136,14 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
         raise UsageError(f"{path} exists already; nothing was written. Give another name.")
     chosen = select(layers, source.info, source.title)
     tensors = {name: np.ascontiguousarray(source[name]) for name in chosen}
-    columns = {"ids": source.ids, "labels": source.labels, "targets": source.targets}
+    ids = source.ids
+    columns = {"ids": None if are_texts(ids) else ids, "labels": source.labels, "targets": source.targets}
     extra = {name: column for name, column in columns.items() if column is not None}
     if clash := sorted(tensors.keys() & extra.keys()):
         raise UsageError(f"A layer is called {clash[0]!r}, which is what the file calls the samples'; leave it out.")
     header = {key: value if isinstance(value, str) else json.dumps(value) for key, value in source.attrs.items()}
+    if are_texts(ids):
+        header["ids"] = json.dumps(ids.tolist())
     header["layers"] = json.dumps({name: _described(source.info[name]) for name in chosen})
     if source.class_names is not None:
         header["class_names"] = json.dumps(source.class_names)

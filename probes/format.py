@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 FORMAT = "repanalysis-activations"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 COMPRESSIONS = ("none", "lzf", "gzip", "lz4", "zstd")
 FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf", 32004: "lz4", 32015: "zstd"}
 DIMENSION = "This is a netCDF dimension but not a netCDF variable. {:>9d}"  # the netCDF-4 mark of a bare dimension
@@ -42,6 +42,7 @@ VOLATILE = frozenset(("format", "format_version", "seal", "complete", "n_committ
     "non_finite",
     "resumed",
     "device",
+    "ids_from",
 }
 
 

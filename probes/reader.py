@@ -15,10 +15,12 @@ from typing import Any, get_origin
 
 import numpy as np
 from jaxtyping import Float64, Int64
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from probes.errors import DataError, IgnoredWarning, UsageError
+from probes.ids import Ids, are_texts
 from probes.inputs import Inputs, are_images, as_tensors, length_of, rows_among, rows_of, tensors_in
 from probes.labels import Annotations
 from probes.targets import LABELS, annotations_of, are_integers, count_of, ids_of
@@ -26,7 +28,7 @@ from probes.targets import LABELS, annotations_of, are_integers, count_of, ids_o
 __all__ = ["Item", "Reader", "as_inputs"]
 
 _FORMS = "x, (x, labels), (x, labels, ids) or a dict"
-_IDS = ("ids", "id", "index", "idx")
+_IDS = ("__key__", "ids", "id", "index", "idx")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +39,10 @@ class Item:
     ----------
     inputs : Inputs
         What the network is called with.
-    labels, ids : (n,) int64 array or None
-        Class and number of each sample, where the loader gives them.
+    labels : (n,) int64 array or None
+        Class of each sample, where the loader gives them.
+    ids : (n,) int64 or text array, or None
+        What each sample is called, where the loader says it.
     targets : (n, t) float64 array or None
         Continuous targets of each sample, likewise.
     target_names : tuple of str
@@ -47,7 +51,7 @@ class Item:
 
     inputs: Inputs
     labels: Int64[np.ndarray, " n"] | None
-    ids: Int64[np.ndarray, " n"] | None
+    ids: Ids | None
     targets: Float64[np.ndarray, "n t"] | None = None
     target_names: tuple[str, ...] = ()
 
@@ -144,7 +148,7 @@ class Reader:
         UsageError
             If the network can't be called with what comes.
         DataError
-            If labels or ids are not one integer per sample, or come and go.
+            If labels are not one integer per sample or ids not one integer or text, or if either come and go.
         """
         inputs, labels, ids, name = self._apart(value)
         count = count_of(labels)
@@ -168,6 +172,8 @@ class Reader:
             if (before is None) != (now is None):
                 state = "stop" if now is None else "begin"
                 raise DataError(f"The loader's {what} {state} at sample {self._rows}; give them with every item, or with none.")
+        if first.ids is not None and item.ids is not None and are_texts(first.ids) != are_texts(item.ids):
+            raise DataError(f"The loader's ids are integers and texts, by turns, at sample {self._rows}; give one kind.")
         self._rows += item.inputs.rows
 
     def _annotated(self, labels: Any, inputs: Inputs) -> Annotations:
@@ -182,7 +188,7 @@ class Reader:
                 self._warn(result.note)
         return result or Annotations()
 
-    def _checked(self, read: Callable[..., Int64[np.ndarray, " n"] | str | None], *what: Any) -> Int64[np.ndarray, " n"] | None:
+    def _checked(self, read: Callable[..., NDArray[Any] | str | None], *what: Any) -> NDArray[Any] | None:
         """Ids; None, and a warning, where they are something else."""
         result = read(*what)
         if isinstance(result, str):

@@ -15,18 +15,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from probes.axes import AxesOption
 from probes.background import Background
+from probes.batch import Batch
 from probes.capturing import capture, device_of
-from probes.errors import DataError, NonFiniteWarning, UsageError
+from probes.errors import DataError, IncompleteError, NonFiniteWarning, UsageError
 from probes.hooks import Recording
 from probes.identity import versions, weights_sha256
+from probes.ids import SeenIds
 from probes.layers import head_of, unwrap
-from probes.loaders import as_loader, batches_of
+from probes.loaders import as_loader
+from probes.numbering import Identified, identified, ids_at, in_fixed_order
 from probes.patterns import Patterns, as_patterns
 from probes.pooling import Pools
 from probes.reader import Reader
@@ -85,8 +89,8 @@ def record(
         Replace a file that exists, once the first step has run.
     resume : bool, default False
         Go on with a file whose writing was stopped. The loader must give the samples that it gave then, in that order:
-        those that are in the file already are passed over. A file that is complete is left alone; where there is none,
-        writing starts.
+        those that are in the file already are passed over. A file that is complete is left alone, if it has every sample that
+        the data set says it has; where there is none, writing starts.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
 
@@ -102,6 +106,8 @@ def record(
         weights, data, layers or pools; if another process is writing the file.
     DataError
         If the loader gives nothing, or other samples than those in the file.
+    IncompleteError
+        If the file that `resume` meets is complete, but the data set has samples that it does not hold.
     OSError
         If the disk is full. The file is then whole up to its last commit.
 
@@ -129,20 +135,20 @@ def record(
         "versions": versions(),
     } | dict(attrs or {})
     passed = 0
+    loader = as_loader(loader, batch_size)
     if resume and path.exists():
         if not is_interrupted(path):
-            return _complete(path, facts)
+            return _complete(path, facts, loader)
         passed = _committed(path, facts)
         overwrite = True  # where nothing was committed, there is nothing to go on with
     else:
         refuse_existing(path, overwrite=overwrite)
-    loader = as_loader(loader, batch_size)
     expected = _length(loader)
     rest = _after(loader, passed, path, Reader(forward or network, labels=False)) if passed else loader
     batches = capture(
         model, rest, layers=layers, pool=pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed,
-        split=split, device=device, precision=precision, channels_last=channels_last, early_stop=early_stop, first_id=passed,
-        forward=forward, axes=axes, class_names=class_names,
+        split=split, device=device, precision=precision, channels_last=channels_last, early_stop=early_stop, forward=forward,
+        axes=axes, class_names=class_names,
     )  # fmt: skip
     first = next(batches, None)
     if first is None and not passed:
@@ -150,7 +156,7 @@ def record(
     writer = (
         resume_file(path, attrs=facts, expected=expected)
         if passed
-        else create(path, attrs=facts, class_names=class_names, head=head_of(network), compression=compression,
+        else create(path, attrs=facts | _origin(first), class_names=class_names, head=head_of(network), compression=compression,
                     expected=expected, overwrite=overwrite)
     )  # fmt: skip
     hidden = None if progress is None else not progress
@@ -172,11 +178,25 @@ def record(
     return store
 
 
-def _complete(path: Path, facts: Mapping[str, Any]) -> Store:
-    """A file that needs no more, after a check that it is this run's."""
+def _origin(first: Batch | None) -> dict[str, str]:
+    """What the file says of its samples' ids."""
+    return {} if first is None else {"ids_from": first.ids_from}
+
+
+def _complete(path: Path, facts: Mapping[str, Any], loader: Any) -> Store:
+    """A file that needs no more, after a check that it is this run's, and that the data have no sample that it lacks."""
     store = Store(path)
     if found := differences(store.attrs, facts):
         raise UsageError(f"{path} is complete, but of another run ({'; '.join(found)}). Give another name.")
+    known = ids_at(loader.dataset, range(len(loader.dataset))) if in_fixed_order(loader) else None
+    if known is None or known[1] != store.attrs.get("ids_from"):
+        return store
+    present = set(store.ids.tolist())
+    if new := [sample for sample in known[0].tolist() if sample not in present]:
+        raise IncompleteError(
+            f"{path} is complete, but {len(new)} of the {len(known[0])} samples that there are now are not in it ({new[0]!r} "
+            f"first): they came after it was written. Extract them to another file, or write this one anew (--overwrite)."
+        )
     return store
 
 
@@ -189,55 +209,51 @@ def _committed(path: Path, facts: Mapping[str, Any]) -> int:
         return len(store)
 
 
-def _after(loader: Iterable[Any], passed: int, path: Path, reader: Reader) -> Iterator[Any]:
+def _after(loader: Iterable[Any], passed: int, path: Path, reader: Reader) -> Iterator[Identified]:
     """What a loader gives after the samples that are in the file; raises where those are others than it gives now."""
     with Store(path, partial=True) as store:
-        there = store.ids
-    done = 0
-    for item in _skipping(loader, passed):
-        if done >= passed:
-            ids = reader.read(item).ids
-            if ids is not None and (twice := np.intersect1d(ids, there)).size:
-                raise DataError(f"The loader gives sample id {twice[0]} again, which is in {path} already; ids must be unique.")
-            yield item
+        existing, origin = store.ids, store.attrs.get("ids_from")
+    seen = SeenIds()
+    seen.add(existing)
+    done, known, rest = _unread(loader, passed)
+    same = known is None or known[1] != origin or np.array_equal(known[0], existing[:done])
+    for value in identified(rest, reader, first=done):
+        if done == passed and same:
+            if (twice := seen.add(value.ids)) is not None:
+                raise DataError(f"The loader gives sample id {twice!r} again, which is in {path} already; ids must be unique.")
+            yield value
             continue
-        if isinstance(item, int):  # so many samples were passed over without being loaded
-            rows, same = item, True
-        else:
-            read = reader.read(item)
-            rows = read.inputs.rows
-            now = np.arange(done, done + rows) if read.ids is None else read.ids
-            same = np.array_equal(now, there[done : done + rows])
-        done += rows
+        same = same and np.array_equal(value.ids, existing[done : done + len(value.ids)])
+        done += len(value.ids)
         if done > passed or not same:
-            raise DataError(
-                f"The loader gives other samples than those in {path}, before row {done}: it must give the same ones, in the "
-                f"same order and batches, to go on with the file."
-            )
+            break
+    if done != passed or not same:
+        raise DataError(
+            f"The loader gives other samples than those in {path}, before row {done}: it must give the same ones, in the "
+            f"same order and batches, to go on with the file."
+        )
 
 
-def _skipping(loader: Iterable[Any], passed: int) -> Iterator[Any]:
-    """The items of a loader; a torch DataLoader in fixed order does not even load what is to be passed over."""
-    from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+def _unread(loader: Any, passed: int) -> tuple[int, tuple[NDArray[Any], str] | None, Iterable[Any]]:
+    """How many samples are passed over without being loaded, their ids, if positions say them, and a loader of the rest.
 
-    if not isinstance(loader, DataLoader) or type(loader.batch_sampler) is not BatchSampler:
-        yield from batches_of(loader)
-        return
-    if not isinstance(loader.batch_sampler.sampler, SequentialSampler):
-        yield from batches_of(loader)
-        return
+    A torch DataLoader in fixed order does not even load what is to be passed over.
+    """
+    from torch.utils.data import BatchSampler, DataLoader
+
+    if not in_fixed_order(loader) or type(loader.batch_sampler) is not BatchSampler:
+        return 0, None, loader
     batches = list(loader.batch_sampler)
     done = count = 0
     while count < len(batches) and done < passed:
         done += len(batches[count])
         count += 1
-    yield done
     rest = DataLoader(
         loader.dataset, batch_sampler=batches[count:], num_workers=loader.num_workers, collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory, timeout=loader.timeout, worker_init_fn=loader.worker_init_fn,
         multiprocessing_context=loader.multiprocessing_context, generator=loader.generator,
     )  # fmt: skip
-    yield from rest
+    return done, ids_at(loader.dataset, range(done)), rest
 
 
 def _non_finite(counts: Mapping[str, int]) -> str:

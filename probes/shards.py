@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from probes.batch import Batch
 from probes.errors import FormatError, IncompleteError, UsageError
 from probes.format import VOLATILE
+from probes.ids import are_texts, duplicate
 from probes.source import Source
 from probes.store import Store
 from probes.writer import create, described
@@ -74,9 +75,10 @@ class Shards(Source):
                 raise FormatError(
                     f"Only one of {store.path} and {first.path} has labels, targets or splits; shards need the same columns."
                 )
-        ids, counts = np.unique(self.ids, return_counts=True)
-        if (counts > 1).any():
-            raise FormatError(f"Sample id {ids[counts > 1][0]} stands in two shards; each sample belongs in one.")
+            if are_texts(first.ids) != are_texts(store.ids):
+                raise FormatError(f"Only one of {store.path} and {first.path} has texts as sample ids; shards need one kind.")
+        if (twice := duplicate(self.ids)) is not None:
+            raise FormatError(f"Sample id {twice!r} stands in two shards; each sample belongs in one.")
 
     @property
     def title(self) -> str:
@@ -94,7 +96,7 @@ class Shards(Source):
         return self.stores[0].head
 
     @property
-    def ids(self) -> NDArray[np.int64]:
+    def ids(self) -> NDArray[Any]:
         """Sample ids of all shards, (n,)."""
         return np.concatenate([store.ids for store in self.stores])
 
@@ -193,7 +195,7 @@ def merge(
     return Store(path)
 
 
-_WRITTEN_ANEW = (VOLATILE - {"command", "versions", "device", "created"}) | {"shard", "shards", "compression"}
+_WRITTEN_ANEW = (VOLATILE - {"command", "versions", "device", "created", "ids_from"}) | {"shard", "shards", "compression"}
 
 
 def _refuse_missing(stores: Sequence[Store]) -> None:

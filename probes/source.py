@@ -46,8 +46,8 @@ class Source(ABC):
 
     @property
     @abstractmethod
-    def ids(self) -> NDArray[np.int64]:
-        """Sample ids, (n,)."""
+    def ids(self) -> NDArray[Any]:
+        """Sample ids, (n,): integers or texts."""
 
     @property
     @abstractmethod

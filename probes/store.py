@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from probes.batch import Batch, LayerInfo
 from probes.errors import FormatError, IncompleteError, ReportedError
 from probes.format import FILTERS, FORMAT, FORMAT_VERSION, LAYER_FIELDS, filters_of, group_of, load_plugins, open_hdf5
+from probes.ids import as_ids
 from probes.sealed import RawFile, is_interrupted, open_bytes
 from probes.source import Source
 
@@ -98,10 +99,17 @@ class Store(Source):
         return str(self.path)
 
     @property
-    def ids(self) -> NDArray[np.int64]:
-        """Sample ids, (n,)."""
+    def ids(self) -> NDArray[Any]:
+        """Sample ids, (n,): integers or texts."""
         with self._checked():
-            return np.asarray(self._file["obs/id"][: self.n_committed], dtype=np.int64) if self.info else np.zeros(0, np.int64)
+            if not self.info:
+                return np.zeros(0, np.int64)
+            data = self._file["obs/id"]
+            if data.dtype.kind in "OS":
+                return as_ids(np.asarray(data.asstr()[: self.n_committed], dtype=np.str_))
+            if data.dtype.kind not in "iu":
+                raise FormatError(_damaged(self.path, f"its sample ids are {data.dtype}"))
+            return as_ids(data[: self.n_committed])
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
@@ -189,6 +197,7 @@ class Store(Source):
                 split=None if split is None else split[rows],
                 info={name: self.info[name] for name in data},
                 left_out=self.left_out,
+                ids_from=str(self.attrs.get("ids_from", "")),
                 targets=None if targets is None else targets[rows],
                 target_names=names,
             )

@@ -7,15 +7,17 @@ decided by `probes.labels`, and stays what it was in the first batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from probes.errors import DataError
+from probes.ids import Ids, are_texts, as_ids, refuse_duplicates
 from probes.inputs import Inputs, tensors_in
 from probes.labels import Annotations, annotated
 
@@ -87,13 +89,13 @@ def annotations_of(
     return result
 
 
-def ids_of(ids: Any, rows: int, name: str) -> Int64[np.ndarray, " n"] | str | None:
-    """One id per sample; a sentence where what may be ids is something else, such as paths.
+def ids_of(ids: Any, rows: int, name: str) -> Ids | str | None:
+    """One id per sample; a sentence where what may be ids is something else, such as metadata.
 
     Parameters
     ----------
     ids : object
-        As labels may be given.
+        As labels may be given; integers or texts.
     rows : int
         Samples.
     name : str
@@ -102,25 +104,39 @@ def ids_of(ids: Any, rows: int, name: str) -> Int64[np.ndarray, " n"] | str | No
     Raises
     ------
     DataError
-        If an id stands twice, or `"ids"` are not one integer per sample.
+        If an id stands twice, or `"ids"` are not one integer or one text per sample.
     """
     if ids is None:
         return None
-    values = _array(ids)
-    values = None if values is None else _flat(values)
-    if values is None or values.shape != (rows,) or values.dtype.kind not in "iu":
-        if name == "ids":
-            raise DataError(f"The loader's ids are {_described(ids)}; one integer per sample is needed.")
-        return (
-            f"The loader's {name} ({_described(ids)}) is not one integer per sample, so it is not taken for ids: samples are "
-            f"numbered in the order in which they come."
-        )
-    result = values.astype(np.int64)
-    different, counts = np.unique(result, return_counts=True)
-    if len(different) < rows:
-        advice = "" if name == "ids" else f" If the loader's {name} is something else, leave it out."
-        raise DataError(f"Sample id {different[counts > 1][0]} stands twice in one batch; ids must be unique.{advice}")
+    certain, what = name in ("ids", "__key__"), f"The loader's {name}"
+    try:
+        result = as_ids(_listed(ids, what), what)
+        if result.shape != (rows,):
+            raise DataError(f"{what} are {len(result)} for {rows} rows of x; one per sample is needed.")
+    except DataError:
+        if certain:
+            raise
+        return f"{what} ({_described(ids)}) is not one integer or one text per sample, so it is not taken for ids."
+    if are_texts(result) and not certain and len(set(result.tolist())) < rows:
+        return f"{what} ({_described(ids)}) is the same text for several samples, so it is not taken for ids."
+    refuse_duplicates(result, "one batch", "" if certain else f" If the loader's {name} is something else, leave it out.")
     return result
+
+
+def _listed(ids: Any, what: str) -> Any:
+    """Ids without torch, and without an axis of length 1."""
+    if isinstance(ids, Tensor):
+        ids = ids.detach().cpu().numpy() if ids.dtype != torch.bfloat16 else ids.detach().cpu().float().numpy()
+    if isinstance(ids, list | tuple):
+        ids = [one.item() if isinstance(one, Tensor) and one.numel() == 1 else one for one in ids]
+        if any(isinstance(one, list | tuple | Mapping | Tensor) for one in ids):
+            raise DataError(f"{what} are {_described(ids)}; one integer or one text per sample is needed.")
+    elif isinstance(ids, str | bytes | PurePath | Integral):
+        ids = [ids]
+    elif not hasattr(ids, "__array__"):
+        raise DataError(f"{what} are {_described(ids)}; one integer or one text per sample is needed.")
+    array = ids if isinstance(ids, list) else np.asarray(ids)
+    return _flat(array) if isinstance(array, np.ndarray) else array
 
 
 def label_of(item: Any) -> Any:

@@ -26,6 +26,7 @@ from probes.atomic import AtomicFile
 from probes.batch import Batch, LayerInfo
 from probes.errors import DataError, FormatError, UsageError
 from probes.format import DIMENSION, FORMAT, FORMAT_VERSION, VOLATILE, filter_arguments, filters_of, group_of, open_hdf5, packed
+from probes.ids import are_texts
 from probes.sealed import MARK, is_interrupted, refuse_writing, uuid_of
 from probes.store import Store, read_layers
 
@@ -311,6 +312,11 @@ class Writer:
             self._layers[name].check(name, array, self.n_written)
         if "target" in columns and (now := columns["target"].shape[1:]) != (before := self._columns["target"].data.shape[1:]):
             raise DataError(f"The batch after sample {self.n_written} has targets of shape {now}, and {before} came before.")
+        if are_texts(columns["id"]) != self._columns["id"].data.dtype.hasobject:
+            kind, before = ("texts", "integers") if are_texts(columns["id"]) else ("integers", "texts")
+            raise DataError(
+                f"The sample ids after sample {self.n_written} are {kind}, and were {before} before; a file needs one kind."
+            )
 
     def _take(self, layers: Mapping[str, NDArray[Any]], columns: Mapping[str, NDArray[Any]], rows: int) -> None:
         """Hold rows until enough wait to be written."""

@@ -196,8 +196,9 @@ class LayerStates:
         """
         wanted, y = self.job.subset.choose(batch.labels if labels is None else labels, batch.split)
         x, ids = batch.layers[self.info.name].reshape(len(batch), -1), batch.ids
+        keys = batch.keys
         if wanted is not None:
-            x, ids = x[wanted], ids[wanted]
+            x, ids, keys = x[wanted], ids[wanted], keys[wanted]
         y = np.zeros(len(x), np.int64) if y is None else y
         aims = batch.targets if targets is None else targets
         aims = aims if aims is None or wanted is None else aims[wanted]
@@ -209,7 +210,7 @@ class LayerStates:
         for (statistic, whose), state in self.states.items():
             if whose in rows:
                 column = aims if whose == "targets" else y
-                self.states[statistic, whose] = self._updated(statistic, state, (x, column, ids), rows[whose])
+                self.states[statistic, whose] = self._updated(statistic, state, (x, column, ids, keys), rows[whose])
         self.n += len(x)
         self.n_labelled += int(rows["labelled"].sum())
         self.n_targets += int(rows["targets"].sum()) if "targets" in rows else 0
@@ -219,16 +220,15 @@ class LayerStates:
         if batch.split is not None:
             self.splits |= set(np.unique(batch.split if wanted is None else batch.split[wanted]).tolist())
 
-    def _updated(self, statistic: Statistic, state: Any, columns: tuple[Any, Any, Any], rows: Any) -> Any:
-        """A statistic's state after some rows (None: all) of features, labels or targets, and ids."""
-        x, y, ids = columns
-        if rows is not None and not rows.all():
-            x, y, ids = x[rows], y[rows], ids[rows]
+    def _updated(self, statistic: Statistic, state: Any, columns: tuple[Any, ...], rows: Any) -> Any:
+        """A statistic's state after some rows (None: all) of features, labels or targets, ids and their keys."""
+        x, y, ids, keys = columns if rows is None or rows.all() else (column[rows] for column in columns)
         try:
-            return statistic.update(state, x, y, ids) if len(x) else state
+            return statistic.update(state, x, y, keys) if len(x) else state
         except NonFiniteError as error:
+            sample = ids[error.row].item()
             raise DataError(
-                f"Layer {self.info.name!r} holds {error.value} at sample id {ids[error.row]}. Leave the layer out "
+                f"Layer {self.info.name!r} holds {error.value} at sample id {sample!r}. Leave the layer out "
                 f"(layers=, --layers), or find what overflows there."
             ) from error
 

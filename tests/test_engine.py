@@ -89,7 +89,7 @@ def test_a_file_gives_its_name_and_provenance(
     assert facts["source"] == str(path)
     assert facts["metrics"]["rate_reduction"] == {"eps_sq": 0.1, "normalization": "frobenius"}
     assert facts["layers"]["conv"]["d"] == 6
-    assert facts["recorded"]["format_version"] == 2
+    assert facts["recorded"]["format_version"] == 3
 
 
 def test_what_metrics_share_is_computed_once(

@@ -110,6 +110,9 @@ def compare(
     layers: Layers = None,
     groups: Annotated[int, typer.Option(min=0, help="Groups of the jackknife; 0 for no standard errors.")] = 10,
     null: Annotated[int, typer.Option(min=0, help="Random pairings of the samples: what unrelated layers would give.")] = 0,
+    same_samples: Annotated[
+        bool, typer.Option("--same-samples", help="Equal ids are the same samples, whatever labels and names of data sets say.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> Said:
     """Say how alike layers are, within one file or between two of the same samples; with --null, whether by chance."""
@@ -117,7 +120,13 @@ def compare(
 
     free("table format", output, (".csv",), overwrite=overwrite)
     free("figure format", figure, FIGURES, overwrite=overwrite)
-    options: dict[str, Any] = {"samples": samples, "groups": groups, "null": null, "seed": settings.seed}
+    options: dict[str, Any] = {
+        "samples": samples,
+        "groups": groups,
+        "null": null,
+        "seed": settings.seed,
+        "same_samples": same_samples,
+    }
     found = compare_layers(a, b, method, layers=layers, progress=settings.progress, **options)
     if output is not None:
         found.to_csv(output)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.errors import FormatError, UsageError, did_you_mean
+from probes.ids import as_ids
 from repanalysis.inputs.samples import Data, Pictures, Rows, Transform, as_tokens
 
 __all__ = ["npz"]
@@ -53,9 +54,11 @@ def npz(spec: str, text: str, split: str | None, transform: Transform | None, co
         raise FormatError(f"The labels y{ending} of {path} are no classes; store one integer per sample, or leave them out.")
     labels = None if labels is None else labels.astype(np.int64)
     x, kind = _arrays(x, f"x{ending} of {path}", option if comma else "tokens" if tokens else "")
+    rows = np.arange(len(x))
+    ids = rows if split is None else as_ids([f"{split}/{row}" for row in range(len(x))])  # the splits hold different samples
     if kind == "images" and transform is not None:
-        return Data(spec, Pictures(x, colours), np.arange(len(x)), labels, classes, split, transform)
-    return Data(spec, Rows(x), np.arange(len(x)), labels, classes, split, as_tokens if kind == "tokens" else None)
+        return Data(spec, Pictures(x, colours), ids, labels, classes, split, transform, rows)
+    return Data(spec, Rows(x), ids, labels, classes, split, as_tokens if kind == "tokens" else None, rows)
 
 
 def _arrays(x: NDArray[Any], name: str, integers: str) -> tuple[NDArray[Any], Literal["images", "tokens", "numbers"]]:

@@ -6,12 +6,14 @@ import io
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from probes.errors import DataError, FormatError, UsageError
+from probes.ids import as_ids
 from repanalysis.inputs.samples import Data, Transform
 
 __all__ = ["imagefolder"]
@@ -30,6 +32,10 @@ class _Folder:
         files = (file for file in self.path.rglob("*") if file.suffix.lower() in _IMAGES and file.is_file())
         return sorted(file.relative_to(self.path).as_posix() for file in files)
 
+    def has(self, ending: str) -> bool:
+        """Whether files with this ending lie in the folder itself."""
+        return any(file.name.lower().endswith(ending) for file in self.path.iterdir())
+
     def open(self, name: str) -> IO[bytes]:
         return (self.path / name).open("rb")
 
@@ -40,9 +46,14 @@ class _Archive:
 
     path: Path
     members: Mapping[str, tuple[int, int] | bytes]
+    endings: frozenset[str] = frozenset()
 
     def names(self) -> list[str]:
         return sorted(self.members)
+
+    def has(self, ending: str) -> bool:
+        """Whether files with this ending are in the archive."""
+        return ending in self.endings
 
     def open(self, name: str) -> IO[bytes]:
         member = self.members[name]
@@ -58,10 +69,13 @@ class _Archive:
         try:
             with tarfile.open(path) as tar:
                 plain = _is_plain(path)
-                images = (member for member in tar if member.isfile() and Path(member.name).suffix.lower() in _IMAGES)
                 members: dict[str, tuple[int, int] | bytes] = {}
+                endings: set[str] = set()
                 size = 0
-                for member in images:
+                for member in filter(tarfile.TarInfo.isfile, tar):
+                    endings.add(ending := Path(member.name).suffix.lower())
+                    if ending not in _IMAGES:
+                        continue
                     if plain and member.sparse is None:
                         members[member.name] = (member.offset_data, member.size)
                         continue
@@ -72,7 +86,7 @@ class _Archive:
                     members[member.name] = b"" if source is None else source.read()
         except (tarfile.TarError, EOFError, OSError) as error:
             raise FormatError(f"{path} can't be read as a tar archive ({error}).") from error
-        return cls(path, members)
+        return cls(path, members, frozenset(endings))
 
 
 def _is_plain(path: Path) -> bool:
@@ -122,6 +136,32 @@ def imagefolder(spec: str, path: Path, split: str | None, transform: Transform |
         raise UsageError(f"{path} holds class folders below {', '.join(splits[:6])}; choose one with --split.")
     labelled = any(str(parent) != "." for parent in parents)
     labels = np.array([classes.index(parent.name) for parent in parents], np.int64) if labelled else None
+    ids, ids_from = _ids(files, names, split)
     return Data(
-        spec, _Images(files, names, colours), np.arange(len(names)), labels, classes if labelled else None, split, transform
-    )
+        spec, _Images(files, names, colours), ids, labels, classes if labelled else None, split, transform,
+        rows=np.arange(len(names)), ids_from=ids_from,
+    )  # fmt: skip
+
+
+def _ids(files: _Folder | _Archive, names: Sequence[str], split: str | None) -> tuple[NDArray[Any], str]:
+    """What each image is called, in a folder and in an archive of it alike, and where that comes from.
+
+    Its name below the folder; without its ending, where endings tell the parts of a sample apart (`000001.jpg`, `000001.cls`).
+    """
+    if isinstance(files, _Archive):
+        names = _below_root(names, files.names(), split)
+    keys = [name.partition(".")[0] for name in names]
+    if not any("/" in name for name in names) and files.has(".cls") and len(set(keys)) == len(keys):
+        return as_ids(keys), "key"
+    return as_ids(names), "name"
+
+
+def _below_root(names: Sequence[str], every: Sequence[str], split: str | None) -> list[str]:
+    """Names in an archive as they are below the folder that was packed: `./cat/1.png` and `set/cat/1.png` are `cat/1.png`.
+
+    A folder that all images lie in is the one that was packed, unless it holds them itself, or is the split.
+    """
+    parts = [PurePosixPath(name).parts for name in every]
+    tops = {own[0] for own in parts}
+    packed = len(tops) == 1 and min(map(len, parts)) > 2 and tops != {split} and not every[0].startswith("./")
+    return ["/".join(PurePosixPath(name).parts[1 if packed else 0 :]).lstrip("/") for name in names]

@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from probes.errors import DataError
+from probes.ids import Ids
 
 __all__ = ["NonFiniteError", "Statistic", "refuse_non_finite"]
 
@@ -68,9 +69,7 @@ class Statistic(ABC):
         """
 
     @abstractmethod
-    def update(
-        self, state: Any, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Int[np.ndarray, " n"]
-    ) -> Any:
+    def update(self, state: Any, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Ids) -> Any:
         """The state after n more samples, with their classes (or targets) and ids; `state` is consumed."""
 
     @abstractmethod
@@ -89,7 +88,7 @@ class Statistic(ABC):
         """Whether what this statistic finishes with serves whoever needs `other`."""
         return self == other
 
-    def of(self, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Int[np.ndarray, " n"] | None = None) -> Any:
+    def of(self, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Ids | None = None) -> Any:
         """What metrics take, of one array of samples, for use without a file.
 
         Parameters
@@ -98,7 +97,7 @@ class Statistic(ABC):
             Samples.
         y : (n,) integer array
             Their classes; of statistics of targets these, (n,) or (n, t).
-        ids : (n,) integer array, optional
+        ids : (n,) integer or text array, optional
             Their ids, by which samples are drawn and split; by default 0 to n - 1.
         """
         return self.finish(self.update(self.init(x.shape[1]), x, y, np.arange(len(x)) if ids is None else ids))

@@ -27,6 +27,7 @@ from jaxtyping import Float64, Int, Int64, Shaped
 from numpy.typing import NDArray
 from scipy.linalg import blas
 
+from probes.ids import Ids
 from repanalysis.statistics.base import Statistic, refuse_non_finite
 from repanalysis.statistics.geometry import ClassGeometry, Weighting, add_products, subtract_product
 from repanalysis.statistics.rounding import EXACT, resolution_of
@@ -142,9 +143,7 @@ class ClassMoments(Statistic):
         scatter = np.zeros((k, side, side))
         return Moments(names, np.zeros(k, np.int64), np.zeros((k, d)), np.zeros(k), scatter, EXACT)
 
-    def update(
-        self, state: Moments, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"]
-    ) -> Moments:
+    def update(self, state: Moments, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Ids) -> Moments:
         """The state after the rows of `x`; `state` is consumed.
 
         Raises

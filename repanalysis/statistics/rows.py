@@ -22,6 +22,7 @@ from jaxtyping import Float, Float64, Int, Int64, Shaped
 from numpy.typing import NDArray
 from scipy.linalg import blas, eigh, qr
 
+from probes.ids import Ids
 from repanalysis.statistics.base import Statistic
 from repanalysis.statistics.draws import GROUP, hashed
 from repanalysis.statistics.geometry import About, ClassGeometry, Weighting, add_products
@@ -253,7 +254,7 @@ class Rows(Statistic):
         """The state of no samples."""
         return Samples(limit=0).init(d, classes)
 
-    def update(self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"]) -> Kept:
+    def update(self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Ids) -> Kept:
         """The state after the rows of `x`; `state` is consumed."""
         return Samples(limit=0).update(state, x, y, ids)
 

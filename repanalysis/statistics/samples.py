@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from numpy.typing import NDArray
 
+from probes.ids import Ids, id_keys
 from repanalysis.statistics.base import Statistic, refuse_non_finite
 from repanalysis.statistics.draws import DRAWN, fitted_on, hashed
 from repanalysis.statistics.rounding import EXACT, resolution_of
@@ -38,6 +39,7 @@ class SampleSet(NamedTuple):
     Attributes
     ----------
     ids : (m,) int64
+        Keys of the samples' ids (`probes.ids`), by which they are drawn.
     labels : (m,) int64
         Of `TargetSamples` the targets, (m, t) float64.
     x : (m, d)
@@ -112,9 +114,7 @@ class Samples(Statistic):
         none = np.empty(0, np.int64)
         return Kept(none, none, np.empty((0, d), np.float32), np.array(0), np.array(0), EXACT)
 
-    def update(
-        self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Int[np.ndarray, " n"]
-    ) -> Kept:
+    def update(self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Ids) -> Kept:
         """The state after the rows of `x`; `state` is consumed.
 
         Raises
@@ -128,7 +128,7 @@ class Samples(Statistic):
         count, total = int(state.rows), int(state.rows) + len(x)
         if total > len(state.ids) or kind != state.x.dtype:
             state = _roomier(state, max(total, 2 * len(state.ids)) if count else total, kind, y)
-        state.ids[count:total], state.labels[count:total], state.x[count:total] = ids, y, x
+        state.ids[count:total], state.labels[count:total], state.x[count:total] = id_keys(ids), y, x
         resolution = np.maximum(state.resolution, resolution_of(x.dtype))
         state = state._replace(rows=np.array(total), seen=state.seen + len(x), resolution=resolution)
         return self._trimmed(state) if self.limit and total > 2 * self.limit else state
@@ -181,9 +181,7 @@ class TargetSamples(Samples):
     (2, 1)
     """
 
-    def update(
-        self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Int[np.ndarray, " n"]
-    ) -> Kept:
+    def update(self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Ids) -> Kept:
         """The state after the rows of `x` and their targets, (n,) or (n, t); `state` is consumed."""
         return super().update(state, x, np.asarray(y, np.float64).reshape(len(x), -1), ids)
 

@@ -119,7 +119,7 @@ def test_channels_last_memory_changes_rounding_only() -> None:
 
 
 def test_samples_are_numbered_from_where_one_says() -> None:
-    assert next(probes.capture(net(), loader(), first_id=100)).ids.tolist() == list(range(100, 108))
+    assert next(probes.capture(net(), list(loader()), first_id=100)).ids.tolist() == list(range(100, 108))
 
 
 def test_pools_by_layer_and_a_pattern_that_meets_none() -> None:

@@ -61,7 +61,7 @@ def test_what_is_written_is_what_is_read(
 def test_h5py_finds_what_the_format_promises(file: Path) -> None:
     with h5py.File(file) as raw:
         assert raw.attrs["format"] == "repanalysis-activations"
-        assert (raw.attrs["format_version"], raw.attrs["complete"], raw.attrs["n_committed"]) == (2, 1, 50)
+        assert (raw.attrs["format_version"], raw.attrs["complete"], raw.attrs["n_committed"]) == (3, 1, 50)
         assert raw["obs/id"].dims[0][0].name == "/sample"
         assert raw["layers/conv/x"].dims[0][0] == raw["sample"]
         assert [raw["layers/conv/x"].dims[axis][0].name for axis in (1, 2, 3)] == [
@@ -237,7 +237,7 @@ def damaged() -> dict[str, Callable[[h5py.File], None]]:
         "layer 'conv' lacks its description": undescribed,
         "holds no ids or no layers": no_layers,
         "n_committed or complete is missing": no_count,
-        "format version 99; this repanalysis reads 1 to 2: update it": newer,
+        "format version 99; this repanalysis reads 1 to 3: update it": newer,
         "is an HDF5 file, but not an activations file": foreign,
         "goes through the unknown filter 32008": unknown_filter,
         "/layers/evil is there twice": cycle,

@@ -89,10 +89,10 @@ def test_sequence_first_inputs_are_refused() -> None:
         captured(nn.Sequential(nn.Linear(3, 4)), (torch.zeros(7, 4, 3), Y), "0")
 
 
-@pytest.mark.parametrize("third", [("a.png", "b.png", "c.png", "d.png"), torch.zeros(4, 2, dtype=torch.long), {"site": Y}, X])
+@pytest.mark.parametrize("third", [[["a.png"], ["b.png"], [], []], torch.zeros(4, 2, dtype=torch.long), {"site": Y}, X])
 def test_a_third_element_that_is_no_id_is_left_alone_with_a_sentence(third: Any) -> None:
     with pytest.warns(
-        IgnoredWarning, match="third element .* is not one integer per sample, so it is not taken for ids"
+        IgnoredWarning, match="third element .* is not one integer or one text per sample, so it is not taken for ids"
     ) as caught:
         found = list(probes.capture(nn.Sequential(nn.Linear(3, 4)), [(X, Y, third), (X, Y, third)]))
     assert np.concatenate([batch.ids for batch in found]).tolist() == list(range(8))
