@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from probes.errors import DataError, UsageError
 
-__all__ = ["IGNORED", "MISSING", "Annotations", "annotated", "as_labels", "class_order", "label_key"]
+__all__ = ["IGNORED", "MISSING", "Annotations", "annotated", "as_labels", "class_order", "label_key", "label_keys", "split_of"]
 
 MISSING = -1  # the label of a sample without one
 IGNORED = (-1, -100)  # what others write for it; -100 is torch's
@@ -199,7 +199,7 @@ def label_key(names: Iterable[str], *, split: str | None = None, where: str = "T
     >>> label_key(["x", "Targets"]), label_key(["x", "train_labels", "y_test"], split="test"), label_key(["fc", "relu"])
     ('Targets', 'y_test', None)
     """
-    matches = [(name, of) for name in names if (of := _label_split(name)) is not None]
+    matches = [(name, of) for name in names if (of := split_of(name, _NAMES)) is not None]
     own = [name for name, of in matches if split is not None and of == _alias(split)]
     plain = [name for name, of in matches if of == ""]
     other = [name for name, of in matches if of] if split is None else []
@@ -219,14 +219,26 @@ def _alias(split: str) -> str:
     return {"training": "train", "testing": "test", "valid": "val", "validation": "val"}.get(split.lower(), split.lower())
 
 
-def _label_split(name: str) -> str | None:
-    """The split that an array of labels belongs to, "" if it names none; None if it holds no labels."""
+def label_keys(names: Iterable[str], split: str | None) -> list[str]:
+    """The arrays that may hold the labels of a split; of None, those that name no split."""
+    return [name for name in names if split_of(name, _NAMES) == _alias(split or "")]
+
+
+def split_of(name: str, stems: Collection[str]) -> str | None:
+    """The split that an array belongs to, "" if it names none; None if it is called by none of the stems.
+
+    Examples
+    --------
+    >>> [split_of(name, ["x", "images"]) for name in ("x", "x_val", "train_images", "fc")]
+    ['', 'val', 'train', None]
+    """
     head, _, tail = name.lower().partition("_")
-    if name.lower() in _NAMES:
+    if name.lower() in stems:
         return ""
-    if tail in _NAMES and head in _SPLITS:
+    if tail in stems and head in _SPLITS:
         return _alias(head)
-    return _alias(tail) if head in _NAMES and tail in _SPLITS else None
+    known = tail in _SPLITS or (tail and head in ("x", "y"))
+    return _alias(tail) if head in stems and known else None
 
 
 def _column(values: Any, what: str) -> tuple[NDArray[Any], list[str] | None, list[str] | None]:
@@ -284,7 +296,7 @@ def _is_one_hot(array: NDArray[Any]) -> bool:
 
 def _of_text(array: NDArray[Any], names: Sequence[str] | None, what: str) -> Annotations:
     """Text as classes."""
-    absent = np.isin(array, _ABSENT)
+    absent = np.isin(array, [text for text in _ABSENT if text not in (names or ())])
     present = sorted(set(array[~absent].tolist()))
     if all(re.fullmatch(r"-?[0-9]+", name) for name in present):
         absent |= np.isin(array, [str(value) for value in IGNORED])

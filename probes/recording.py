@@ -144,7 +144,7 @@ def record(
     else:
         refuse_existing(path, overwrite=overwrite)
     expected = _length(loader)
-    rest = _after(loader, passed, path, Reader(forward or network, labels=False)) if passed else loader
+    rest = _after(loader, passed, path, Reader(forward or network, class_names=class_names)) if passed else loader
     batches = capture(
         model, rest, layers=layers, pool=pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed,
         split=split, device=device, precision=precision, channels_last=channels_last, early_stop=early_stop, forward=forward,

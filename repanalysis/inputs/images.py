@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from probes.errors import DataError, FormatError, UsageError
 from probes.ids import as_ids
+from probes.labels import Annotations, annotated, class_order
+from repanalysis.inputs.beside import BESIDE, labels_beside
 from repanalysis.inputs.samples import Data, Transform
 
 __all__ = ["imagefolder"]
@@ -30,6 +32,11 @@ class _Folder:
 
     def names(self) -> list[str]:
         files = (file for file in self.path.rglob("*") if file.suffix.lower() in _IMAGES and file.is_file())
+        return sorted(file.relative_to(self.path).as_posix() for file in files)
+
+    def beside(self) -> list[str]:
+        """Names of the files that may hold labels."""
+        files = (file for file in self.path.rglob("*") if file.suffix.lower() in BESIDE and file.is_file())
         return sorted(file.relative_to(self.path).as_posix() for file in files)
 
     def has(self, ending: str) -> bool:
@@ -49,7 +56,11 @@ class _Archive:
     endings: frozenset[str] = frozenset()
 
     def names(self) -> list[str]:
-        return sorted(self.members)
+        return sorted(name for name in self.members if Path(name).suffix.lower() in _IMAGES)
+
+    def beside(self) -> list[str]:
+        """Names of the files that may hold labels."""
+        return sorted(name for name in self.members if Path(name).suffix.lower() in BESIDE)
 
     def has(self, ending: str) -> bool:
         """Whether files with this ending are in the archive."""
@@ -74,7 +85,7 @@ class _Archive:
                 size = 0
                 for member in filter(tarfile.TarInfo.isfile, tar):
                     endings.add(ending := Path(member.name).suffix.lower())
-                    if ending not in _IMAGES:
+                    if ending not in _IMAGES | BESIDE:
                         continue
                     if plain and member.sparse is None:
                         members[member.name] = (member.offset_data, member.size)
@@ -124,23 +135,46 @@ def imagefolder(spec: str, path: Path, split: str | None, transform: Transform |
     files = _Archive.of(path) if path.is_file() else _Folder(path)
     names = files.names()
     if split is not None:
-        names = [name for name in names if split in Path(name).parts[:-2]]
+        names = [name for name in names if split in Path(name).parts[:-2]] or [
+            name for name in names if Path(name).parts[-2:-1] == (split,)
+        ]
         if not names:
             raise UsageError(f"{path} has no folder {split!r} of class folders.")
     if not names:
         raise DataError(f"{path} holds no images ({', '.join(sorted(_IMAGES))}).")
     parents = [Path(name).parent for name in names]
-    classes = sorted({parent.name for parent in parents})
     if len({parent.parent for parent in parents}) > 1:
         splits = sorted({parent.parent.name for parent in parents})
         raise UsageError(f"{path} holds class folders below {', '.join(splits[:6])}; choose one with --split.")
-    labelled = any(str(parent) != "." for parent in parents)
-    labels = np.array([classes.index(parent.name) for parent in parents], np.int64) if labelled else None
+    known, labels_from = _labels(files, names, parents, split)
     ids, ids_from = _ids(files, names, split)
     return Data(
-        spec, _Images(files, names, colours), ids, labels, classes if labelled else None, split, transform,
-        rows=np.arange(len(names)), ids_from=ids_from,
+        spec, _Images(files, names, colours), ids, known.labels, known.class_names, split, transform,
+        rows=np.arange(len(names)), ids_from=ids_from, targets=known.targets, target_names=known.target_names,
+        labels_from=labels_from,
     )  # fmt: skip
+
+
+def _labels(
+    files: _Folder | _Archive, names: Sequence[str], parents: Sequence[Path], split: str | None
+) -> tuple[Annotations, str]:
+    """Classes of the folders that images lie in, or what lies beside the images; where both are, they must agree.
+
+    A single folder is no class: it is the one that was packed, or a split.
+    """
+    known, labels_from = labels_beside(files, names)
+    folders = [parent.name for parent in parents]
+    if len(set(folders)) < 2 and (labels_from or folders[0] in ("", split)):
+        return known, labels_from
+    classes = annotated(folders, what="The folders", class_names=class_order(folders))
+    if known.labels is None or classes.labels is None:
+        return classes, "class folders"
+    pairs = set(zip(classes.labels.tolist(), known.labels.tolist(), strict=True))
+    if not len(pairs) == len(set(folders)) == len({label for _, label in pairs}):
+        raise UsageError(
+            f"The folders of {files.path} say other classes than {labels_from}; choose with --labels FILE, or take one away."
+        )
+    return classes, "class folders"
 
 
 def _ids(files: _Folder | _Archive, names: Sequence[str], split: str | None) -> tuple[NDArray[Any], str]:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from probes.errors import DataError, UsageError
 from probes.ids import are_texts, refuse_duplicates
+from probes.labels import MISSING, Annotations
 from repanalysis.statistics.draws import hashed
 
 __all__ = ["Data", "Pictures", "Rows", "Transform", "as_picture", "as_tensor", "as_tokens"]
@@ -26,8 +27,8 @@ Transform = Callable[[Any], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Data(Dataset[tuple[Tensor, int, int | str]]):
-    """Samples `(x, label, id)`, ready for a loader.
+class Data(Dataset[tuple[Tensor, Any, int | str]]):
+    """Samples `(x, label, id)`, ready for a loader; with targets, `(x, (label, targets), id)`.
 
     Attributes
     ----------
@@ -38,7 +39,7 @@ class Data(Dataset[tuple[Tensor, int, int | str]]):
     ids : (n,) int64 or text array
         Sample ids: names of files, or positions in the full data set. Equal ids of one `spec` are the same sample.
     labels : (n,) int64 array or None
-        Classes.
+        Classes; -1 where a sample has none.
     class_names : list of str or None
         Name of class 0, 1, ...
     split : str or None
@@ -49,6 +50,12 @@ class Data(Dataset[tuple[Tensor, int, int | str]]):
         What `read` takes for each sample; None: its id.
     ids_from : str
         Where the ids come from, a key of `probes.ids.IDS_FROM`.
+    targets : (n, t) float64 array or None
+        Continuous targets; NaN where a sample has none.
+    target_names : tuple of str
+        Names of their columns; empty where they have none.
+    labels_from : str
+        Where labels and targets come from, for people.
 
     Raises
     ------
@@ -65,6 +72,9 @@ class Data(Dataset[tuple[Tensor, int, int | str]]):
     transform: Transform | None = None
     rows: NDArray[np.int64] | None = None
     ids_from: str = "index"
+    targets: NDArray[np.float64] | None = None
+    target_names: tuple[str, ...] = ()
+    labels_from: str = ""
 
     def __post_init__(self) -> None:
         refuse_duplicates(self.ids, self.spec)
@@ -72,9 +82,10 @@ class Data(Dataset[tuple[Tensor, int, int | str]]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int | str]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Any, int | str]:
         x = (self.transform or as_tensor)(self.read(int((self.ids if self.rows is None else self.rows)[index])))
-        return x, -1 if self.labels is None else int(self.labels[index]), self.ids[index].item()
+        label = MISSING if self.labels is None else int(self.labels[index])
+        return x, label if self.targets is None else (label, self.targets[index]), self.ids[index].item()
 
     @property
     def sample_ids(self) -> NDArray[Any]:
@@ -114,13 +125,13 @@ class Data(Dataset[tuple[Tensor, int, int | str]]):
         return [self._rows(np.arange(start, min(start + size, len(self)))) for start in range(0, len(self), size)]
 
     def _rows(self, rows: NDArray[np.int64]) -> Data:
-        labels, own = (None if column is None else column[rows] for column in (self.labels, self.rows))
-        return replace(self, ids=self.ids[rows], labels=labels, rows=own)
+        labels, own, targets = (None if column is None else column[rows] for column in (self.labels, self.rows, self.targets))
+        return replace(self, ids=self.ids[rows], labels=labels, rows=own, targets=targets)
 
     @property
     def collate_fn(self) -> _Collate:
         """How samples become a batch `(x, labels or None, ids)`."""
-        return _Collate(labelled=self.labels is not None)
+        return _Collate(labelled=self.labels is not None, targets=None if self.targets is None else self.target_names)
 
     def loader(self, batch_size: int, *, workers: int = 0, pinned: bool = False) -> DataLoader[Any]:
         """Batches `(x, labels or None, ids)` in order; in page-locked memory, if wanted, for a GPU."""
@@ -134,16 +145,21 @@ class _Collate:
     """Stacks samples; a sentence where their shapes differ. Ids that are texts become a list."""
 
     labelled: bool
+    targets: tuple[str, ...] | None = None  # their names, where there are any
     keeps_order: ClassVar[bool] = True
 
-    def __call__(self, items: Sequence[tuple[Tensor, int, Any]]) -> tuple[Tensor, Tensor | None, Tensor | list[str]]:
+    def __call__(self, items: Sequence[tuple[Tensor, Any, Any]]) -> tuple[Tensor, Any, Tensor | list[str]]:
         images, labels, ids = zip(*items, strict=True)
         shapes = {tuple(image.shape) for image in images}
         if len(shapes) > 1:
             first, second = sorted(shapes)[:2]
             raise DataError(f"Images have different shapes ({first}, {second}); give --size to make them equal.")
         named = isinstance(ids[0], str)
-        return torch.stack(images), torch.tensor(labels) if self.labelled else None, list(ids) if named else torch.tensor(ids)
+        column: Any = torch.tensor(labels) if self.labelled and self.targets is None else None
+        if self.targets is not None:
+            classes, targets = zip(*labels, strict=True)
+            column = Annotations(np.array(classes) if self.labelled else None, np.stack(targets), target_names=self.targets)
+        return torch.stack(images), column, list(ids) if named else torch.tensor(ids)
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,7 +98,8 @@ class Moments(_Arrays, ClassGeometry):
         if label not in self.classes:
             return self
         rest = self.classes != label
-        return Moments(*(array[rest] for array in self[:5]), self.resolution)
+        parts = {name: getattr(self, name)[rest] for name in ("classes", "counts", "mean", "spread", "scatter")}
+        return self._replace(**parts)
 
     def second_of(self, k: int, factor: float) -> NDArray[np.float64]:
         """F Z_k^T Z_k; only the lower triangle is filled."""

@@ -183,7 +183,7 @@ class TargetSamples(Samples):
 
     def update(self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Ids) -> Kept:
         """The state after the rows of `x` and their targets, (n,) or (n, t); `state` is consumed."""
-        return super().update(state, x, np.asarray(y, np.float64).reshape(len(x), -1), ids)
+        return super().update(state, x, (y[:, None] if y.ndim == 1 else y).astype(np.float64), ids)
 
 
 def _roomier(state: Kept, rows: int, kind: np.dtype, like: NDArray[Any]) -> Kept:
