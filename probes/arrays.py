@@ -201,7 +201,7 @@ def from_npz(path: str | PathLike[str]) -> Arrays:
         columns["class_names"] = [str(name) for name in columns["class_names"]]
     if splits := sorted(name for name in content if name.startswith(("x_", "y_"))):
         raise DataError(f"{path} holds a data set ({', '.join(splits[:4])}), not features: `extract --data npz:{path}`.")
-    if (key := label_key(content, where=str(path))) is not None:
+    if (key := label_key(content, where=str(path), advice="")) is not None:
         columns["labels"] = content.pop(key)
     found = from_arrays(content, **columns, attrs={"dataset": str(path)})
     return Arrays(found._whole, found.class_names, found.attrs, str(path))

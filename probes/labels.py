@@ -174,7 +174,9 @@ def class_order(names: Iterable[str]) -> list[str]:
     return sorted(different)
 
 
-def label_key(names: Iterable[str], *, split: str | None = None, where: str = "The file") -> str | None:
+def label_key(
+    names: Iterable[str], *, split: str | None = None, where: str = "The file", advice: str = ", or name it: --labels FILE:{}"
+) -> str | None:
     """Which of the arrays or columns of a file holds the labels, by name; None if none does.
 
     `y`, `label(s)`, `target(s)`, `class` and `cls`, in any case, alone or with a split before or after: `train_labels`,
@@ -188,6 +190,8 @@ def label_key(names: Iterable[str], *, split: str | None = None, where: str = "T
         The split that is looked for; its own names come before those without a split.
     where : str
         What messages call the file.
+    advice : str
+        What else can be done where there are several.
 
     Raises
     ------
@@ -206,9 +210,7 @@ def label_key(names: Iterable[str], *, split: str | None = None, where: str = "T
     for candidates in (own, plain, other):
         if len(candidates) > 1:
             listed = " and ".join(map(repr, candidates[:3]))
-            raise UsageError(
-                f"{where} has {listed}, and each may hold the labels: leave one, or name it with --labels FILE:{candidates[0]}."
-            )
+            raise UsageError(f"{where} has {listed}, and each may hold the labels: leave one{advice.format(candidates[0])}.")
         if candidates:
             return candidates[0]
     return None

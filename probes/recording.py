@@ -138,8 +138,8 @@ def record(
     loader = as_loader(loader, batch_size)
     if resume and path.exists():
         if not is_interrupted(path):
-            return _complete(path, facts, loader)
-        passed = _committed(path, facts)
+            return _complete(path, facts, loader, class_names)
+        passed = _committed(path, facts, class_names)
         overwrite = True  # where nothing was committed, there is nothing to go on with
     else:
         refuse_existing(path, overwrite=overwrite)
@@ -183,10 +183,10 @@ def _origin(first: Batch | None) -> dict[str, str]:
     return {} if first is None else {"ids_from": first.ids_from}
 
 
-def _complete(path: Path, facts: Mapping[str, Any], loader: Any) -> Store:
+def _complete(path: Path, facts: Mapping[str, Any], loader: Any, class_names: Sequence[str] | None) -> Store:
     """A file that needs no more, after a check that it is this run's, and that the data have no sample that it lacks."""
     store = Store(path)
-    if found := differences(store.attrs, facts):
+    if found := differences(store.attrs, facts) + _other_classes(store, class_names):
         raise UsageError(f"{path} is complete, but of another run ({'; '.join(found)}). Give another name.")
     known = ids_at(loader.dataset, range(len(loader.dataset))) if in_fixed_order(loader) else None
     if known is None or known[1] != store.attrs.get("ids_from"):
@@ -200,13 +200,22 @@ def _complete(path: Path, facts: Mapping[str, Any], loader: Any) -> Store:
     return store
 
 
-def _committed(path: Path, facts: Mapping[str, Any]) -> int:
+def _committed(path: Path, facts: Mapping[str, Any], class_names: Sequence[str] | None) -> int:
     """Samples that are in an interrupted file; raises where it is another run's."""
     if is_empty(path):
         return 0
     with Store(path, partial=True) as store:
-        refuse_other(path, differences(store.attrs, facts))
+        refuse_other(path, differences(store.attrs, facts) + _other_classes(store, class_names))
         return len(store)
+
+
+def _other_classes(store: Store, class_names: Sequence[str] | None) -> list[str]:
+    """A sentence where the classes are numbered otherwise than in the file: one label would mean two of them."""
+    now, before = None if class_names is None else list(class_names), store.class_names
+    if now == before:
+        return []
+    shown = ["none" if names is None else ", ".join(names[:4]) + ", ..." * (len(names) > 4) for names in (before, now)]
+    return [f"the classes: {shown[0]} in the file, {shown[1]} now"]
 
 
 def _after(loader: Iterable[Any], passed: int, path: Path, reader: Reader) -> Iterator[Identified]:

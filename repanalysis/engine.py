@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
@@ -30,8 +30,10 @@ import probes
 from probes import Batch, DataError, Shards, UsageError
 from probes.labels import MISSING
 from probes.patterns import Patterns, select
+from probes.relabelled import Relabelled
 from probes.source import Source as Opened
-from repanalysis.head_rows import by_class
+from repanalysis.head_rows import by_class, relabelled
+from repanalysis.inputs.labels import Column, aligned, label_file
 from repanalysis.metrics import Head, Metric, get, names, parse
 from repanalysis.states import Job, LayerStates, Plan, planned, resolution_of_layer
 from repanalysis.subset import Subset, subset_of
@@ -66,6 +68,8 @@ def analyze(
     recorded: Mapping[str, Any] | None = None,
     progress: bool | None = None,
     ignore_labels: Collection[int] = (),
+    labels: ArrayLike | str | PathLike[str] | None = None,
+    targets: ArrayLike | str | PathLike[str] | None = None,
 ) -> Table:
     """Compute metrics of every layer, with their standard errors.
 
@@ -116,6 +120,9 @@ def analyze(
     ignore_labels : collection of int, optional
         Labels that mean that a sample has none, besides -1 and -100. Metrics that look at labels pass over such samples, and
         their notes say how many; the others look at all.
+    labels, targets : array-like, or path of a file, optional
+        Labels and continuous targets in place of those that the source has: one a sample, in order, or `"FILE"` or
+        `"FILE:COLUMN"`, matched by id (`repanalysis.inputs.labels`). Labels may be integers, text or one-hot rows.
 
     Returns
     -------
@@ -147,6 +154,7 @@ def analyze(
     """
     opened = _opened(source, partial=partial)
     ignored = tuple(sorted(set(ignore_labels)))
+    opened = _relabelled(opened, labels, targets, ignored)
     recorded_head = _recorded_head(opened, ignored) if head is None and superclasses is None else None
     chosen = _chosen(metrics, recorded_head or head)
     job = Job(tuple(chosen), groups=groups, null=null, seed=seed, budget=state_budget, where_it_fits=metrics is None)
@@ -413,6 +421,27 @@ def _opened(source: Source, *, partial: bool) -> Opened | Iterable[Batch]:
     if isinstance(source, list | tuple) and source and all(isinstance(item, str | PathLike) for item in source):
         return probes.open(source, partial=partial)
     return source  # type: ignore[return-value]  # what is left are stores and batches
+
+
+def _relabelled(source: Opened | Iterable[Batch], labels: Any, targets: Any, ignored: tuple[int, ...]) -> Any:
+    """A source with the labels and targets that were given."""
+    if labels is None and targets is None:
+        return source
+    if not isinstance(source, Opened):
+        raise UsageError("Batches bring their own labels; labels= and targets= need a file, or probes.from_arrays.")
+    if not len(source):
+        raise DataError(f"{source.title} holds no samples.")
+    for values, continuous in ((labels, False), (targets, True)):
+        if values is None:
+            continue
+        given = label_file(str(values)) if isinstance(values, str | PathLike) else Column("the array", values)
+        known, how = aligned(given, source.ids, source.title, ignore=ignored, continuous=continuous)
+        if known.note:
+            warnings.warn(known.note, stacklevel=3)
+        both = "; ".join(filter(None, [str(source.attrs.get("labels", "")) if continuous else "", how]))
+        attrs = source.attrs if known.labels is None else relabelled(source.attrs)
+        source = Relabelled(source, known, dict(attrs) | {"labels": both})
+    return source
 
 
 def _stem(source: Opened) -> str:

@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 
 from repanalysis.metrics import Head
 
-__all__ = ["HeadNames", "attribute", "by_class", "matched"]
+__all__ = ["HeadNames", "attribute", "by_class", "matched", "relabelled"]
 
 HeadNames = Sequence[Sequence[str]]  # the names of every row; empty: rows have an order, but nobody knows which
 Rows = Int64[np.ndarray, " C"]
 
 _ILSVRC = re.compile(r"ILSVRC2012_ID [0-9]+")  # ids of the devkit, which are in no order of a network's
+_PRETRAINED = "pretrained"  # what a file says of the rows of a head whose classes its own labels are not
 _LONGEST = 60_000  # what an attribute of a file holds
 _ADVICE = "--head-classes FILE names the rows, one a line"
 
@@ -90,6 +91,11 @@ def attribute(rows: Rows | None, how: str) -> str:
     return text if len(text) < _LONGEST else "unmatched: the classes are too many to be listed in the file"
 
 
+def relabelled(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of a file whose labels are replaced: the match of classes and rows was that of its own labels."""
+    return dict(attrs) | ({"head_rows": _PRETRAINED} if "head_rows" in attrs else {})
+
+
 def by_class(
     head: tuple[Any, Any], attrs: Mapping[str, Any], class_names: Sequence[str] | None, labels: NDArray[np.int64]
 ) -> Head:
@@ -117,6 +123,8 @@ def _recorded(attrs: Mapping[str, Any], class_names: Sequence[str] | None, count
     text = str(attrs.get("head_rows", ""))
     if text.startswith("unmatched: "):
         return None, text.removeprefix("unmatched: ")
+    if text == _PRETRAINED:
+        return matched(class_names, count, rows, [])
     if text == "index":
         return np.arange(len(class_names) if class_names is not None else rows), "by name"
     if text:

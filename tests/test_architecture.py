@@ -23,6 +23,7 @@ FLOORS = {
     "probes": 1,
     "repanalysis.statistics": 2, "repanalysis.table": 2,
     "repanalysis.metrics": 3, "repanalysis.theory": 3, "repanalysis.perturbations": 3,
+    "repanalysis.head_rows": 4, "repanalysis.inputs.labels": 4,
     "repanalysis.subset": 4, "repanalysis.uncertainty": 4, "repanalysis.states": 4, "repanalysis.engine": 4,
     "repanalysis.matching": 4, "repanalysis.similarity": 4, "repanalysis.heads": 4, "repanalysis.filters": 4,
     "repanalysis.pruning": 4,

@@ -12,7 +12,7 @@ import typer
 
 from probes.errors import UsageError
 from repanalysis._checks import one_of
-from repanalysis.cli._choices import Budget, Layers, Metrics, Overwrite, Partial
+from repanalysis.cli._choices import Budget, IgnoreLabel, Labels, Layers, Metrics, Overwrite, Partial, Targets
 from repanalysis.cli._outputs import FIGURES, TABLES, file_plots, free, saved, tabled
 from repanalysis.cli._texts import MOST_COLUMNS, columns, number
 from repanalysis.cli._verbs import Said, Settings, verb
@@ -40,6 +40,9 @@ def analyze(
     workers: Annotated[int, typer.Option(min=0, help="Processes that analyze layers.")] = 0,
     figure: Annotated[Path | None, typer.Option("--figure", "-f", help="Overview to draw: .svg, .pdf or .png.")] = None,
     dask: Annotated[str | None, typer.Option(help="Address of a dask scheduler, such as tcp://10.0.0.1:8786")] = None,
+    labels: Labels = None,
+    targets: Targets = None,
+    ignore_label: IgnoreLabel = None,
     partial: Partial = False,
     state_budget: Budget = 2.0,
     overwrite: Overwrite = False,
@@ -55,7 +58,7 @@ def analyze(
         "layers": layers, "partial": partial, "progress": settings.progress, "state_budget": int(state_budget * 2**30),
         "split": split, "by_split": by_split, "classes": classes.split(",") if classes else None,
         "superclasses": _superclasses(superclasses), "groups": groups, "null": null, "seed": settings.seed, "workers": workers,
-        "head": load_head(head) if head else None,
+        "head": load_head(head) if head else None, "labels": labels, "targets": targets, "ignore_labels": ignore_label or (),
     }  # fmt: skip
     with _dask(dask) as executor:
         tables = [analyze_source(source, metrics, executor=executor, **options) for source in sources]

@@ -19,6 +19,8 @@ from repanalysis.cli._choices import (
     DataSpec,
     Device,
     Dtype,
+    IgnoreLabel,
+    Labels,
     Layers,
     Limit,
     Metrics,
@@ -29,6 +31,7 @@ from repanalysis.cli._choices import (
     PrefixTokens,
     Size,
     Split,
+    Targets,
     Weights,
     Workers,
     numbers,
@@ -192,6 +195,12 @@ def extract(
     compression: Compression = "none",
     metrics: Metrics = None,
     state_budget: Budget = 2.0,
+    labels: Labels = None,
+    targets: Targets = None,
+    ignore_label: IgnoreLabel = None,
+    head_classes: Annotated[
+        Path | None, typer.Option(help="Names of the rows of the model's last layer, one a line, to match classes by.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a file whose writing was stopped.")] = False,
     overwrite: Overwrite = False,
 ) -> Said:
@@ -208,7 +217,7 @@ def extract(
         model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
         prefix_tokens=prefix_tokens, axes=axes, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std),
         batch_size=batch_size, workers=workers, device=device, precision=precision, channels_last=channels_last,
-        seed=settings.seed,
+        seed=settings.seed, labels=labels, targets=targets, ignore_labels=ignore_label or (), head_classes=head_classes,
     )  # fmt: skip
     if table:
         options: dict[str, Any] = {

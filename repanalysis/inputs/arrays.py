@@ -31,7 +31,7 @@ def npz(
     colours: int,
     *,
     tokens: bool,
-    ignore: Collection[int] = (),
+    ignore: Collection[int] | None = (),
 ) -> Data:
     """Arrays x and y of a file, or x_train, y_train, x_test, ..."""
     name, comma, option = text.rpartition(",integers=")
@@ -44,7 +44,7 @@ def npz(
         raise FileNotFoundError(f"There is no file {path}.")
     try:
         with np.load(path, allow_pickle=False) as file:
-            key, own = _keys(file.files, split, path)
+            key, own = _keys(file.files, split, path, labels=ignore is not None)
             x = file[key]
             labels = None if own is None else file[own]
             texts = [] if labels is None or labels.dtype.kind not in "US" else [file[name] for name in _all_labels(file.files)]
@@ -58,7 +58,7 @@ def npz(
     if labels is not None:
         named = labels.dtype.kind in "US"
         classes = class_order(name for part in texts for name in part.astype(str).ravel().tolist() if name) if named else None
-        known = annotated(labels, what=f"The labels {own} of {path}", class_names=classes, ignore=ignore)
+        known = annotated(labels, what=f"The labels {own} of {path}", class_names=classes, ignore=ignore or ())
     if known.note:
         warnings.warn(known.note, stacklevel=3)
     x, kind = _arrays(x, f"{key} of {path}", option if comma else "tokens" if tokens else "")
@@ -72,7 +72,7 @@ def npz(
     return replace(data, targets=known.targets, labels_from=own or "")
 
 
-def _keys(names: Sequence[str], split: str | None, path: Path) -> tuple[str, str | None]:
+def _keys(names: Sequence[str], split: str | None, path: Path, *, labels: bool) -> tuple[str, str | None]:
     """Which arrays hold the samples of a split, and their labels."""
     ending = "" if split is None else f"_{split}"
     splits = {name: of for name in names if (of := split_of(name, _SAMPLES)) is not None}
@@ -86,8 +86,8 @@ def _keys(names: Sequence[str], split: str | None, path: Path) -> tuple[str, str
         raise UsageError(f"{path} has no array 'x{ending}'.{choice}")
     if len(keys) > 1:
         raise UsageError(f"{path} has {' and '.join(map(repr, keys[:3]))}, and each may hold the samples; leave one.")
-    labels = label_keys(names, split)
-    return keys[0], f"y{ending}" if f"y{ending}" in labels else label_key(labels, where=str(path))
+    own_labels = label_keys(names, split) if labels else []
+    return keys[0], f"y{ending}" if f"y{ending}" in own_labels else label_key(own_labels, where=str(path))
 
 
 def _all_labels(names: Sequence[str]) -> list[str]:

@@ -75,7 +75,7 @@ def load_data(
     FileNotFoundError, FormatError, DataError
         If the files are not there, can't be read, or hold no image.
     """
-    data = _opened(spec, split, transform, colours, tokens=tokens, ignore=() if labels else ignore_labels)
+    data = _opened(spec, split, transform, colours, tokens=tokens, ignore=None if labels else ignore_labels)
     return labelled(data, labels, targets, ignore_labels)
 
 
@@ -98,9 +98,9 @@ def labelled(data: Data, labels: str | None, targets: str | None, ignore: Collec
 
 
 def _opened(
-    spec: str, split: str | None, transform: Transform | None, colours: int, *, tokens: bool, ignore: Collection[int]
+    spec: str, split: str | None, transform: Transform | None, colours: int, *, tokens: bool, ignore: Collection[int] | None
 ) -> Data:
-    """The data as they are."""
+    """The data as they are; without their labels, where `ignore` is None."""
     scheme, _, path = spec.partition(":")
     if scheme not in _SCHEMES or not (path or scheme in _ALONE):
         forms = "Write digits, imagefolder:DIR, npz:FILE, gaussians:K=10,d=64 or scale-detection:task=1."
@@ -113,4 +113,4 @@ def _opened(
         return scale_detection(spec, path, split)
     if scheme == "npz":
         return npz(spec, path, split, transform, colours, tokens=tokens, ignore=ignore)
-    return imagefolder(spec, Path(path), split, transform, colours)
+    return imagefolder(spec, Path(path), split, transform, colours, labels=ignore is not None)

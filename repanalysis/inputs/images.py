@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -128,8 +128,10 @@ class _Images:
             raise DataError(f"Image {name} of {self.files.path} can't be read ({error}).") from error
 
 
-def imagefolder(spec: str, path: Path, split: str | None, transform: Transform | None, colours: int) -> Data:
-    """Images of class folders, those of one split where there are several."""
+def imagefolder(
+    spec: str, path: Path, split: str | None, transform: Transform | None, colours: int, *, labels: bool = True
+) -> Data:
+    """Images of class folders, those of one split where there are several; without labels, if these are not looked for."""
     if not path.exists():
         raise FileNotFoundError(f"There is no folder or archive {path}.")
     files = _Archive.of(path) if path.is_file() else _Folder(path)
@@ -146,7 +148,7 @@ def imagefolder(spec: str, path: Path, split: str | None, transform: Transform |
     if len({parent.parent for parent in parents}) > 1:
         splits = sorted({parent.parent.name for parent in parents})
         raise UsageError(f"{path} holds class folders below {', '.join(splits[:6])}; choose one with --split.")
-    known, labels_from = _labels(files, names, parents, split)
+    known, labels_from = _labels(files, names, parents, split) if labels else (Annotations(), "")
     ids, ids_from = _ids(files, names, split)
     return Data(
         spec, _Images(files, names, colours), ids, known.labels, known.class_names, split, transform,
@@ -168,7 +170,8 @@ def _labels(
         return known, labels_from
     classes = annotated(folders, what="The folders", class_names=class_order(folders))
     if known.labels is None or classes.labels is None:
-        return classes, "class folders"
+        how = "; ".join(filter(None, ["class folders", labels_from]))
+        return replace(classes, targets=known.targets, target_names=known.target_names), how
     pairs = set(zip(classes.labels.tolist(), known.labels.tolist(), strict=True))
     if not len(pairs) == len(set(folders)) == len({label for _, label in pairs}):
         raise UsageError(

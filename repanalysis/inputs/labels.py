@@ -182,8 +182,8 @@ def _positions(samples: Sequence[str], keys: Sequence[str], column: Column, titl
     numbers = [{int(name) for name in names if re.fullmatch(r"\d+", name)} for names in (samples, keys)]
     if len(numbers[0]) == len(samples) and numbers[1] == {number + 1 for number in numbers[0]}:
         raise DataError(
-            f"The ids of {column.where} begin at 1 and those of {title} at 0; number them alike, or leave their column out where "
-            f"the order is the same."
+            f"The ids of {column.where} begin at 1 and those of {title} at 0; number them alike, or leave their column out "
+            f"where the order is the same."
         )
     return at
 

@@ -125,7 +125,8 @@ class Data(Dataset[tuple[Tensor, Any, int | str]]):
         return [self._rows(np.arange(start, min(start + size, len(self)))) for start in range(0, len(self), size)]
 
     def _rows(self, rows: NDArray[np.int64]) -> Data:
-        labels, own, targets = (None if column is None else column[rows] for column in (self.labels, self.rows, self.targets))
+        labels, own = (None if column is None else column[rows] for column in (self.labels, self.rows))
+        targets = None if self.targets is None else self.targets[rows]
         return replace(self, ids=self.ids[rows], labels=labels, rows=own, targets=targets)
 
     @property
