@@ -230,6 +230,11 @@ def _answered(job: Job, title: str, *, labels: bool, targets: bool) -> Job:
     of_targets = [metric.name for metric in job.metrics if metric.needs_targets]
     if job.where_it_fits:  # all metrics, none by name
         lacking = {*(of_classes if targets and not labels else ()), *(of_targets if not targets else ())}
+        if targets and not labels and of_classes:
+            warnings.warn(
+                f"The targets of {title} are continuous: {len(of_classes)} metrics that compare classes are left out.",
+                stacklevel=4,
+            )
         return replace(job, metrics=tuple(metric for metric in job.metrics if metric.name not in lacking))
     if of_classes and targets and not labels:
         raise DataError(

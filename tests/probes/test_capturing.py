@@ -39,7 +39,10 @@ def test_what_a_loader_may_yield(item: object, labels: list[int] | None, ids: li
 
 @pytest.mark.parametrize(
     ("item", "sentence"),
-    [(("text",), "holds no tensor"), ((torch.zeros(2, 1, 8, 8), torch.zeros(2)), "labels have shape .* and type float32")],
+    [
+        (("text",), "holds no tensor"),
+        ((torch.zeros(2, 1, 8, 8), torch.ones(2, 3).long()), "labels have shape .* that are not one-hot"),
+    ],
 )
 def test_what_it_may_not(item: object, sentence: str) -> None:
     with pytest.raises((probes.UsageError, probes.DataError), match=sentence):

@@ -49,29 +49,70 @@ def test_yes_and_no_are_one_and_zero_and_a_single_sample_may_have_a_plain_number
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        (
-            torch.rand(4),
-            r"shape \(4,\) and type float32.*give labels.long\(\) if they are classes, and None if they are no classes",
-        ),
-        (torch.rand(4, dtype=torch.bfloat16), "one integer per sample is needed"),
-        (torch.eye(4, 5), r"shape \(4, 5\).*labels.argmax\(1\) if they are one-hot or soft"),
-        (nn.functional.one_hot(Y, 5), r"labels.argmax\(1\)"),
-        (["cat", "dog", "cat", "cat"], "number the classes 0, 1"),
-        (torch.tensor([0, 1, -1, 1]), "the label -1; classes are 0, 1"),
-        (torch.tensor([0, -100, 1, 1]), "the label -100"),
+        (["cat", "dog", "cat", "cat"], r"are text, .* give class_names=sorted\(set\(labels\)\)"),
+        (["cat", 1, "cat", "cat"], "are text"),
+        (torch.tensor([0, 1, -7, 1]), "hold -7: classes are 0, 1"),
+        (torch.tensor([[0, 1], [1, 0], [0, 0], [1, 1]]), "2 columns of integers that are not one-hot"),
+        (torch.tensor([0.5, 1.0, torch.inf, 2.0]), "hold inf"),
         (torch.tensor([0, 1, 1]), "3 labels for 4 rows of x"),
         (1, "a single label for 4 rows of x: samples without a batch axis"),
-        ([None, 1, 2, 3], "recorded without labels"),
     ],
 )
-def test_labels_that_are_no_classes_are_refused(labels: Any, sentence: str) -> None:
+def test_labels_that_are_neither_classes_nor_targets_are_refused(labels: Any, sentence: str) -> None:
     model = nn.Sequential(nn.Linear(3, 4))
-    if isinstance(labels, list) and None in labels:
-        with pytest.warns(IgnoredWarning, match=sentence):
-            assert captured(model, (X, labels), "0").labels is None
-        return
     with pytest.raises(DataError, match=sentence):
         captured(model, (X, labels), "0")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (torch.tensor([0, 1, -1, -100]), [0, 1, -1, -1]),
+        ([None, 1, 2, 3], [-1, 1, 2, 3]),
+        (torch.eye(4, 5), [0, 1, 2, 3]),
+        (nn.functional.one_hot(Y, 5), Y.tolist()),
+        (nn.functional.one_hot(Y, 5).bool(), Y.tolist()),
+    ],
+)
+def test_one_hot_rows_are_classes_and_some_samples_may_have_none(labels: Any, expected: list[int]) -> None:
+    batch = captured(nn.Sequential(nn.Linear(3, 4)), (X, labels), "0")
+    assert batch.labels is not None
+    assert batch.labels.tolist() == expected
+    assert batch.targets is None
+
+
+@pytest.mark.parametrize("labels", [[0.5, 1.0, float("nan"), -3.0], torch.tensor([0.5, 1.0, torch.nan, -3.0])])
+def test_floats_are_targets_and_stay_targets(labels: Any) -> None:
+    whole = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    found = list(probes.capture(nn.Sequential(nn.Linear(3, 4)), [(X, labels), (X, whole)]))
+    assert [batch.labels for batch in found] == [None, None]
+    np.testing.assert_array_equal(found[0].targets, [[0.5], [1.0], [np.nan], [-3.0]])
+    np.testing.assert_array_equal(found[1].targets, whole[:, None])
+
+
+def test_several_columns_of_floats_are_several_targets() -> None:
+    targets = torch.rand(4, 2, dtype=torch.float64)
+    batch = captured(nn.Sequential(nn.Linear(3, 4)), (X, targets), "0")
+    assert batch.labels is None
+    np.testing.assert_array_equal(batch.targets, targets)
+
+
+def test_whole_floats_are_classes_and_may_not_become_targets() -> None:
+    whole = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    with pytest.warns(IgnoredWarning, match="are floats, all whole: they are taken for 2 classes"):
+        assert captured(nn.Sequential(nn.Linear(3, 4)), (X, whole), "0").labels.tolist() == [1, 0, 1, 0]  # type: ignore[union-attr]
+    loader = [(X, whole), (X, whole + 0.5)]
+    with pytest.warns(IgnoredWarning), pytest.raises(DataError, match=r"taken for classes, and now are none.*--targets FILE"):
+        list(probes.capture(nn.Sequential(nn.Linear(3, 4)), loader))
+
+
+def test_text_is_numbered_by_the_class_names() -> None:
+    loader = [(X, ["dog", "cat", "dog", ""])]
+    batch = next(probes.capture(nn.Sequential(nn.Linear(3, 4)), loader, class_names=["cow", "cat", "dog"]))
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [2, 1, 2, -1]
+    with pytest.raises(DataError, match="hold 'pig', which is none of the class names"):
+        next(probes.capture(nn.Sequential(nn.Linear(3, 4)), [(X, ["pig"] * 4)], class_names=["cow"]))
 
 
 @pytest.mark.parametrize("targets", [torch.zeros(4, 8, 8, dtype=torch.long), IMAGES, {"boxes": X}, X])
