@@ -318,7 +318,7 @@ class LayerStates:
 
 def _whose(metric: Metric) -> Whose:
     """Which samples a metric looks at."""
-    return "targets" if metric.needs_targets else "labelled" if metric.min_classes else "all"
+    return "targets" if metric.needs_targets else "labelled" if metric.by_class else "all"
 
 
 def _server(metric: Metric, kept: Sequence[Statistic]) -> Statistic | None:

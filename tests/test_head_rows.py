@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -62,7 +64,7 @@ def test_what_would_be_a_guess_is_refused(
 ) -> None:
     found, why = matched(names, count, rows, head)
     assert found is None
-    assert __import__("re").search(reason, why), why
+    assert re.search(reason, why), why
 
 
 def test_a_head_is_given_its_rows_by_class() -> None:

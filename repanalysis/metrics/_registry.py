@@ -85,6 +85,8 @@ class Metric:
         Parameters that differ from the function's defaults.
     needs_targets : bool
         Whether it looks at continuous targets, and not at labels.
+    by_class : bool
+        Whether its value depends on the classes where there are any, although it needs none; true where `min_classes` is not 0.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Metric:
     steps: frozenset[str] = frozenset()
     chosen: Mapping[str, Any] = field(default_factory=dict, hash=False)
     needs_targets: bool = False
+    by_class: bool = False
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
@@ -159,6 +162,7 @@ def metric(
     structure: Structure | Mapping[str, Structure] = "either",
     steps: Iterable[str] = (),
     targets: bool = False,
+    by_class: bool = False,
 ) -> Callable[[Function], Function]:
     """Register the decorated function under its own name.
 
@@ -178,6 +182,8 @@ def metric(
     targets : bool, default False
         Whether it looks at continuous targets, and not at labels: its `min_classes` is then 0, and it may have a parameter
         `names`, which the names of the targets are given to.
+    by_class : bool, default False
+        Whether its value depends on the classes where there are any, although `min_classes` is 0.
     """
     if unknown := set(invariant) - set(INVARIANCES):
         raise ValueError(f"Unknown invariances {sorted(unknown)}; known are {', '.join(INVARIANCES)}.")
@@ -187,7 +193,7 @@ def metric(
         name = function.__name__
         classes = 0 if targets else min_classes
         found = Metric(name, function, statistic, classes, frozenset(invariant), structure, frozenset(steps))
-        _FOUND[name] = replace(found, needs_targets=targets)
+        _FOUND[name] = replace(found, needs_targets=targets, by_class=by_class or classes > 0)
         return function
 
     return register
