@@ -86,8 +86,7 @@ def _keys(names: Sequence[str], split: str | None, path: Path, *, labels: bool) 
         raise UsageError(f"{path} has no array 'x{ending}'.{choice}")
     if len(keys) > 1:
         raise UsageError(f"{path} has {' and '.join(map(repr, keys[:3]))}, and each may hold the samples; leave one.")
-    own_labels = label_keys(names, split) if labels else []
-    return keys[0], f"y{ending}" if f"y{ending}" in own_labels else label_key(own_labels, where=str(path))
+    return keys[0], label_key(label_keys(names, split), where=str(path)) if labels else None
 
 
 def _all_labels(names: Sequence[str]) -> list[str]:
