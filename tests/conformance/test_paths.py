@@ -61,7 +61,8 @@ def head_of(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def batched(x: np.ndarray, y: np.ndarray, size: int = 37) -> list[Batch]:
     ids = np.arange(len(x))
-    return [Batch(ids[i : i + size], {"layer": x[i : i + size]}, y[i : i + size]) for i in range(0, len(x), size)]
+    cuts = [slice(i, i + size) for i in range(0, len(x), size)]  # labels are targets, too, for the metrics that look at these
+    return [Batch(ids[cut], {"layer": x[cut]}, y[cut], targets=y[cut].astype(float)) for cut in cuts]
 
 
 def table(source: object, names: list[str] | None, head: tuple[np.ndarray, np.ndarray], **options: object) -> Values:
@@ -101,7 +102,7 @@ def test_every_path_gives_the_same_number(kind: str, tmp_path: Path, workers: Pr
     shuffled = Batch(np.arange(len(x))[order] * 7919 + 5, {"layer": x[order]}, y[order])
     paths: dict[str, Callable[[], Values]] = {
         "rows": lambda: {key: value for m in fitted if m.smooth for key, value in direct(m, x, y, rows=True).items()},
-        "arrays": lambda: table(probes.from_arrays({"layer": x}, labels=y), names, head),
+        "arrays": lambda: table(probes.from_arrays({"layer": x}, labels=y, targets=y), names, head),
         "file": lambda: table(file, names, head),
         "stream": lambda: table(batched(x, y), names, head),
         "workers": lambda: table(file, names, head, executor=workers),

@@ -28,7 +28,7 @@ def test_folders_named_by_numbers_count(tmp_path: Path) -> None:
     data = load_data(f"imagefolder:{folder}")
     assert data.class_names == [str(label) for label in range(12)]
     assert data.labels is not None
-    assert {name: label for name, label in zip(data.ids.tolist(), data.labels.tolist(), strict=True)} == {
+    assert dict(zip(data.ids.tolist(), data.labels.tolist(), strict=True)) == {
         f"{label}/{label}.png": label for label in range(12)
     }
     padded = load_data(f"imagefolder:{images(tmp_path / 'padded', ['007/a.png', '010/a.png', '08/a.png'])}")

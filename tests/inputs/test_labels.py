@@ -150,6 +150,6 @@ def test_data_take_the_labels_of_a_file(tmp_path: Path) -> None:
     assert both.labels is not None
     assert both.targets is not None
     assert (both.labels.tolist(), both.targets.tolist()) == ([0, 1, 2], [[7.0], [255.0], [8.0]])
-    x, column, _ = next(iter(both.loader(2)))
+    _x, column, _ = next(iter(both.loader(2)))
     assert (column.labels.tolist(), column.targets.tolist()) == ([0, 1], [[7.0], [255.0]])
     assert both.sample(2, seed=0).targets.shape == (2, 1)  # type: ignore[union-attr]
