@@ -27,7 +27,7 @@ from probes.ids import as_ids
 from probes.sealed import RawFile, is_interrupted, open_bytes
 from probes.source import Source
 
-__all__ = ["Store", "read_layers"]
+__all__ = ["Store", "read_ids", "read_layers"]
 
 _BLOCK_BYTES = 32 << 20  # what one batch of an iteration over the file may weigh
 _MAX_CHUNK = 1 << 30  # a chunk is unpacked as a whole: beyond this only where it is a single row
@@ -102,14 +102,7 @@ class Store(Source):
     def ids(self) -> NDArray[Any]:
         """Sample ids, (n,): integers or texts."""
         with self._checked():
-            if not self.info:
-                return np.zeros(0, np.int64)
-            data = self._file["obs/id"]
-            if data.dtype.kind in "OS":
-                return as_ids(np.asarray(data.asstr()[: self.n_committed], dtype=np.str_))
-            if data.dtype.kind not in "iu":
-                raise FormatError(_damaged(self.path, f"its sample ids are {data.dtype}"))
-            return as_ids(data[: self.n_committed])
+            return read_ids(self._file, self.n_committed, self.path) if self.info else np.zeros(0, np.int64)
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
@@ -355,6 +348,22 @@ def read_layers(file: h5py.File, n: int, path: Path) -> dict[str, LayerInfo]:
     for where, data in columns.items():
         _check_rows(path, where, data, n)
     return dict(sorted(found.items(), key=lambda item: item[1].order))
+
+
+def read_ids(file: h5py.File, n: int, path: Path) -> NDArray[Any]:
+    """The first n sample ids of an activations file, integers or texts.
+
+    Raises
+    ------
+    FormatError
+        If they are anything else.
+    """
+    data = file["obs/id"]
+    if data.dtype.kind in "OS":
+        return as_ids(np.asarray(data.asstr()[:n], dtype=np.str_))
+    if data.dtype.kind not in "iu":
+        raise FormatError(_damaged(path, f"its sample ids are {data.dtype}"))
+    return as_ids(data[:n])
 
 
 _TEXTS = ("name", "pool", "module_type", "dtype_source", "axes_from", "padding")

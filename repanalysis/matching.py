@@ -102,7 +102,7 @@ def _refuse_contradictions(
         labels = [_shown(source, part[row]) for source, part in ((first, one), (second, other))]
         raise DataError(
             f"{int(differ.sum())} of {len(ids)} samples of equal id have another label in {second.title} than in {first.title} "
-            f"({ids[row : row + 1].tolist()[0]!r}: {labels[0]} and {labels[1]}): they are not the same samples. Extract both "
+            f"({ids[row].item()!r}: {labels[0]} and {labels[1]}): they are not the same samples. Extract both "
             f"from the same data; where a loader gives no ids and shuffles, give ids. {_OVERRULE}"
         )
     present = one[labelled]
@@ -136,12 +136,12 @@ def _doubt(first: Source, second: Source, at: NDArray[np.int64], there: NDArray[
     if all(datasets) and datasets[0] != datasets[1]:
         if positions:
             return f"they are positions in {datasets[0]} and in {datasets[1]}"
-        if "name" in origins and _last(datasets[0]) != _last(datasets[1]):
-            return f"they are names in {datasets[0]} and in {datasets[1]}"
+        if origins & {"name", "key"} and _last(datasets[0]) != _last(datasets[1]):
+            return f"they are names or keys in {datasets[0]} and in {datasets[1]}"
     ours, theirs = first.split, second.split
     if positions and ours is not None and theirs is not None and (differ := ours[at] != theirs[there]).any():
         row = int(np.flatnonzero(differ)[0])
-        return f"they are positions in the splits {ours[at][row]!r} and {theirs[there][row]!r}"
+        return f"they are positions in the splits {ours[at][row].item()!r} and {theirs[there][row].item()!r}"
     return ""
 
 
