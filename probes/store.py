@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from probes.batch import Batch, LayerInfo
 from probes.errors import FormatError, IncompleteError, ReportedError
 from probes.format import FILTERS, FORMAT, FORMAT_VERSION, LAYER_FIELDS, filters_of, group_of, load_plugins, open_hdf5
-from probes.ids import as_ids
+from probes.ids import are_texts, as_ids
 from probes.sealed import RawFile, is_interrupted, open_bytes
 from probes.source import Source
 
@@ -72,6 +72,7 @@ class Store(Source):
         self.partial = partial
         self._handle: h5py.File | None = None
         self._raw: RawFile | None = None
+        self._texts: NDArray[Any] | None = None
         with self._checked():
             self.attrs = _header(self._file, self.path, sealed=self._raw is not None)
             self.n_committed = int(self.attrs["n_committed"])
@@ -101,8 +102,14 @@ class Store(Source):
     @property
     def ids(self) -> NDArray[Any]:
         """Sample ids, (n,): integers or texts."""
+        if self._texts is not None:
+            return self._texts
         with self._checked():
-            return read_ids(self._file, self.n_committed, self.path) if self.info else np.zeros(0, np.int64)
+            ids = read_ids(self._file, self.n_committed, self.path) if self.info else np.zeros(0, np.int64)
+        if are_texts(ids):  # a million of them take seconds to read, and every layer's rows come with them
+            ids.setflags(write=False)
+            self._texts = ids
+        return ids
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
@@ -225,7 +232,7 @@ class Store(Source):
         return int(rows if rows < chunk else rows - rows % chunk)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_handle": None, "_raw": None}
+        return self.__dict__ | {"_handle": None, "_raw": None, "_texts": None}
 
     def __repr__(self) -> str:
         state = "" if self.complete else ", incomplete"

@@ -62,7 +62,10 @@ def shared_ids(first: Source, second: Source, *, same_samples: bool = False) -> 
             f"The samples of {texts.title} have names, and those of {numbers.title} have numbers, as in files of older "
             f"versions: extract both from the same data."
         )
-    ids, at, there = np.intersect1d(ours, theirs, assume_unique=True, return_indices=True)
+    row_of = {sample: row for row, sample in enumerate(theirs.tolist())}
+    both = sorted((sample, row, row_of[sample]) for row, sample in enumerate(ours.tolist()) if sample in row_of)
+    at, there = (np.array([entry[side] for entry in both], np.int64) for side in (1, 2))
+    ids = ours[at]
     if len(ids) < _FEWEST:
         raise DataError(f"{names} share {len(ids)} sample ids; at least {_FEWEST} are needed. Extract both from the same data.")
     if same_samples or second is first:

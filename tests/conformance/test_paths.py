@@ -164,7 +164,7 @@ def test_samples_with_names_give_the_same_number_by_every_path(tmp_path: Path, w
     }
     for what, path in paths.items():
         values = path()
-        assert {key for key in values} == set(expected), what
+        assert set(values) == set(expected), what
         assert_same(values, expected, what)
     numbered = table(probes.from_arrays({"layer": x}, labels=y), wanted, head)
     assert any(values != expected[key] for key, values in numbered.items()), "other ids, other halves"

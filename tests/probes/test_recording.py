@@ -288,7 +288,7 @@ def test_a_loader_that_gives_less_than_the_file_has_is_refused(tmp_path: Path, n
     model, path = net(), tmp_path / "x.h5"
     with pytest.raises(KeyboardInterrupt):
         probes.record(model, stopping(DataLoader(data(), 8), 3), path)
-    loaders: list[Any] = [DataLoader(data(n), 8), [batch for batch in DataLoader(data(n), 8)]]
+    loaders: list[Any] = [DataLoader(data(n), 8), list(DataLoader(data(n), 8))]
     for fewer in loaders:
         with pytest.raises(probes.DataError, match="The loader gives other samples than those in"):
             probes.record(model, fewer, path, resume=True)

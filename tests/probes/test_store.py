@@ -341,3 +341,12 @@ def test_ids_of_another_type_are_damage(tmp_path: Path) -> None:
             raw["obs/id"] = values
         with pytest.raises(probes.FormatError, match="its sample ids are"):
             _ = probes.open(tmp_path / "x.h5").ids
+
+
+def test_the_frozen_file_whose_samples_have_names_is_read() -> None:
+    names = ["train/cat/1.png", "train/cat/é.png", "train/dog/0001.png", "日本.jpg", "a b/%2F.png", r"\udcff.png"]
+    store = Store(DATA / "v3_names.h5")
+    assert (store.ids.tolist(), store.attrs["ids_from"], store.attrs["format_version"]) == (names, "name", 3)
+    np.testing.assert_array_equal(store["conv"], np.arange(12, dtype="f4").reshape(6, 2))
+    assert [batch.ids.tolist() for batch in store.iter(size=4)] == [names[:4], names[4:]]
+    assert pickle.loads(pickle.dumps(store)).ids.tolist() == names
