@@ -217,13 +217,13 @@ def _after(loader: Iterable[Any], passed: int, path: Path, reader: Reader) -> It
     seen.add(existing)
     done, known, rest = _unread(loader, passed)
     same = known is None or known[1] != origin or np.array_equal(known[0], existing[:done])
-    for value in identified(rest, reader, first=done):
-        if done == passed and same:
+    for value in identified(rest, reader, first=done) if same and done <= passed else ():
+        if done == passed:
             if (twice := seen.add(value.ids)) is not None:
                 raise DataError(f"The loader gives sample id {twice!r} again, which is in {path} already; ids must be unique.")
             yield value
             continue
-        same = same and np.array_equal(value.ids, existing[done : done + len(value.ids)])
+        same = np.array_equal(value.ids, existing[done : done + len(value.ids)])
         done += len(value.ids)
         if done > passed or not same:
             break

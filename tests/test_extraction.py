@@ -20,6 +20,7 @@ from repanalysis.extraction import Run, plan, prepare, stream, verify, write
 from repanalysis.metrics import get, names
 
 MODEL = "py:repanalysis.networks.digits_cnn:digits_cnn"
+SMALL = "small:mlp,width=8,colours=3,size=8,classes=3"
 
 
 @pytest.fixture
@@ -167,34 +168,34 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_images_have_the_names_of_their_files_and_are_verified_by_them(pictures: Path, tmp_path: Path) -> None:
-    run = prepare(MODEL, f"imagefolder:{pictures}", batch_size=4, device="cpu")
+    run = prepare(SMALL, f"imagefolder:{pictures}", batch_size=4, device="cpu")
     store = write(run, tmp_path / "x.h5")
     assert store is not None
     assert store.ids.tolist() == sorted(file.relative_to(pictures).as_posix() for file in pictures.rglob("*.png"))
     assert store.attrs["ids_from"] == "name"
     Image.new("L", (8, 8)).save(pictures / "cat" / "!.png")
-    assert all(difference.ok for difference in verify(MODEL, tmp_path / "x.h5", samples=9, device="cpu"))
+    assert all(difference.ok for difference in verify(SMALL, tmp_path / "x.h5", samples=9, device="cpu"))
 
 
 def test_files_that_number_their_images_can_still_be_verified(pictures: Path, tmp_path: Path) -> None:
-    run = prepare(MODEL, f"imagefolder:{pictures}", batch_size=4, device="cpu")
+    run = prepare(SMALL, f"imagefolder:{pictures}", batch_size=4, device="cpu")
     numbered = replace(run, data=replace(run.data, ids=np.arange(15), ids_from="index"))
     store = write(numbered, tmp_path / "x.h5")
     assert store is not None
     assert store.ids.tolist() == list(range(15))
-    assert all(difference.ok for difference in verify(MODEL, tmp_path / "x.h5", samples=9, device="cpu"))
+    assert all(difference.ok for difference in verify(SMALL, tmp_path / "x.h5", samples=9, device="cpu"))
 
 
 def test_a_complete_file_that_lacks_new_images_is_incomplete(pictures: Path, tmp_path: Path) -> None:
     spec = f"imagefolder:{pictures}"
-    write(prepare(MODEL, spec, device="cpu"), tmp_path / "x.h5")
+    write(prepare(SMALL, spec, device="cpu"), tmp_path / "x.h5")
     before = (tmp_path / "x.h5").read_bytes()
-    write(prepare(MODEL, spec, device="cpu"), tmp_path / "x.h5", resume=True)
+    write(prepare(SMALL, spec, device="cpu"), tmp_path / "x.h5", resume=True)
     Image.new("L", (8, 8)).save(pictures / "cat" / "!.png")
     with pytest.raises(
         probes.IncompleteError, match=r"is complete, but 1 of the 16 samples .* not in it \('cat/!.png' first\)"
     ):
-        write(prepare(MODEL, spec, device="cpu"), tmp_path / "x.h5", resume=True)
+        write(prepare(SMALL, spec, device="cpu"), tmp_path / "x.h5", resume=True)
     assert (tmp_path / "x.h5").read_bytes() == before
 
 
@@ -204,7 +205,7 @@ def test_an_interrupted_file_goes_on_only_over_the_images_it_began_with(pictures
     spec, path = f"imagefolder:{pictures}", tmp_path / "x.h5"
 
     def run() -> Run:
-        return prepare(MODEL, spec, batch_size=3, device="cpu")
+        return prepare(SMALL, spec, batch_size=3, device="cpu")
 
     class Stopping:
         def __init__(self, read: Any) -> None:

@@ -149,18 +149,18 @@ def test_samples_with_names_give_the_same_number_by_every_path(tmp_path: Path, w
     file = probes.open(write(tmp_path / "x.h5", named(plain, 37)))
     shards = probes.open([write(tmp_path / f"{i}.h5", [batch]) for i, batch in enumerate(named(mixed, 31))])
     by_key = probes.from_arrays({"layer": x}, labels=y, ids=id_keys(texts))
-    expected = table(by_key, wanted, head, null=3)
+    expected = table(by_key, wanted, head)
     statistics = [metrics.get(m.name, head=Head(*head)) if m.needs_head else m for m in EVERY]
     alone = {(m.name, key): float(value) for m in statistics for key, value in m(m.needs.of(x, y, texts)).items()}
     assert_same(expected, alone, "direct")
     paths: dict[str, Callable[[], Values]] = {
-        "arrays": lambda: table(probes.from_arrays({"layer": x}, labels=y, ids=texts), wanted, head, null=3),
-        "file": lambda: table(file, wanted, head, null=3),
+        "arrays": lambda: table(probes.from_arrays({"layer": x}, labels=y, ids=texts), wanted, head),
+        "file": lambda: table(file, wanted, head),
         "stream": lambda: table(named(plain, 37), wanted, head),
         "other batches": lambda: table(named(plain, 1), wanted, head),
         "another order": lambda: table(named(mixed, 37), wanted, head),
         "shards": lambda: table(shards, wanted, head),
-        "workers": lambda: table(file, wanted, head, executor=workers, null=3),
+        "workers": lambda: table(file, wanted, head, executor=workers),
     }
     for what, path in paths.items():
         values = path()
