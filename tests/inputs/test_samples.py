@@ -113,8 +113,8 @@ def test_data_without_labels_may_come_in_place_of_a_loader() -> None:
 def test_the_subset_that_a_seed_draws_of_names_does_not_depend_on_the_other_files() -> None:
     """Drawn by position, a file in front exchanged the whole subset."""
     names = np.array([f"{i:04}.png" for i in range(500)])
-    data = Data("somewhere", lambda row: np.zeros(2), names, None, rows=np.arange(500))
-    fewer = Data("somewhere", lambda row: np.zeros(2), names[1:], None, rows=np.arange(499))
+    data = Data("somewhere", lambda row: np.zeros(2), names, None, rows=np.arange(500), ids_from="name")
+    fewer = Data("somewhere", lambda row: np.zeros(2), names[1:], None, rows=np.arange(499), ids_from="name")
     some, others = set(data.sample(100, seed=3).ids.tolist()), set(fewer.sample(100, seed=3).ids.tolist())
     assert len(some - others) <= 1
     assert some != set(data.sample(100, seed=4).ids.tolist())
@@ -122,6 +122,11 @@ def test_the_subset_that_a_seed_draws_of_names_does_not_depend_on_the_other_file
     assert drawn.ids.tolist() == sorted(drawn.ids.tolist()), "in the original order"
     assert drawn.rows is not None
     assert names[drawn.rows].tolist() == drawn.ids.tolist()
+    positions = Data(
+        "somewhere", lambda row: np.zeros(2), np.array([f"test/{i}" for i in range(500)]), None, rows=np.arange(500)
+    )
+    expected = np.sort(np.random.default_rng(3).choice(500, 100, replace=False))
+    np.testing.assert_array_equal(positions.sample(100, seed=3).rows, expected)  # type: ignore[arg-type]
 
 
 def test_samples_are_picked_by_name_or_as_older_files_have_them_by_number() -> None:
