@@ -84,8 +84,8 @@ class Data(Dataset[tuple[Tensor, int, int | str]]):
     def sample(self, n: int, *, seed: int) -> Data:
         """A random subset of n samples, drawn from the seed and in the original order.
 
-        Of samples with names or keys those are drawn whose hash of (name, seed) is smallest: a file that is added changes one at
-        most.
+        Of samples with names or keys those are drawn whose hash of (name, seed) is smallest: a file that is added changes one
+        at most.
         """
         if n >= len(self):
             return self
