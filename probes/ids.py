@@ -61,6 +61,8 @@ def as_ids(values: Iterable[Any], what: str = "The sample ids") -> NDArray[Any]:
     >>> as_ids([3, 1]), as_ids([b"cat/1.png", PurePath("dog/2.png")])
     (array([3, 1]), array(['cat/1.png', 'dog/2.png'], dtype='<U9'))
     """
+    if isinstance(values, str | bytes):
+        raise DataError(f"{what} are the text {values!r}; {_ONE}.")
     array = values if isinstance(values, np.ndarray) else _array(values)
     if array.ndim != 1:
         raise DataError(f"{what} have shape {array.shape}; {_ONE}.")

@@ -52,6 +52,7 @@ def test_every_integer_type(kind: str) -> None:
         ),
         ([2**70], "hold 1180591620717411303424"),
         ([1, "1"], r"hold 1 \(int\); one integer or one text per sample is needed, all integers or all texts"),
+        ("abc", "are the text 'abc'"),
         ([1.0, 2.0], r"hold 1.0 \(float\)"),
         (np.array([1.0, 2.0]), "have type float64"),
         ([True, False], r"hold True \(bool\)"),

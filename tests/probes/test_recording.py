@@ -303,3 +303,19 @@ def test_the_file_says_where_its_ids_come_from(tmp_path: Path) -> None:
     assert [store.attrs["ids_from"] for store in (arrived, given)] == ["arrival", "given"]
     assert probes.record(model, loader(), tmp_path / "index.h5").attrs["ids_from"] == "index"
     assert next(given.iter()).ids_from == "given"
+
+
+def test_a_file_whose_samples_have_numbers_does_not_go_on_with_names(tmp_path: Path) -> None:
+    """As one does that an older version began, over a folder of images."""
+    model, path = net(), tmp_path / "x.h5"
+    with pytest.raises(KeyboardInterrupt):
+        probes.record(model, stopping(loader(), 1), path)
+
+    class Named(TensorDataset):
+        sample_ids = np.array([f"{row}.png" for row in range(20)])
+        ids_from = "name"
+
+    named = DataLoader(Named(*loader().dataset.tensors), 8)  # type: ignore[attr-defined]
+    with pytest.raises(probes.DataError, match="have numbers, as in older files, those of the loader names"):
+        probes.record(model, named, path, resume=True)
+    assert probes.open(path, partial=True).ids.tolist() == list(range(8))
