@@ -133,8 +133,8 @@ def capture(
 
     Notes
     -----
-    Memory: the kept parts of one step, and 8 bytes per id, 16 if it is text. An error of the model's own is raised as it is,
-    with a note that says at which samples.
+    Memory: the kept parts of one step, and 8 bytes per id. An error of the model's own is raised as it is, with a note
+    that says at which samples.
 
     What the network's `forward` takes decides how x is read; numpy arrays count as tensors.
 

@@ -4,7 +4,8 @@
     key(id) = XXH3-64 of its UTF-8 bytes  of a text
 
 Everything that is drawn for a sample (its half, its group, its noise) depends on its key. Samples are matched by their ids
-themselves: of a million texts two have equal keys with probability 3e-8, and are then drawn alike, never mixed up.
+themselves. Of a million texts two have equal keys with probability 3e-8; they are drawn alike, and where a run gives both, the
+second is refused like an id that comes twice.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ def as_ids(values: Iterable[Any], what: str = "The sample ids") -> NDArray[Any]:
     >>> as_ids([3, 1]), as_ids([b"cat/1.png", PurePath("dog/2.png")])
     (array([3, 1]), array(['cat/1.png', 'dog/2.png'], dtype='<U9'))
     """
+    if isinstance(values, str | bytes):
+        raise DataError(f"{what} are the text {values!r}; {_ONE}.")
     array = values if isinstance(values, np.ndarray) else _array(values)
     if array.ndim != 1:
         raise DataError(f"{what} have shape {array.shape}; {_ONE}.")
@@ -141,7 +144,8 @@ def refuse_duplicates(ids: Ids, where: str, more: str = "") -> None:
 
 def duplicate(ids: Ids) -> int | str | None:
     """The first id that stands a second time."""
-    if len(np.unique(ids)) == len(ids):
+    different = len(set(ids.tolist())) if are_texts(ids) else len(np.unique(ids))
+    if different == len(ids):
         return None
     first = np.unique(ids, return_index=True)[1]
     again = np.ones(len(ids), bool)
@@ -151,7 +155,7 @@ def duplicate(ids: Ids) -> int | str | None:
 
 
 class SeenIds:
-    """The ids of a run, in sorted arrays of growing length: 8 bytes each, of texts 16.
+    """The ids of a run, their keys in sorted arrays of growing length: 8 bytes each.
 
     Examples
     --------
@@ -161,13 +165,11 @@ class SeenIds:
     """
 
     def __init__(self) -> None:
-        self._sorted: list[NDArray[Any]] = []
+        self._sorted: list[NDArray[np.int64]] = []
 
     def add(self, ids: Ids) -> int | str | None:
         """Take more ids in; one that has come before, if there is any."""
-        new = ids
-        if are_texts(ids):  # 128 bits: no two of any number of texts that a run could have are alike
-            new = np.array([xxhash.xxh3_128_digest(text.encode()) for text in ids.tolist()], "S16")
+        new = id_keys(ids)
         for known in self._sorted:
             twice = known[np.minimum(np.searchsorted(known, new), len(known) - 1)] == new
             if twice.any():

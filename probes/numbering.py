@@ -96,14 +96,14 @@ def ids_at(data: Any, positions: Sequence[Any]) -> tuple[NDArray[Any], str] | No
     >>> ids_at(Subset([10, 20, 30, 40], [3, 1]), [0, -1])
     (array([3, 1]), 'index')
     """
+    plain = _plain(positions)
     while isinstance(data, Subset):
-        if not all(isinstance(position, Integral) for position in positions):
+        if not _are_numbers(plain):
             return None
-        positions, data = [data.indices[int(position)] for position in positions], data.dataset
-    plain = [position.item() if isinstance(position, Tensor | np.generic) else position for position in positions]
-    if all(isinstance(position, str) for position in plain):
+        plain, data = _plain(data.indices[position] for position in plain), data.dataset
+    if plain and all(isinstance(position, str) for position in plain):
         return as_ids(plain), "key"
-    if not all(isinstance(position, Integral) and not isinstance(position, bool) for position in plain):
+    if not _are_numbers(plain):
         return None
     known = getattr(data, "sample_ids", None)
     if known is not None:
@@ -111,6 +111,14 @@ def ids_at(data: Any, positions: Sequence[Any]) -> tuple[NDArray[Any], str] | No
     if plain and min(plain) < 0:
         plain = [position + len(data) if position < 0 else position for position in plain]
     return np.array(plain, np.int64), "index"
+
+
+def _plain(positions: Iterable[Any]) -> list[Any]:
+    return [position.item() if isinstance(position, Tensor | np.generic) else position for position in positions]
+
+
+def _are_numbers(positions: Sequence[Any]) -> bool:
+    return all(isinstance(position, Integral) and not isinstance(position, bool) for position in positions)
 
 
 def base_of(data: Any) -> Any:
@@ -246,7 +254,7 @@ def _with_positions(loader: Iterable[Any]) -> Iterator[tuple[Any, _Drawn]]:
 def _unknown(loader: Any) -> str:
     """Why a loader does not say which samples it draws; empty where it does."""
     if not isinstance(loader, DataLoader):
-        return f"a {type(loader).__name__} does not say which samples it gives"
+        return f"the {type(loader).__name__} does not say which samples it gives"
     if isinstance(loader.dataset, IterableDataset):
         return f"the {type(loader.dataset).__name__} does not say which samples it gives"
     if type(loader).__iter__ is not DataLoader.__iter__:

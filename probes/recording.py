@@ -27,7 +27,7 @@ from probes.capturing import capture, device_of
 from probes.errors import DataError, IncompleteError, NonFiniteWarning, UsageError
 from probes.hooks import Recording
 from probes.identity import versions, weights_sha256
-from probes.ids import SeenIds
+from probes.ids import SeenIds, are_texts
 from probes.layers import head_of, unwrap
 from probes.loaders import as_loader
 from probes.numbering import Identified, identified, ids_at, in_fixed_order
@@ -226,13 +226,18 @@ def _after(loader: Iterable[Any], passed: int, path: Path, reader: Reader) -> It
     seen.add(existing)
     done, known, rest = _unread(loader, passed)
     same = known is None or known[1] != origin or np.array_equal(known[0], existing[:done])
-    for value in identified(rest, reader, first=done):
-        if done == passed and same:
+    for value in identified(rest, reader, first=done) if same and done <= passed else ():
+        if done == passed:
+            if are_texts(value.ids) != are_texts(existing):
+                kinds = ("names", "numbers") if are_texts(existing) else ("numbers, as in older files", "names")
+                raise DataError(
+                    f"The samples in {path} have {kinds[0]}, those of the loader {kinds[1]}: write the file anew (--overwrite)."
+                )
             if (twice := seen.add(value.ids)) is not None:
                 raise DataError(f"The loader gives sample id {twice!r} again, which is in {path} already; ids must be unique.")
             yield value
             continue
-        same = same and np.array_equal(value.ids, existing[done : done + len(value.ids)])
+        same = np.array_equal(value.ids, existing[done : done + len(value.ids)])
         done += len(value.ids)
         if done > passed or not same:
             break

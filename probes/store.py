@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from probes.batch import Batch, LayerInfo
 from probes.errors import FormatError, IncompleteError, ReportedError
 from probes.format import FILTERS, FORMAT, FORMAT_VERSION, LAYER_FIELDS, filters_of, group_of, load_plugins, open_hdf5
-from probes.ids import as_ids
+from probes.ids import are_texts, as_ids
 from probes.sealed import RawFile, is_interrupted, open_bytes
 from probes.source import Source
 
-__all__ = ["Store", "read_layers"]
+__all__ = ["Store", "read_ids", "read_layers"]
 
 _BLOCK_BYTES = 32 << 20  # what one batch of an iteration over the file may weigh
 _MAX_CHUNK = 1 << 30  # a chunk is unpacked as a whole: beyond this only where it is a single row
@@ -72,6 +72,7 @@ class Store(Source):
         self.partial = partial
         self._handle: h5py.File | None = None
         self._raw: RawFile | None = None
+        self._texts: NDArray[Any] | None = None
         with self._checked():
             self.attrs = _header(self._file, self.path, sealed=self._raw is not None)
             self.n_committed = int(self.attrs["n_committed"])
@@ -101,15 +102,14 @@ class Store(Source):
     @property
     def ids(self) -> NDArray[Any]:
         """Sample ids, (n,): integers or texts."""
+        if self._texts is not None:
+            return self._texts
         with self._checked():
-            if not self.info:
-                return np.zeros(0, np.int64)
-            data = self._file["obs/id"]
-            if data.dtype.kind in "OS":
-                return as_ids(np.asarray(data.asstr()[: self.n_committed], dtype=np.str_))
-            if data.dtype.kind not in "iu":
-                raise FormatError(_damaged(self.path, f"its sample ids are {data.dtype}"))
-            return as_ids(data[: self.n_committed])
+            ids = read_ids(self._file, self.n_committed, self.path) if self.info else np.zeros(0, np.int64)
+        if are_texts(ids):  # a million of them take seconds to read, and every layer's rows come with them
+            ids.setflags(write=False)
+            self._texts = ids
+        return ids
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
@@ -243,7 +243,7 @@ class Store(Source):
         return int(rows if rows < chunk else rows - rows % chunk)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_handle": None, "_raw": None}
+        return self.__dict__ | {"_handle": None, "_raw": None, "_texts": None}
 
     def __repr__(self) -> str:
         state = "" if self.complete else ", incomplete"
@@ -366,6 +366,22 @@ def read_layers(file: h5py.File, n: int, path: Path) -> dict[str, LayerInfo]:
     for where, data in columns.items():
         _check_rows(path, where, data, n)
     return dict(sorted(found.items(), key=lambda item: item[1].order))
+
+
+def read_ids(file: h5py.File, n: int, path: Path) -> NDArray[Any]:
+    """The first n sample ids of an activations file, integers or texts.
+
+    Raises
+    ------
+    FormatError
+        If they are anything else.
+    """
+    data = file["obs/id"]
+    if data.dtype.kind in "OS":
+        return as_ids(np.asarray(data.asstr()[:n], dtype=np.str_))
+    if data.dtype.kind not in "iu":
+        raise FormatError(_damaged(path, f"its sample ids are {data.dtype}"))
+    return as_ids(data[:n])
 
 
 _TEXTS = ("name", "pool", "module_type", "dtype_source", "axes_from", "padding")

@@ -26,9 +26,9 @@ from probes.atomic import AtomicFile
 from probes.batch import Batch, LayerInfo
 from probes.errors import DataError, FormatError, UsageError
 from probes.format import DIMENSION, FORMAT, FORMAT_VERSION, VOLATILE, filter_arguments, filters_of, group_of, open_hdf5, packed
-from probes.ids import are_texts
+from probes.ids import SeenIds, are_texts
 from probes.sealed import MARK, is_interrupted, refuse_writing, uuid_of
-from probes.store import Store, read_layers
+from probes.store import Store, read_ids, read_layers
 
 __all__ = ["Writer", "create", "described", "differences", "refuse_existing", "refuse_other", "resume"]
 
@@ -256,12 +256,14 @@ class Writer:
         self._columns = {
             name: _Column(file[f"obs/{name}"]) for name in ("id", "label", "split", "target") if f"obs/{name}" in file
         }
+        self._seen = SeenIds()
         self._layers: dict[str, _Column] = {}
         self._info: dict[str, LayerInfo] = {}
         if self._columns:
             with self._whole():
                 self._info = read_layers(file, self.n_committed, path)
                 self._layers = {name: _Column(file[group_of(name)]["x"]) for name in self._info}
+                self._seen.add(read_ids(file, self.n_committed, path))
                 self.commit()
 
     def append(self, batch: Batch) -> None:
@@ -275,7 +277,7 @@ class Writer:
         Raises
         ------
         DataError
-            If the layers, shapes or types differ from the first batch's, or labels or splits come and go.
+            If the layers, shapes or types differ from the first batch's, labels or splits come and go, or an id comes twice.
             A layer that the batch names in `left_out` is taken out of the file instead.
         UsageError
             If the file was resumed, and the layers or their pools are not those that it has.
@@ -317,6 +319,8 @@ class Writer:
             raise DataError(
                 f"The sample ids after sample {self.n_written} are {kind}, and were {before} before; a file needs one kind."
             )
+        if (twice := self._seen.add(columns["id"])) is not None:
+            raise DataError(f"Sample id {twice!r} is in {self.path} already; ids must be unique.")
 
     def _take(self, layers: Mapping[str, NDArray[Any]], columns: Mapping[str, NDArray[Any]], rows: int) -> None:
         """Hold rows until enough wait to be written."""

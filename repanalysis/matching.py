@@ -62,7 +62,10 @@ def shared_ids(first: Source, second: Source, *, same_samples: bool = False) -> 
             f"The samples of {texts.title} have names, and those of {numbers.title} have numbers, as in files of older "
             f"versions: extract both from the same data."
         )
-    ids, at, there = np.intersect1d(ours, theirs, assume_unique=True, return_indices=True)
+    row_of = {sample: row for row, sample in enumerate(theirs.tolist())}
+    both = sorted((sample, row, row_of[sample]) for row, sample in enumerate(ours.tolist()) if sample in row_of)
+    at, there = (np.array([entry[side] for entry in both], np.int64) for side in (1, 2))
+    ids = ours[at]
     if len(ids) < _FEWEST:
         raise DataError(f"{names} share {len(ids)} sample ids; at least {_FEWEST} are needed. Extract both from the same data.")
     if same_samples or second is first:
@@ -102,7 +105,7 @@ def _refuse_contradictions(
         labels = [_shown(source, part[row]) for source, part in ((first, one), (second, other))]
         raise DataError(
             f"{int(differ.sum())} of {len(ids)} samples of equal id have another label in {second.title} than in {first.title} "
-            f"({ids[row : row + 1].tolist()[0]!r}: {labels[0]} and {labels[1]}): they are not the same samples. Extract both "
+            f"({ids[row].item()!r}: {labels[0]} and {labels[1]}): they are not the same samples. Extract both "
             f"from the same data; where a loader gives no ids and shuffles, give ids. {_OVERRULE}"
         )
     present = one[labelled]
@@ -136,12 +139,12 @@ def _doubt(first: Source, second: Source, at: NDArray[np.int64], there: NDArray[
     if all(datasets) and datasets[0] != datasets[1]:
         if positions:
             return f"they are positions in {datasets[0]} and in {datasets[1]}"
-        if "name" in origins and _last(datasets[0]) != _last(datasets[1]):
-            return f"they are names in {datasets[0]} and in {datasets[1]}"
+        if origins & {"name", "key"} and _last(datasets[0]) != _last(datasets[1]):
+            return f"they are names or keys in {datasets[0]} and in {datasets[1]}"
     ours, theirs = first.split, second.split
     if positions and ours is not None and theirs is not None and (differ := ours[at] != theirs[there]).any():
         row = int(np.flatnonzero(differ)[0])
-        return f"they are positions in the splits {ours[at][row]!r} and {theirs[there][row]!r}"
+        return f"they are positions in the splits {ours[at][row].item()!r} and {theirs[there][row].item()!r}"
     return ""
 
 

@@ -191,9 +191,8 @@ def compare(
         with tqdm(total=total, unit=" layers", desc=method, disable=None if progress is None else not progress) as bar:
             rows = []
             for source, names in sides:
-                ids = source.ids
-                order = np.argsort(ids, kind="stable")
-                at = order[np.searchsorted(ids, chosen, sorter=order)]
+                row_of = {sample: row for row, sample in enumerate(source.ids.tolist())}
+                at = np.array([row_of[sample] for sample in chosen.tolist()])
                 rows.append([_rows(source, name, at, bar) for name in names])
         if second is first:
             rows.append(rows[0])

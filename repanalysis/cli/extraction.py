@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from probes.errors import UsageError
+from probes.ids import IDS_FROM
 from repanalysis.cli._choices import (
     Axes,
     Budget,
@@ -68,7 +69,7 @@ def layers(
     torch.manual_seed(settings.seed)
     built = load_model(model, weights=weights, size=size)
     selected = "*" if everything and not layers else layers
-    example = _example(built, data, split)
+    example, ids_from = _example(built, data, split)
     recording = examined(built.module, example, layers=selected, ops=ops, prefix_tokens=prefix_tokens, axes=axes)
     found = [asdict(info) for info in recording.info.values()]
     rows = []
@@ -78,21 +79,24 @@ def layers(
         rows.append([info.order, info.name, info.module_type, shape, *axes_found, f"{info.depth:.3f}"])
     header = ["order", "layer", "type", "shape", "axes", "from", "prefix", "depth"]
     text = columns(header, rows) + without(recording.left_out)
-    return Said(text, {"layers": found, "left_out": recording.left_out})
+    if ids_from:
+        text += f"\n\nSample ids are {IDS_FROM[ids_from]}."
+    return Said(text, {"layers": found, "left_out": recording.left_out} | ({"ids_from": ids_from} if ids_from else {}))
 
 
-def _example(model: Any, data: str | None, split: str | None) -> Any:
-    """One sample for a model: from data, or zeros of the size that the model says."""
+def _example(model: Any, data: str | None, split: str | None) -> tuple[Any, str]:
+    """One sample for a model, and where the ids of its kind come from: from data, or zeros of the size that the model says."""
     import torch
 
     from repanalysis.extraction import taken_by
     from repanalysis.inputs.data import load_data
 
     if data is not None:
-        return load_data(data, split=split, **taken_by(model))[0][0][None]
+        samples = load_data(data, split=split, **taken_by(model))
+        return samples[0][0][None], samples.ids_from
     if model.input_size is None:
         raise UsageError("The model does not say how large its inputs are; give --size, or --data for a sample.")
-    return torch.zeros(1, *model.input_size, dtype=torch.int64 if model.takes_tokens else torch.float32)
+    return torch.zeros(1, *model.input_size, dtype=torch.int64 if model.takes_tokens else torch.float32), ""
 
 
 @verb

@@ -95,11 +95,12 @@ class Data(Dataset[tuple[Tensor, Any, int | str]]):
     def sample(self, n: int, *, seed: int) -> Data:
         """A random subset of n samples, drawn from the seed and in the original order.
 
-        Of samples with names those are drawn whose hash of (name, seed) is smallest: a file that is added changes one at most.
+        Of samples with names or keys those are drawn whose hash of (name, seed) is smallest: a file that is added changes one
+        at most.
         """
         if n >= len(self):
             return self
-        if are_texts(self.ids):
+        if self.ids_from != "index":
             return self._rows(np.sort(np.argsort(hashed(self.ids, seed), kind="stable")[:n]))
         return self._rows(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
 

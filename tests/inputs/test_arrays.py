@@ -20,12 +20,15 @@ def test_npz_with_and_without_splits(tmp_path: Path) -> None:
     assert data.labels is not None
     assert data.labels.tolist() == [1, 0]
     assert data[1][0].shape == (1, 5, 5)
+    assert data.ids.tolist() == ["test/0", "test/1"], "other samples than those of the training split"
+    assert load_data(f"npz:{tmp_path / 'split.npz'}", split="train").ids[3] == "train/3"
     assert load_data(f"npz:{tmp_path / 'split.npz'}", split="train", transform=pil_to_tensor)[0][0].shape == (3, 5, 5)
     with pytest.raises(UsageError, match="has no array 'x'. It has the splits test, train: choose one with --split"):
         load_data(f"npz:{tmp_path / 'split.npz'}")
     np.savez(tmp_path / "vectors.npz", x=np.ones((3, 7)))
     plain = load_data(f"npz:{tmp_path / 'vectors.npz'}", transform=pil_to_tensor)
     assert plain.labels is None
+    assert (plain.ids.tolist(), plain.ids_from) == ([0, 1, 2], "index")
     assert (plain[0][0].shape, plain[0][0].dtype) == ((7,), torch.float32)
 
 

@@ -118,7 +118,7 @@ def test_resuming_refuses_an_id_that_is_in_the_file(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         probes.record(NET, batches(0, 5, -1), tmp_path / "x.h5")
-    with pytest.raises(probes.DataError, match="gives sample id 4 again, which is in"):
+    with pytest.raises(probes.DataError, match="Sample id 4 comes a second time in the batch from row 10 on"):
         probes.record(NET, batches(0, 5, 4), tmp_path / "x.h5", resume=True)
 
 

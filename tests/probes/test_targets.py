@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,3 +152,34 @@ def test_integers_that_come_twice_are_no_ids() -> None:
         captured(model, (X, Y, torch.tensor([0, 1, 1, 2])), "0")
     with pytest.raises(DataError, match="id 5 comes a second time in the batch from row 4 on"):
         list(probes.capture(model, [(X, Y, [7, 5, 2, 9]), (X, Y, [1, 3, 5, 4])]))
+
+
+@pytest.mark.parametrize(
+    "third", [("a.png", "b.png", "c.png", "d.png"), np.array(["a.png", "b.png", "c.png", "d.png"]),
+              [Path("a.png"), Path("b.png"), Path("c.png"), Path("d.png")], [b"a.png", b"b.png", b"c.png", b"d.png"]],
+)  # fmt: skip
+def test_a_third_element_of_different_texts_are_ids(third: Any) -> None:
+    assert captured(nn.Sequential(nn.Linear(3, 4)), (X, Y, third), "0").ids.tolist() == ["a.png", "b.png", "c.png", "d.png"]
+
+
+def test_a_third_element_that_several_samples_share_is_no_id() -> None:
+    with pytest.warns(IgnoredWarning, match="third element .a list of str. is the same text for several samples, so it is not"):
+        assert captured(nn.Sequential(nn.Linear(3, 4)), (X, Y, ["red", "blue", "red", "red"]), "0").ids.tolist() == [0, 1, 2, 3]
+    with pytest.raises(DataError, match="Sample id 'a' comes a second time .* something else than ids, leave them out"):
+        list(probes.capture(nn.Sequential(nn.Linear(3, 4)), [(X, Y, list("abcd")), (X, Y, list("efga"))]))
+
+
+@pytest.mark.parametrize("key", ["ids", "__key__"])
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ([0.5, 1.5, 2.5, 3.5], "hold 0.5"),
+        (["a", "b", "c"], "are 3 for 4 rows of x"),
+        (torch.zeros(4, 2, dtype=torch.long), r"have shape \(4, 2\)"),
+        ([["a"], ["b"], ["c"], ["d"]], "are a list of list; one integer or one text"),
+        (np.array([1, 2, 3, 2**64 - 1], np.uint64), "hold 18446744073709551615, which 64 bits with a sign do not hold"),
+    ],
+)
+def test_what_can_only_be_ids_is_refused_where_it_is_none(key: str, values: Any, sentence: str) -> None:
+    with pytest.raises(DataError, match=f"The loader's {key} {sentence}"):
+        captured(nn.Sequential(nn.Linear(3, 4)), {"input": X, key: values}, "0")
