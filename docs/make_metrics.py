@@ -26,7 +26,7 @@ FAMILIES = {
         "nc1", "nc1_quotient", "nc1_cdnv", "nc2_equinorm", "nc2_equiangular", "nc3_duality", "nc4_ncc_mismatch", "ncc_accuracy",
     ),
     "Rate": ("coding_rate", "coding_rate_classes", "rate_reduction", "rate_reduction_normalized"),
-    "Read-out": ("linear_probe_accuracy", "knn_accuracy", "lda_accuracy", "linear_separability"),
+    "Read-out": ("linear_probe_accuracy", "knn_accuracy", "lda_accuracy", "linear_separability", "ridge_r2"),
     "Dimension": ("effective_rank", "participation_ratio", "spectrum", "power_law_exponent", "intrinsic_dimension"),
     "Filters": ("filter_clusters",),
 }  # fmt: skip
@@ -53,6 +53,9 @@ more structure of the classes lies (below: higher, lower, or neither, where p is
 With n not far above d much of a Fisher ratio, with few samples a class for its dimensions much of a rate reduction, is bias.
 Notes say so where it is more than a tenth by the formula in the metric's entry, `debiased=true` takes it away where that can be
 done, and the null shows it.
+
+**Labels and targets.** Metrics that look at classes pass over samples without a label, `ridge_r2` over those without a target;
+the note says how many, and the column `n` how many are left. The others look at all samples.
 
 **Which samples.** Metrics of samples look at up to `max_samples` of them, drawn by a hash of their ids; what is fitted is
 fitted on one half (again by id) and scored on the other. The same ids give the same samples in every layer, run and shard.
@@ -90,7 +93,7 @@ def described(metric: Metric) -> str:
     """One metric's part of the page."""
     parts = sections(metric)
     kept = [INVARIANCES[name] for name in INVARIANCES if name in metric.invariant]
-    chosen = {key: value for key, value in metric.parameters.items() if key != "head"}
+    chosen = {key: value for key, value in metric.parameters.items() if key not in ("head", "names")}
     options = ", ".join(f"`{key}={value}`" for key, value in chosen.items()) or "none"
     own = "the metric's own" if "tandard error" in parts["Notes"] else "none"
     error = "jackknife" if metric.smooth else own
@@ -107,7 +110,7 @@ def described(metric: Metric) -> str:
             "```",
             "",
             f"- **Unchanged by:** {'; '.join(kept) or 'none of the maps that are tested'}.",
-            *([f"- **More structure:** {structure(metric)}."] if metric.min_classes else []),
+            *([f"- **More structure:** {structure(metric)}."] if metric.min_classes or metric.needs_targets else []),
             f"- **Parameters:** {options}. **Standard error:** {error}.",
             f"- **Bias, cost:** {' '.join(parts['Notes'].split())}",
             f"- **Source:** {' '.join(parts['References'].split())}",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from probes.arrays import Arrays, from_arrays
 from probes.batch import Batch, LayerInfo
 from probes.errors import (
+    ArrivalOrderWarning,
     DataError,
     FormatError,
     IgnoredWarning,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Arrays",
+    "ArrivalOrderWarning",
     "Batch",
     "DataError",
     "FormatError",

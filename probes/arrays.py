@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from probes.batch import Batch, default_info
 from probes.errors import DataError
+from probes.ids import as_ids
+from probes.labels import Annotations, annotated
 from probes.source import Source
 
 __all__ = ["Arrays", "from_arrays"]
@@ -31,14 +34,24 @@ class Arrays(Source):
         return self._title
 
     @property
-    def ids(self) -> NDArray[np.int64]:
-        """Sample ids, (n,)."""
+    def ids(self) -> NDArray[Any]:
+        """Sample ids, (n,): integers or texts."""
         return self._whole.ids
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
         """Class of each sample, (n,), or None."""
         return self._whole.labels
+
+    @property
+    def targets(self) -> NDArray[np.float64] | None:
+        """Continuous targets of each sample, (n, t), or None."""
+        return self._whole.targets
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the columns of `targets`; empty where they have none."""
+        return self._whole.target_names
 
     @property
     def split(self) -> NDArray[np.str_] | None:
@@ -69,6 +82,9 @@ class Arrays(Source):
                 labels=None if whole.labels is None else whole.labels[rows],
                 split=None if whole.split is None else whole.split[rows],
                 info={name: self.info[name] for name in arrays},
+                targets=None if whole.targets is None else whole.targets[rows],
+                target_names=whole.target_names,
+                ids_from=whole.ids_from,
             )
 
 
@@ -80,6 +96,8 @@ def from_arrays(
     split: ArrayLike | str | None = None,
     class_names: Sequence[str] | None = None,
     attrs: Mapping[str, Any] | None = None,
+    targets: ArrayLike | None = None,
+    ignore_labels: Collection[int] = (),
 ) -> Arrays:
     """Features that you have already, to analyse or export like a file of activations.
 
@@ -87,16 +105,21 @@ def from_arrays(
     ----------
     layers : mapping of str to (n, ...) array
         Features by layer, in order of depth. They are not copied.
-    labels : (n,) integers or text, optional
-        Class of each sample. Text is numbered in alphabetical order, and becomes the class names.
-    ids : (n,) integers, optional
-        Sample ids; default 0, 1, ...
+    labels : (n,) integers or text, or one-hot (n, K), optional
+        Class of each sample; -1, -100, NaN and None mean that it has none. Text is numbered in alphabetical order, names that
+        are all numbers by number, and becomes the class names. Floats that are not whole are continuous targets.
+    ids : (n,) integers or texts, optional
+        Sample ids, such as names of files; default 0, 1, ...
     split : str or (n,) text, optional
         Split of all samples, or of each.
     class_names : sequence of str, optional
         Name of class 0, 1, ...
     attrs : mapping, optional
         Provenance, such as `{"model": "mine"}`.
+    targets : (n,) or (n, t) numbers, optional
+        Continuous targets, NaN where a sample has none.
+    ignore_labels : collection of int, optional
+        Further labels that mean "none".
 
     Returns
     -------
@@ -106,7 +129,7 @@ def from_arrays(
     Raises
     ------
     DataError
-        If lengths differ, an id stands twice, or something is not numbers.
+        If lengths differ, an id stands twice, something is not numbers, or labels are neither classes nor targets.
 
     Examples
     --------
@@ -124,18 +147,21 @@ def from_arrays(
             )
     arrays = {name: array[:, None] if array.ndim == 1 else array for name, array in arrays.items()}
     n = len(next(iter(arrays.values())))
-    column = None if labels is None else np.asarray(labels)
-    if column is not None and column.dtype.kind in "US":
-        names, column = np.unique(column, return_inverse=True)
-        class_names = class_names or [str(name) for name in names]
-    if column is not None and (column.ndim != 1 or column.dtype.kind not in "iub"):
-        raise DataError(f"The labels have shape {column.shape} and type {column.dtype}; one integer or name per sample is due.")
+    read = Annotations() if labels is None else annotated(labels, ignore=ignore_labels, class_names=class_names)
+    if read.note:
+        warnings.warn(read.note, stacklevel=2)
+    if read.targets is not None and targets is not None:
+        raise DataError("The labels are continuous targets, and there are targets as well; give labels that are classes.")
+    aims = read if targets is None else annotated(targets, what="The targets", continuous=True)
     splits = None if split is None else np.full(n, split) if isinstance(split, str) else np.asarray(split, dtype=np.str_)
     whole = Batch(
-        ids=np.arange(n) if ids is None else np.asarray(ids, dtype=np.int64),
+        ids=np.arange(n) if ids is None else as_ids(ids),  # type: ignore[arg-type]  # numpy calls scalars array-like, too
         layers=arrays,
-        labels=None if column is None else column.astype(np.int64),
+        labels=read.labels,
         split=splits,
         info=default_info(arrays),
+        ids_from="index" if ids is None else "given",
+        targets=aims.targets,
+        target_names=aims.target_names,
     )
-    return Arrays(whole, class_names, attrs or {}, "the arrays")
+    return Arrays(whole, read.class_names or class_names, attrs or {}, "the arrays")

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from numpy.typing import NDArray
 
 from probes.errors import DataError
+from probes.ids import Ids, as_ids, id_keys, refuse_duplicates
 
 __all__ = ["Batch", "LayerInfo"]
 
@@ -98,23 +100,29 @@ class Batch:
 
     Parameters
     ----------
-    ids : (n,) integer array
+    ids : (n,) integer or text array
         Sample ids, unique within the batch.
     layers : mapping of str to (n, ...) array
         Activations by layer name, in order of execution. The batch owns them.
     labels : (n,) integer array, optional
-        Class of each sample.
+        Class of each sample; -1 and -100 mean that it has none.
     split : (n,) string array, optional
         Split of each sample, such as `"train"`.
     info : mapping of str to LayerInfo, optional
         Defaults to the order of `layers`.
     left_out : mapping of str to str, optional
         Layers that ran but are not here, each with the reason.
+    ids_from : str, optional
+        Where the ids come from, a key of `probes.ids.IDS_FROM`.
+    targets : (n,) or (n, t) array of numbers, optional
+        Continuous targets of each sample, NaN where it has none; kept as (n, t) float64.
+    target_names : tuple of str, optional
+        Names of their columns.
 
     Raises
     ------
     DataError
-        If the lengths differ or an id stands twice.
+        If the lengths differ, an id stands twice, or labels are no integers.
 
     Examples
     --------
@@ -123,20 +131,31 @@ class Batch:
     (2, 1.0)
     """
 
-    ids: Int[np.ndarray, " n"]
+    ids: Ids
     layers: Mapping[str, Shaped[np.ndarray, "n ..."]]
     labels: Int[np.ndarray, " n"] | None = None
     split: Shaped[np.ndarray, " n"] | None = None
     info: Mapping[str, LayerInfo] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    ids_from: str = ""
+    targets: Float[np.ndarray, "n ..."] | None = None
+    target_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", as_ids(self.ids))
+        refuse_duplicates(self.ids, "one batch")
         n = len(self.ids)
-        if len(np.unique(self.ids)) != n:
-            values, counts = np.unique(self.ids, return_counts=True)
-            raise DataError(f"Sample id {values[counts > 1][0]} stands twice in one batch; ids must be unique.")
+        if self.labels is not None and (self.labels.ndim != 1 or self.labels.dtype.kind not in "iub"):
+            raise DataError(
+                f"The labels of a batch have shape {self.labels.shape} and type {self.labels.dtype}; one integer a sample is "
+                f"needed. probes.labels.annotated reads text and one-hot rows; continuous ones are targets=."
+            )
+        if self.targets is not None:
+            targets = np.asarray(self.targets, np.float64)
+            object.__setattr__(self, "targets", targets.reshape(len(targets), -1))
         rows = {f"layer {name!r}": len(array) for name, array in self.layers.items()}
         rows |= {"labels": n if self.labels is None else len(self.labels)}
+        rows |= {"targets": n if self.targets is None else len(self.targets)}
         rows |= {"split": n if self.split is None else len(self.split)}
         for what, length in rows.items():
             if length != n:
@@ -148,3 +167,8 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def keys(self) -> Int[np.ndarray, " n"]:
+        """The 64 bits by which each sample is drawn; see `probes.ids`."""
+        return id_keys(self.ids)

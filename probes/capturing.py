@@ -7,7 +7,7 @@ hook of ours, every module is in its own mode, and whatever is run on it is not 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +24,9 @@ from probes.errors import DataError, IgnoredWarning, LeftOutWarning, ReportedErr
 from probes.hooks import Recording, Reduction, StopForward, hooked
 from probes.inputs import Inputs, explained
 from probes.layers import unwrap
-from probes.loaders import SeenIds, as_loader, batches_of, is_shared_out
+from probes.loaders import as_loader
 from probes.measuring import measure
+from probes.numbering import identified
 from probes.padding import UNKNOWN_LENGTH, padding_mask
 from probes.patterns import Patterns
 from probes.pooling import Pools
@@ -75,6 +76,7 @@ def capture(
     reduce: Reduction | None = None,
     batch_size: int = 64,
     axes: AxesOption = None,
+    class_names: Sequence[str] | None = None,
 ) -> Iterator[Batch]:
     """Run `model` over `loader` and yield, step by step, what its layers gave out.
 
@@ -85,7 +87,8 @@ def capture(
         be used, also by another `capture`.
     loader : iterable or torch.utils.data.Dataset
         Yields `x`, `(x, labels)` or `(x, labels, ids)`, or a mapping that may itself hold `labels` and `ids`; see the
-        notes. Without ids, samples are numbered in the order in which they come.
+        notes. Where it gives no ids and is a torch `DataLoader` of a data set with positions, a sample's id is its position
+        in that data set, whatever order the sampler draws; else samples are numbered in the order in which they come.
     layers, pool, ops, prefix_tokens, dtype, seed, reduce
         As for `attach`.
     axes : str, mapping or sequence of str, optional
@@ -103,17 +106,20 @@ def capture(
     early_stop : bool, default True
         Leave the forward pass once the last wanted layer has run. Not done where `forward` is given.
     first_id : int, default 0
-        Number of the first sample, where the loader gives no ids.
+        Number of the first sample, where samples are numbered in the order in which they come.
     forward : callable, optional
         What to run instead of the model itself, such as `model.forward_features`. Its signature takes the place of the
         model's.
     batch_size : int, default 64
         Samples per step, where a data set comes in place of a loader.
+    class_names : sequence of str, optional
+        Name of class 0, 1, ..., by which labels that are text are numbered.
 
     Yields
     ------
     Batch
-        Activations as numpy arrays, with ids, labels and split. A layer whose shape is not that of the first step is
+        Activations as numpy arrays, with ids, labels or continuous targets, and split. A layer whose
+        shape is not that of the first step is
         in `left_out` from there on.
 
     Raises
@@ -122,8 +128,8 @@ def capture(
         If a pattern matches nothing that runs (after the first step), the precision is unknown, or the model can't be
         called with what the loader yields.
     DataError
-        If no layer at all can be recorded; if labels or ids are not one integer per sample, come and go, or an id comes
-        twice; if several workers of an `IterableDataset` each give all samples.
+        If no layer at all can be recorded; if labels are neither classes nor targets, ids not one integer or text, if either
+        come and go, or an id comes twice; if several workers of an `IterableDataset` each give all samples.
 
     Notes
     -----
@@ -142,10 +148,11 @@ def capture(
     another mapping                           `model(x)`
     ========================================  =====================================================================
 
-    Labels are one integer from 0 per sample, (n,) or (n, 1), in any container: a tensor on any device, an array, a list.
-    Targets of another kind (boxes, masks, images, a class per token) are not read, with a warning; floats, one-hot rows,
-    texts and negative numbers, which might stand for classes, are refused. A third element is taken for ids if it is one
-    integer per sample; paths and metadata are not read, with a warning. An empty batch is passed over.
+    Labels are integers from 0, text or one-hot rows, in any container: a tensor on any device, an array, a list; -1, -100, NaN
+    and None mean that a sample has none. Floats, (n,) or (n, t), are continuous targets, unless all are whole. Text needs
+    `class_names`. Targets of another kind (boxes, masks, images, a class per token) are not read, with a warning. A third
+    element is taken for ids if it is one integer per sample, or one text that no other sample has, such as its path; other
+    metadata are not read, with a warning. An empty batch is passed over.
 
     Examples
     --------
@@ -160,20 +167,15 @@ def capture(
     )
     where = torch.device(device) if device is not None else device_of(model)
     loader = as_loader(loader, batch_size)
-    reader, seen = Reader(forward or model), SeenIds()
+    reader = Reader(forward or model, class_names=class_names)
     steps = _Steps(model, recording, forward or model, where, _autocast(precision, where), channels_last)
     shapes: dict[str, tuple[int, ...]] = {}
     info: dict[str, LayerInfo] = {}
     left_out: dict[str, str] = {}
     padded: list[str] | None = None  # layers that are pooled with their padding, once a batch has any
     done = 0
-    items = (item for item in map(reader.read, batches_of(loader)) if item.inputs.rows)
-    for step, item in enumerate(items):
+    for step, (item, ids, ids_from) in enumerate(identified(loader, reader, first=first_id)):
         rows = item.inputs.rows
-        if item.ids is None and is_shared_out(loader):
-            raise DataError("Without ids, the samples of a DistributedSampler can't be told apart: yield (x, labels, ids).")
-        if item.ids is not None and (twice := seen.add(item.ids)) is not None:
-            raise DataError(f"Sample id {twice} comes a second time in the batch from row {done} on; ids must be unique.")
         if step == 0:
             steps.measure(item.inputs)
         steps.run(item.inputs, done, step)
@@ -197,12 +199,15 @@ def capture(
             if padded:
                 warnings.warn(_padded(padded), IgnoredWarning, stacklevel=2)
         yield Batch(
-            ids=np.arange(first_id + done, first_id + done + rows) if item.ids is None else item.ids,
+            ids=ids,
             layers={name: recording.array(name) for name in shapes},
             labels=item.labels,
             split=None if split is None else np.full(rows, split),
             info={name: info[name] for name in shapes},
             left_out=dict(left_out),
+            ids_from=ids_from,
+            targets=item.targets,
+            target_names=item.target_names,
         )
         done += rows
 

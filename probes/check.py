@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from probes.atomic import Journal
 from probes.batch import Batch
 from probes.errors import DataError, FormatError, IncompleteError, ReportedError, UsageError
+from probes.ids import refuse_duplicates
 from probes.sealed import check_bytes, is_empty, is_interrupted
 from probes.shards import Shards
 from probes.source import Source
@@ -83,13 +84,14 @@ def compare(source: Source, batches: Iterable[Batch]) -> list[Difference]:
     >>> compare(ours, from_arrays({"x": np.eye(3)}).iter())[0].ok
     True
     """
-    position = {int(sample): row for row, sample in enumerate(source.ids)}
+    position = {sample: row for row, sample in enumerate(source.ids.tolist())}
     largest = dict.fromkeys(source.layers, 0.0)
     scale = dict.fromkeys(source.layers, 0.0)
     for batch in batches:
-        if unknown := [int(sample) for sample in batch.ids if int(sample) not in position]:
-            raise DataError(f"{source.title} has no sample {unknown[0]}; compare samples that are in it.")
-        rows = np.array([position[int(sample)] for sample in batch.ids])
+        samples = batch.ids.tolist()
+        if unknown := [sample for sample in samples if sample not in position]:
+            raise DataError(f"{source.title} has no sample {unknown[0]!r}; compare samples that are in it.")
+        rows = np.array([position[sample] for sample in samples])
         _refuse_other_labels(source, batch, rows)
         for name in source.layers:
             if name not in batch.layers:
@@ -197,14 +199,17 @@ def _examine(path: Path, *, progress: bool | None) -> Finding:
         return Finding(path, "empty", "writing stopped before anything was committed", "Extract it again, with --resume.")
     try:
         with Store(path, partial=True) as store:
+            refuse_duplicates(store.ids, str(path))
             broken = _broken_layers(store, progress=progress)
             if not broken:
                 store.check()
                 check_bytes(path)
             n, state = len(store), "whole" if store.complete else "resumable"
             odd = store.non_finite
-    except UsageError as error:
-        return Finding(path, "busy", str(error), "Wait until it is written.")
+    except (UsageError, DataError) as error:
+        busy = isinstance(error, UsageError)
+        advice = "Wait until it is written." if busy else "Extract it again: which of the rows is the sample's is not known."
+        return Finding(path, "busy" if busy else "damaged", str(error), advice)
     except FormatError as error:
         foreign = "no HDF5 file" in str(error) or "not an activations file" in str(error)
         journal = Journal.beside(path)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "EXIT_CODES",
+    "ArrivalOrderWarning",
     "DataError",
     "FormatError",
     "IgnoredWarning",
@@ -74,6 +75,10 @@ class LeftOutWarning(UserWarning):
 
 class IgnoredWarning(UserWarning):
     """Something that a loader gives is not read; the message says what, and why."""
+
+
+class ArrivalOrderWarning(UserWarning):
+    """Samples are known by the order in which they came alone; the message says why, and what that means."""
 
 
 class NonFiniteWarning(UserWarning):

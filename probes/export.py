@@ -16,6 +16,7 @@ import numpy as np
 
 from probes.batch import LayerInfo
 from probes.errors import UsageError
+from probes.ids import are_texts
 from probes.patterns import Patterns, select
 from probes.source import Source
 from probes.whole import replacing
@@ -40,7 +41,7 @@ def to_xarray(source: Source, layers: Patterns = None) -> xarray.Dataset:
     Returns
     -------
     xarray.Dataset
-        Variables named after the layers; coordinates `id`, `label`, `class_name`, `split` along `sample`. The other
+        Variables named after the layers; coordinates `id`, `label`, `class_name`, `split`, `target` along `sample`. The other
         dimensions are called `LAYER:channel` and so on, since layers differ in their widths.
 
     Raises
@@ -60,7 +61,10 @@ def to_xarray(source: Source, layers: Patterns = None) -> xarray.Dataset:
     if (labels := source.labels) is not None:
         coordinates["label"] = ("sample", labels)
         if source.class_names is not None:
-            coordinates["class_name"] = ("sample", np.asarray(source.class_names)[labels])
+            coordinates["class_name"] = ("sample", np.append(source.class_names, "")[np.maximum(labels, -1)])
+    if (targets := source.targets) is not None:
+        coordinates["target"] = (("sample", "target_name"), targets)
+        coordinates["target_name"] = list(source.target_names or map(str, range(targets.shape[1])))
     if (split := source.split) is not None:
         coordinates["split"] = ("sample", split)
     return xarray.Dataset(variables, coordinates, dict(source.attrs) | _class_names(source))
@@ -79,7 +83,7 @@ def to_anndata(source: Source, layer: str) -> anndata.AnnData:
     Returns
     -------
     anndata.AnnData
-        `X` of shape (n, features), with `obs` holding label, class_name and split, and `uns` the provenance.
+        `X` of shape (n, features), with `obs` holding label, class_name, targets and split, and `uns` the provenance.
 
     Raises
     ------
@@ -97,7 +101,11 @@ def to_anndata(source: Source, layer: str) -> anndata.AnnData:
     if (labels := source.labels) is not None:
         frame["label"] = labels
         if source.class_names is not None:
-            frame["class_name"] = pd.Categorical(np.asarray(source.class_names)[labels])
+            categories = np.array([*source.class_names, None], object)
+            frame["class_name"] = pd.Categorical(categories[np.maximum(labels, -1)])
+    if (targets := source.targets) is not None:
+        names = source.target_names or [f"target_{column}" for column in range(targets.shape[1])]
+        frame = frame.assign(**{name: targets[:, column] for column, name in enumerate(names)})
     if (split := source.split) is not None:
         frame["split"] = pd.Categorical(split)
     flat = x.reshape(len(x), -1)
@@ -108,7 +116,9 @@ def to_anndata(source: Source, layer: str) -> anndata.AnnData:
 
 
 def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns = None) -> None:
-    """Layers, `ids`, `labels` and `split` (an index into the header's `splits`) as tensors of one safetensors file.
+    """Layers, `ids`, `labels`, `targets` and `split` (an index into the header's `splits`) as tensors of one safetensors file.
+
+    Ids that are texts stand as JSON in its header.
 
     Parameters
     ----------
@@ -122,7 +132,7 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
     Raises
     ------
     UsageError
-        If the file exists, a pattern matches nothing, or a layer is called `ids`, `labels` or `split`.
+        If the file exists, a pattern matches nothing, or a layer is called `ids`, `labels`, `targets` or `split`.
     """
     from safetensors.numpy import save_file
 
@@ -131,7 +141,9 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
         raise UsageError(f"{path} exists already; nothing was written. Give another name.")
     chosen = select(layers, source.info, source.title)
     tensors = {name: np.ascontiguousarray(source[name]) for name in chosen}
-    extra = {"ids": source.ids} | ({} if source.labels is None else {"labels": source.labels})
+    ids = source.ids
+    columns = {"ids": None if are_texts(ids) else ids, "labels": source.labels, "targets": source.targets}
+    extra = {name: column for name, column in columns.items() if column is not None}
     splits: list[str] = []
     if source.split is not None:
         names, extra["split"] = np.unique(source.split, return_inverse=True)
@@ -139,6 +151,8 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
     if clash := sorted(tensors.keys() & extra.keys()):
         raise UsageError(f"A layer is called {clash[0]!r}, which is what the file calls the samples'; leave it out.")
     header = {key: value if isinstance(value, str) else json.dumps(value) for key, value in source.attrs.items()}
+    if are_texts(ids):
+        header["ids"] = json.dumps(ids.tolist())
     header["layers"] = json.dumps({name: _described(source.info[name]) for name in chosen})
     header |= _class_names(source)
     if splits:

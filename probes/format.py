@@ -36,7 +36,7 @@ FORMAT_VERSION = 3
 COMPRESSIONS = ("none", "lzf", "gzip", "lz4", "zstd")
 FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf", 32004: "lz4", 32015: "zstd"}
 DIMENSION = "This is a netCDF dimension but not a netCDF variable. {:>9d}"  # the netCDF-4 mark of a bare dimension
-OBS = ("id", "label", "split")  # the columns that say what a row is
+OBS = ("id", "label", "split", "target")  # the columns that say what a row is
 LAYER_TABLE = "layer_info"  # the attribute of the root that describes all layers
 LAYER_FIELDS = [field.name for field in fields(LayerInfo)]
 # Attributes of the root that say when and how a file was written, not what is in it: they may differ between the runs that
@@ -47,6 +47,7 @@ VOLATILE = frozenset(("format", "format_version", "seal", "complete", "n_committ
     "resumed",
     "device",
     LAYER_TABLE,
+    "ids_from",
 }
 
 

@@ -1,4 +1,4 @@
-"""What a loader gives over a whole run: batches of a data set that comes in its place, and no sample twice.
+"""What a loader gives over a whole run: batches of a data set that comes in its place, and workers that share it out.
 
 An `IterableDataset` that does not share itself out gives every worker all samples. torch takes a batch from each worker in
 turn, so that W batches in a row are then alike; and at the end every sample has come a multiple of W times.
@@ -15,16 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
-from jaxtyping import Int64
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from probes.errors import DataError, UsageError
 from probes.inputs import as_tensors, tensors_in
 from probes.targets import are_integers, count_of, label_of
 
-__all__ = ["SeenIds", "as_loader", "batches_of", "is_shared_out"]
+__all__ = ["as_loader", "batches_of", "row_hashes", "stacked"]
 
 
 def as_loader(source: Iterable[Any] | Dataset[Any], batch_size: int) -> Iterable[Any]:
@@ -53,7 +51,7 @@ def as_loader(source: Iterable[Any] | Dataset[Any], batch_size: int) -> Iterable
     kind = type(source)
     mapped = hasattr(kind, "__getitem__") and hasattr(kind, "__len__")
     if isinstance(source, Dataset) or (mapped and (hasattr(kind, "__getitems__") or not hasattr(kind, "__iter__"))):
-        return DataLoader(source, batch_size, collate_fn=getattr(source, "collate_fn", _stacked))  # type: ignore[arg-type]
+        return DataLoader(source, batch_size, collate_fn=getattr(source, "collate_fn", stacked))  # type: ignore[arg-type]
     return source
 
 
@@ -67,7 +65,7 @@ def _streamed(source: IterableDataset[Any], batch_size: int) -> Iterator[Any]:
     size = next((len(tensor) for tensor in tensors_in(as_tensors(first))), None)
     if label is not None and count_of(label) is None:
         while samples := list(islice(items, batch_size)):
-            yield _stacked(samples)
+            yield stacked(samples)
     elif label is not None and count_of(label) == size:
         yield from items
     else:
@@ -77,7 +75,7 @@ def _streamed(source: IterableDataset[Any], batch_size: int) -> Iterator[Any]:
         )
 
 
-def _stacked(samples: list[Any]) -> Any:
+def stacked(samples: list[Any]) -> Any:
     """Torch's own collation; a sentence where samples can't be stacked."""
     try:
         return default_collate(samples)
@@ -134,7 +132,7 @@ def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
     counts: Counter[int] = Counter()
     round_: list[list[int]] = []
     for step, item in enumerate(_started(loader)):
-        contents = _contents(item)
+        contents = row_hashes(item)
         counts.update(contents)
         if step < workers:
             round_.append(contents)
@@ -146,43 +144,10 @@ def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
         raise DataError(sentence)
 
 
-def _contents(item: Any) -> list[int]:
+def row_hashes(item: Any) -> list[int]:
     """A hash of each sample's tensors."""
     tensors = list(tensors_in(item))
     rows = len(tensors[0]) if tensors else 0
     flat = [tensor.detach().cpu().reshape(rows, -1).contiguous() for tensor in tensors if len(tensor) == rows]
     columns = [tensor.view(torch.uint8).numpy() for tensor in flat if tensor.numel()]
     return [xxhash.xxh3_64_intdigest(b"".join(column[row].tobytes() for column in columns)) for row in range(rows)]
-
-
-def is_shared_out(loader: Iterable[Any]) -> bool:
-    """Whether several processes each run over a part of the loader's data set, so that order numbers no sample."""
-    sampler = getattr(loader, "sampler", None)
-    return isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1
-
-
-class SeenIds:
-    """The ids of a run, in sorted arrays of growing length: 8 bytes each.
-
-    Examples
-    --------
-    >>> seen = SeenIds()
-    >>> seen.add(np.array([3, 1])), seen.add(np.array([7, 3]))
-    (None, 3)
-    """
-
-    def __init__(self) -> None:
-        self._sorted: list[NDArray[np.int64]] = []
-
-    def add(self, ids: Int64[np.ndarray, " n"]) -> int | None:
-        """Take more ids in; one that has come before, if there is any."""
-        new = np.sort(ids)
-        for known in self._sorted:
-            twice = known[np.minimum(np.searchsorted(known, new), len(known) - 1)] == new
-            if twice.any():
-                return int(new[twice][0])
-        while self._sorted and len(self._sorted[-1]) <= len(new):
-            new = np.sort(np.concatenate([self._sorted.pop(), new]))
-        if len(new):
-            self._sorted.append(new)
-        return None

@@ -14,18 +14,21 @@ from dataclasses import dataclass
 from typing import Any, get_origin
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from probes.errors import DataError, IgnoredWarning, UsageError
+from probes.ids import Ids, are_texts
 from probes.inputs import Inputs, are_images, as_tensors, length_of, rows_among, rows_of, tensors_in
-from probes.targets import LABELS, are_integers, classes_of, count_of, ids_of
+from probes.labels import Annotations
+from probes.targets import LABELS, annotations_of, are_integers, count_of, ids_of
 
 __all__ = ["Item", "Reader", "as_inputs"]
 
 _FORMS = "x, (x, labels), (x, labels, ids) or a dict"
-_IDS = ("ids", "id", "index", "idx")
+_IDS = ("__key__", "ids", "id", "index", "idx")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +39,21 @@ class Item:
     ----------
     inputs : Inputs
         What the network is called with.
-    labels, ids : (n,) int64 array or None
-        Class and number of each sample, where the loader gives them.
+    labels : (n,) int64 array or None
+        Class of each sample, where the loader gives them.
+    ids : (n,) int64 or text array, or None
+        What each sample is called, where the loader says it.
+    targets : (n, t) float64 array or None
+        Continuous targets of each sample, likewise.
+    target_names : tuple of str
+        Names of their columns, where they have any.
     """
 
     inputs: Inputs
     labels: Int64[np.ndarray, " n"] | None
-    ids: Int64[np.ndarray, " n"] | None
+    ids: Ids | None
+    targets: Float64[np.ndarray, "n t"] | None = None
+    target_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,8 @@ class Reader:
         The network, or what is run in its place.
     labels : bool, default True
         Whether labels are read; without, they may be anything.
+    class_names : sequence of str, optional
+        Name of class 0, 1, ..., where labels are text.
 
     Examples
     --------
@@ -118,7 +131,9 @@ class Reader:
     torch.Size([2, 1])
     """
 
-    def __init__(self, forward: Callable[..., Any], *, labels: bool = True) -> None:
+    def __init__(self, forward: Callable[..., Any], *, labels: bool = True, class_names: Sequence[str] | None = None) -> None:
+        self._class_names = class_names
+        self._annotations: Annotations | None = None
         self._signature = _Signature.of(forward)
         self._wants_labels = labels
         self._first: Item | None = None
@@ -133,16 +148,14 @@ class Reader:
         UsageError
             If the network can't be called with what comes.
         DataError
-            If labels or ids are not one integer per sample, or come and go.
+            If labels are not one integer per sample or ids not one integer or text, or if either come and go.
         """
         inputs, labels, ids, name = self._apart(value)
         count = count_of(labels)
         inputs = inputs if isinstance(inputs, Inputs) else self._called(as_tensors(inputs), count)
-        item = Item(
-            inputs,
-            self._checked(classes_of, labels, inputs) if self._wants_labels else None,
-            self._checked(ids_of, ids, inputs.rows, name),
-        )
+        known = self._annotated(labels, inputs) if self._wants_labels else Annotations()
+        numbers = self._checked(ids_of, ids, inputs.rows, name)
+        item = Item(inputs, known.labels, numbers, known.targets, known.target_names)
         if inputs.rows:
             self._same(item)
         return item
@@ -150,14 +163,33 @@ class Reader:
     def _same(self, item: Item) -> None:
         """Raise where labels or ids come and go."""
         first = self._first = self._first or item
-        for what, before, now in (("labels", first.labels, item.labels), ("ids", first.ids, item.ids)):
+        columns = (
+            ("labels", first.labels, item.labels),
+            ("targets", first.targets, item.targets),
+            ("ids", first.ids, item.ids),
+        )
+        for what, before, now in columns:
             if (before is None) != (now is None):
                 state = "stop" if now is None else "begin"
                 raise DataError(f"The loader's {what} {state} at sample {self._rows}; give them with every item, or with none.")
+        if first.ids is not None and item.ids is not None and are_texts(first.ids) != are_texts(item.ids):
+            raise DataError(f"The loader's ids are integers and texts, by turns, at sample {self._rows}; give one kind.")
         self._rows += item.inputs.rows
 
-    def _checked(self, read: Callable[..., Int64[np.ndarray, " n"] | str | None], *what: Any) -> Int64[np.ndarray, " n"] | None:
-        """Labels or ids; None, and a warning, where they are something else."""
+    def _annotated(self, labels: Any, inputs: Inputs) -> Annotations:
+        """Labels and targets; neither, and a warning, where they are something else."""
+        result = annotations_of(labels, inputs, self._class_names, before=self._annotations) if inputs.rows else None
+        if isinstance(result, str):
+            self._warn(result)
+            return Annotations()
+        if result is not None and self._annotations is None:
+            self._annotations = result
+            if result.note:
+                self._warn(result.note)
+        return result or Annotations()
+
+    def _checked(self, read: Callable[..., NDArray[Any] | str | None], *what: Any) -> NDArray[Any] | None:
+        """Ids; None, and a warning, where they are something else."""
         result = read(*what)
         if isinstance(result, str):
             self._warn(result)

@@ -15,17 +15,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from probes.atomic import install
 from probes.axes import AxesOption, AxisRules
+from probes.batch import Batch
 from probes.capturing import capture, device_of
-from probes.errors import DataError, NonFiniteWarning, UsageError
+from probes.errors import DataError, IncompleteError, NonFiniteWarning, UsageError
 from probes.identity import description_of, versions, weights_sha256
+from probes.ids import SeenIds, are_texts
 from probes.layers import head_of, unwrap
-from probes.loaders import as_loader, batches_of
+from probes.loaders import as_loader
+from probes.numbering import Identified, identified, ids_at, in_fixed_order
 from probes.options import CaptureOptions
 from probes.patterns import Patterns, as_patterns
 from probes.pooling import Pooling, Pools
@@ -76,7 +80,7 @@ def record(
     attrs : mapping, optional
         Provenance to keep: model, weights_sha256, preprocessing, dataset, command, versions.
     class_names : sequence of str, optional
-        Name of class 0, 1, ...
+        Name of class 0, 1, ...; labels that are text are numbered by it.
     compression : {"none", "lzf", "gzip", "lz4", "zstd"}, default "none"
         How the file is packed.
     overwrite : bool, default False
@@ -84,7 +88,8 @@ def record(
     resume : bool, default False
         Go on with a file whose writing was stopped. The loader must give the samples that it gave then, in that order:
         those that are in the file already are passed over. If a file that was to replace another was stopped, `FILE.part`,
-        and is this run's, that is gone on with. A file that is complete is left alone; where there is none, writing starts.
+        and is this run's, that is gone on with. A file that is complete is left alone, if it has every sample that the data set
+        says it has; where there is none, writing starts.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
 
@@ -101,6 +106,8 @@ def record(
         the options with another value.
     DataError
         If the loader gives nothing, or other samples than those in the file.
+    IncompleteError
+        If the file that `resume` meets is complete, but the data set has samples that it does not hold.
     OSError
         If the disk is full. The file is then whole up to its last commit.
 
@@ -118,19 +125,22 @@ def record(
         batch_size=batch_size if loader is not source else getattr(loader, "batch_size", None),
     )  # fmt: skip
     facts = _facts(network, options, str(device or device_of(network)), attrs or {})
-    names = None if class_names is None else list(class_names)
-    begun = _begun(refuse_special(path), facts, names) if resume else None
+    begun = _begun(refuse_special(path), facts, class_names) if resume else None
     if begun is None and not resume:
         refuse_existing(path, overwrite=overwrite)
     if begun is not None and not is_interrupted(begun):
-        return _complete(begun, path)
+        return _complete(begun, path, loader)
     passed = 0 if begun is None or is_empty(begun) else len(Store(begun, partial=True))
     expected = _length(loader)
-    rest = _after(loader, passed, begun, Reader(forward or network)) if passed and begun is not None else loader
+    rest = (
+        _after(loader, passed, begun, Reader(forward or network, class_names=class_names))
+        if passed and begun is not None
+        else loader
+    )
     batches = capture(
         model, rest, layers=layers, pool=pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed,
-        split=split, device=device, precision=precision, channels_last=channels_last, early_stop=early_stop, first_id=passed,
-        forward=forward, axes=axes,
+        split=split, device=device, precision=precision, channels_last=channels_last, early_stop=early_stop, forward=forward,
+        axes=axes, class_names=class_names,
     )  # fmt: skip
     first = next(batches, None)
     if first is None and not passed:
@@ -138,7 +148,7 @@ def record(
     writer = (
         resume_file(path, attrs=facts, expected=expected, source=begun)
         if passed
-        else create(path, attrs=facts, class_names=names, head=head_of(network), compression=compression,
+        else create(path, attrs=facts | _origin(first), class_names=class_names, head=head_of(network), compression=compression,
                     expected=expected, overwrite=overwrite or begun is not None)
     )  # fmt: skip
     hidden = None if progress is None else not progress
@@ -207,7 +217,7 @@ def _facts(network: nn.Module, options: CaptureOptions, device: str, attrs: Mapp
     return facts | {"device": device, "versions": versions()} | dict(attrs)
 
 
-def _begun(path: Path, facts: Mapping[str, Any], names: Sequence[str] | None) -> Path | None:
+def _begun(path: Path, facts: Mapping[str, Any], class_names: Sequence[str] | None) -> Path | None:
     """The file to go on with: the one that was to replace `path`, or `path` itself, whichever is this run's."""
     refusal: UsageError | None = None
     for begun in (part_of(path), path):
@@ -216,9 +226,7 @@ def _begun(path: Path, facts: Mapping[str, Any], names: Sequence[str] | None) ->
         if is_interrupted(begun) and is_empty(begun):  # where nothing was committed, it may be anybody's
             return begun
         with Store(begun, partial=True) as store:
-            found = differences(store.attrs, facts)
-            if len(store) and store.class_names != names:
-                found.append(f"class_names: {_short(store.class_names)} in the file, {_short(names)} now")
+            found = differences(store.attrs, facts) + (_other_classes(store, class_names) if len(store) else [])
         if not found:
             return begun
         try:
@@ -230,15 +238,26 @@ def _begun(path: Path, facts: Mapping[str, Any], names: Sequence[str] | None) ->
     return None
 
 
-def _complete(begun: Path, path: Path) -> Store:
-    """A file that needs no more; one that was stopped just before it took its place does so now."""
+def _complete(begun: Path, path: Path, loader: Any) -> Store:
+    """A file that needs no more, if the data have no sample that it lacks; one that was not yet in its place is put there."""
     if begun != path:
         install(begun, path)
-    return Store(path)
+    store = Store(path)
+    known = ids_at(loader.dataset, range(len(loader.dataset))) if in_fixed_order(loader) else None
+    if known is None or known[1] != store.attrs.get("ids_from"):
+        return store
+    present = set(store.ids.tolist())
+    if new := [sample for sample in known[0].tolist() if sample not in present]:
+        raise IncompleteError(
+            f"{path} is complete, but {len(new)} of the {len(known[0])} samples that there are now are not in it ({new[0]!r} "
+            f"first): they came after it was written. Extract them to another file, or write this one anew (--overwrite)."
+        )
+    return store
 
 
-def _short(names: Sequence[str] | None) -> str:
-    return "none" if names is None else f"{len(names)} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+def _origin(first: Batch | None) -> dict[str, str]:
+    """What the file says of its samples' ids."""
+    return {} if first is None else {"ids_from": first.ids_from}
 
 
 def _left(writer: Writer) -> str:
@@ -252,57 +271,68 @@ def _left(writer: Writer) -> str:
     )
 
 
-def _after(loader: Iterable[Any], passed: int, path: Path, reader: Reader) -> Iterator[Any]:
+def _other_classes(store: Store, class_names: Sequence[str] | None) -> list[str]:
+    """A sentence where the classes are numbered otherwise than in the file: one label would mean two of them."""
+    now, before = None if class_names is None else list(class_names), store.class_names
+    if now == before:
+        return []
+    shown = ["none" if names is None else ", ".join(names[:4]) + ", ..." * (len(names) > 4) for names in (before, now)]
+    return [f"the classes: {shown[0]} in the file, {shown[1]} now"]
+
+
+def _after(loader: Iterable[Any], passed: int, path: Path, reader: Reader) -> Iterator[Identified]:
     """What a loader gives after the samples that are in the file; raises where those are others than it gives now."""
     with Store(path, partial=True) as store:
-        there, labels = store.ids, store.labels
-    done = 0
-    for item in _skipping(loader, passed):
-        if done >= passed:
-            ids = reader.read(item).ids
-            if ids is not None and (twice := np.intersect1d(ids, there)).size:
-                raise DataError(f"The loader gives sample id {twice[0]} again, which is in {path} already; ids must be unique.")
-            yield item
+        existing, labels, origin = store.ids, store.labels, store.attrs.get("ids_from")
+    seen = SeenIds()
+    seen.add(existing)
+    done, known, rest = _unread(loader, passed)
+    same = known is None or known[1] != origin or np.array_equal(known[0], existing[:done])
+    for value in identified(rest, reader, first=done) if same and done <= passed else ():
+        if done == passed:
+            if are_texts(value.ids) != are_texts(existing):
+                kinds = ("names", "numbers") if are_texts(existing) else ("numbers, as in older files", "names")
+                raise DataError(
+                    f"The samples in {path} have {kinds[0]}, those of the loader {kinds[1]}: write the file anew (--overwrite)."
+                )
+            if (twice := seen.add(value.ids)) is not None:
+                raise DataError(f"The loader gives sample id {twice!r} again, which is in {path} already; ids must be unique.")
+            yield value
             continue
-        if isinstance(item, int):  # so many samples were passed over without being loaded
-            rows, same = item, True
-        else:
-            read = reader.read(item)
-            rows = read.inputs.rows
-            now = np.arange(done, done + rows) if read.ids is None else read.ids
-            same = np.array_equal(now, there[done : done + rows])
-            if read.ids is None and labels is not None and read.labels is not None:
-                same &= np.array_equal(read.labels, labels[done : done + rows])
-        done += rows
+        rows = slice(done, done + len(value.ids))
+        same = np.array_equal(value.ids, existing[rows])
+        if value.ids_from == "arrival" and labels is not None and value.item.labels is not None:  # such ids tell nothing
+            same &= np.array_equal(value.item.labels, labels[rows])
+        done += len(value.ids)
         if done > passed or not same:
-            raise DataError(
-                f"The loader gives other samples than those in {path}, before row {done}: it must give the same ones, in the "
-                f"same order and batches, to go on with the file."
-            )
+            break
+    if done != passed or not same:
+        raise DataError(
+            f"The loader gives other samples than those in {path}, before row {done}: it must give the same ones, in the "
+            f"same order and batches, to go on with the file."
+        )
 
 
-def _skipping(loader: Iterable[Any], passed: int) -> Iterator[Any]:
-    """The items of a loader; a torch DataLoader in fixed order does not even load what is to be passed over."""
-    from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+def _unread(loader: Any, passed: int) -> tuple[int, tuple[NDArray[Any], str] | None, Iterable[Any]]:
+    """How many samples are passed over without being loaded, their ids, if positions say them, and a loader of the rest.
 
-    if not isinstance(loader, DataLoader) or type(loader.batch_sampler) is not BatchSampler:
-        yield from batches_of(loader)
-        return
-    if not isinstance(loader.batch_sampler.sampler, SequentialSampler):
-        yield from batches_of(loader)
-        return
+    A torch DataLoader in fixed order does not even load what is to be passed over.
+    """
+    from torch.utils.data import BatchSampler, DataLoader
+
+    if not in_fixed_order(loader) or type(loader.batch_sampler) is not BatchSampler:
+        return 0, None, loader
     batches = list(loader.batch_sampler)
     done = count = 0
     while count < len(batches) and done < passed:
         done += len(batches[count])
         count += 1
-    yield done
     rest = DataLoader(
         loader.dataset, batch_sampler=batches[count:], num_workers=loader.num_workers, collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory, timeout=loader.timeout, worker_init_fn=loader.worker_init_fn,
         multiprocessing_context=loader.multiprocessing_context, generator=loader.generator,
     )  # fmt: skip
-    yield from rest
+    return done, ids_at(loader.dataset, range(done)), rest
 
 
 def _non_finite(counts: Mapping[str, int]) -> str:

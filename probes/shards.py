@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from probes.batch import Batch
 from probes.errors import FormatError, IncompleteError, UsageError
 from probes.format import VOLATILE
+from probes.ids import are_texts, duplicate
 from probes.source import Source
 from probes.store import Store
 from probes.writer import create, described
@@ -70,13 +71,14 @@ class Shards(Source):
             for key in _IDENTITY:
                 if (first.attrs.get(key) or "") != (store.attrs.get(key) or ""):  # older files name no forward
                     raise FormatError(f"{store.path} and {first.path} are no shards of one run: their {key} differs.")
-            if (store.labels is None) != (first.labels is None) or (store.split is None) != (first.split is None):
+            if _columns(store) != _columns(first):
                 raise FormatError(
-                    f"Only one of {store.path} and {first.path} has labels or splits; shards need the same columns."
+                    f"Only one of {store.path} and {first.path} has labels, targets or splits; shards need the same columns."
                 )
-        ids, counts = np.unique(self.ids, return_counts=True)
-        if (counts > 1).any():
-            raise FormatError(f"Sample id {ids[counts > 1][0]} stands in two shards; each sample belongs in one.")
+            if are_texts(first.ids) != are_texts(store.ids):
+                raise FormatError(f"Only one of {store.path} and {first.path} has texts as sample ids; shards need one kind.")
+        if (twice := duplicate(self.ids)) is not None:
+            raise FormatError(f"Sample id {twice!r} stands in two shards; each sample belongs in one.")
 
     @property
     def title(self) -> str:
@@ -94,7 +96,7 @@ class Shards(Source):
         return self.stores[0].head
 
     @property
-    def ids(self) -> NDArray[np.int64]:
+    def ids(self) -> NDArray[Any]:
         """Sample ids of all shards, (n,)."""
         return np.concatenate([store.ids for store in self.stores])
 
@@ -102,6 +104,12 @@ class Shards(Source):
     def labels(self) -> NDArray[np.int64] | None:
         """Class of each sample, (n,), or None."""
         found = [labels for store in self.stores if (labels := store.labels) is not None]
+        return np.concatenate(found) if found else None
+
+    @property
+    def targets(self) -> NDArray[np.float64] | None:
+        """Continuous targets of each sample, (n, t), or None."""
+        found = [targets for store in self.stores if (targets := store.targets) is not None]
         return np.concatenate(found) if found else None
 
     @property
@@ -187,7 +195,7 @@ def merge(
     return Store(path)
 
 
-_WRITTEN_ANEW = (VOLATILE - {"command", "versions", "device", "created"}) | {"shard", "shards", "compression"}
+_WRITTEN_ANEW = (VOLATILE - {"command", "versions", "device", "created", "ids_from"}) | {"shard", "shards", "compression"}
 
 
 def _refuse_missing(stores: Sequence[Store]) -> None:
@@ -206,6 +214,12 @@ def _refuse_missing(stores: Sequence[Store]) -> None:
             f"{len(missing)} of {total} shards are missing in {folder}: {names}{', ...' if len(missing) > 3 else ''}. "
             f"Extract them with --resume, by as many processes as before."
         )
+
+
+def _columns(store: Store) -> tuple[bool, bool, int | None]:
+    """Which columns stand beside the samples: labels, splits, and how many targets."""
+    targets = store.targets
+    return store.labels is None, store.split is None, None if targets is None else targets.shape[1]
 
 
 def _kind(store: Store) -> dict[str, Any]:

@@ -6,6 +6,7 @@ such as iterating and exporting, is written once, here.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from os import PathLike
@@ -45,13 +46,13 @@ class Source(ABC):
 
     @property
     @abstractmethod
-    def ids(self) -> NDArray[np.int64]:
-        """Sample ids, (n,)."""
+    def ids(self) -> NDArray[Any]:
+        """Sample ids, (n,): integers or texts."""
 
     @property
     @abstractmethod
     def labels(self) -> NDArray[np.int64] | None:
-        """Class of each sample, (n,), or None."""
+        """Class of each sample, (n,), -1 where it has none; or None."""
 
     @property
     @abstractmethod
@@ -88,6 +89,17 @@ class Source(ABC):
         UsageError
             If a layer is not there.
         """
+
+    @property
+    def targets(self) -> NDArray[np.float64] | None:
+        """Continuous targets of each sample, (n, t), NaN where it has none; or None."""
+        return None
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the columns of `targets`; empty where they have none."""
+        names = self.attrs.get("target_names", ())
+        return tuple(json.loads(names) if isinstance(names, str) else names)
 
     @property
     def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:

@@ -34,11 +34,18 @@ from probes.format import (
     load_plugins,
     open_hdf5,
 )
+from probes.ids import are_texts, as_ids, duplicate
 from probes.sealed import RawFile, open_bytes
 from probes.source import Source
 
 __all__ = ["Store", "read_layers"]
 
+_COLUMNS = {
+    "id": (("i", "text"), (1,), "one integer or text"),
+    "label": (("i",), (1,), "one integer"),
+    "split": (("text",), (1,), "one text"),
+    "target": (("f",), (1, 2), "one number or several"),
+}
 _BLOCK_BYTES = 32 << 20  # what one batch of an iteration over the file may weigh
 _MAX_CHUNK = 1 << 30  # a chunk is unpacked as a whole: beyond this only where it is a single row
 _MAX_NODES = 1_000_000
@@ -90,6 +97,7 @@ class Store(Source):
         self.path = Path(path)
         self.partial = partial
         self._forget()
+        self._texts: NDArray[Any] | None = None
         self.identity: tuple[Any, ...] | None = None
         with self._checked():
             file = self._file
@@ -99,7 +107,7 @@ class Store(Source):
             self.n_committed = int(attrs["n_committed"])
             self.complete = bool(attrs["complete"]) and not (self._raw is not None and self._raw.is_interrupted)
             self.info = read_layers(file, self.n_committed, self.path, table)
-            self._check_samples(self.ids, self.labels, self.split, self.class_names)
+            self._check_samples()
             self._left_out = _mapping(attrs.get("left_out"), str)
             self._non_finite = _mapping(attrs.get("non_finite"), int)
         if not (self.complete or partial):
@@ -135,16 +143,28 @@ class Store(Source):
         return str(self.path)
 
     @property
-    def ids(self) -> NDArray[np.int64]:
-        """Sample ids, (n,)."""
+    def ids(self) -> NDArray[Any]:
+        """Sample ids, (n,): integers or texts."""
+        if self._texts is not None:
+            return self._texts
         with self._checked():
-            return self._column("id") if "obs/id" in self._file else np.zeros(0, np.int64)
+            ids = self._column("id") if "obs/id" in self._file else np.zeros(0, np.int64)
+        if are_texts(ids):  # a million of them take seconds to read, and every layer's rows come with them
+            ids.setflags(write=False)
+            self._texts = ids
+        return ids
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
         """Class of each sample, (n,), or None."""
         with self._checked():
             return self._column("label") if "obs/label" in self._file else None
+
+    @property
+    def targets(self) -> NDArray[np.float64] | None:
+        """Continuous targets of each sample, (n, t), NaN where it has none; or None."""
+        with self._checked():
+            return self._column("target") if "obs/target" in self._file else None
 
     @property
     def split(self) -> NDArray[np.str_] | None:
@@ -208,7 +228,7 @@ class Store(Source):
         with self._checked():
             data = {name: self._data(name) for name in (self.layers if layers is None else layers)}
             step = size or self._block_rows(list(data.values()))
-        ids, labels, split = self.ids, self.labels, self.split
+        ids, labels, split, targets, names = self.ids, self.labels, self.split, self.targets, self.target_names
         for start in range(0, self.n_committed, step):
             rows = slice(start, min(start + step, self.n_committed))
             with self._checked():
@@ -220,6 +240,9 @@ class Store(Source):
                 split=None if split is None else split[rows],
                 info={name: self.info[name] for name in data},
                 left_out=self.left_out,
+                ids_from=str(self.attrs.get("ids_from", "")),
+                targets=None if targets is None else targets[rows],
+                target_names=names,
             )
 
     def _forget(self) -> None:
@@ -242,22 +265,19 @@ class Store(Source):
                 if _described(self._data(name), name) != self.info[name]:
                     raise ValueError(f"layer {name!r} is described in two ways")
 
-    def _check_samples(
-        self,
-        ids: NDArray[Any],
-        labels: NDArray[np.int64] | None,
-        split: NDArray[np.str_] | None,
-        class_names: list[str] | None,
-    ) -> None:
+    def _check_samples(self) -> None:
         """Refuse columns that can't be those of n samples."""
-        for name, values in (("id", ids), ("label", labels), ("split", split)):
+        columns = {"id": self.ids, "label": self.labels, "split": self.split, "target": self.targets}
+        for name, values in columns.items():
             if values is not None and len(values) != self.n_committed:
                 raise ValueError(f"/obs/{name} has {len(values)} rows, {self.n_committed} are promised")
-        values, counts = np.unique(ids, return_counts=True)
-        if (counts > 1).any():
-            raise ValueError(f"sample id {values[counts > 1][0]} stands there twice")
+        if (twice := duplicate(self.ids)) is not None:
+            raise ValueError(f"sample id {twice!r} stands there twice")
+        class_names, labels = self.class_names, columns["label"]
         if class_names is not None and labels is not None and labels.max(initial=-1) >= len(class_names):
             raise ValueError(f"there is a label {labels.max()}, and {len(class_names)} class names")
+        if labels is not None and labels.min(initial=0) < -1:
+            raise ValueError(f"there is a label {labels.min()}; a sample without a class has -1")
 
     def close(self) -> None:
         """Close the file; it opens again at the next read."""
@@ -301,16 +321,19 @@ class Store(Source):
         return h5py.Dataset(h5py.h5d.open(self._file.id, where.encode(), properties))
 
     def _column(self, name: str) -> NDArray[Any]:
-        """Ids, labels or splits, of the type and shape that they must have."""
+        """Ids, labels, splits or targets, of the type and shape that they must have."""
         data = self._dataset(f"obs/{name}")
         _check_rows(self.path, f"/obs/{name}", data, self.n_committed, exact=self.complete)
+        kinds, ndims, what = _COLUMNS[name]
         text = h5py.check_string_dtype(data.dtype) is not None
-        if data.ndim != 1 or (text if name != "split" else not text) or (name != "split" and data.dtype.kind not in "iu"):
-            kind = "texts" if name == "split" else "integers"
-            raise ValueError(f"/obs/{name} has shape {data.shape} and type {data.dtype}; one of {kind} per sample is needed")
+        kind = "text" if text else data.dtype.kind.replace("u", "i")
+        if kind not in kinds or data.ndim not in ndims:
+            raise ValueError(f"/obs/{name} has shape {data.shape} and type {data.dtype}; {what} per sample is needed")
         if text:
-            return np.asarray(data.asstr()[: self.n_committed], dtype=np.str_)
-        return np.asarray(data[: self.n_committed], dtype=np.int64)
+            values = np.asarray(data.asstr()[: self.n_committed], dtype=np.str_)
+        else:
+            values = np.asarray(data[: self.n_committed], dtype=np.float64 if kind == "f" else np.int64)
+        return as_ids(values) if name == "id" else values.reshape(len(values), -1) if name == "target" else values
 
     def _dataset(self, where: str) -> h5py.Dataset:
         """A data set of this file, once it is known to hold its own data."""
@@ -324,7 +347,7 @@ class Store(Source):
         return int(rows if rows < chunk else rows - rows % chunk)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_handle": None, "_raw": None}  # the copy opens the file, and compares its identity
+        return self.__dict__ | {"_handle": None, "_raw": None, "_texts": None}  # the copy opens the file, compares its identity
 
     def __repr__(self) -> str:
         state = "" if self.complete else ", incomplete"

@@ -32,6 +32,7 @@ from probes.batch import Batch, LayerInfo
 from probes.columns import Column, dimension, name_axes
 from probes.errors import DataError, FormatError, UsageError
 from probes.format import FORMAT, FORMAT_VERSION, LAYER_TABLE, OBS, VOLATILE, filter_arguments, group_of, open_hdf5, packed
+from probes.ids import SeenIds, are_texts, as_ids
 from probes.sealed import MARK, is_empty, is_interrupted, refuse_writing, uuid_of
 from probes.store import Store, read_layers
 
@@ -346,6 +347,7 @@ class Writer:
         self._waiting = 0
         self._broken = self._ended = False
         self._process = os.getpid()
+        self._seen = SeenIds()
         self._layers: dict[str, Column] = {}
         self._info: dict[str, LayerInfo] = {}
         self._thread = Background(_QUEUED_BYTES)
@@ -369,7 +371,7 @@ class Writer:
         Raises
         ------
         DataError
-            If the layers, shapes or types differ from the first batch's, or labels or splits come and go.
+            If the layers, shapes or types differ from the first batch's, labels or splits come and go, or an id comes twice.
             A layer that the batch names in `left_out` is taken out of the file instead.
         UsageError
             If the file was resumed, and the layers or their pools are not those that it has.
@@ -454,12 +456,14 @@ class Writer:
             if self._columns:
                 self._info = read_layers(file, self.n_committed, self.path, file.attrs[LAYER_TABLE])
                 self._layers = {name: Column(file[group_of(name)]["x"]) for name in self._info}
+                ids = file["obs/id"]
+                self._seen.add(as_ids(np.asarray(ids.asstr()[:], np.str_) if ids.dtype.hasobject else ids[:]))
                 self._commit()
 
     def _append(self, batch: Batch) -> None:
         if not self._file:
             raise OSError(f"{self.path} is closed; {self.n_committed} samples are whole in it.")
-        arrays = {"id": batch.ids, "label": batch.labels, "split": batch.split}
+        arrays = {"id": batch.ids, "label": batch.labels, "split": batch.split, "target": batch.targets}
         columns = {key: value for key, value in arrays.items() if value is not None}
         with self._whole():
             if not self._layers:
@@ -485,6 +489,15 @@ class Writer:
                 )
         for name, array in layers.items():
             self._layers[name].check(name, array, self.n_written)
+        if "target" in columns and (now := columns["target"].shape[1:]) != (before := self._columns["target"].data.shape[1:]):
+            raise DataError(f"The batch after sample {self.n_written} has targets of shape {now}, and {before} came before.")
+        if are_texts(columns["id"]) != self._columns["id"].data.dtype.hasobject:
+            kind, before = ("texts", "integers") if are_texts(columns["id"]) else ("integers", "texts")
+            raise DataError(
+                f"The sample ids after sample {self.n_written} are {kind}, and were {before} before; a file needs one kind."
+            )
+        if (twice := self._seen.add(columns["id"])) is not None:
+            raise DataError(f"Sample id {twice!r} is in {self.path} already; ids must be unique.")
 
     def _take(self, layers: Mapping[str, NDArray[Any]], columns: Mapping[str, NDArray[Any]], rows: int) -> None:
         """Hold rows until enough wait to be written."""
@@ -604,10 +617,10 @@ class Writer:
         sample = self._file["sample"]
         for name, values in columns.items():
             text, rows = values.dtype.kind in "OUST", max(1, min(4096, self._expected or 4096))
-            data = self._file.create_dataset(
-                f"obs/{name}", (0,), h5py.string_dtype() if text else np.int64, maxshape=(None,), chunks=(rows,)
-            )
-            name_axes(data, [sample])
+            kind = h5py.string_dtype() if text else np.float64 if values.dtype.kind == "f" else np.int64
+            inner = values.shape[1:]
+            data = self._file.create_dataset(f"obs/{name}", (0, *inner), kind, maxshape=(None, *inner), chunks=(rows, *inner))
+            name_axes(data, [sample, *(dimension(self._file["obs"], f"{name}_name", size) for size in inner)])
             self._columns[name] = Column(data)
         self.left_out = dict(batch.left_out)
         self._file.attrs["left_out"] = packed(self.left_out)

@@ -12,7 +12,7 @@ import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
@@ -24,15 +24,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 import probes
 from probes import Batch, DataError, IncompleteError, LayerInfo, LeftOutWarning, Shards, UsageError
 from probes.errors import reason_of
+from probes.labels import MISSING
 from probes.patterns import Patterns, select
+from probes.relabelled import Relabelled
 from probes.source import Source as Opened
+from repanalysis.head_rows import by_class, relabelled
+from repanalysis.inputs.labels import Column, aligned, label_file
 from repanalysis.metrics import Head, Metric, get, names, parse
 from repanalysis.states import Job, LayerStates, Plan, place_of, planned, resolution_of_layer
 from repanalysis.subset import Subset, subset_of
@@ -68,7 +72,7 @@ def analyze(
     groups: int = 10,
     null: int = 0,
     seed: int = 0,
-    head: tuple[Any, Any] | None = None,
+    head: tuple[Any, ...] | None = None,
     partial: bool = False,
     state_budget: int = 2 << 30,
     executor: Executor | None = None,
@@ -76,6 +80,9 @@ def analyze(
     recorded: Mapping[str, Any] | None = None,
     progress: bool | None = None,
     strict: bool = False,
+    ignore_labels: Collection[int] = (),
+    labels: ArrayLike | str | PathLike[str] | None = None,
+    targets: ArrayLike | str | PathLike[str] | None = None,
 ) -> Table:
     """Compute metrics of every layer, with their standard errors.
 
@@ -109,7 +116,7 @@ def analyze(
         Seed of the permutations.
     head : (weight, bias), optional
         The network's last linear layer, (K, d) and (K,), for `nc3_duality` and `nc4_ncc_mismatch`. By default the one that
-        the file holds, if it tells as many classes apart as the labels do. Layers that it does not take get no value, unless
+        the file holds, rows matched to classes (`repanalysis.head_rows`). Layers that it does not take get no value, unless
         such a metric is asked for by name: then NaN, with a note.
     partial : bool, default False
         Whether to read what is committed of an incomplete file.
@@ -126,6 +133,12 @@ def analyze(
     strict : bool, default False
         Whether to stop at the first layer that cannot be analyzed. Otherwise the values of such a layer are NaN with the
         reason in their note, the table's `failures` names it, and a warning says so.
+    ignore_labels : collection of int, optional
+        Labels that mean that a sample has none, besides -1 and -100. Metrics that look at labels pass over such samples, and
+        their notes say how many; the others look at all.
+    labels, targets : array-like, or path of a file, optional
+        Labels and continuous targets in place of those that the source has: one a sample, in order, or `"FILE"` or
+        `"FILE:COLUMN"`, matched by id (`repanalysis.inputs.labels`). Labels may be integers, text or one-hot rows.
 
     Returns
     -------
@@ -139,8 +152,8 @@ def analyze(
     IncompleteError
         If the process that analyzes a layer dies, and again when it is done by itself; the message names the layer.
     DataError
-        If there are no samples, no labels or one class only where a metric needs more; with `strict`, if a layer holds NaN or
-        inf, or its statistics exceed the budget.
+        If there are no samples, no labels, continuous targets or one class only where a metric needs more; with `strict`, if
+        a layer holds NaN or inf, or its statistics exceed the budget.
 
     Warns
     -----
@@ -163,20 +176,22 @@ def analyze(
     (4, ['relu'], [100])
     """
     opened = _opened(source, partial=partial)
-    recorded_head = _recorded_head(opened) if head is None and superclasses is None else None
+    ignored = tuple(sorted(set(ignore_labels)))
+    opened = _relabelled(opened, labels, targets, ignored)
+    recorded_head = _recorded_head(opened, ignored) if head is None and superclasses is None else None
     chosen = _chosen(metrics, recorded_head or head)
     choices = {"groups": groups, "null": null, "seed": seed}
     job = Job(tuple(chosen), **choices, budget=state_budget, where_it_fits=metrics is None, strict=strict)  # type: ignore[arg-type]
     hidden = None if progress is None else not progress
     asked = {"split": split, "classes": classes, "superclasses": superclasses}
+    job = replace(job, subset=replace(job.subset, ignore=ignored))
     if isinstance(opened, Opened):
         run, model = run or _stem(opened), model or str(opened.attrs.get("model", ""))
         wanted = select(layers, opened.info, opened.title)
         if not len(opened):
             raise DataError(f"{opened.title} holds no samples.")
-        jobs = [replace(job, subset=subset) for subset in _subsets(opened, by_split=by_split, **asked)]  # type: ignore[arg-type]
-        for each in jobs:
-            _check_classes(opened, each)
+        subsets = _subsets(opened, by_split=by_split, ignore=ignored, **asked)  # type: ignore[arg-type]
+        jobs = [_checked(opened, replace(job, subset=subset)) for subset in subsets]
         results = _of_file(opened, wanted, jobs, executor=executor, workers=workers, hidden=hidden)
     else:
         if by_split or null or any(asked.values()) or executor or workers:
@@ -191,7 +206,8 @@ def analyze(
         )
     name = run or "run"
     choice = {key: _plain(value) for key, value in asked.items() if value is not None}
-    provenance = _provenance(opened, chosen, described, recorded or {}, choices | choice)
+    drawn = choices | choice | ({"ignore_labels": list(ignored)} if ignored else {})
+    provenance = _provenance(opened, chosen, described, recorded or {}, drawn)
     if failures:
         provenance["failures"] = failures
     table = Table.from_rows([{"run": name, "model": model or "", **row} for row in rows], {name: provenance})
@@ -207,6 +223,7 @@ def _subsets(
     split: str | None,
     classes: Sequence[int | str] | None,
     superclasses: Mapping[str, Sequence[int | str]] | None,
+    ignore: tuple[int, ...],
 ) -> list[Subset]:
     """The choices of samples that are analyzed, one after the other."""
     splits: list[str | None] = [split]
@@ -215,17 +232,50 @@ def _subsets(
             raise DataError(f"{source.title} has no splits to analyze one by one.")
         splits = sorted(set(source.split.tolist())) if split is None else [split]
     known = source.labels, source.split, source.class_names
-    return [subset_of(*known, split=one, classes=classes, superclasses=superclasses)[0] for one in splits]
+    options: dict[str, Any] = {"classes": classes, "superclasses": superclasses, "ignore": ignore}
+    return [subset_of(*known, split=one, **options)[0] for one in splits]
 
 
-def _check_classes(source: Opened, job: Job) -> None:
-    """Raise where a subset is empty, or has fewer classes than a metric needs."""
+def _checked(source: Opened, job: Job) -> Job:
+    """The job with the metrics that a subset can answer; raises where it is empty, or lacks what one that was named needs."""
     wanted, labels = job.subset.choose(source.labels, source.split)
     if wanted is not None and not wanted.any():
         raise DataError(f"{source.title} has no samples of the chosen split and classes.")
-    _enough_classes(job.metrics, None if labels is None else np.unique(labels))
-    if job.null and labels is None:
+    job = _answered(job, source.title, labels=labels is not None, targets=source.targets is not None)
+    _enough_classes(job.metrics, labels)
+    if job.null and labels is None and source.targets is None:
         raise DataError(f"{source.title} has no labels to permute; leave null= (--null) out.")
+    return job.naming(source.target_names)
+
+
+def _answered(job: Job, title: str, *, labels: bool, targets: bool) -> Job:
+    """The job without the metrics of labels or targets that nobody asked for by name, where the samples have only the others.
+
+    Raises
+    ------
+    DataError
+        If one was asked for.
+    """
+    of_classes = [metric.name for metric in job.metrics if metric.min_classes]
+    of_targets = [metric.name for metric in job.metrics if metric.needs_targets]
+    if job.where_it_fits:  # all metrics, none by name
+        lacking = {*(of_classes if targets and not labels else ()), *(of_targets if not targets else ())}
+        if targets and not labels and of_classes:
+            warnings.warn(
+                f"The targets of {title} are continuous: {len(of_classes)} metrics that compare classes are left out.",
+                stacklevel=4,
+            )
+        return replace(job, metrics=tuple(metric for metric in job.metrics if metric.name not in lacking))
+    if of_classes and targets and not labels:
+        raise DataError(
+            f"The targets of {title} are continuous; {', '.join(of_classes)} need classes: use ridge_r2, or bin them and give "
+            f"the bins as labels (--labels FILE)."
+        )
+    if of_targets and not targets:
+        raise DataError(
+            f"{title} has no continuous targets, which {', '.join(of_targets)} needs; give them with --targets FILE."
+        )
+    return job
 
 
 def _of_file(
@@ -408,10 +458,10 @@ def _reopened(files: tuple[tuple[str, Any], ...], kind: str) -> Opened:
 def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> LayerRows:
     """Rows of one layer."""
     wanted, labels = job.subset.choose(source.labels, source.split)
-    classes = [] if labels is None else np.unique(labels).tolist()
+    classes = [] if labels is None else np.unique(labels[labels != MISSING]).tolist()
     n = len(source) if wanted is None else int(wanted.sum())
 
-    def states(given: NDArray[np.int64] | None, job: Job) -> LayerStates:
+    def states(given: NDArray[np.int64] | None, job: Job, aims: NDArray[np.float64] | None = None) -> LayerStates:
         found: LayerStates | None = None
         start = 0
         for batch in source.iter([layer]):
@@ -421,7 +471,8 @@ def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> LayerRows:
                 plan = planned(job.metrics, d, max(1, len(classes)), n, groups=job.groups, budget=job.budget)
                 resolution = resolution_of_layer(source.info.values(), batch.info[layer])
                 found = LayerStates(batch.info[layer], job, plan, d, classes, resolution=resolution)
-            found.absorb(batch, None if given is None else given[start : start + len(batch)])
+            part = slice(start, start + len(batch))
+            found.absorb(batch, None if given is None else given[part], None if aims is None else aims[part])
             start += len(batch)
             if bar is not None:
                 bar.update(len(batch))
@@ -430,7 +481,9 @@ def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> LayerRows:
 
     whole = states(None, job)
     rows = list(whole.rows())
-    looking = replace(job, groups=0, metrics=tuple(metric for metric in job.metrics if metric.min_classes))
+    looking = replace(
+        job, groups=0, metrics=tuple(metric for metric in job.metrics if metric.min_classes or metric.needs_targets)
+    )
     if job.null and looking.metrics and whole.non_finite is None:
         draws = [_permuted_rows(states, source, looking, draw, wanted) for draw in range(job.null)]
         rows += _null_rows(rows, draws)
@@ -445,11 +498,18 @@ def _layer_rows(states: LayerStates, rows: list[dict[str, Any]]) -> LayerRows:
 
 
 def _permuted_rows(states: Any, source: Opened, job: Job, draw: int, wanted: Any) -> dict[tuple[Metric, str], float]:
-    """Values under labels in random order; those of samples that are not looked at stay."""
-    labels = np.array(source.labels)
-    chosen = np.ones(len(labels), bool) if wanted is None else wanted
-    labels[chosen] = permuted(labels[chosen], job.seed, draw)
-    found = states(labels, job)
+    """Values under labels and targets in random order; those of samples that are not looked at, or have none, stay."""
+    chosen = np.ones(len(source), bool) if wanted is None else wanted
+    labels, targets = source.labels, source.targets
+    if labels is not None:
+        present = chosen & ~job.subset.missing(labels)
+        labels = np.array(labels)
+        labels[present] = permuted(labels[present], job.seed, draw)
+    if targets is not None:
+        present = chosen & ~np.isnan(targets).all(axis=1)
+        targets = np.array(targets)
+        targets[present] = permuted(targets[present], job.seed, draw)
+    found = states(labels, job, targets)
     return {key: float(value) for key, value in found.values().items()}
 
 
@@ -488,24 +548,25 @@ def _of_states(states: LayerStates) -> LayerRows:
         return _failed(states.info, states.job, states.n, error)
 
 
-def _chosen(metrics: str | Iterable[str | Metric] | None, head: tuple[Any, Any] | None) -> list[Metric]:
+def _chosen(metrics: str | Iterable[str | Metric] | None, head: tuple[Any, ...] | None) -> list[Metric]:
     """Metrics by name, by specification, or as they are; with the network's head, where they need it."""
     found = _named(metrics)
     if head is None:
         return [metric for metric in found if metrics is not None or not metric.needs_head]
-    weight, bias = (np.asarray(part, np.float64) for part in head)
+    if len(head) < 2:
+        raise UsageError("The head is weights (K, d) and offsets (K,): give both.")
+    weight, bias = (np.asarray(part, np.float64) for part in head[:2])
     if weight.ndim != 2 or bias.shape != weight.shape[:1]:
         raise UsageError(f"The head has weights {weight.shape} and offsets {bias.shape}; (K, d) and (K,) are needed.")
-    given = Head(weight, bias)
+    given = head._replace(weight=weight, bias=bias) if isinstance(head, Head) else Head(weight, bias)
     return [get(metric.name, **metric.chosen, head=given) if metric.needs_head else metric for metric in found]
 
 
-def _recorded_head(source: Opened | Iterable[Batch]) -> tuple[Any, Any] | None:
-    """The head that a file holds, if its rows are the classes of the labels."""
+def _recorded_head(source: Opened | Iterable[Batch], ignored: tuple[int, ...]) -> Head | None:
+    """The head that a file holds, a row for each class of its labels, or why that can't be."""
     if not isinstance(source, Opened) or source.head is None or (labels := source.labels) is None or not len(labels):
         return None
-    count = int(labels.max()) + 1 if source.class_names is None else len(source.class_names)
-    return source.head if len(source.head[0]) == count else None
+    return by_class(source.head, source.attrs, source.class_names, labels[~Subset(ignore=ignored).missing(labels)])
 
 
 def _named(metrics: str | Iterable[str | Metric] | None) -> list[Metric]:
@@ -524,6 +585,27 @@ def _opened(source: Source, *, partial: bool) -> Opened | Iterable[Batch]:
     return source  # type: ignore[return-value]  # what is left are stores and batches
 
 
+def _relabelled(source: Opened | Iterable[Batch], labels: Any, targets: Any, ignored: tuple[int, ...]) -> Any:
+    """A source with the labels and targets that were given."""
+    if labels is None and targets is None:
+        return source
+    if not isinstance(source, Opened):
+        raise UsageError("Batches bring their own labels; labels= and targets= need a file, or probes.from_arrays.")
+    if not len(source):
+        raise DataError(f"{source.title} holds no samples.")
+    for values, continuous in ((labels, False), (targets, True)):
+        if values is None:
+            continue
+        given = label_file(str(values)) if isinstance(values, str | PathLike) else Column("the array", values)
+        known, how = aligned(given, source.ids, source.title, ignore=ignored, continuous=continuous)
+        if known.note:
+            warnings.warn(known.note, stacklevel=3)
+        both = "; ".join(filter(None, [str(source.attrs.get("labels", "")) if continuous else "", how]))
+        attrs = source.attrs if known.labels is None else relabelled(source.attrs)
+        source = Relabelled(source, known, dict(attrs) | {"labels": both})
+    return source
+
+
 def _stem(source: Opened) -> str:
     """What a run is called if nobody says: after the file, or the folder of shards."""
     return Path(source.stores[0].path).resolve().parent.name if isinstance(source, Shards) else Path(source.title).stem
@@ -534,20 +616,25 @@ def _only(batches: Iterable[Batch], patterns: Patterns) -> Iterator[Batch]:
     for batch in batches:
         wanted = select(patterns, batch.info, "the batches")
         layers = {name: batch.layers[name] for name in wanted}
-        yield Batch(batch.ids, layers, batch.labels, batch.split, {name: batch.info[name] for name in wanted}, batch.left_out)
+        yield replace(batch, layers=layers, info={name: batch.info[name] for name in wanted})
 
 
-def _enough_classes(metrics: Sequence[Metric], classes: NDArray[np.int64] | None) -> None:
+def _enough_classes(metrics: Sequence[Metric], labels: NDArray[np.int64] | None) -> None:
     """Raise where a metric needs labels, or two classes, that are not there."""
+    classes = None if labels is None else np.unique(labels[labels != MISSING])
     k = 0 if classes is None else len(classes)
     starved = [metric.name for metric in metrics if metric.min_classes > k]
     if not starved:
         return
     rest = [metric.name for metric in metrics if metric.min_classes <= k]
     instead = f" Choose metrics that do without: {', '.join(rest)}." if rest else ""
-    if classes is None:
-        raise DataError(f"The activations have no labels, which {', '.join(starved)} need.{instead}")
-    raise DataError(f"All samples are of one class ({classes[0]}), and {', '.join(starved)} compare classes.{instead}")
+    if classes is None or not len(classes):
+        what = "have no labels" if classes is None else "have none but labels that mean none (-1, -100)"
+        raise DataError(
+            f"The activations {what}, which {', '.join(starved)} need; give them with --labels FILE (labels=).{instead}"
+        )
+    more = "" if labels is None or len(labels) < 2 or (labels != MISSING).all() else " (-1 means that a sample has none)"
+    raise DataError(f"All samples are of one class ({classes[0]}){more}, and {', '.join(starved)} compare classes.{instead}")
 
 
 def _streamed(batches: Iterable[Batch], job: Job, bar: Any) -> Iterator[LayerStates]:
@@ -557,7 +644,11 @@ def _streamed(batches: Iterable[Batch], job: Job, bar: Any) -> Iterator[LayerSta
     for batch in batches:
         if first is None:
             first = batch.info
-            known = () if batch.labels is None else np.unique(batch.labels).tolist()
+            job = _answered(job, "the batches", labels=batch.labels is not None, targets=batch.targets is not None)
+            if batch.labels is None:
+                _enough_classes(job.metrics, None)
+            job = job.naming(batch.target_names)
+            known = [] if batch.labels is None else np.unique(batch.labels[~job.subset.missing(batch.labels)]).tolist()
             for name, info in batch.info.items():
                 d = int(np.prod(batch.layers[name].shape[1:]))
                 budget = job.budget // len(batch.info)
@@ -577,10 +668,9 @@ def _streamed(batches: Iterable[Batch], job: Job, bar: Any) -> Iterator[LayerSta
             layers[name].absorb(batch)
             bar.update(len(batch))
     for layer in layers.values():
-        if not layer.labelled:
-            _enough_classes(job.metrics, None)
-        elif layer.seen_classes is not None:
-            _enough_classes(job.metrics, layer.seen_classes)
+        if layer.labelled or layer.n:
+            seen = sorted(layer.seen_classes) + [MISSING] * (layer.n_labelled < layer.n)
+            _enough_classes(job.metrics, np.array(seen, np.int64) if layer.labelled else None)
         yield layer
 
 

@@ -129,6 +129,8 @@ class Images:
         """
         if data.labels is None:
             raise DataError(f"{data.spec} has no labels to train on.")
+        if lacking := int((data.labels < 0).sum()):
+            raise DataError(f"{lacking} of {len(data)} samples of {data.spec} have no label to train on; leave them out.")
         first = data[0][0]
         if first.numel() * 4 * len(data) > _HELD_BYTES:
             return cls(data, None)

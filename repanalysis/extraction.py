@@ -10,7 +10,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -32,12 +33,16 @@ from probes.pooling import Pools
 from probes.recording import options_of
 from probes.shards import shard_name
 from repanalysis.engine import analyze
+from repanalysis.head_rows import attribute, by_class, matched, relabelled
 from repanalysis.inputs.data import Data, load_data
 from repanalysis.inputs.devices import device_of
+from repanalysis.inputs.head_names import head_names, names_in
 from repanalysis.models import Model, Size, load_model
 from repanalysis.table import Table
 
-__all__ = ["Run", "plan", "prepare", "stream", "verify", "write"]
+__all__ = ["Run", "plan", "prepare", "stream", "verify", "without_labels", "write"]
+
+_COLLECTIONS = ("timm", "torchvision", "hf")
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,10 @@ def prepare(
     channels_last: bool = False,
     seed: int = 0,
     axes: AxesOption = None,
+    labels: str | None = None,
+    targets: str | None = None,
+    ignore_labels: Collection[int] = (),
+    head_classes: Path | None = None,
 ) -> Run:
     """Build the network, open the data, and choose where to run.
 
@@ -112,6 +121,10 @@ def prepare(
         As for a torch `DataLoader`.
     device : str, optional
         By default the GPU, if there is one; under torchrun each process has its own.
+    labels, targets, ignore_labels
+        As for `load_data`.
+    head_classes : pathlib.Path, optional
+        Names of the rows of the network's last layer, one a line, to match them with the classes of the data.
 
     Returns
     -------
@@ -121,16 +134,56 @@ def prepare(
     where = device_of(device)
     torch.manual_seed(seed)
     built = load_model(model, weights=weights, size=size, mean=mean, std=std)
-    samples = load_data(data, split=split, **taken_by(built))
+    samples = load_data(data, split=split, labels=labels, targets=targets, ignore_labels=ignore_labels, **taken_by(built))
+    attrs = built.card | {"dataset": data, "limit": limit or 0}
+    attrs |= _described(samples, labels=labels is not None or targets is not None)
+    attrs |= _head_rows(built, model, samples, weights, head_classes)
     samples = samples if limit is None else samples.sample(limit, seed=seed)
     built.module.to(where)
     options = options_of(
         layers=layers, pool=pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, split=samples.split,
         precision=precision, channels_last=channels_last, axes=axes, batch_size=batch_size,
     )  # fmt: skip
-    attrs = built.card | {"dataset": data, "limit": limit or 0}
     attrs |= {"command": " ".join(["repanalysis", *sys.argv[1:]])}
     return Run(built, samples, batch_size, workers, where, options, attrs)
+
+
+def _described(data: Data, *, labels: bool) -> dict[str, Any]:
+    """What a file says of its labels and targets, where they are not simply those of the data set."""
+    beside = labels or data.labels_from not in ("", "class folders")
+    names = {"target_names": list(data.target_names)} if data.target_names else {}
+    return names | ({"labels": data.labels_from} if beside and data.labels_from else {})
+
+
+def _head_rows(model: Model, spec: str, data: Data, weights: Any, file: Path | None) -> dict[str, Any]:
+    """Which rows of a pretrained head the classes are; nothing where the classes themselves say it."""
+    head = head_of(model.module)
+    if head is None or str(weights) == "random":
+        return {}
+    rows = len(head[0])
+    names = head_names(spec, model.module, rows) if file is None else names_in(file)
+    if file is not None and len(names) != rows:
+        raise UsageError(f"{file} names {len(names)} rows, and the head of {spec} has {rows}.")
+    pretrained = weights is None and spec.partition(":")[0] in _COLLECTIONS
+    if not (names or pretrained):
+        return {}
+    if data.labels is None:
+        return relabelled({"head_rows": ""})
+    count = int(data.labels.max(initial=-1)) + 1 if data.class_names is None else len(data.class_names)
+    found, how = matched(data.class_names, count, rows, names)
+    if found is None and not pretrained and file is None:
+        return {}  # weights of one's own may have classes of their own
+    return {"head_rows": attribute(found, how)}
+
+
+def without_labels(run: Run) -> str:
+    """A sentence where a run has neither labels nor targets; else empty."""
+    if run.data.labels is not None or run.data.targets is not None:
+        return ""
+    return (
+        f"{run.data.spec} has no labels: metrics that compare classes can't be computed from what is recorded; give them with "
+        f"--labels FILE, here or at analyze."
+    )
 
 
 def colours(model: Model) -> int:
@@ -181,6 +234,8 @@ def write(
             return None
         path = _shard_path(output, rank, len(shards))
         run, attrs = replace(run, data=shards[rank]), attrs | {"shard": rank, "shards": len(shards)}
+    if (sentence := without_labels(run)) and rank == 0:
+        warnings.warn(sentence, stacklevel=2)
     return probes.record(
         run.model.module, run.loader(), path, attrs=attrs, class_names=run.data.class_names, compression=compression,
         overwrite=overwrite, resume=resume, progress=progress if rank == 0 else False, device=run.device,
@@ -229,11 +284,16 @@ def stream(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("Metrics are computed by one process; extract to a folder of shards (-o acts) and analyze that.")
-    batches = probes.capture(run.model.module, run.loader(), device=run.device, **run.options.arguments())
+    batches = probes.capture(
+        run.model.module, run.loader(), class_names=run.data.class_names, device=run.device, **run.options.arguments()
+    )
+    head: tuple[Any, ...] | None = head_of(run.model.module)
+    if head is not None and run.data.labels is not None and len(run.data):
+        head = by_class((head[0], head[1]), run.attrs, run.data.class_names, run.data.labels[run.data.labels >= 0])
     facts = run.attrs | run.options.to_attrs() | {"device": run.device}
     return analyze(
         batches, metrics, run=name, model=str(run.attrs["model"]), state_budget=state_budget, recorded=facts,
-        head=head_of(run.model.module), progress=progress, strict=strict,
+        head=head, progress=progress, strict=strict,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 import probes
 from probes.batch import LayerInfo
 from probes.errors import DataError, LeftOutWarning, UsageError, reason_of
+from probes.labels import IGNORED
 from probes.patterns import Patterns, matches, select
 from probes.source import Source
 from repanalysis.heads import accuracy_of, beats_chance, fit_head, refitted
@@ -249,13 +250,14 @@ def _apart(first: Source, second: Source) -> None:
 
 def _labels(source: Source, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     if source.labels is None:
-        raise DataError(f"{source.title} has no labels; filters are looked at by what they say of each label.")
+        instead = "has continuous targets and" if source.targets is not None else "has"
+        raise DataError(f"{source.title} {instead} no labels; filters are looked at by what they say of each label.")
     return source.labels[rows]
 
 
 def _common(labels: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], list[int]]:
     """Labels of both parts, ascending, and those of one alone."""
-    present = [set(own.tolist()) for own in labels]
+    present = [set(own.tolist()) - set(IGNORED) for own in labels]
     there = sorted(present[0] & present[1])
     if len(there) < 2:
         raise DataError(f"{len(there)} labels are in both parts; heads and clusters need at least two.")

@@ -50,6 +50,7 @@ from probes.patterns import Patterns, select
 from probes.source import Source
 from probes.whole import replacing
 from repanalysis._checks import one_of
+from repanalysis.matching import shared_ids
 from repanalysis.metrics import Structure
 from repanalysis.statistics.draws import DRAWN, GROUP, hashed
 from repanalysis.table import read_whole_lines
@@ -152,6 +153,7 @@ def compare(
     seed: int = 0,
     progress: bool | None = None,
     strict: bool = False,
+    same_samples: bool = False,
 ) -> Similarity:
     """Similarity of every layer of `a` to every layer of `b`, on samples that both hold.
 
@@ -177,6 +179,8 @@ def compare(
     strict : bool, default False
         Whether to stop at the first layer that cannot be compared. Otherwise its pairs are NaN with the reason in their note,
         and a warning says so.
+    same_samples : bool, default False
+        Whether samples of equal id are the same, whatever labels and the names of data sets and splits say.
 
     Returns
     -------
@@ -190,7 +194,8 @@ def compare(
     UsageError
         If the method or a layer is unknown.
     DataError
-        If the two share fewer than 4 sample ids; with `strict`, if a layer holds NaN or inf or can't be read.
+        If the two share fewer than 4 sample ids, or samples of equal id have different labels, or come from data sets in which
+        equal ids may be different samples; with `strict`, if a layer holds NaN or inf or can't be read.
 
     Warns
     -----
@@ -227,7 +232,7 @@ def compare(
     first, mine = _opened(a)
     second, theirs = (first, False) if b is None else _opened(b)
     try:
-        chosen = _shared(first, second, samples)
+        chosen = _drawn(shared_ids(first, second, same_samples=same_samples), samples)
         sides = [(first, select(layers, first.info, first.title))]
         if second is not first:
             sides.append((second, select(layers, second.info, second.title)))
@@ -235,8 +240,8 @@ def compare(
         with tqdm(total=total, unit=" layers", desc=method, disable=None if progress is None else not progress) as bar:
             rows, reasons = [], []
             for source, names in sides:
-                order = np.argsort(source.ids, kind="stable")
-                at = order[np.searchsorted(source.ids, chosen, sorter=order)]
+                row_of = {sample: row for row, sample in enumerate(source.ids.tolist())}
+                at = np.array([row_of[sample] for sample in chosen.tolist()])
                 attempts = [_attempted(source, name, at, strict=strict) for name in names]
                 bar.update(len(names))
                 rows.append([x for x, _ in attempts])
@@ -268,26 +273,10 @@ def _opened(source: Any) -> tuple[Source, bool]:
     return (source, False) if isinstance(source, Source) else (probes.open(source), True)
 
 
-def _shared(first: Source, second: Source, samples: int) -> NDArray[np.int64]:
-    """Ids that both hold, ascending by hash; at most so many."""
-    ids = np.intersect1d(first.ids, second.ids)
-    if len(ids) < 4:
-        raise DataError(
-            f"{first.title} and {second.title} share {len(ids)} sample ids; at least 4 are needed. Extract both from the same "
-            "data, in the same order."
-        )
-    one, other = first.labels, second.labels
-    if one is not None and other is not None:
-        ours, theirs = (dict(zip(*map(list, pair), strict=True)) for pair in ((first.ids, one), (second.ids, other)))
-        if differing := sum(ours[sample] != theirs[sample] for sample in ids):
-            warnings.warn(
-                f"{differing} of {len(ids)} samples of equal id have other labels in {second.title} than in {first.title}: are "
-                f"they the same samples? Where a loader gives no ids, samples are numbered in order; a shuffled one needs ids.",
-                stacklevel=3,
-            )
+def _drawn(ids: NDArray[Any], samples: int) -> NDArray[Any]:
+    """Ids ascending by hash; at most so many."""
     order = np.argsort(hashed(ids, DRAWN), kind="stable")
-    found: NDArray[np.int64] = ids[order[: max(4, samples)]]
-    return found
+    return ids[order[: max(4, samples)]]
 
 
 def _attempted(source: Source, name: str, at: NDArray[np.int64], *, strict: bool) -> tuple[NDArray[np.float64], str]:
@@ -313,7 +302,7 @@ def _rows(source: Source, name: str, at: NDArray[np.int64]) -> NDArray[np.float6
     if not finite.all():
         raise DataError(
             f"Layer {name!r} of {source.title} holds NaN or inf in {int((~finite).sum()):,} of {len(x):,} samples, the first "
-            f"of them id {source.ids[at[~finite].min()]}."
+            f"of them id {source.ids[at[~finite].min()].item()!r}."
         )
     return _sized(x)
 
@@ -559,7 +548,7 @@ class _Svd(Measure):
         return self._mirrored(pairs)
 
 
-def _balanced(ids: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
+def _balanced(ids: NDArray[Any], groups: int) -> NDArray[np.int64]:
     """Groups of equal size up to one, drawn by id."""
     place = np.empty(len(ids), np.int64)
     place[np.argsort(hashed(ids, GROUP), kind="stable")] = np.arange(len(ids))

@@ -30,12 +30,13 @@ from probes.batch import LayerInfo
 from probes.capturing import capture
 from probes.errors import DataError, LeftOutWarning, UsageError
 from probes.layers import unwrap
-from probes.loaders import SeenIds, as_loader, batches_of
+from probes.loaders import as_loader
+from probes.numbering import Identified, identified
 from probes.patterns import Patterns
 from probes.reader import Reader
 from repanalysis._checks import one_of
 from repanalysis.perturbations import MatchedNoise, Perturbation
-from repanalysis.perturbations.base import images_of
+from repanalysis.perturbations.base import drawn_by, images_of
 from repanalysis.table import Table
 
 __all__ = ["INPUT", "Statistic", "batch_statistics", "geometric_mean", "pooling_parts", "stability"]
@@ -73,8 +74,8 @@ def stability(
     model : torch.nn.Module
         Any network that takes images; run in eval mode, without gradients, and left as it was.
     loader : iterable or torch.utils.data.Dataset
-        As for `probes.capture`, with images x (n, c, h, w), clean ones; labels are not read. Without ids, images are numbered
-        as they come.
+        As for `probes.capture`, with images x (n, c, h, w), clean ones; labels are not read. What is drawn for an image
+        depends on its id.
     perturbations : sequence of Perturbation
         As `perturbations("diffeo:delta=1,c=3")` makes them.
     layers, ops
@@ -163,19 +164,19 @@ def stability(
         info: dict[str, LayerInfo] = {}
         left_out: dict[str, str] = {}
         total = getattr(loader, "__len__", lambda: None)()
-        non_finite: dict[str, list[int]] = {}  # images, by layer
+        non_finite: dict[str, list[int | str]] = {}  # images, by layer
         hidden = None if progress is None else not progress
         for step, batch in enumerate(tqdm(batches, desc=run, total=total, unit=" steps", disable=hidden)):
             info, left_out = info or dict(batch.info), left_out | dict(batch.left_out)
             for layer, rows in batch.layers.items():
                 if (finite := measured.add(layer, rows)).all():
                     continue
-                ids = np.asarray(counted.ids[step])[~finite]
+                ids = counted.ids[step][~finite].tolist()
                 if strict:
                     raise DataError(
-                        f"Layer {layer!r} gives NaN or infinite values for image {ids[0]}; leave it out (--layers)."
+                        f"Layer {layer!r} gives NaN or infinite values for image {ids[0]!r}; leave it out (--layers)."
                     )
-                non_finite.setdefault(layer, []).extend(ids.tolist())
+                non_finite.setdefault(layer, []).extend(ids)
     if counted.n < 2:
         raise DataError(f"{counted.n} image{'s' * (counted.n != 1)} came; distances between images need at least two.")
     pairs = 1.0 if self_pairs else counted.n / (counted.n - 1)
@@ -187,7 +188,7 @@ def stability(
         results = _rows(perturbations, measured.finish(one.name), counted.n, pairs)
         if ids_of := non_finite.get(one.name):
             others = "the only one" if len(ids_of) == 1 else f"the first of {len(ids_of):,}"
-            failures[one.name] = f"gives NaN or infinite values for image {ids_of[0]}, {others} of {counted.n:,}"
+            failures[one.name] = f"gives NaN or infinite values for image {ids_of[0]!r}, {others} of {counted.n:,}"
             undefined = {"value": np.nan, "se": np.nan, "note": failures[one.name]}
             rows_out += [base | row | undefined for row in results]
         else:
@@ -216,23 +217,21 @@ class _Counted:
     """A loader, how many images it has given, and their ids, step by step."""
 
     def __init__(self, model: nn.Module, loader: Iterable[Any]) -> None:
-        self.loader, self.reader, self.n = loader, Reader(model, labels=False), 0
-        self.ids: list[list[int]] = []
+        self.loader, self.n = loader, 0
+        self.reader, self.versions = (Reader(model, labels=False) for _ in range(2))  # of what comes, and of what is made of it
+        self.ids: list[NDArray[Any]] = []
         self.name: str | None = None  # of the argument that the images are
 
-    def __iter__(self) -> Iterator[tuple[Tensor, list[int]]]:
-        seen = SeenIds()
-        for item in map(self.reader.read, batches_of(self.loader)):
+    def __iter__(self) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+        for item, ids, _ in identified(self.loader, self.reader):
             values = [*item.inputs.args, *item.inputs.kwargs.values()]
             images = values[0]
             if len(values) > 1 or not isinstance(images, Tensor):
                 kinds = ", ".join(type(value).__name__ for value in values)
                 raise UsageError(f"Stability perturbs images, one tensor; the loader's x is a {kinds}.")
-            if item.ids is not None and (twice := seen.add(item.ids)) is not None:
-                raise DataError(f"Sample id {twice} comes a second time; ids must be unique.")
             self.name = next(iter(item.inputs.kwargs), None)
-            self.ids.append(list(range(self.n, self.n + len(images))) if item.ids is None else item.ids.tolist())
-            yield images, self.ids[-1]
+            self.ids.append(ids)
+            yield images, ids
             self.n += len(images)
 
 
@@ -241,16 +240,18 @@ def _steps(loader: _Counted, perturbations: Sequence[Perturbation], measured: _M
     for images, ids in loader:
         images_of(images)
         if not bool(torch.isfinite(images).all()):
-            raise DataError(f"Images {ids[0]} to {ids[-1]} hold NaN or infinite values.")
-        exact = images.double()
+            first, last = ids[[0, -1]].tolist()
+            raise DataError(f"Images {first!r} to {last!r} hold NaN or infinite values.")
+        exact, keys = images.double(), drawn_by(ids)
         moved: dict[Perturbation, Tensor] = {}
         for one in sorted(perturbations, key=lambda one: isinstance(one, MatchedNoise)):
             known = moved.get(one.other) if isinstance(one, MatchedNoise) else None
-            moved[one] = one(exact, ids) if known is None else one.beside(exact, known, ids)  # type: ignore[attr-defined]
+            moved[one] = one(exact, keys) if known is None else one.beside(exact, known, keys)  # type: ignore[attr-defined]
         stacked = torch.cat([exact, *(moved[one] for one in perturbations)])
         measured.add(INPUT, measured(INPUT, stacked).numpy(force=True))
         stacked = stacked.to(images.dtype)
-        yield stacked if loader.name is None else {loader.name: stacked}
+        item = loader.versions.read(stacked if loader.name is None else {loader.name: stacked})
+        yield Identified(item, np.arange(len(stacked)), "index")  # rows of versions of images, whose distances alone are kept
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from probes import Batch, DataError, LayerInfo
+from probes.labels import MISSING
 from repanalysis.metrics import Metric, Noted, get
 from repanalysis.metrics._bias import without_notes
 from repanalysis.statistics import ClassMoments, GroupedMoments, Groups, NonFiniteError, RowMoments, Rows, Statistic
@@ -25,6 +26,8 @@ from repanalysis.uncertainty import few_groups, jackknife
 
 __all__ = ["Job", "LayerStates", "NonFinite", "Plan", "place_of", "planned", "resolution_of_layer"]
 
+Whose = Literal["all", "labelled", "targets"]
+_BY_CLASS = ClassMoments | Groups | Rows
 _UNDEFINED_WITHOUT = "no standard error: without a tenth of the samples the metric is undefined or infinite"
 _IN_STEPS = "no standard error: it moves in steps, which a jackknife misses"
 
@@ -61,6 +64,11 @@ class Job:
     subset: Subset = field(default_factory=Subset)
     where_it_fits: bool = False
     strict: bool = False
+
+    def naming(self, targets: tuple[str, ...]) -> Job:
+        """The same, with the names of the targets for the metrics that look at them."""
+        named = [get(one.name, **{**one.chosen, "names": targets}) if one.needs_targets else one for one in self.metrics]
+        return replace(self, metrics=tuple(named)) if targets else self
 
     def fitting(self, d: int, shape: tuple[int, ...] = ()) -> Job:
         """What is to be computed of a layer of d features, which are those of maps of a shape."""
@@ -160,7 +168,7 @@ class NonFinite:
         """What is wrong with a layer of n samples."""
         overflows = ", whose square overflows" if math.isfinite(self.value) else ""
         others = "the only such sample" if self.count == 1 else f"the first of {self.count:,} such samples"
-        return f"holds {self.value}{overflows} at sample id {self.sample}, {others} of {n:,}"
+        return f"holds {self.value}{overflows} at sample id {self.sample!r}, {others} of {n:,}"
 
 
 @dataclass
@@ -173,23 +181,35 @@ class LayerStates:
     d: int
     classes: Sequence[int] = ()
     n: int = 0
+    n_labelled: int = 0
+    n_targets: int = 0
     labelled: bool = True
     resolution: NDArray[np.float64] = field(default_factory=lambda: EXACT)
     splits: set[str] = field(default_factory=set)
     non_finite: NonFinite | None = None
+    seen_classes: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.states = {statistic: statistic.init(self.d, self.classes) for statistic in self.plan.kept}
+        self.states: dict[tuple[Statistic, Whose], Any] = {}
+        for statistic in self.plan.kept:
+            kinds = {_whose(metric) for metric in self._served(statistic)}
+            for whose in kinds - ({"labelled"} if "all" in kinds else set()):
+                self.states[statistic, whose] = statistic.init(self.d, self.classes)
 
-    @property
-    def seen_classes(self) -> Any:
-        """Labels that have come; None where no statistic knows, as of a layer that is not finite."""
-        for state in self.states.values():
-            one = state[0] if isinstance(state, tuple) and not hasattr(state, "_fields") else state
-            for name in ("classes", "labels"):
-                if (labels := getattr(one, name, None)) is not None:
-                    return np.unique(labels[: int(one.rows)] if hasattr(one, "rows") else labels)
-        return None
+    def _served(self, statistic: Statistic) -> list[Metric]:
+        """The metrics that a statistic serves."""
+        return [metric for metric in self.job.metrics if _server(metric, self.plan.kept) is statistic]
+
+    def _apart(self) -> None:
+        """From the first sample without a label on, what serves class metrics has a state of its own.
+
+        Moments need none: those of all samples hold the unlabelled ones as a class.
+        """
+        for statistic in self.plan.kept:
+            both = {_whose(metric) for metric in self._served(statistic)} >= {"all", "labelled"}
+            if both and (statistic, "labelled") not in self.states and not isinstance(statistic, _BY_CLASS):
+                state = self.states[statistic, "all"]
+                self.states[statistic, "labelled"] = type(state)(*(np.copy(array) for array in state))
 
     @property
     def described(self) -> dict[str, Any]:
@@ -197,8 +217,11 @@ class LayerStates:
         info = self.info
         return {"d": self.d, "dims": info.dims, "pool": info.pool, "source_shape": info.source_shape}
 
-    def absorb(self, batch: Batch, labels: Any = None) -> None:
-        """Add the rows of a batch; `labels` replace the batch's own.
+    def absorb(self, batch: Batch, labels: Any = None, targets: Any = None) -> None:
+        """Add the rows of a batch; `labels` and `targets` replace the batch's own.
+
+        Metrics that look at labels get the rows that have one, those that look at targets the rows that have any, the others
+        all rows.
 
         Raises
         ------
@@ -207,27 +230,49 @@ class LayerStates:
         """
         wanted, y = self.job.subset.choose(batch.labels if labels is None else labels, batch.split)
         x, ids = batch.layers[self.info.name].reshape(len(batch), -1), batch.ids
+        keys = batch.keys
         if wanted is not None:
-            x, ids = x[wanted], ids[wanted]
+            x, ids, keys = x[wanted], ids[wanted], keys[wanted]
         y = np.zeros(len(x), np.int64) if y is None else y
-        try:
-            for statistic, state in self.states.items():
-                self.states[statistic] = statistic.update(state, x, y, ids)
-        except NonFiniteError as error:
-            if self.job.strict:
-                name = self.info.name
-                raise DataError(
-                    f"Layer {name!r} holds {error.value} at sample id {ids[error.row]}. Leave the layer out "
-                    f"(layers='!{name}', --layers '!{name}'), or find what overflows there."
-                ) from error
-            self.non_finite = NonFinite(error.value, ids[error.row])
-            self.states.clear()
+        aims = batch.targets if targets is None else targets
+        aims = aims if aims is None or wanted is None else aims[wanted]
+        rows: dict[Whose, Any] = {"all": None, "labelled": y != MISSING}
+        if not rows["labelled"].all():
+            self._apart()
+        if aims is not None:
+            rows["targets"] = ~np.isnan(aims).all(axis=1)
+        self._update(x, {"all": y, "labelled": y, "targets": aims}, ids, keys, rows)
         if self.non_finite is not None:
             self.non_finite.absorb(x)
         self.n += len(x)
+        self.n_labelled += int(rows["labelled"].sum())
+        self.n_targets += int(rows["targets"].sum()) if "targets" in rows else 0
         self.labelled &= batch.labels is not None
+        if batch.labels is not None:
+            self.seen_classes |= set(np.unique(y[rows["labelled"]]).tolist())
         if batch.split is not None:
             self.splits |= set(np.unique(batch.split if wanted is None else batch.split[wanted]).tolist())
+
+    def _update(self, x: Any, columns: Mapping[Whose, Any], ids: Any, keys: Any, rows: Mapping[Whose, Any]) -> None:
+        """Update every statistic with the rows (None: all) that it looks at, and their labels or targets."""
+        for (statistic, whose), state in list(self.states.items()):
+            if whose not in rows:
+                continue
+            chosen = slice(None) if rows[whose] is None or rows[whose].all() else rows[whose]
+            if not len(x[chosen]):
+                continue
+            try:
+                self.states[statistic, whose] = statistic.update(state, x[chosen], columns[whose][chosen], keys[chosen])
+            except NonFiniteError as error:
+                name, sample = self.info.name, ids[chosen][error.row].item()
+                if self.job.strict:
+                    raise DataError(
+                        f"Layer {name!r} holds {error.value} at sample id {sample!r}. Leave the layer out "
+                        f"(layers='!{name}', --layers '!{name}'), or find what overflows there."
+                    ) from error
+                self.non_finite = NonFinite(error.value, sample)
+                self.states.clear()
+                return
 
     @property
     def failure(self) -> str:
@@ -240,12 +285,17 @@ class LayerStates:
         """Every metric's variants, with standard errors."""
         if self.non_finite is not None:
             return {(metric, ""): Noted("nan", self.failure) for metric in self.job.metrics}
-        finished = {statistic: self._at_resolution(statistic.finish(state)) for statistic, state in self.states.items()}
+        finished = {key: self._at_resolution(key[0].finish(state)) for key, state in self.states.items()}
         found: dict[tuple[Metric, str], Noted] = {}
-        for statistic, state in finished.items():
-            mine = [metric for metric in self.job.metrics if _server(metric, self.plan.kept) is statistic]
-            whole = _all(mine, state.whole if isinstance(state, GroupedMoments) else state)
-            found |= self._with_errors(mine, whole, state)
+        for statistic in self.plan.kept:
+            for whose in get_args(Whose):
+                if not (mine := [metric for metric in self._served(statistic) if _whose(metric) == whose]):
+                    continue
+                state = finished[statistic, whose if (statistic, whose) in finished else "all"]
+                if whose == "labelled" and isinstance(statistic, _BY_CLASS):
+                    state = state.without_class(MISSING)
+                whole = _all(mine, state.whole if isinstance(state, GroupedMoments) else state)
+                found |= self._with_errors(mine, whole, state)
         for metric in self.job.metrics:
             if _server(metric, self.plan.kept) is None:
                 reason = self.plan.refused.get(metric.needs) or next(iter(self.plan.refused.values()))
@@ -305,9 +355,20 @@ class LayerStates:
                 "split": split,
                 "value": float(value),
                 "se": value.se if math.isfinite(value) else math.nan,
-                "n": self.n,
-                "note": value.note,
+                "n": self._rows_of(metric)[0],
+                "note": _joined(value.note, self._rows_of(metric)[1]),
             }
+
+    def _rows_of(self, metric: Metric) -> tuple[int, str]:
+        """How many samples a metric looks at, and a note where others lack what it needs."""
+        counts: dict[Whose, tuple[int, str]] = {"labelled": (self.n_labelled, "label"), "targets": (self.n_targets, "target")}
+        n, what = counts.get(_whose(metric), (self.n, ""))
+        return n, f"{self.n - n} of {self.n} samples have no {what}" if n < self.n else ""
+
+
+def _whose(metric: Metric) -> Whose:
+    """Which samples a metric looks at."""
+    return "targets" if metric.needs_targets else "labelled" if metric.by_class else "all"
 
 
 def place_of(info: LayerInfo) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from probes.errors import DataError, UsageError, did_you_mean
+from probes.labels import IGNORED, MISSING
 
 __all__ = ["Subset", "subset_of"]
 
@@ -24,15 +25,23 @@ class Subset:
         Samples of this split alone.
     relabel : mapping of int to int, optional
         New class of every class that is looked at; samples of others are left out.
+    ignore : tuple of int
+        Labels that mean "none", besides -1 and -100.
     """
 
     split: str | None = None
     relabel: Mapping[int, int] | None = None
+    ignore: tuple[int, ...] = ()
+
+    def missing(self, labels: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Which labels stand for none."""
+        return np.isin(labels, [*IGNORED, *self.ignore])
 
     def choose(
         self, labels: Int64[np.ndarray, " n"] | None, split: Any
     ) -> tuple[Bool[np.ndarray, " n"] | None, Int64[np.ndarray, " n"] | None]:
-        """Which rows to take (None: all), and the labels of those that are taken."""
+        """Which rows to take (None: all), and the labels of those that are taken: -1 for none."""
+        labels = None if labels is None else np.where(self.missing(labels), MISSING, labels).astype(np.int64)
         wanted = None if self.split is None or split is None else np.asarray(split) == self.split
         if self.relabel is None or labels is None:
             return wanted, labels if wanted is None or labels is None else labels[wanted]
@@ -52,6 +61,7 @@ def subset_of(
     split: str | None = None,
     classes: Sequence[int | str] | None = None,
     superclasses: Mapping[str, Sequence[int | str]] | None = None,
+    ignore: tuple[int, ...] = (),
 ) -> tuple[Subset, list[str] | None]:
     """A choice of samples, checked against what there is; and the names of the superclasses, in order of their new labels.
 
@@ -68,10 +78,10 @@ def subset_of(
         if split not in (known := sorted(set(np.asarray(splits).tolist()))):
             raise UsageError(f"Unknown split {split!r}.{did_you_mean(split, known)} There are {', '.join(known)}.")
     if classes is None and superclasses is None:
-        return Subset(split), None
+        return Subset(split, ignore=ignore), None
     if labels is None:
         raise DataError("The activations have no labels to choose classes by.")
-    there = set(np.unique(labels).tolist())
+    there = set(np.unique(labels[~Subset(ignore=ignore).missing(labels)]).tolist())
     if superclasses is not None:
         relabel: dict[int, int] = {}
         for new, members in enumerate(superclasses.values()):
@@ -81,8 +91,8 @@ def subset_of(
                     raise UsageError(f"Class {member!r} belongs to two superclasses.")
         chosen = None if classes is None else {_label(one, names, there) for one in classes}
         relabel = {label: new for label, new in relabel.items() if chosen is None or label in chosen}
-        return Subset(split, relabel), list(superclasses)
-    return Subset(split, {label: label for label in (_label(one, names, there) for one in classes or ())}), None
+        return Subset(split, relabel, ignore), list(superclasses)
+    return Subset(split, {label: label for label in (_label(one, names, there) for one in classes or ())}, ignore), None
 
 
 def _label(one: int | str, names: Sequence[str] | None, there: set[int]) -> int:

@@ -18,13 +18,15 @@ MODULES = sorted(
 )
 # A file imports from lower floors, and from its own floor within the same folder.
 FLOORS = {
-    "probes.errors": 0, "probes.batch": 0, "probes.patterns": 0, "probes.printable": 0, "repanalysis._checks": 0,
-    "repanalysis._options": 0, "probes.options": 0, "probes.whole": 0,
+    "probes.errors": 0, "probes.ids": 0, "probes.batch": 0, "probes.patterns": 0, "probes.printable": 0,
+    "repanalysis._checks": 0, "repanalysis._options": 0, "probes.options": 0, "probes.whole": 0,
     "probes": 1,
     "repanalysis.statistics": 2, "repanalysis.table": 2,
     "repanalysis.metrics": 3, "repanalysis.theory": 3, "repanalysis.perturbations": 3,
+    "repanalysis.head_rows": 4, "repanalysis.inputs.labels": 4,
     "repanalysis.subset": 4, "repanalysis.uncertainty": 4, "repanalysis.states": 4, "repanalysis.engine": 4,
-    "repanalysis.similarity": 4, "repanalysis.heads": 4, "repanalysis.filters": 4,  "repanalysis.pruning": 4,
+    "repanalysis.matching": 4, "repanalysis.similarity": 4, "repanalysis.heads": 4, "repanalysis.filters": 4,
+    "repanalysis.pruning": 4,
     "repanalysis.pruning.networks": 6, "repanalysis.filter_laws": 4, "repanalysis.stability": 4, "repanalysis.filter_energy": 4,
     "repanalysis.models": 5, "repanalysis.weights": 5, "repanalysis.inputs": 5, "repanalysis.plots": 5,
     "repanalysis.networks": 5,

@@ -15,6 +15,12 @@ def test_the_page_of_metrics_is_current() -> None:
     assert (DOCS / "metrics.md").read_text(encoding="utf-8") == made["page"](), "run python docs/make_metrics.py"
 
 
+def test_the_table_of_labels_is_what_happens() -> None:
+    made = runpy.run_path(str(DOCS / "make_inputs.py"))
+    text = (DOCS / "inputs.md").read_text(encoding="utf-8")
+    assert text == made["page"](text), "run python docs/make_inputs.py"
+
+
 def test_every_metric_is_on_the_page_with_all_that_was_promised() -> None:
     text = (DOCS / "metrics.md").read_text(encoding="utf-8")
     for name in names():

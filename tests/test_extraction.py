@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import probes
 from probes.shards import shard_name
@@ -18,6 +21,7 @@ from repanalysis.extraction import Run, plan, prepare, stream, verify, write
 from repanalysis.metrics import get, names
 
 MODEL = "py:repanalysis.networks.digits_cnn:digits_cnn"
+SMALL = "small:mlp,width=8,colours=3,size=8,classes=3"
 
 
 @pytest.fixture
@@ -192,7 +196,86 @@ def test_real_photographs_through_plan_extract_verify(real_data: Path, tmp_path:
     store = write(run, tmp_path / "lite0.h5")
     assert store is not None
     assert planned.bytes == sum(store[name].nbytes for name in store.layers)
-    names = sorted((real_data / "imagenet_samples").glob("*.jpg"))
-    truth = np.array([int(names[sample].name[:4]) for sample in store.ids])
+    truth = np.array([int(name[:4]) for name in store.ids])
     assert (store["classifier"].argmax(1) == truth).mean() > 0.75
     assert all(difference.ok for difference in verify(model, tmp_path / "lite0.h5", samples=10, device="cpu", trust_file=True))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for c, name in enumerate(("cat", "dog", "eel")):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(5):
+            pixels = rng.integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{c}{i}.png")
+    return tmp_path / "pictures"
+
+
+def test_images_have_the_names_of_their_files_and_are_verified_by_them(pictures: Path, tmp_path: Path) -> None:
+    run = prepare(SMALL, f"imagefolder:{pictures}", batch_size=4, device="cpu")
+    store = write(run, tmp_path / "x.h5")
+    assert store is not None
+    assert store.ids.tolist() == sorted(file.relative_to(pictures).as_posix() for file in pictures.rglob("*.png"))
+    assert store.attrs["ids_from"] == "name"
+    Image.new("L", (8, 8)).save(pictures / "cat" / "!.png")
+    assert all(difference.ok for difference in verify(SMALL, tmp_path / "x.h5", samples=9, device="cpu", trust_file=True))
+
+
+def test_files_that_number_their_images_can_still_be_verified(pictures: Path, tmp_path: Path) -> None:
+    run = prepare(SMALL, f"imagefolder:{pictures}", batch_size=4, device="cpu")
+    numbered = replace(run, data=replace(run.data, ids=np.arange(15), ids_from="index"))
+    store = write(numbered, tmp_path / "x.h5")
+    assert store is not None
+    assert store.ids.tolist() == list(range(15))
+    assert all(difference.ok for difference in verify(SMALL, tmp_path / "x.h5", samples=9, device="cpu", trust_file=True))
+
+
+def test_a_complete_file_that_lacks_new_images_is_incomplete(pictures: Path, tmp_path: Path) -> None:
+    spec = f"imagefolder:{pictures}"
+    write(prepare(SMALL, spec, device="cpu"), tmp_path / "x.h5")
+    before = (tmp_path / "x.h5").read_bytes()
+    write(prepare(SMALL, spec, device="cpu"), tmp_path / "x.h5", resume=True)
+    Image.new("L", (8, 8)).save(pictures / "cat" / "!.png")
+    with pytest.raises(
+        probes.IncompleteError, match=r"is complete, but 1 of the 16 samples .* not in it \('cat/!.png' first\)"
+    ):
+        write(prepare(SMALL, spec, device="cpu"), tmp_path / "x.h5", resume=True)
+    assert (tmp_path / "x.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize("change", ["in front", "behind", "exchanged"])
+def test_an_interrupted_file_goes_on_only_over_the_images_it_began_with(pictures: Path, tmp_path: Path, change: str) -> None:
+    """What is in the file is passed over without being read, but not without its name being looked at."""
+    spec, path = f"imagefolder:{pictures}", tmp_path / "x.h5"
+
+    def run() -> Run:
+        return prepare(SMALL, spec, batch_size=3, device="cpu")
+
+    class Stopping:
+        def __init__(self, read: Any) -> None:
+            self.read = read
+
+        def __call__(self, row: int) -> Any:
+            if row == 8:
+                raise KeyboardInterrupt
+            return self.read(row)
+
+    first = run()
+    with pytest.raises(KeyboardInterrupt):
+        write(replace(first, data=replace(first.data, read=Stopping(first.data.read))), path)
+    names = probes.open(path, partial=True).ids.tolist()
+    assert names == first.data.ids[:6].tolist()
+    if change in ("in front", "exchanged"):
+        Image.new("L", (8, 8)).save(pictures / "cat" / "!.png")
+    if change == "exchanged":
+        (pictures / names[0]).unlink()
+    if change == "behind":
+        Image.new("L", (8, 8)).save(pictures / "eel" / "~.png")
+        store = write(run(), path, resume=True)
+        assert store is not None
+        assert store.ids.tolist() == run().data.ids.tolist()
+        return
+    with pytest.raises(probes.DataError, match="The loader gives other samples than those in .*, before row 6"):
+        write(run(), path, resume=True)
+    assert probes.open(path, partial=True).ids.tolist() == names

@@ -271,13 +271,15 @@ def test_layers_that_are_alike_are_told_from_chance(layers: dict[str, np.ndarray
     assert Similarity.from_csv(tmp_path / "old.csv").frame["p"].isna().all()
 
 
-def test_samples_of_equal_id_and_other_labels_are_said(layers: dict[str, np.ndarray]) -> None:
-    """A story: the same samples in another order, numbered as they came, had a CKA of 0.016 with themselves, unsaid."""
+def test_samples_of_equal_id_and_other_labels_are_refused(layers: dict[str, np.ndarray]) -> None:
+    """A story: the same samples in another order, numbered as they came, had a CKA of 0.016 with themselves."""
     labels, order = np.arange(60) % 7, np.random.default_rng(0).permutation(60)
     first = probes.from_arrays(layers, labels=labels)
     shuffled = {name: rows[order] for name, rows in layers.items()}
-    with pytest.warns(UserWarning, match=r"of 60 samples of equal id have other labels"):
+    with pytest.raises(DataError, match=r"of 60 samples of equal id have another label"):
         compare(first, probes.from_arrays(shuffled, labels=labels[order]), progress=False)
+    other = compare(first, probes.from_arrays(shuffled, labels=labels[order]), same_samples=True, progress=False)
+    assert np.abs(np.diag(other.matrix())).max() < 0.5
     compare(first, probes.from_arrays(shuffled, labels=labels[order], ids=order), progress=False)
 
 

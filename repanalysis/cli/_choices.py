@@ -100,6 +100,20 @@ Strict = Annotated[
 ]
 
 
+Labels = Annotated[
+    str | None,
+    typer.Option(help="Labels in a file, FILE or FILE:COLUMN: npy, npz, csv, jsonl, or text with one a line."),
+]
+
+
+Targets = Annotated[str | None, typer.Option(help="Continuous targets in a file, likewise; several columns as FILE:A,B.")]
+
+
+IgnoreLabel = Annotated[
+    list[int] | None, typer.Option("--ignore-label", help="A label that means none, besides -1 and -100. Repeat it.")
+]
+
+
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
 
 

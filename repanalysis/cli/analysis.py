@@ -11,7 +11,18 @@ import typer
 
 from probes.errors import UsageError
 from repanalysis._checks import one_of
-from repanalysis.cli._choices import MOST_PROCESSES, Budget, Layers, Metrics, Overwrite, Partial, Strict
+from repanalysis.cli._choices import (
+    MOST_PROCESSES,
+    Budget,
+    IgnoreLabel,
+    Labels,
+    Layers,
+    Metrics,
+    Overwrite,
+    Partial,
+    Strict,
+    Targets,
+)
 from repanalysis.cli._config import read_toml
 from repanalysis.cli._outputs import FIGURES, TABLES, file_plots, free, missing, saved, tabled
 from repanalysis.cli._texts import MOST_COLUMNS, columns, number
@@ -40,6 +51,9 @@ def analyze(
     workers: Annotated[int, typer.Option(min=0, max=MOST_PROCESSES, help="Processes that analyze layers.")] = 0,
     figure: Annotated[Path | None, typer.Option("--figure", "-f", help="Overview to draw: .svg, .pdf or .png.")] = None,
     dask: Annotated[str | None, typer.Option(help="Address of a dask scheduler, such as tcp://10.0.0.1:8786")] = None,
+    labels: Labels = None,
+    targets: Targets = None,
+    ignore_label: IgnoreLabel = None,
     partial: Partial = False,
     state_budget: Budget = 2.0,
     strict: Strict = False,
@@ -57,6 +71,7 @@ def analyze(
         "split": split, "by_split": by_split, "classes": classes.split(",") if classes else None,
         "superclasses": _superclasses(superclasses), "groups": groups, "null": null, "seed": settings.seed, "workers": workers,
         "head": load_head(head) if head else None, "strict": strict,
+        "labels": labels, "targets": targets, "ignore_labels": ignore_label or (),
     }  # fmt: skip
     with _dask(dask) as executor:
         tables = [analyze_source(source, metrics, executor=executor, **options) for source in sources]
@@ -111,6 +126,9 @@ def compare(
     groups: Annotated[int, typer.Option(min=0, help="Groups of the jackknife; 0 for no standard errors.")] = 10,
     null: Annotated[int, typer.Option(min=0, help="Random pairings of the samples: what unrelated layers would give.")] = 0,
     strict: Strict = False,
+    same_samples: Annotated[
+        bool, typer.Option("--same-samples", help="Equal ids are the same samples, whatever labels and names of data sets say.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> Said:
     """Say how alike layers are, within one file or between two of the same samples; with --null, whether by chance."""
@@ -118,7 +136,10 @@ def compare(
 
     free("table format", output, (".csv",), overwrite=overwrite)
     free("figure format", figure, FIGURES, overwrite=overwrite)
-    options: dict[str, Any] = {"samples": samples, "groups": groups, "null": null, "seed": settings.seed, "strict": strict}
+    options: dict[str, Any] = {
+        "samples": samples, "groups": groups, "null": null, "seed": settings.seed, "strict": strict,
+        "same_samples": same_samples,
+    }  # fmt: skip
     found = compare_layers(a, b, method, layers=layers, progress=settings.progress, **options)
     if output is not None:
         found.to_csv(output)

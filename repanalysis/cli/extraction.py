@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from probes.errors import UsageError
+from probes.ids import IDS_FROM
 from repanalysis._checks import writable
 from repanalysis.cli._choices import (
     Axes,
@@ -20,6 +21,8 @@ from repanalysis.cli._choices import (
     DataSpec,
     Device,
     Dtype,
+    IgnoreLabel,
+    Labels,
     Layers,
     Limit,
     Metrics,
@@ -31,6 +34,7 @@ from repanalysis.cli._choices import (
     Size,
     Split,
     Strict,
+    Targets,
     Weights,
     Workers,
     numbers,
@@ -67,7 +71,7 @@ def layers(
     torch.manual_seed(settings.seed)
     built = load_model(model, weights=weights, size=size)
     selected = "*" if everything and not layers else layers
-    example = _example(built, data, split)
+    example, ids_from = _example(built, data, split)
     recording = examined(built.module, example, layers=selected, ops=ops, prefix_tokens=prefix_tokens, axes=axes)
     found = [asdict(info) for info in recording.info.values()]
     rows = []
@@ -77,21 +81,24 @@ def layers(
         rows.append([info.order, info.name, info.module_type, shape, *axes_found, f"{info.depth:.3f}"])
     header = ["order", "layer", "type", "shape", "axes", "from", "prefix", "depth"]
     text = columns(header, rows) + without(recording.left_out)
-    return Said(text, {"layers": found, "left_out": recording.left_out})
+    if ids_from:
+        text += f"\n\nSample ids are {IDS_FROM[ids_from]}."
+    return Said(text, {"layers": found, "left_out": recording.left_out} | ({"ids_from": ids_from} if ids_from else {}))
 
 
-def _example(model: Any, data: str | None, split: str | None) -> Any:
-    """One sample for a model: from data, or zeros of the size that the model says."""
+def _example(model: Any, data: str | None, split: str | None) -> tuple[Any, str]:
+    """One sample for a model, and where the ids of its kind come from: from data, or zeros of the size that the model says."""
     import torch
 
     from repanalysis.extraction import taken_by
     from repanalysis.inputs.data import load_data
 
     if data is not None:
-        return load_data(data, split=split, **taken_by(model))[0][0][None]
+        samples = load_data(data, split=split, **taken_by(model))
+        return samples[0][0][None], samples.ids_from
     if model.input_size is None:
         raise UsageError("The model does not say how large its inputs are; give --size, or --data for a sample.")
-    return torch.zeros(1, *model.input_size, dtype=torch.int64 if model.takes_tokens else torch.float32)
+    return torch.zeros(1, *model.input_size, dtype=torch.int64 if model.takes_tokens else torch.float32), ""
 
 
 @verb
@@ -195,6 +202,12 @@ def extract(
     metrics: Metrics = None,
     state_budget: Budget = 2.0,
     strict: Strict = False,
+    labels: Labels = None,
+    targets: Targets = None,
+    ignore_label: IgnoreLabel = None,
+    head_classes: Annotated[
+        Path | None, typer.Option(help="Names of the rows of the model's last layer, one a line, to match classes by.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a file whose writing was stopped.")] = False,
     overwrite: Overwrite = False,
 ) -> Said:
@@ -212,7 +225,7 @@ def extract(
         model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
         prefix_tokens=prefix_tokens, axes=axes, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std),
         batch_size=batch_size, workers=workers, device=device, precision=precision, channels_last=channels_last,
-        seed=settings.seed,
+        seed=settings.seed, labels=labels, targets=targets, ignore_labels=ignore_label or (), head_classes=head_classes,
     )  # fmt: skip
     if table:
         options: dict[str, Any] = {

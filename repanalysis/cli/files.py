@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from probes.errors import DataError, IncompleteError
+from probes.labels import IGNORED
 from probes.printable import as_json, printable
 from repanalysis.cli._choices import Compression, Device, ModelSpec, Overwrite, Weights, Workers
 from repanalysis.cli._failures import say
@@ -50,7 +51,12 @@ def info(
         hidden = ("format", "complete", "n_committed", "left_out", "non_finite")
         facts = {key: value for key, value in source.attrs.items() if key not in hidden}
         labels = source.labels
-        facts |= {"samples": len(source), "classes": "none" if labels is None else len(set(labels.tolist())), "state": state}
+        known = [] if labels is None else [label for label in labels.tolist() if label not in IGNORED]
+        facts |= {"samples": len(source), "classes": "none" if labels is None else len(set(known)), "state": state}
+        if labels is not None and len(known) < len(labels):
+            facts["without a label"] = len(labels) - len(known)
+        if (targets := source.targets) is not None:
+            facts["targets"] = ", ".join(source.target_names) or targets.shape[1]
         if source.non_finite:
             facts["non_finite"] = ", ".join(f"{layer}: {count}" for layer, count in source.non_finite.items())
         found = [vars(layer) for layer in source.info.values()]

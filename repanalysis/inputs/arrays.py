@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -12,15 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.errors import FormatError, UsageError, did_you_mean
+from probes.ids import as_ids
+from probes.labels import Annotations, annotated, class_order, label_key, label_keys, split_of
 from repanalysis.inputs.samples import Data, Pictures, Rows, Transform, as_tokens
 
 __all__ = ["npz"]
 
+_SAMPLES = ("x", "images", "image", "data", "inputs", "input")
 _INTEGERS = ("tokens", "numbers")
 _COLOURS = (1, 3, 4)
 
 
-def npz(spec: str, text: str, split: str | None, transform: Transform | None, colours: int, *, tokens: bool) -> Data:
+def npz(
+    spec: str,
+    text: str,
+    split: str | None,
+    transform: Transform | None,
+    colours: int,
+    *,
+    tokens: bool,
+    ignore: Collection[int] | None = (),
+) -> Data:
     """Arrays x and y of a file, or x_train, y_train, x_test, ..."""
     name, comma, option = text.rpartition(",integers=")
     path = Path(name if comma else text)
@@ -32,32 +46,54 @@ def npz(spec: str, text: str, split: str | None, transform: Transform | None, co
         raise FileNotFoundError(f"There is no file {path}.")
     try:
         with np.load(path, allow_pickle=False) as file:
-            names = set(file.files)
-            ending = "" if split is None else f"_{split}"
-            if f"x{ending}" not in names:
-                splits = sorted(name[2:] for name in names if name.startswith("x_"))
-                choice = f" It has the splits {', '.join(splits)}: choose one with --split." if splits else ""
-                raise UsageError(f"{path} has no array 'x{ending}'.{choice}")
-            x = file[f"x{ending}"]
-            labels = file[f"y{ending}"].reshape(-1) if f"y{ending}" in names else None
-            texts = [file[name] for name in sorted(names) if name == "y" or name.startswith("y_")]
+            key, own = _keys(file.files, split, path, labels=ignore is not None)
+            x = file[key]
+            labels = None if own is None else file[own]
+            texts = [] if labels is None or labels.dtype.kind not in "US" else [file[name] for name in _all_labels(file.files)]
     except (ValueError, OSError, EOFError, BadZipFile, zlib.error, NotImplementedError) as error:
         if isinstance(error, UsageError):
             raise
         raise FormatError(f"{path} can't be read as an npz file of plain arrays ({error}).") from error
     if labels is not None and len(labels) != len(x):
         raise FormatError(f"{path} has {len(x)} samples and {len(labels)} labels; each sample needs one.")
-    classes = None
-    if labels is not None and labels.dtype.kind in "US":
-        classes = sorted({str(label) for part in texts for label in part.reshape(-1).astype(str)})  # the same in every split
-        labels = np.searchsorted(classes, labels.astype(str))
-    elif labels is not None and (labels.dtype.kind not in "iubf" or not np.array_equal(labels, np.trunc(labels))):
-        raise FormatError(f"The labels y{ending} of {path} are no classes; store one integer per sample, or leave them out.")
-    labels = None if labels is None else labels.astype(np.int64)
-    x, kind = _arrays(x, f"x{ending} of {path}", option if comma else "tokens" if tokens else "")
+    known = Annotations()
+    if labels is not None:
+        named = labels.dtype.kind in "US"
+        classes = class_order(name for part in texts for name in part.astype(str).ravel().tolist() if name) if named else None
+        known = annotated(labels, what=f"The labels {own} of {path}", class_names=classes, ignore=ignore or ())
+    if known.note:
+        warnings.warn(known.note, stacklevel=3)
+    x, kind = _arrays(x, f"{key} of {path}", option if comma else "tokens" if tokens else "")
+    rows = np.arange(len(x))
+    ids = rows if split is None else as_ids([f"{split}/{row}" for row in range(len(x))])  # the splits hold different samples
     if kind == "images" and transform is not None:
-        return Data(spec, Pictures(x, colours), np.arange(len(x)), labels, classes, split, transform)
-    return Data(spec, Rows(x), np.arange(len(x)), labels, classes, split, as_tokens if kind == "tokens" else None)
+        data = Data(spec, Pictures(x, colours), ids, known.labels, known.class_names, split, transform, rows)
+    else:
+        own_transform = as_tokens if kind == "tokens" else None
+        data = Data(spec, Rows(x), ids, known.labels, known.class_names, split, own_transform, rows)
+    return replace(data, targets=known.targets, labels_from=own or "")
+
+
+def _keys(names: Sequence[str], split: str | None, path: Path, *, labels: bool) -> tuple[str, str | None]:
+    """Which arrays hold the samples of a split, and their labels."""
+    ending = "" if split is None else f"_{split}"
+    splits = {name: of for name in names if (of := split_of(name, _SAMPLES)) is not None}
+    own = split_of(f"x{ending}", _SAMPLES)
+    keys = [name for name, of in splits.items() if of == own]
+    if f"x{ending}" in names:
+        keys = [f"x{ending}"]
+    if not keys:
+        known = sorted({of for of in splits.values() if of})
+        choice = f" It has the splits {', '.join(known)}: choose one with --split." if known else ""
+        raise UsageError(f"{path} has no array 'x{ending}'.{choice}")
+    if len(keys) > 1:
+        raise UsageError(f"{path} has {' and '.join(map(repr, keys[:3]))}, and each may hold the samples; leave one.")
+    return keys[0], label_key(label_keys(names, split), where=str(path)) if labels else None
+
+
+def _all_labels(names: Sequence[str]) -> list[str]:
+    """The labels of all splits: their texts are the classes, the same in every split."""
+    return [name for name in names if split_of(name, ("y", "label", "labels", "target", "targets", "class", "cls")) is not None]
 
 
 def _arrays(x: NDArray[Any], name: str, integers: str) -> tuple[NDArray[Any], Literal["images", "tokens", "numbers"]]:

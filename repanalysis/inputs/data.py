@@ -11,23 +11,36 @@ torchvision that lies there, such as CIFAR10; the root is `data` by default, and
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from probes.errors import UsageError, did_you_mean
+from probes.labels import as_labels
 from repanalysis.inputs.arrays import npz
 from repanalysis.inputs.images import imagefolder
+from repanalysis.inputs.labels import aligned, label_file
 from repanalysis.inputs.samples import Data, Transform
 from repanalysis.inputs.synthetic import digits, gaussians, scale_detection
 from repanalysis.inputs.torchvision_sets import torchvision_set
 
-__all__ = ["Data", "load_data"]
+__all__ = ["Data", "labelled", "load_data"]
 
 _SCHEMES = ("digits", "imagefolder", "npz", "torchvision", "gaussians", "scale-detection")
 _ALONE = ("digits", "gaussians", "scale-detection")  # need nothing behind the colon
 
 
 def load_data(
-    spec: str, *, split: str | None = None, transform: Transform | None = None, colours: int = 3, tokens: bool = False
+    spec: str,
+    *,
+    split: str | None = None,
+    transform: Transform | None = None,
+    colours: int = 3,
+    tokens: bool = False,
+    labels: str | None = None,
+    targets: str | None = None,
+    ignore_labels: Collection[int] = (),
 ) -> Data:
     """Open the data that a specification names.
 
@@ -45,6 +58,12 @@ def load_data(
         Whether the network takes token ids: integers of an npz file then stay integers. Otherwise 8-bit images (n, H, W),
         (n, H, W, C), (n, C, H, W) and clips (n, C, T, H, W), (n, T, H, W, C), (n, T, C, H, W) of 1, 3 or 4 colours are scaled
         to [0, 1], and other integers become float32, with a warning unless the specification says `integers=numbers`.
+    labels : str, optional
+        `FILE` or `FILE:COLUMN` of the labels, in place of those that the data bring; see `repanalysis.inputs.labels`.
+    targets : str, optional
+        `FILE`, `FILE:COLUMN` or `FILE:A,B` of continuous targets.
+    ignore_labels : collection of int, optional
+        Labels that mean that a sample has none, besides -1 and -100.
 
     Returns
     -------
@@ -58,6 +77,32 @@ def load_data(
     FileNotFoundError, FormatError, DataError
         If the files are not there, can't be read, or hold no image.
     """
+    data = _opened(spec, split, transform, colours, tokens=tokens, ignore=None if labels else ignore_labels)
+    return labelled(data, labels, targets, ignore_labels)
+
+
+def labelled(data: Data, labels: str | None, targets: str | None, ignore: Collection[int] = ()) -> Data:
+    """Data with the labels and targets of files in place of their own."""
+    for text, continuous in ((labels, False), (targets, True)):
+        if text is None:
+            continue
+        known, how = aligned(label_file(text), data.ids, data.spec, ignore=ignore, continuous=continuous)
+        if known.note:
+            warnings.warn(known.note, stacklevel=3)
+        if not continuous:
+            data = replace(data, labels=known.labels, class_names=known.class_names, labels_from="")
+        if known.targets is not None:
+            data = replace(data, targets=known.targets, target_names=known.target_names)
+        data = replace(data, labels_from="; ".join(filter(None, [data.labels_from, how])))
+    if data.labels is not None and ignore:
+        data = replace(data, labels=as_labels(data.labels, ignore=ignore))
+    return data
+
+
+def _opened(
+    spec: str, split: str | None, transform: Transform | None, colours: int, *, tokens: bool, ignore: Collection[int] | None
+) -> Data:
+    """The data as they are; without their labels, where `ignore` is None."""
     scheme, _, path = spec.partition(":")
     if scheme not in _SCHEMES or not (path or scheme in _ALONE):
         forms = "Write digits, imagefolder:DIR, npz:FILE, torchvision:NAME, gaussians:K=10,d=64 or scale-detection:task=1."
@@ -69,7 +114,7 @@ def load_data(
     if scheme == "scale-detection":
         return scale_detection(spec, path, split)
     if scheme == "npz":
-        return npz(spec, path, split, transform, colours, tokens=tokens)
+        return npz(spec, path, split, transform, colours, tokens=tokens, ignore=ignore)
     if scheme == "torchvision":
         return torchvision_set(spec, path, split, transform, colours)
-    return imagefolder(spec, Path(path), split, transform, colours)
+    return imagefolder(spec, Path(path), split, transform, colours, labels=ignore is not None)

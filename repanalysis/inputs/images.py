@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from probes.errors import DataError, UsageError
+from probes.ids import as_ids
+from probes.labels import Annotations, annotated, class_order
+from repanalysis.inputs.beside import BESIDE, labels_beside
 from repanalysis.inputs.listing import files_of, members_of
 from repanalysis.inputs.pixels import read_image
 from repanalysis.inputs.samples import Data, Transform
@@ -30,19 +34,40 @@ class _Folder:
     def names(self) -> list[str]:
         return files_of(self.path, _IMAGES)
 
+    def beside(self) -> list[str]:
+        """Names of the files that may hold labels."""
+        return files_of(self.path, BESIDE)
+
+    def has(self, ending: str) -> bool:
+        """Whether files with this ending lie in the folder itself."""
+        return any("/" not in name for name in files_of(self.path, {ending}))
+
     def open(self, name: str) -> IO[bytes]:
         return (self.path / name).open("rb")
 
 
 @dataclass(frozen=True)
 class _Archive:
-    """Files of a tar archive, by name: where each lies, or, of a compressed one, its content."""
+    """Files of a tar archive, by name: where each lies, or, of a compressed one, its content.
+
+    Where it is anchored, names in it begin with `./`: the folder that was packed begins there.
+    """
 
     path: Path
     members: Mapping[str, tuple[int, int] | bytes]
+    endings: frozenset[str] = frozenset()
+    anchored: bool = False
 
     def names(self) -> list[str]:
-        return sorted(self.members)
+        return sorted(name for name in self.members if Path(name).suffix.lower() in _IMAGES)
+
+    def beside(self) -> list[str]:
+        """Names of the files that may hold labels."""
+        return sorted(name for name in self.members if Path(name).suffix.lower() in BESIDE)
+
+    def has(self, ending: str) -> bool:
+        """Whether files with this ending are in the archive."""
+        return ending in self.endings
 
     def open(self, name: str) -> IO[bytes]:
         member = self.members[name]
@@ -56,15 +81,18 @@ class _Archive:
     @classmethod
     def of(cls, path: Path) -> _Archive:
         members: dict[str, tuple[int, int] | bytes] = {}
-        size = 0
-        for member in members_of(path, _IMAGES):
-            if Path(member.name).suffix.lower() not in _IMAGES:
+        endings: set[str] = set()
+        size, anchored = 0, False
+        for member in members_of(path, _IMAGES | BESIDE):
+            endings.add(ending := Path(member.name).suffix.lower())
+            if ending not in _IMAGES | BESIDE:
                 continue
+            anchored |= member.anchored
             size += 0 if member.place else member.size
             if size > _TAR_BYTES:
                 raise UsageError(f"{path} holds over {_TAR_BYTES >> 30} GB of images: unpack it and give the folder.")
             members[member.name] = member.place or member.read()
-        return cls(path, members)
+        return cls(path, members, frozenset(endings), anchored)
 
 
 @dataclass(frozen=True)
@@ -85,14 +113,18 @@ class _Images:
             return read_image(file, self.colours, f"{name} of {self.files.path}")
 
 
-def imagefolder(spec: str, path: Path, split: str | None, transform: Transform | None, colours: int) -> Data:
-    """Images of class folders, those of one split where there are several."""
+def imagefolder(
+    spec: str, path: Path, split: str | None, transform: Transform | None, colours: int, *, labels: bool = True
+) -> Data:
+    """Images of class folders, those of one split where there are several; without labels, if these are not looked for."""
     if not path.exists():
         raise FileNotFoundError(f"There is no folder or archive {path}.")
     files = _Archive.of(path) if path.is_file() else _Folder(path)
     names = files.names()
     if split is not None:
-        names = [name for name in names if split in Path(name).parts[:-2]]
+        names = [name for name in names if split in Path(name).parts[:-2]] or [
+            name for name in names if Path(name).parts[-2:-1] == (split,)
+        ]
         if not names:
             raise UsageError(f"{path} has no folder {split!r} of class folders.")
     if not names and path.is_dir() and any(path.glob("data_batch_*")):
@@ -102,12 +134,60 @@ def imagefolder(spec: str, path: Path, split: str | None, transform: Transform |
     if not names:
         raise DataError(f"{path} holds no images ({', '.join(sorted(_IMAGES))}).")
     parents = [Path(name).parent for name in names]
-    classes = sorted({parent.name for parent in parents})
     if len({parent.parent for parent in parents}) > 1:
         splits = sorted({parent.parent.name for parent in parents})
         raise UsageError(f"{path} holds class folders below {', '.join(splits[:6])}; choose one with --split.")
-    labelled = any(str(parent) != "." for parent in parents)
-    labels = np.array([classes.index(parent.name) for parent in parents], np.int64) if labelled else None
+    known, labels_from = _labels(files, names, parents, split) if labels else (Annotations(), "")
+    ids, ids_from = _ids(files, names, split)
     return Data(
-        spec, _Images(files, names, colours), np.arange(len(names)), labels, classes if labelled else None, split, transform
-    )
+        spec, _Images(files, names, colours), ids, known.labels, known.class_names, split, transform,
+        rows=np.arange(len(names)), ids_from=ids_from, targets=known.targets, target_names=known.target_names,
+        labels_from=labels_from,
+    )  # fmt: skip
+
+
+def _labels(
+    files: _Folder | _Archive, names: Sequence[str], parents: Sequence[Path], split: str | None
+) -> tuple[Annotations, str]:
+    """Classes of the folders that images lie in, or what lies beside the images; where both are, they must agree.
+
+    A single folder is no class: it is the one that was packed, or a split.
+    """
+    known, labels_from = labels_beside(files, names)
+    folders = [parent.name for parent in parents]
+    if len(set(folders)) < 2 and (labels_from or folders[0] in ("", split)):
+        return known, labels_from
+    classes = annotated(folders, what="The folders", class_names=class_order(folders))
+    if known.labels is None or classes.labels is None:
+        how = "; ".join(filter(None, ["class folders", labels_from]))
+        return replace(classes, targets=known.targets, target_names=known.target_names), how
+    pairs = set(zip(classes.labels.tolist(), known.labels.tolist(), strict=True))
+    if not len(pairs) == len(set(folders)) == len({label for _, label in pairs}):
+        raise UsageError(
+            f"The folders of {files.path} say other classes than {labels_from}; choose with --labels FILE, or take one away."
+        )
+    return classes, "class folders"
+
+
+def _ids(files: _Folder | _Archive, names: Sequence[str], split: str | None) -> tuple[NDArray[Any], str]:
+    """What each image is called, in a folder and in an archive of it alike, and where that comes from.
+
+    Its name below the folder; without its ending, where endings tell the parts of a sample apart (`000001.jpg`, `000001.cls`).
+    """
+    if isinstance(files, _Archive):
+        names = names if files.anchored else _below_root(names, files.names(), split)
+    keys = [name.partition(".")[0] for name in names]
+    if not any("/" in name for name in names) and files.has(".cls") and len(set(keys)) == len(keys):
+        return as_ids(keys), "key"
+    return as_ids(names), "name"
+
+
+def _below_root(names: Sequence[str], every: Sequence[str], split: str | None) -> list[str]:
+    """Names in an archive as they are below the folder that was packed: `set/cat/1.png` is `cat/1.png`.
+
+    A folder that all images lie in is the one that was packed, unless it holds them itself, or is the split.
+    """
+    parts = [PurePosixPath(name).parts for name in every]
+    tops = {own[0] for own in parts}
+    packed = len(tops) == 1 and min(map(len, parts)) > 2 and tops != {split}
+    return ["/".join(PurePosixPath(name).parts[1 if packed else 0 :]) for name in names]

@@ -82,13 +82,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 class Member(NamedTuple):
     """A file in an archive: its name and size, where its data lies if the archive is not compressed, and what reads it.
 
-    `read` works as long as the iteration over the members has not gone on.
+    `anchored` says whether the archive calls it `./name`. `read` works as long as the iteration has not gone on.
     """
 
     name: str
     size: int
     place: tuple[int, int] | None
     read: Callable[[], bytes]
+    anchored: bool = False
 
 
 def members_of(path: Path, endings: Collection[str]) -> Iterator[Member]:
@@ -129,7 +130,7 @@ def _members(path: Path, tar: tarfile.TarFile, endings: Collection[str], *, plai
             continue
         if PurePosixPath(name).suffix.lower() not in endings:
             if entry.isreg():
-                yield Member(name, entry.size, None, partial(_read, path, tar, entry))
+                yield Member(name, entry.size, None, partial(_read, path, tar, entry), entry.name.startswith("./"))
             continue
         if ".." in parts or name.startswith("/"):
             raise FormatError(f"{path} is refused: {entry.name} lies outside of the archive; pack it with names within.")
@@ -141,7 +142,7 @@ def _members(path: Path, tar: tarfile.TarFile, endings: Collection[str], *, plai
             raise FormatError(f"{path} is refused: {name} is a link or a device; pack it with the files themselves (tar -h).")
         else:
             place = (entry.offset_data, entry.size) if plain and entry.sparse is None else None
-            member = Member(name, entry.size, place, partial(_read, path, tar, entry))
+            member = Member(name, entry.size, place, partial(_read, path, tar, entry), entry.name.startswith("./"))
         seen[name] = member
         yield member
 

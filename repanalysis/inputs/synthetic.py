@@ -37,7 +37,7 @@ def digits(spec: str, split: str | None, transform: Transform | None, colours: i
 
 
 def gaussians(spec: str, text: str, split: str | None) -> Data:
-    """Vectors of a mixture; the splits are different samples of it."""
+    """Vectors of a mixture; the splits are different samples of it, of which the test split has the second n ids."""
     if split not in (None, *_SPLITS):
         raise UsageError(f"The Gaussians have no split {split!r}; they have train and test.")
     params = options(text, sparse_mixture, "gaussians", more={"n": 10_000})
@@ -49,7 +49,8 @@ def gaussians(spec: str, text: str, split: str | None) -> Data:
     affordable(spec, 8 * d * (3 * n + 2 * chosen["K"] + atoms))
     x, labels = sparse_mixture(**params).sample(n, seed=2 * seed + (split == "test"))
     names = [str(c) for c in range(int(labels.max()) + 1)]
-    return Data(spec, Rows(x.astype(np.float32)), np.arange(n), labels, names, split)
+    rows = np.arange(n)
+    return Data(spec, Rows(x.astype(np.float32)), rows + n * (split == "test"), labels, names, split, rows=rows)
 
 
 def scale_detection(spec: str, text: str, split: str | None) -> Data:

@@ -20,11 +20,14 @@ class Head(NamedTuple):
     bias : (K,) float64
     foreign : str
         Why the features at hand, though as many, are not those that it was made for; empty where they may be.
+    unmatched : str
+        Why it can't be said which row is whose class; empty where row c belongs to class c.
     """
 
     weight: Float64[np.ndarray, "K d"]
     bias: Float64[np.ndarray, " K"]
     foreign: str = ""
+    unmatched: str = ""
 
     def takes(self, d: int) -> bool:
         """Whether it was made for d features."""
@@ -48,6 +51,8 @@ def unfit(head: Head | None, classes: Int64[np.ndarray, " C"], d: int) -> str:
         return f"the head takes {head.weight.shape[1]} features, and this layer has {d}"
     if head.foreign:
         return head.foreign
+    if head.unmatched:
+        return f"the classes are not matched to the rows of the head: {head.unmatched}"
     if len(classes) and (classes.min() < 0 or classes.max() >= len(head.weight)):
         return f"the head tells {len(head.weight)} classes apart, and labels go from {classes.min()} to {classes.max()}"
     return ""

@@ -29,7 +29,7 @@ from repanalysis.statistics.draws import group_of
 from repanalysis.statistics.shares import share_error
 
 __all__ = [
-    "GROUPS", "Halves", "Solver", "accuracy", "by_discriminants", "centres_of", "flips", "halves",
+    "GROUPS", "Halves", "Solver", "accuracy", "by_discriminants", "centres_of", "fit_variance", "flips", "halves",
     "left_singular", "nearest", "one_hot", "right", "standardized",
 ]  # fmt: skip
 
@@ -122,10 +122,10 @@ def accuracy(correct: NDArray[np.bool_], note: str = "", *, without: Iterable[ND
     if without is None:
         return Noted(share, "; ".join(filter(None, [note, "no standard error: a tenth fewer samples can't be fitted on"])))
     changes = np.array([mine.astype(np.float64) - correct for mine in without]).reshape(-1, m)
-    return Noted(share, note, se=math.sqrt(share_error(share, m) ** 2 + max(0.0, _fit_variance(changes))))
+    return Noted(share, note, se=math.sqrt(share_error(share, m) ** 2 + max(0.0, fit_variance(changes))))
 
 
-def _fit_variance(changes: NDArray[np.float64]) -> float:
+def fit_variance(changes: NDArray[np.float64]) -> float:
     """J above, of what the fits without each group change, (G, m)."""
     g = len(changes)
     if g < 2 or changes.shape[1] < 2:

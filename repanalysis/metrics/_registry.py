@@ -83,6 +83,10 @@ class Metric:
         Variants that move in steps, as counts do: leaving out groups of samples says nothing of their error.
     chosen : mapping
         Parameters that differ from the function's defaults.
+    needs_targets : bool
+        Whether it looks at continuous targets, and not at labels.
+    by_class : bool
+        Whether its value depends on the classes where there are any, although it needs none; true where `min_classes` is not 0.
     """
 
     name: str
@@ -93,6 +97,8 @@ class Metric:
     structure: Structure | Mapping[str, Structure] = field(default="either", hash=False)
     steps: frozenset[str] = frozenset()
     chosen: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    needs_targets: bool = False
+    by_class: bool = False
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
@@ -155,6 +161,8 @@ def metric(
     invariant: Iterable[str] = (),
     structure: Structure | Mapping[str, Structure] = "either",
     steps: Iterable[str] = (),
+    targets: bool = False,
+    by_class: bool = False,
 ) -> Callable[[Function], Function]:
     """Register the decorated function under its own name.
 
@@ -171,6 +179,11 @@ def metric(
         random labels. "either", also of variants that are not in the mapping: in both tails.
     steps : iterable of str, optional
         Variants that move in steps, as counts do. They have no jackknife error: most groups that are left out change nothing.
+    targets : bool, default False
+        Whether it looks at continuous targets, and not at labels: its `min_classes` is then 0, and it may have a parameter
+        `names`, which the names of the targets are given to.
+    by_class : bool, default False
+        Whether its value depends on the classes where there are any, although `min_classes` is 0.
     """
     if unknown := set(invariant) - set(INVARIANCES):
         raise ValueError(f"Unknown invariances {sorted(unknown)}; known are {', '.join(INVARIANCES)}.")
@@ -178,7 +191,9 @@ def metric(
     def register(function: Function) -> Function:
         statistic = needs if not isinstance(needs, Statistic) else lambda **_: needs
         name = function.__name__
-        _FOUND[name] = Metric(name, function, statistic, min_classes, frozenset(invariant), structure, frozenset(steps))
+        classes = 0 if targets else min_classes
+        found = Metric(name, function, statistic, classes, frozenset(invariant), structure, frozenset(steps))
+        _FOUND[name] = replace(found, needs_targets=targets, by_class=by_class or classes > 0)
         return function
 
     return register
@@ -229,7 +244,7 @@ def get(name: str, **parameters: Any) -> Metric:
     hints = get_type_hints(found.function)
     for key, value in tuple(parameters.items()):
         one_of(f"parameter of {name}", key, found.parameters)
-        if key == "head":
+        if key in ("head", "names"):
             continue
         if get_origin(hints[key]) is Literal:
             one_of(f"{key} of {name}", value, get_args(hints[key]))

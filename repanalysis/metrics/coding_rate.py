@@ -10,7 +10,7 @@ from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry
 
 
-@metric(needs=moments_needed, min_classes=0, invariant={"rotation", "scaling", "sign"})
+@metric(needs=moments_needed, min_classes=0, by_class=True, invariant={"rotation", "scaling", "sign"})
 def coding_rate(
     moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius"
 ) -> Mapping[str, Noted]:
@@ -22,7 +22,7 @@ def coding_rate(
     Parameters
     ----------
     moments : ClassGeometry
-        K classes of d features; one class where samples have no labels.
+        K classes of d features; one class where no sample has a label.
     eps_sq : float, default 0.5
         Squared distortion eps^2. The published code calls it `eps`.
     normalization : {"frobenius", "sphere"}, default "frobenius"

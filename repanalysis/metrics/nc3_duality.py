@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
+from repanalysis.metrics._bias import notes_are_read
 from repanalysis.metrics._head import Head, unfit
 from repanalysis.metrics._pairs import present
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
+
+_FAR, _NEAR, _MOST = 1.0, 0.6, 2000  # random weights are 1.41 away, and in their best order hardly nearer than 1
 
 
 @metric(needs=ClassMoments(scatter="none"), invariant={"translation", "scaling"}, structure="down")
@@ -34,7 +39,8 @@ def nc3_duality(moments: ClassGeometry, *, head: Head | None = None, class_weigh
 
     Notes
     -----
-    Part of the literature squares it. Rows of classes without samples are left out of W. Time and memory K d.
+    Part of the literature squares it. Rows of classes without samples are left out of W. Where weights and means are far apart
+    and would be close in another order of the classes, a note says so. Time and memory K d; K^3 for that note.
 
     References
     ----------
@@ -58,4 +64,18 @@ def nc3_duality(moments: ClassGeometry, *, head: Head | None = None, class_weigh
     sizes = np.linalg.norm(means), np.linalg.norm(weights)
     if not all(sizes):
         return Noted(math.nan, "all class means are equal, or all weights 0")
-    return Noted(float(np.linalg.norm(weights / sizes[1] - means / sizes[0])))
+    means, weights = means / sizes[0], weights / sizes[1]
+    distance = float(np.linalg.norm(weights - means))
+    return Noted(distance, _permuted(distance, weights, means))
+
+
+def _permuted(distance: float, weights: NDArray[np.float64], means: NDArray[np.float64]) -> str:
+    """A note where the weights are close to the means in another order of the classes, and far in this one."""
+    if distance < _FAR or len(means) > _MOST or not notes_are_read():
+        return ""
+    products = weights @ means.T
+    best = float(products[linear_sum_assignment(products, maximize=True)].sum())
+    other = math.sqrt(max(0.0, 2.0 - 2.0 * best))
+    if other > _NEAR:
+        return ""
+    return f"with the rows of the head in another order it would be {other:.2g}: are its classes those of the labels?"

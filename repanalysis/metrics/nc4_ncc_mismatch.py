@@ -44,9 +44,9 @@ def nc4_ncc_mismatch(
 
     Notes
     -----
-    Class centres come from one half of the samples, the share from the other; the half depends on the id alone. Standard
-    error: that of a share of the scored samples, and a jackknife of the centres; the head is taken as given. Time n K d,
-    memory n d.
+    A head with more rows than the data have classes decides among the classes of the data. Class centres come from one half of
+    the samples, the share from the other; the half depends on the id alone. Standard error: that of a share of the scored
+    samples, and a jackknife of the centres; the head is taken as given. Time n K d, memory n d.
 
     References
     ----------

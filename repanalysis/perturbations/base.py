@@ -13,12 +13,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from probes.errors import UsageError
+from probes.ids import as_ids, id_keys
 from repanalysis.statistics.draws import hashed
 
-__all__ = ["Perturbation", "images_of"]
+__all__ = ["Perturbation", "drawn_by", "images_of"]
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,14 @@ class Perturbation(ABC):
     def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:
         """Perturbed images, (n, c, h, w), for a strength above 0."""
 
-    def __call__(self, images: Tensor, ids: Sequence[int] | Tensor) -> Tensor:
+    def __call__(self, images: Tensor, ids: Sequence[int | str] | NDArray[Any] | Tensor) -> Tensor:
         """Perturbed images.
 
         Parameters
         ----------
         images : (n, c, h, w) floating-point tensor
             On any device; not changed.
-        ids : n integers
+        ids : n integers or texts
             Sample ids.
 
         Returns
@@ -92,15 +94,18 @@ class Perturbation(ABC):
         ------
         UsageError
             If the images have another shape or type, or there are not as many ids.
+        DataError
+            If ids are neither integers nor texts.
         """
         images_of(images)
-        numbers = [int(one) for one in ids]
-        if len(numbers) != len(images):
-            raise UsageError(f"There are {len(images)} images and {len(numbers)} ids; each image needs its id.")
-        return images if self.strength == 0 else self.moved(images, numbers)
+        if len(ids) != len(images):
+            raise UsageError(f"There are {len(images)} images and {len(ids)} ids; each image needs its id.")
+        return images if self.strength == 0 else self.moved(images, drawn_by(ids))
 
     def normal(self, ids: Sequence[int], shape: Sequence[int]) -> Tensor:
         """Standard normal numbers, (n, *shape) float64, on the CPU: those of an id are always the same.
+
+        Ids are integers here; of texts `drawn_by` gives them.
 
         Examples
         --------
@@ -120,6 +125,18 @@ class Perturbation(ABC):
     def reseeded(self, seed: int) -> Self:
         """The same perturbation with other draws."""
         return replace(self, seed=seed)
+
+
+def drawn_by(ids: Sequence[int | str] | NDArray[Any] | Tensor) -> list[int]:
+    """The integers that draws depend on: ids themselves, or the keys of texts.
+
+    Examples
+    --------
+    >>> drawn_by([3, 5]), drawn_by(["cat/1.png"])
+    ([3, 5], [6971109639078617677])
+    """
+    plain = ids.cpu().numpy() if isinstance(ids, Tensor) else ids
+    return list(map(int, id_keys(as_ids(plain, "The images' ids"))))
 
 
 def images_of(images: Tensor) -> tuple[int, int]:

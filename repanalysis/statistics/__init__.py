@@ -7,9 +7,9 @@ from repanalysis.statistics.geometry import ClassGeometry, Weighting
 from repanalysis.statistics.groups import GroupedMoments, Groups
 from repanalysis.statistics.moments import ClassMoments, Moments
 from repanalysis.statistics.rows import RowMoments, Rows
-from repanalysis.statistics.samples import Samples, SampleSet
+from repanalysis.statistics.samples import Samples, SampleSet, TargetSamples
 
 __all__ = [
     "ClassGeometry", "ClassMoments", "GroupedMoments", "Groups", "Moments", "NonFiniteError", "RowMoments", "Rows",
-    "SampleSet", "Samples", "Statistic", "Weighting",
+    "SampleSet", "Samples", "Statistic", "TargetSamples", "Weighting",
 ]  # fmt: skip

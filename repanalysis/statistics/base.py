@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from probes.errors import DataError
+from probes.ids import Ids
 
 __all__ = ["NonFiniteError", "Statistic", "refuse_non_finite"]
 
@@ -68,8 +69,8 @@ class Statistic(ABC):
         """
 
     @abstractmethod
-    def update(self, state: Any, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"]) -> Any:
-        """The state after n more samples, with their classes and ids; `state` is consumed."""
+    def update(self, state: Any, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Ids) -> Any:
+        """The state after n more samples, with their classes (or targets) and ids; `state` is consumed."""
 
     @abstractmethod
     def merge(self, a: Any, b: Any) -> Any:
@@ -87,7 +88,7 @@ class Statistic(ABC):
         """Whether what this statistic finishes with serves whoever needs `other`."""
         return self == other
 
-    def of(self, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"] | None = None) -> Any:
+    def of(self, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Ids | None = None) -> Any:
         """What metrics take, of one array of samples, for use without a file.
 
         Parameters
@@ -95,8 +96,8 @@ class Statistic(ABC):
         x : (n, d) array
             Samples.
         y : (n,) integer array
-            Their classes.
-        ids : (n,) integer array, optional
+            Their classes; of statistics of targets these, (n,) or (n, t).
+        ids : (n,) integer or text array, optional
             Their ids, by which samples are drawn and split; by default 0 to n - 1.
         """
         return self.finish(self.update(self.init(x.shape[1]), x, y, np.arange(len(x)) if ids is None else ids))

@@ -1,6 +1,8 @@
 r"""Draws that depend on a sample's id and a seed alone: neither the order of samples nor batches or shards matter.
 
-    h(id) = mix(mix(id + seed) + seed),   mix the finaliser of SplitMix64 (Steele, Lea and Flood 2014)
+    h(id) = mix(mix(key(id) + seed) + seed),   mix the finaliser of SplitMix64 (Steele, Lea and Flood 2014)
+
+with the key of `probes.ids`: an integer is its own, a text has a hash of its bytes.
 
 Uniform over 64 bits. Different uses take different seeds, so that the half in which a sample is trained on says nothing
 about the group in which it is left out.
@@ -12,15 +14,17 @@ within each label would depend on which other samples there are, and so differ b
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt64
+from jaxtyping import Bool, UInt64
 from numpy.typing import NDArray
+
+from probes.ids import Ids, id_keys
 
 __all__ = ["DRAWN", "GROUP", "HALF", "fitted_on", "group_of", "hashed", "uniform"]
 
 DRAWN, GROUP, HALF = 1, 2, 3  # seeds: which samples are looked at, left out together, and trained on
 
 
-def hashed(ids: Int[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:
+def hashed(ids: Ids, seed: int) -> UInt64[np.ndarray, " n"]:
     """64 uniform bits per sample.
 
     Examples
@@ -30,21 +34,21 @@ def hashed(ids: Int[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:
     (100000, 0.5)
     """
     start = np.uint64((seed * 0x9E3779B97F4A7C15) % 2**64)
-    return _mixed(_mixed(ids.astype(np.uint64) + start) + start)
+    return _mixed(_mixed(id_keys(ids).astype(np.uint64) + start) + start)
 
 
-def uniform(ids: Int[np.ndarray, " n"], seed: int) -> NDArray[np.float64]:
+def uniform(ids: Ids, seed: int) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1), one per sample."""
     found: NDArray[np.float64] = np.multiply(hashed(ids, seed) >> np.uint64(11), 2.0**-53)
     return found
 
 
-def fitted_on(ids: Int[np.ndarray, " n"], *, cut: int = 1) -> Bool[np.ndarray, " n"]:
+def fitted_on(ids: Ids, *, cut: int = 1) -> Bool[np.ndarray, " n"]:
     """Which samples are fitted on; the others are scored on. Decided by the id of each sample alone.
 
     Parameters
     ----------
-    ids : (n,) integer array
+    ids : (n,) integer or text array
         Sample ids.
     cut : int, default 1
         1 halves all samples; 2 halves either half, for what is fitted within a half that has been fitted on already.
@@ -58,7 +62,7 @@ def fitted_on(ids: Int[np.ndarray, " n"], *, cut: int = 1) -> Bool[np.ndarray, "
     return np.asarray((hashed(ids, HALF) >> np.uint64(64 - cut)) & np.uint64(1) == 0)
 
 
-def group_of(ids: Int[np.ndarray, " n"], count: int) -> NDArray[np.int64]:
+def group_of(ids: Ids, count: int) -> NDArray[np.int64]:
     """The group, of so many, with which each sample is left out."""
     return (hashed(ids, GROUP) % np.uint64(count)).astype(np.int64)
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from probes.ids import Ids
 from repanalysis.statistics.base import Statistic
 from repanalysis.statistics.draws import group_of
 from repanalysis.statistics.moments import ClassMoments, Moments
@@ -27,6 +28,12 @@ class GroupedMoments(NamedTuple):
     whole: Moments
     parts: tuple[Moments, ...]
     inner: ClassMoments
+
+    def without_class(self, label: int) -> GroupedMoments:
+        """The same of the samples that are not of one class."""
+        return self._replace(
+            whole=self.whole.without_class(label), parts=tuple(part.without_class(label) for part in self.parts)
+        )
 
     def replicates(self) -> Iterator[tuple[int, Moments]]:
         """Size of every group that has samples, and the moments of all others."""
@@ -65,7 +72,7 @@ class Groups(Statistic):
         return tuple(self.inner.init(d, classes) for _ in range(self.groups))
 
     def update(
-        self, state: tuple[Moments, ...], x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"]
+        self, state: tuple[Moments, ...], x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Ids
     ) -> tuple[Moments, ...]:
         """The states after the rows of `x`; `state` is consumed."""
         group = group_of(ids, self.groups)

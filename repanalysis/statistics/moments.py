@@ -27,6 +27,7 @@ from jaxtyping import Float64, Int, Int64, Shaped
 from numpy.typing import NDArray
 from scipy.linalg import blas
 
+from probes.ids import Ids
 from repanalysis.statistics.base import Statistic, refuse_non_finite
 from repanalysis.statistics.geometry import ClassGeometry, Weighting, add_products, subtract_product
 from repanalysis.statistics.rounding import EXACT, resolution_of
@@ -92,6 +93,14 @@ class Moments(_Arrays, ClassGeometry):
         """The same, of samples that were rounded to `resolution` at least, whatever type they came in."""
         return self._replace(resolution=np.maximum(self.resolution, resolution))
 
+    def without_class(self, label: int) -> Moments:
+        """The same of the samples that are not of one class."""
+        if label not in self.classes:
+            return self
+        rest = self.classes != label
+        parts = {name: getattr(self, name)[rest] for name in ("classes", "counts", "mean", "spread", "scatter")}
+        return self._replace(**parts)
+
     def second_of(self, k: int, factor: float) -> NDArray[np.float64]:
         """F Z_k^T Z_k; only the lower triangle is filled."""
         lower: NDArray[np.float64] = self.scatter[k] * factor
@@ -135,9 +144,7 @@ class ClassMoments(Statistic):
         scatter = np.zeros((k, side, side))
         return Moments(names, np.zeros(k, np.int64), np.zeros((k, d)), np.zeros(k), scatter, EXACT)
 
-    def update(
-        self, state: Moments, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"]
-    ) -> Moments:
+    def update(self, state: Moments, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Ids) -> Moments:
         """The state after the rows of `x`; `state` is consumed.
 
         Raises

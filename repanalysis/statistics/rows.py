@@ -22,6 +22,7 @@ from jaxtyping import Float, Float64, Int, Int64, Shaped
 from numpy.typing import NDArray
 from scipy.linalg import blas, eigh, qr
 
+from probes.ids import Ids
 from repanalysis.statistics.base import Statistic
 from repanalysis.statistics.draws import GROUP, hashed
 from repanalysis.statistics.geometry import About, ClassGeometry, Weighting, add_products
@@ -191,6 +192,11 @@ class RowMoments(ClassGeometry):
         coordinates = self._coordinates[rest] if "_coordinates" in self.__dict__ else None
         return RowMoments(self.x[rest], self.labels[rest], self.groups[rest], self.resolution, coordinates)
 
+    def without_class(self, label: int) -> RowMoments:
+        """The same of the samples that are not of one class."""
+        rest = self.labels != label
+        return self if rest.all() else RowMoments(self.x[rest], self.labels[rest], self.groups[rest], self.resolution)
+
     def replicates(self, of: int) -> Iterator[tuple[int, RowMoments]]:
         """Size of every group that has samples, and the geometry of all others."""
         for group, size in enumerate(np.bincount((self.groups % np.uint64(of)).astype(np.int64))):
@@ -248,7 +254,7 @@ class Rows(Statistic):
         """The state of no samples."""
         return Samples(limit=0).init(d, classes)
 
-    def update(self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"]) -> Kept:
+    def update(self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Ids) -> Kept:
         """The state after the rows of `x`; `state` is consumed."""
         return Samples(limit=0).update(state, x, y, ids)
 

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from numpy.typing import NDArray
 
+from probes.ids import Ids, id_keys
 from repanalysis.statistics.base import Statistic, refuse_non_finite
 from repanalysis.statistics.draws import DRAWN, fitted_on, hashed
 from repanalysis.statistics.rounding import EXACT, resolution_of
 
-__all__ = ["Kept", "SampleSet", "Samples"]
+__all__ = ["Kept", "SampleSet", "Samples", "TargetSamples"]
 
 
 class Kept(NamedTuple):
     """State of `Samples`: the first `rows` rows of arrays that may have room for more."""
 
     ids: Int64[np.ndarray, " m"]
-    labels: Int64[np.ndarray, " m"]
+    labels: Shaped[np.ndarray, "m ..."]
     x: Float[np.ndarray, "m d"]
     rows: Int64[np.ndarray, ""]
     seen: Int64[np.ndarray, ""]
@@ -38,7 +39,9 @@ class SampleSet(NamedTuple):
     Attributes
     ----------
     ids : (m,) int64
+        Keys of the samples' ids (`probes.ids`), by which they are drawn.
     labels : (m,) int64
+        Of `TargetSamples` the targets, (m, t) float64.
     x : (m, d)
         In the type they came in.
     seen : () int64
@@ -48,7 +51,7 @@ class SampleSet(NamedTuple):
     """
 
     ids: Int64[np.ndarray, " m"]
-    labels: Int64[np.ndarray, " m"]
+    labels: Shaped[np.ndarray, "m ..."]
     x: Float[np.ndarray, "m d"]
     seen: Int64[np.ndarray, ""]
     resolution: Float64[np.ndarray, 2] = EXACT
@@ -111,7 +114,7 @@ class Samples(Statistic):
         none = np.empty(0, np.int64)
         return Kept(none, none, np.empty((0, d), np.float32), np.array(0), np.array(0), EXACT)
 
-    def update(self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Int[np.ndarray, " n"]) -> Kept:
+    def update(self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Ids) -> Kept:
         """The state after the rows of `x`; `state` is consumed.
 
         Raises
@@ -124,8 +127,8 @@ class Samples(Statistic):
         kind = np.result_type(state.x.dtype, x.dtype if x.dtype.kind == "f" else np.float64)
         count, total = int(state.rows), int(state.rows) + len(x)
         if total > len(state.ids) or kind != state.x.dtype:
-            state = _roomier(state, max(total, 2 * len(state.ids)) if count else total, kind)
-        state.ids[count:total], state.labels[count:total], state.x[count:total] = ids, y, x
+            state = _roomier(state, max(total, 2 * len(state.ids)) if count else total, kind, y)
+        state.ids[count:total], state.labels[count:total], state.x[count:total] = id_keys(ids), y, x
         resolution = np.maximum(state.resolution, resolution_of(x.dtype))
         state = state._replace(rows=np.array(total), seen=state.seen + len(x), resolution=resolution)
         return self._trimmed(state) if self.limit and total > 2 * self.limit else state
@@ -133,7 +136,7 @@ class Samples(Statistic):
     def merge(self, a: Kept, b: Kept) -> Kept:
         """The state of the samples of both."""
         kind = np.result_type(a.x.dtype, b.x.dtype)
-        parts = [(state, int(state.rows)) for state in (a, b)]
+        parts = [(state, int(state.rows)) for state in (a, b) if state.rows] or [(a, 0)]
         ids, labels, x = (np.concatenate([state[field][:count] for state, count in parts]) for field in range(3))
         resolution = np.maximum(a.resolution, b.resolution)
         merged = Kept(ids, labels, x.astype(kind, copy=False), a.rows + b.rows, a.seen + b.seen, resolution)
@@ -163,10 +166,33 @@ class Samples(Statistic):
         return [cls(limit=40), cls(limit=0)]
 
 
-def _roomier(state: Kept, rows: int, kind: np.dtype) -> Kept:
-    """The same rows in arrays with room for so many."""
+@dataclass(frozen=True)
+class TargetSamples(Samples):
+    """Rows kept as they are, with continuous targets in the labels' place.
+
+    Parameters
+    ----------
+    limit : int, default 10,000
+        Rows to keep at most; 0 keeps all.
+
+    Examples
+    --------
+    >>> TargetSamples(limit=2).of(np.eye(3), np.array([0.5, 1.5, 2.5])).labels.shape
+    (2, 1)
+    """
+
+    def update(self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Ids) -> Kept:
+        """The state after the rows of `x` and their targets, (n,) or (n, t); `state` is consumed."""
+        return super().update(state, x, (y[:, None] if y.ndim == 1 else y).astype(np.float64), ids)
+
+
+def _roomier(state: Kept, rows: int, kind: np.dtype, like: NDArray[Any]) -> Kept:
+    """The same rows in arrays with room for so many, and for labels like those given."""
     count = int(state.rows)
-    ids, labels = np.empty(rows, np.int64), np.empty(rows, np.int64)
+    ids = np.empty(rows, np.int64)
+    labels = np.empty((rows, *like.shape[1:]), np.float64 if like.dtype.kind == "f" else np.int64)
     x = np.empty((rows, state.x.shape[1]), kind)
-    ids[:count], labels[:count], x[:count] = state.ids[:count], state.labels[:count], state.x[:count]
+    ids[:count], x[:count] = state.ids[:count], state.x[:count]
+    if count:
+        labels[:count] = state.labels[:count]
     return Kept(ids, labels, x, state.rows, state.seen, state.resolution)

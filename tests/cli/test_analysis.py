@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+import probes
 from repanalysis.table import Table
 from tests.cli.running import refused, run, write_acts
 
@@ -161,3 +162,15 @@ def test_the_terminal_shows_what_was_measured_beside_a_null(tmp_path: Path) -> N
         line for line in both if line.startswith(("conv", "relu"))
     ]
     assert any(line.startswith("Random labels: p is at most 0.05 for ") for line in both)
+
+
+def test_samples_that_may_be_others_are_not_compared(tmp_path: Path) -> None:
+    rng, files = np.random.default_rng(0), {}
+    for name, dataset in (("train", "npz:train.npz"), ("val", "npz:val.npz")):
+        files[name] = tmp_path / f"{name}.h5"
+        with probes.create(files[name], attrs={"dataset": dataset, "ids_from": "index"}) as writer:
+            writer.append(probes.Batch(np.arange(30), {"x": rng.normal(size=(30, 4))}))
+    sentence = refused("compare", files["train"], files["val"], code=1)
+    assert "positions in npz:train.npz and in npz:val.npz: equal ids may be different samples" in sentence
+    assert run("compare", files["train"], files["val"], "--same-samples").exit_code == 0
+    assert run("compare", files["train"]).exit_code == 0

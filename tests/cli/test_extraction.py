@@ -205,3 +205,18 @@ def test_stated_axes_reach_layers_plan_extract_and_verify(tmp_path: Path) -> Non
         "fc2=TBC",
         code=2,
     )
+
+
+def test_a_complete_file_that_lacks_new_images_has_exit_code_3(tmp_path: Path) -> None:
+    rng, folder = np.random.default_rng(0), tmp_path / "images" / "cat"
+    folder.mkdir(parents=True)
+    for i in range(4):
+        Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(folder / f"{i}.png")
+    model = "small:mlp,width=8,colours=3,size=8,classes=3"
+    words = ("extract", model, "--data", f"imagefolder:{tmp_path / 'images'}", "-o", tmp_path / "x.h5")
+    assert run(*words).exit_code == 0
+    assert run(*words, "--resume").exit_code == 0
+    Image.new("L", (8, 8)).save(folder / "!.png")
+    assert "1 of the 5 samples that there are now are not in it ('cat/!.png' first)" in refused(*words, "--resume", code=3)
+    assert json.loads(run("info", tmp_path / "x.h5", "--json").stdout)["ids_from"] == "name"
+    assert "names of their files" in run("layers", model, "--data", f"imagefolder:{tmp_path / 'images'}").stdout

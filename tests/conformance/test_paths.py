@@ -14,6 +14,7 @@ from scipy.stats import ortho_group
 
 import probes
 from probes import Batch
+from probes.ids import id_keys
 from repanalysis import analyze, metrics
 from repanalysis.metrics import Head, Metric
 from repanalysis.statistics import Rows
@@ -61,7 +62,8 @@ def head_of(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def batched(x: np.ndarray, y: np.ndarray, size: int = 37) -> list[Batch]:
     ids = np.arange(len(x))
-    return [Batch(ids[i : i + size], {"layer": x[i : i + size]}, y[i : i + size]) for i in range(0, len(x), size)]
+    cuts = [slice(i, i + size) for i in range(0, len(x), size)]  # labels are targets, too, for the metrics that look at these
+    return [Batch(ids[cut], {"layer": x[cut]}, y[cut], targets=y[cut].astype(float)) for cut in cuts]
 
 
 def table(source: object, names: list[str] | None, head: tuple[np.ndarray, np.ndarray], **options: object) -> Values:
@@ -101,7 +103,7 @@ def test_every_path_gives_the_same_number(kind: str, tmp_path: Path, workers: Pr
     shuffled = Batch(np.arange(len(x))[order] * 7919 + 5, {"layer": x[order]}, y[order])
     paths: dict[str, Callable[[], Values]] = {
         "rows": lambda: {key: value for m in fitted if m.smooth for key, value in direct(m, x, y, rows=True).items()},
-        "arrays": lambda: table(probes.from_arrays({"layer": x}, labels=y), names, head),
+        "arrays": lambda: table(probes.from_arrays({"layer": x}, labels=y, targets=y), names, head),
         "file": lambda: table(file, names, head),
         "stream": lambda: table(batched(x, y), names, head),
         "workers": lambda: table(file, names, head, executor=workers),
@@ -126,3 +128,44 @@ def test_an_injective_map_leaves_what_is_invariant_to_linear_maps(kind: str) -> 
         before, after = direct(metric, x, y, rows=False), table(probes.from_arrays({"layer": wide}, labels=y), [metric.name],
                                                                 head_of(wide, y))  # fmt: skip
         assert_same(after, {key: value for key, value in before.items() if math.isfinite(value)}, kind)
+
+
+def test_samples_with_names_give_the_same_number_by_every_path(tmp_path: Path, workers: ProcessPoolExecutor) -> None:
+    """Halves, groups and subsamples are drawn by the hash of a name, whatever comes before, beside or behind the sample."""
+    x, y = low_rank()
+    texts = np.array([f"{'é' * (i % 4)}class {label}/{i}.png" for i, label in enumerate(y)])
+    head, wanted = head_of(x, y), [metric.name for metric in EVERY]
+
+    def named(order: np.ndarray, size: int) -> list[Batch]:
+        cuts = [order[start : start + size] for start in range(0, len(order), size)]
+        return [Batch(texts[rows], {"layer": x[rows]}, y[rows]) for rows in cuts]
+
+    def write(path: Path, batches: list[Batch]) -> Path:
+        with probes.create(path) as writer:
+            for batch in batches:
+                writer.append(batch)
+        return path
+
+    plain, mixed = np.arange(len(x)), np.random.default_rng(5).permutation(len(x))
+    file = probes.open(write(tmp_path / "x.h5", named(plain, 37)))
+    shards = probes.open([write(tmp_path / f"{i}.h5", [batch]) for i, batch in enumerate(named(mixed, 31))])
+    by_key = probes.from_arrays({"layer": x}, labels=y, ids=id_keys(texts))
+    expected = table(by_key, wanted, head)
+    statistics = [metrics.get(m.name, head=Head(*head)) if m.needs_head else m for m in EVERY]
+    alone = {(m.name, key): float(value) for m in statistics for key, value in m(m.needs.of(x, y, texts)).items()}
+    assert_same(expected, alone, "direct")
+    paths: dict[str, Callable[[], Values]] = {
+        "arrays": lambda: table(probes.from_arrays({"layer": x}, labels=y, ids=texts), wanted, head),
+        "file": lambda: table(file, wanted, head),
+        "stream": lambda: table(named(plain, 37), wanted, head),
+        "other batches": lambda: table(named(plain, 1), wanted, head),
+        "another order": lambda: table(named(mixed, 37), wanted, head),
+        "shards": lambda: table(shards, wanted, head),
+        "workers": lambda: table(file, wanted, head, executor=workers),
+    }
+    for what, path in paths.items():
+        values = path()
+        assert set(values) == set(expected), what
+        assert_same(values, expected, what)
+    numbered = table(probes.from_arrays({"layer": x}, labels=y), wanted, head)
+    assert any(values != expected[key] for key, values in numbered.items()), "other ids, other halves"

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import repanalysis.statistics  # registers every statistic
+from probes.ids import id_keys
 from repanalysis.statistics import ClassMoments, Groups, RowMoments, Rows, Samples, Statistic
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -157,3 +158,10 @@ def bytes_of(statistic: Statistic, x: np.ndarray, y: np.ndarray) -> int:
     if isinstance(statistic, Groups):
         return (statistic.groups + 3) * bytes_of(statistic.inner, x, y)
     return sum(array.nbytes for array in statistic.of(x, y))
+
+
+@every
+def test_texts_are_ids_like_their_keys(statistic: Statistic, classes: Classes) -> None:
+    x, y = classes(300, 7, 4)
+    texts = np.array([f"{i}.png" for i in range(300)])
+    assert_equal(statistic.of(x, y, texts), statistic.of(x, y, id_keys(texts)), rtol=0)

@@ -20,12 +20,15 @@ def test_npz_with_and_without_splits(tmp_path: Path) -> None:
     assert data.labels is not None
     assert data.labels.tolist() == [1, 0]
     assert data[1][0].shape == (1, 5, 5)
+    assert data.ids.tolist() == ["test/0", "test/1"], "other samples than those of the training split"
+    assert load_data(f"npz:{tmp_path / 'split.npz'}", split="train").ids[3] == "train/3"
     assert load_data(f"npz:{tmp_path / 'split.npz'}", split="train", transform=pil_to_tensor)[0][0].shape == (3, 5, 5)
     with pytest.raises(UsageError, match="has no array 'x'. It has the splits test, train: choose one with --split"):
         load_data(f"npz:{tmp_path / 'split.npz'}")
     np.savez(tmp_path / "vectors.npz", x=np.ones((3, 7)))
     plain = load_data(f"npz:{tmp_path / 'vectors.npz'}", transform=pil_to_tensor)
     assert plain.labels is None
+    assert (plain.ids.tolist(), plain.ids_from) == ([0, 1, 2], "index")
     assert (plain[0][0].shape, plain[0][0].dtype) == ((7,), torch.float32)
 
 
@@ -84,13 +87,15 @@ def test_eight_bit_numbers_that_may_be_several_things_are_asked_about(tmp_path: 
         load_data(f"npz:{tmp_path / 'x.npz'}")
 
 
-def test_names_of_classes_are_numbered_alike_in_every_split_and_soft_labels_are_refused(tmp_path: Path) -> None:
+def test_names_of_classes_are_numbered_alike_in_every_split_and_soft_labels_are_targets(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x_a=np.zeros((3, 2)), y_a=["a", "b", "c"], x_b=np.zeros((2, 2)), y_b=["c", "a"])
     data = load_data(f"npz:{tmp_path / 'x.npz'}", split="b")
     assert (data.labels.tolist(), data.class_names) == ([2, 0], ["a", "b", "c"])  # type: ignore[union-attr]
     np.savez(tmp_path / "y.npz", x=np.zeros((2, 2)), y=[0.7, 1.0])
-    with pytest.raises(FormatError, match="labels y of .* are no classes; store one integer per sample"):
-        load_data(f"npz:{tmp_path / 'y.npz'}")
+    soft = load_data(f"npz:{tmp_path / 'y.npz'}")
+    assert soft.labels is None
+    assert soft.targets is not None
+    assert soft.targets.tolist() == [[0.7], [1.0]]
     np.savez(tmp_path / "z.npz", x=np.array(["a"]))
     with pytest.raises(FormatError, match="holds <U1; numbers are needed"):
         load_data(f"npz:{tmp_path / 'z.npz'}")

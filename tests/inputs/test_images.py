@@ -5,13 +5,15 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from probes import DataError, UsageError
 from repanalysis.inputs.data import load_data
-from repanalysis.inputs.samples import as_tensor
+from repanalysis.inputs.samples import Data, as_tensor
 
 
 @pytest.fixture
@@ -36,11 +38,12 @@ def test_imagefolder_reads_folders_and_archives_alike(folder: Path, archive: str
     assert data.class_names == ["cat", "dog"]
     assert data.labels is not None
     assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert data.ids.tolist() == list(range(6))
+    names = [f"val/{animal}/{i}.png" for animal in ("cat", "dog") for i in range(3)]
+    assert (data.ids.tolist(), data.ids_from) == (names, "name")
     assert as_tensor(data.read(4)).shape == (3, 5, 6)
     assert (as_tensor(data.read(4))[:, 0, 0] * 255).tolist() == [100, 1, 0]
     x, y, ids = next(iter(data.loader(4)))
-    assert (x.shape, y.tolist(), ids.tolist()) == ((4, 3, 5, 6), [0, 0, 0, 1], [0, 1, 2, 3])
+    assert (x.shape, y.tolist(), ids) == ((4, 3, 5, 6), [0, 0, 0, 1], names[:4])
     with pytest.raises(UsageError, match="holds class folders below train, val; choose one with --split"):
         load_data(f"imagefolder:{path}")
     with pytest.raises(UsageError, match="has no folder 'test' of class folders"):
@@ -64,3 +67,73 @@ def test_images_of_different_shapes_are_one_sentence(tmp_path: Path) -> None:
         Image.new("RGB", size).save(tmp_path / f"{i}.png")
     with pytest.raises(DataError, match=r"Images have different shapes .* give --size"):
         next(iter(load_data(f"imagefolder:{tmp_path}").loader(2)))
+
+
+def packed(folder: Path, path: Path, top: str | None, split: str | None = None) -> Data:
+    """An archive of a folder, as programs pack it: below a name, below `./`, or file by file."""
+    with tarfile.open(path, "w") as tar:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                tar.add(file, (f"{top}/" if top is not None else "") + file.relative_to(folder).as_posix())
+    return load_data(f"imagefolder:{path}", split=split)
+
+
+@pytest.mark.parametrize("top", [None, ".", "set"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_names_are_those_below_the_folder_however_it_was_packed(folder: Path, tmp_path: Path, top: str, split: str) -> None:
+    expected = load_data(f"imagefolder:{folder}", split=split).ids
+    found = packed(folder, tmp_path / "x.tar", top, split).ids
+    assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("top", [None, ".", "set"])
+def test_names_of_class_folders_alone(folder: Path, tmp_path: Path, top: str) -> None:
+    expected = load_data(f"imagefolder:{folder / 'val'}").ids.tolist()
+    assert expected[0] == "cat/0.png"
+    assert packed(folder / "val", tmp_path / "x.tar", top).ids.tolist() == expected
+
+
+def test_an_archive_of_one_split_is_named_after_it_where_it_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add(folder / "val", "val")
+    assert load_data(f"imagefolder:{path}", split="val").ids[0] == "val/cat/0.png"
+    assert load_data(f"imagefolder:{path}").ids[0] == "cat/0.png"
+
+
+def test_a_file_that_is_added_in_front_shifts_no_other(folder: Path) -> None:
+    """Numbered, every image would have had the id of the one before it."""
+    spec = f"imagefolder:{folder}"
+    before = load_data(spec, split="train")
+    Image.new("RGB", (6, 5), (9, 9, 9)).save(folder / "train" / "cat" / "!.png")
+    after = load_data(spec, split="train")
+    assert after.ids[0] == "train/cat/!.png"
+    for row, name in enumerate(before.ids.tolist()):
+        (there,) = np.flatnonzero(after.ids == name)
+        assert torch.equal(before[row][0], after[int(there)][0])
+        assert before[row][1:] == after[int(there)][1:]
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_files_of_one_sample_have_its_key(tmp_path: Path, archive: bool) -> None:
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    for i in range(3):
+        Image.new("RGB", (6, 5)).save(folder / f"{i:06}.left.png")
+        (folder / f"{i:06}.cls").write_text("1")
+    data = packed(folder, tmp_path / "x.tar", None) if archive else load_data(f"imagefolder:{folder}")
+    assert (data.ids.tolist(), data.ids_from) == (["000000", "000001", "000002"], "key")
+    Image.new("RGB", (6, 5)).save(folder / "000000.right.png")
+    data = packed(folder, tmp_path / "y.tar", None) if archive else load_data(f"imagefolder:{folder}")
+    assert data.ids_from == "name", "two images of a sample need names of their own"
+
+
+def test_names_that_are_no_text_are_ids_all_the_same(tmp_path: Path) -> None:
+    try:
+        (tmp_path / "cat").mkdir()
+        Image.new("RGB", (6, 5)).save(tmp_path / "cat" / "\udcff.png")
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("the file system takes no such names")
+    data = load_data(f"imagefolder:{tmp_path}")
+    assert data.ids.tolist() == [r"cat/\udcff.png"]
+    assert data[0][0].shape == (3, 5, 6)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from probes import capture
+from probes import DataError, capture
 from repanalysis.inputs.data import load_data
 from repanalysis.inputs.samples import Data, as_tensor
 
@@ -76,9 +76,10 @@ def test_processes_that_load_samples_may_be_spawned(method: str, specs: dict[str
     data = load_data(specs["tar"])
     loader = data.loader(2, workers=1)
     loader.multiprocessing_context = method
-    x, y, ids = (torch.cat(parts) for parts in zip(*loader, strict=True))
-    assert torch.equal(x, torch.stack([data[row][0] for row in range(4)]))
-    assert (y.tolist(), ids.tolist()) == ([0, 0, 1, 1], [0, 1, 2, 3])
+    images, labels, names = zip(*loader, strict=True)
+    assert torch.equal(torch.cat(images), torch.stack([data[row][0] for row in range(4)]))
+    assert torch.cat(labels).tolist() == [0, 0, 1, 1]
+    assert [*names[0], *names[1]] == ["cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png"]
 
 
 def test_images_of_a_plain_archive_are_not_held_in_memory(specs: dict[str, str]) -> None:
@@ -112,3 +113,34 @@ def test_data_without_labels_may_come_in_place_of_a_loader() -> None:
 def test_a_grey_picture_becomes_a_tensor_without_a_warning() -> None:
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
     assert (as_tensor(Image.fromarray(grey))[0] * 255).round().tolist() == grey.tolist()
+
+
+def test_the_subset_that_a_seed_draws_of_names_does_not_depend_on_the_other_files() -> None:
+    """Drawn by position, a file in front exchanged the whole subset."""
+    names = np.array([f"{i:04}.png" for i in range(500)])
+    data = Data("somewhere", lambda row: np.zeros(2), names, None, rows=np.arange(500), ids_from="name")
+    fewer = Data("somewhere", lambda row: np.zeros(2), names[1:], None, rows=np.arange(499), ids_from="name")
+    some, others = set(data.sample(100, seed=3).ids.tolist()), set(fewer.sample(100, seed=3).ids.tolist())
+    assert len(some - others) <= 1
+    assert some != set(data.sample(100, seed=4).ids.tolist())
+    drawn = data.sample(100, seed=3)
+    assert drawn.ids.tolist() == sorted(drawn.ids.tolist()), "in the original order"
+    assert drawn.rows is not None
+    assert names[drawn.rows].tolist() == drawn.ids.tolist()
+    positions = Data(
+        "somewhere", lambda row: np.zeros(2), np.array([f"test/{i}" for i in range(500)]), None, rows=np.arange(500)
+    )
+    expected = np.sort(np.random.default_rng(3).choice(500, 100, replace=False))
+    np.testing.assert_array_equal(positions.sample(100, seed=3).rows, expected)  # type: ignore[arg-type]
+
+
+def test_samples_are_picked_by_name_or_as_older_files_have_them_by_number() -> None:
+    data = Data("somewhere", lambda row: np.full(2, row), np.array(["a", "b", "c"]), np.array([0, 1, 0]), rows=np.arange(3))
+    picked = data.pick(np.array(["c", "a"]))
+    assert (picked.ids.tolist(), picked[0][0].tolist(), picked[0][1:]) == (["c", "a"], [2, 2], (0, "c"))
+    older = data.pick(np.array([2, 0]))
+    assert (older.ids.tolist(), older[0][0].tolist(), older[0][1:]) == ([2, 0], [2, 2], (0, 2))
+    with pytest.raises(DataError, match="somewhere has no sample 'd': these are other data"):
+        data.pick(np.array(["d"]))
+    with pytest.raises(DataError, match="Sample id 'a' stands twice in somewhere"):
+        Data("somewhere", lambda row: np.zeros(2), np.array(["a", "b", "a"]), None, rows=np.arange(3))

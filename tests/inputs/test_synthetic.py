@@ -32,6 +32,10 @@ def test_gaussians_are_the_mixture_and_splits_are_other_samples_of_it() -> None:
     np.testing.assert_allclose(x.numpy(), mixture.sample(600, seed=2)[0][5], rtol=1e-6)
     assert (label, sample, len(train), train.class_names) == (2, 5, 600, ["0", "1", "2"])
     assert not np.allclose(x, test[5][0])
+    assert test[5][2] == 605, "equal ids of one specification are one sample"
+    whole = load_data(spec)
+    assert torch.equal(whole[5][0], x)
+    assert whole[5][2] == sample
     assert len(load_data("gaussians")) == 10_000
 
 

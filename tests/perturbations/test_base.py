@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import xxhash
 
 from probes.errors import UsageError
 from repanalysis.perturbations import (
@@ -94,3 +95,13 @@ def test_normal_numbers_are_normal_and_independent_of_their_neighbours() -> None
     assert abs(drawn.mean()) < 5 / np.sqrt(drawn.size)
     assert abs(drawn.var() - 1) < 5 * np.sqrt(2 / drawn.size)
     assert abs(np.corrcoef(drawn[:-1].ravel(), drawn[1:].ravel())[0, 1]) < 5 / np.sqrt(drawn.size)
+
+
+@every
+def test_draws_by_name_are_those_of_the_hash_of_the_name(perturbation: Perturbation, rng: np.random.Generator) -> None:
+    images, names = pictures(rng, 3), ["cat/1.png", "dog/1.png", "é"]
+    keys = [xxhash.xxh3_64(name.encode()).intdigest() for name in names]
+    signed = [key - 2**64 if key >= 2**63 else key for key in keys]
+    moved = perturbation(images, names)
+    assert torch.equal(moved, perturbation(images, signed))
+    torch.testing.assert_close(perturbation(images[[2, 0]], ["é", "cat/1.png"]), moved[[2, 0]], rtol=1e-12, atol=1e-12)

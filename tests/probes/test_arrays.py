@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import probes
@@ -55,8 +56,12 @@ def test_nothing_is_copied() -> None:
         ({"layers": {}}, "There are no arrays"),
         ({"layers": {"x": ["a", "b"]}}, "Layer 'x' has shape .2,. and type <U1"),
         ({"layers": {"x": X, "y": X[:9]}}, "layer 'y' has 9 rows for 40"),
-        ({"layers": {"x": X}, "labels": X}, "The labels have shape"),
+        ({"layers": {"x": X}, "labels": X[:, :, None]}, "The labels have shape"),
+        ({"layers": {"x": X}, "labels": X, "targets": X}, "The labels are continuous targets, and there are targets"),
         ({"layers": {"x": X}, "ids": np.zeros(40, int)}, "Sample id 0 stands twice"),
+        ({"layers": {"x": X[:3]}, "ids": ["a", "b", "a"]}, "Sample id 'a' stands twice"),
+        ({"layers": {"x": X[:3]}, "ids": [0.5, 1.5, 2.5]}, "The sample ids hold 0.5"),
+        ({"layers": {"x": X[:3]}, "ids": np.array([0.5, 1.5, 2.5])}, "The sample ids have type float64"),
     ],
 )
 def test_arrays_that_do_not_fit(arguments: dict[str, object], sentence: str) -> None:
@@ -76,3 +81,13 @@ def test_npz_files_that_are_none(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x_train=X, y_train=Y)
     with pytest.raises(probes.DataError, match="holds a data set .*, not features"):
         probes.open(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize("ids", [[f"{i}.png" for i in range(40)], pd.Index([f"{i}.png" for i in range(40)])])
+def test_names_as_ids(ids: object, tmp_path: Path) -> None:
+    source = probes.from_arrays({"x": X}, labels=Y, ids=ids)  # type: ignore[arg-type]
+    assert source.ids.tolist() == [f"{i}.png" for i in range(40)]
+    np.savez(tmp_path / "x.npz", x=X, labels=Y, ids=np.array(source.ids))
+    assert probes.open(tmp_path / "x.npz").ids.tolist() == source.ids.tolist()
+    assert next(source.iter()).ids_from == "given"
+    assert next(probes.from_arrays({"x": X}).iter()).ids_from == "index"

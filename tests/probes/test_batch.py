@@ -41,3 +41,14 @@ def test_sentences_without_the_type_check() -> None:
     object.__setattr__(batch, "labels", np.arange(3))
     with pytest.raises(DataError, match="labels has 3 rows for 2 sample ids; every array needs one row per sample"):
         batch.__post_init__()
+
+
+def test_ids_may_be_texts() -> None:
+    batch = Batch(np.array(["a", "b"]), {"x": np.zeros((2, 3))})
+    assert batch.ids.tolist() == ["a", "b"]
+    assert batch.keys.dtype == np.int64
+    assert Batch(np.array([3, 1], np.uint8), {"x": np.zeros((2, 3))}).keys.tolist() == [3, 1]
+    with pytest.raises(DataError, match="Sample id 'a' stands twice in one batch"):
+        Batch(np.array(["a", "a"]), {"x": np.zeros((2, 3))})
+    with pytest.raises(DataError, match="The sample ids have type float64"):
+        Batch(np.array([1.5, 2.5]), {"x": np.zeros((2, 3))})

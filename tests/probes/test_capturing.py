@@ -39,7 +39,10 @@ def test_what_a_loader_may_yield(item: object, labels: list[int] | None, ids: li
 
 @pytest.mark.parametrize(
     ("item", "sentence"),
-    [(("text",), "holds no tensor"), ((torch.zeros(2, 1, 8, 8), torch.zeros(2)), "labels have shape .* and type float32")],
+    [
+        (("text",), "holds no tensor"),
+        ((torch.zeros(2, 1, 8, 8), torch.ones(2, 3).long()), "labels have shape .* that are not one-hot"),
+    ],
 )
 def test_what_it_may_not(item: object, sentence: str) -> None:
     with pytest.raises((probes.UsageError, probes.DataError), match=sentence):
@@ -119,7 +122,7 @@ def test_channels_last_memory_changes_rounding_only() -> None:
 
 
 def test_samples_are_numbered_from_where_one_says() -> None:
-    assert next(probes.capture(net(), loader(), first_id=100)).ids.tolist() == list(range(100, 108))
+    assert next(probes.capture(net(), list(loader()), first_id=100)).ids.tolist() == list(range(100, 108))
 
 
 def test_pools_by_layer_and_a_pattern_that_meets_none() -> None:

@@ -14,6 +14,7 @@ from probes import Batch
 from probes.atomic import Journal
 from probes.check import compare, doctor
 from probes.shards import shard_name
+from tests.probes.forging import forged
 
 X = np.random.default_rng(0).normal(size=(40, 5)).astype("f4")
 
@@ -129,3 +130,23 @@ def test_nan_differs_from_numbers_but_not_from_nan() -> None:
     assert compare(a, a.iter())[0].ok
     assert not compare(a, b.iter())[0].ok
     assert not compare(b, a.iter())[0].ok
+
+
+def test_ids_that_stand_twice_are_found(tmp_path: Path) -> None:
+    for ids in ([5, 7, 5], ["a", "b", "a"]):
+        path = tmp_path / f"{ids[0]}.h5"
+        with probes.create(path) as writer:
+            writer.append(Batch(np.array([*ids[:2], ids[0] * 2]), {"a": X[:3]}))
+        with forged(path) as raw:
+            raw["obs/id"][2] = raw["obs/id"][0]
+        state, text = only(path)
+        assert state == "damaged"
+        assert f"Sample id {ids[0]!r} stands twice in {path}" in text
+
+
+def test_samples_with_names_are_compared_by_name() -> None:
+    ours = probes.from_arrays({"x": X}, ids=[f"{i}.png" for i in range(40)])
+    theirs = probes.from_arrays({"x": X[[30, 3]]}, ids=["30.png", "3.png"])
+    assert [difference.largest for difference in compare(ours, theirs.iter())] == [0.0]
+    with pytest.raises(probes.DataError, match="has no sample '40.png'"):
+        compare(ours, probes.from_arrays({"x": X[:1]}, ids=["40.png"]).iter())

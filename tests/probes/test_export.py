@@ -72,3 +72,14 @@ def test_safetensors(source: probes.Source, tmp_path: Path) -> None:
         source.to_safetensors(path)
     with pytest.raises(probes.UsageError, match="A layer is called 'ids'"):
         probes.from_arrays({"ids": MAPS}).to_safetensors(tmp_path / "y.safetensors")
+
+
+def test_texts_as_ids(tmp_path: Path) -> None:
+    names = [f"cat/{i}.png" for i in range(12)]
+    source = probes.from_arrays({"x": MAPS[:, :, 0, 0]}, labels=Y, ids=names)
+    assert source.to_xarray()["id"].values.tolist() == names
+    assert source.to_anndata("x").obs_names.tolist() == names
+    source.to_safetensors(tmp_path / "x.safetensors")
+    with safe_open(tmp_path / "x.safetensors", "numpy") as file:
+        assert json.loads(file.metadata()["ids"]) == names
+        assert set(file.keys()) == {"x", "labels"}

@@ -9,12 +9,13 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import probes
 from tests.probes.test_capturing import loader, net
@@ -357,3 +358,81 @@ def test_a_full_disk_is_told_with_what_is_whole(tmp_path: Path, monkeypatch: pyt
     n = len(probes.open(path, partial=True))
     assert f"{n} samples are whole in {path}" in caught.value.__notes__[0]
     assert len(probes.record(model, DataLoader(data(400), 4), path, resume=True)) == 400
+
+
+def test_a_complete_file_of_positions_says_what_came_later(tmp_path: Path) -> None:
+    model, path = net(), tmp_path / "x.h5"
+    probes.record(model, DataLoader(data(20), 8), path)
+    assert len(probes.record(model, DataLoader(data(20), 8), path, resume=True)) == 20
+    with pytest.raises(
+        probes.IncompleteError, match=r"is complete, but 3 of the 23 samples that there are now .* \(20 first\)"
+    ):
+        probes.record(model, DataLoader(data(23), 8), path, resume=True)
+    assert len(probes.record(model, Subset(data(40), range(5)), path, resume=True)) == 20, "it has all of these"
+
+
+def test_a_shuffled_run_goes_on_only_in_the_same_order(tmp_path: Path) -> None:
+    model, samples = net(), data()
+
+    def shuffled(seed: int) -> DataLoader[tuple[Tensor, ...]]:
+        return DataLoader(samples, 8, shuffle=True, generator=torch.Generator().manual_seed(seed))
+
+    class Stopping(Counting):
+        def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+            if self.loaded == 20:
+                raise KeyboardInterrupt
+            return super().__getitem__(index)
+
+    whole = probes.record(model, shuffled(1), tmp_path / "whole.h5")
+    assert whole.ids.tolist() != sorted(whole.ids.tolist()) == list(range(40))
+    path = tmp_path / "x.h5"
+    stopped = DataLoader(Stopping(*samples.tensors), 8, shuffle=True, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(KeyboardInterrupt):
+        probes.record(model, stopped, path)
+    assert probes.open(path, partial=True).ids.tolist() == whole.ids.tolist()[:16]
+    with pytest.raises(probes.DataError, match="The loader gives other samples than those in"):
+        probes.record(model, shuffled(2), path, resume=True)
+    with pytest.raises(probes.DataError, match="The loader gives other samples than those in"):
+        probes.record(model, DataLoader(samples, 8), path, resume=True)
+    store = probes.record(model, shuffled(1), path, resume=True)
+    assert store.ids.tolist() == whole.ids.tolist()
+    for name in whole.layers:
+        np.testing.assert_array_equal(store[name], whole[name])
+
+
+@pytest.mark.parametrize("n", [0, 9, 16])
+def test_a_loader_that_gives_less_than_the_file_has_is_refused(tmp_path: Path, n: int) -> None:
+    model, path = net(), tmp_path / "x.h5"
+    with pytest.raises(KeyboardInterrupt):
+        probes.record(model, stopping(DataLoader(data(), 8), 3), path)
+    loaders: list[Any] = [DataLoader(data(n), 8), list(DataLoader(data(n), 8))]
+    for fewer in loaders:
+        with pytest.raises(probes.DataError, match="The loader gives other samples than those in"):
+            probes.record(model, fewer, path, resume=True)
+    assert not probes.open(path, partial=True).complete
+
+
+def test_the_file_says_where_its_ids_come_from(tmp_path: Path) -> None:
+    model, batches = net(), list(loader())
+    with pytest.warns(probes.errors.ArrivalOrderWarning):
+        arrived = probes.record(model, iter(batches), tmp_path / "arrival.h5")
+    given = probes.record(model, [(x, y, [f"{row}.png" for row in range(len(x))]) for x, y in batches[:1]], tmp_path / "g.h5")
+    assert [store.attrs["ids_from"] for store in (arrived, given)] == ["arrival", "given"]
+    assert probes.record(model, loader(), tmp_path / "index.h5").attrs["ids_from"] == "index"
+    assert next(given.iter()).ids_from == "given"
+
+
+def test_a_file_whose_samples_have_numbers_does_not_go_on_with_names(tmp_path: Path) -> None:
+    """As one does that an older version began, over a folder of images."""
+    model, path = net(), tmp_path / "x.h5"
+    with pytest.raises(KeyboardInterrupt):
+        probes.record(model, stopping(loader(), 1), path)
+
+    class Named(TensorDataset):
+        sample_ids = np.array([f"{row}.png" for row in range(20)])
+        ids_from = "name"
+
+    named = DataLoader(Named(*loader().dataset.tensors), 8)  # type: ignore[attr-defined]
+    with pytest.raises(probes.DataError, match="have numbers, as in older files, those of the loader names"):
+        probes.record(model, named, path, resume=True)
+    assert probes.open(path, partial=True).ids.tolist() == list(range(8))

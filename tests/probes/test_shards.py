@@ -102,3 +102,20 @@ def test_merging_writes_what_one_process_would_have_written(tmp_path: Path) -> N
         probes.merge(shards, tmp_path / "one.h5")
     with pytest.raises(probes.UsageError, match="is one of the files to merge"):
         probes.merge(shards, tmp_path / "acts" / shard_name(0, 3), overwrite=True)
+
+
+def test_ids_that_are_texts(tmp_path: Path) -> None:
+    def named(path: Path, names: list[str]) -> Path:
+        with create(path, attrs={"ids_from": "name"}) as writer:
+            writer.append(probes.Batch(np.array(names), {"x": np.ones((len(names), 3))}, np.zeros(len(names), int)))
+        return path
+
+    a, b = named(tmp_path / "a.h5", ["cat/1.png", "x"]), named(tmp_path / "b.h5", ["cat/long name.png"])
+    shards = probes.open([a, b])
+    assert shards.ids.tolist() == ["cat/1.png", "x", "cat/long name.png"]
+    merged = probes.merge(shards, tmp_path / "m.h5")
+    assert (merged.ids.tolist(), merged.attrs["ids_from"]) == (shards.ids.tolist(), "name")
+    with pytest.raises(probes.FormatError, match="Sample id 'x' stands in two shards"):
+        probes.open([a, named(tmp_path / "c.h5", ["y", "x"])])
+    with pytest.raises(probes.FormatError, match="Only one of .* has texts as sample ids"):
+        probes.open([a, shard(tmp_path / "d.h5", range(3))])

@@ -409,3 +409,40 @@ def test_unknown_compression_and_folders_are_refused(tmp_path: Path) -> None:
         create(tmp_path / "x.h5", compression="gzp")
     with pytest.raises(probes.UsageError, match="is a folder"):
         create(tmp_path)
+
+
+NAMES = [f"{'é' * (i % 3)}cat/{i}.png" for i in range(50)]
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_ids_that_are_texts_come_back(tmp_path: Path, compression: str) -> None:
+    x = np.arange(100.0).reshape(50, 2)
+    with probes.create(tmp_path / "x.h5", compression=compression, expected=50) as writer:
+        for rows in (slice(0, 7), slice(7, 8), slice(8, 50)):
+            writer.append(probes.Batch(np.array(NAMES[rows]), {"x": x[rows]}))
+            writer.commit()
+    store = probes.open(tmp_path / "x.h5")
+    assert (store.ids.dtype.kind, store.ids.tolist()) == ("U", NAMES)
+    assert [sample for batch in store.iter(size=9) for sample in batch.ids.tolist()] == NAMES
+    with h5py.File(tmp_path / "x.h5") as raw:
+        assert [text.decode() for text in raw["obs/id"][:]] == NAMES, "UTF-8, for every reader"
+
+
+def test_ids_of_another_type_are_damage(tmp_path: Path) -> None:
+    with probes.create(tmp_path / "x.h5") as writer:
+        writer.append(probes.Batch(np.arange(3), {"x": np.ones((3, 2))}))
+    for values in (np.ones(3), np.zeros(3, [("a", "i4")])):
+        with forged(tmp_path / "x.h5") as raw:
+            del raw["obs/id"]
+            raw["obs/id"] = values
+        with pytest.raises(probes.FormatError, match="its sample ids are"):
+            _ = probes.open(tmp_path / "x.h5").ids
+
+
+def test_the_frozen_file_whose_samples_have_names_is_read() -> None:
+    names = ["train/cat/1.png", "train/cat/é.png", "train/dog/0001.png", "日本.jpg", "a b/%2F.png", r"\udcff.png"]
+    store = Store(DATA / "v3_names.h5")
+    assert (store.ids.tolist(), store.attrs["ids_from"], store.attrs["format_version"]) == (names, "name", 3)
+    np.testing.assert_array_equal(store["conv"], np.arange(12, dtype="f4").reshape(6, 2))
+    assert [batch.ids.tolist() for batch in store.iter(size=4)] == [names[:4], names[4:]]
+    assert pickle.loads(pickle.dumps(store)).ids.tolist() == names

@@ -13,7 +13,7 @@ import pytest
 
 import probes
 import probes.writer
-from probes import Batch, LayerInfo
+from probes import Batch, DataError, LayerInfo
 from probes.store import Store
 from probes.writer import create, differences, resume
 
@@ -235,3 +235,30 @@ def test_memory_held_for_a_commit_is_small(tmp_path: Path) -> None:
             held = sum(len(data) for _, data in writer._atomic._held)
             assert held < 100_000
             writer.commit()
+
+
+def test_an_id_that_comes_twice_is_refused_also_after_going_on(tmp_path: Path) -> None:
+    def batch(*ids: object) -> Batch:
+        return Batch(np.array(ids), {"x": np.ones((len(ids), 2))})
+
+    for first, second in (((1, 2), (3, 1)), (("a", "b"), ("c", "a"))):
+        path = tmp_path / f"{first[0]}.h5"
+        writer = probes.create(path)
+        writer.append(batch(*first))
+        with pytest.raises(DataError, match=f"Sample id {first[0]!r} is in .* already; ids must be unique"):
+            writer.append(batch(*second))
+        writer.close(complete=False)
+        again = resume(path)
+        with pytest.raises(DataError, match=f"Sample id {first[0]!r} is in .* already"):
+            again.append(batch(*second))
+        again.append(batch(second[0]))
+        again.close(complete=True)
+        assert probes.open(path).ids.tolist() == [*first, second[0]]
+
+
+def test_ids_are_of_one_kind(tmp_path: Path) -> None:
+    with probes.create(tmp_path / "x.h5") as writer:
+        writer.append(Batch(np.array(["a"]), {"x": np.ones((1, 2))}))
+        with pytest.raises(DataError, match="sample ids after sample 1 are integers, and were texts before"):
+            writer.append(Batch(np.array([1]), {"x": np.ones((1, 2))}))
+    assert probes.open(tmp_path / "x.h5").ids.tolist() == ["a"]

@@ -1,0 +1,125 @@
+"""Activations with other labels or targets than those that were recorded with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.batch import Batch
+from probes.errors import DataError
+from probes.labels import Annotations
+from probes.source import Source
+
+__all__ = ["Relabelled"]
+
+
+class Relabelled(Source):
+    """A source, of which only labels and targets are others.
+
+    Parameters
+    ----------
+    source : Source
+        Activations of n samples.
+    known : Annotations
+        Labels and targets in their place; what is None stays as it was.
+    attrs : mapping
+        The provenance, which says where they come from.
+
+    Raises
+    ------
+    DataError
+        If there are not n of them.
+
+    Examples
+    --------
+    >>> from probes.arrays import from_arrays
+    >>> source = Relabelled(from_arrays({"x": np.eye(2)}), Annotations(np.array([1, 0])), {"labels": "by hand"})
+    >>> source.labels.tolist(), next(source.iter()).labels.tolist(), source.attrs["labels"]
+    ([1, 0], [1, 0], 'by hand')
+    """
+
+    def __init__(self, source: Source, known: Annotations, attrs: Mapping[str, Any]) -> None:
+        for name, column in (("labels", known.labels), ("targets", known.targets)):
+            if column is not None and len(column) != len(source):
+                raise DataError(
+                    f"There are {len(column)} {name} for the {len(source)} samples of {source.title}; each needs one."
+                )
+        self._source, self._known = source, known
+        self.info = source.info
+        self.attrs = dict(attrs)
+        if known.targets is not None:
+            self.attrs["target_names"] = list(known.target_names)
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return self._source.title
+
+    @property
+    def ids(self) -> NDArray[Any]:
+        """Sample ids, (n,)."""
+        return self._source.ids
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """Class of each sample, (n,), or None."""
+        return self._source.labels if self._known.labels is None else self._known.labels
+
+    @property
+    def targets(self) -> NDArray[np.float64] | None:
+        """Continuous targets of each sample, (n, t), or None."""
+        return self._source.targets if self._known.targets is None else self._known.targets
+
+    @property
+    def split(self) -> NDArray[np.str_] | None:
+        """Split of each sample, (n,), or None."""
+        return self._source.split
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Name of class 0, 1, ..., or None."""
+        return self._source.class_names if self._known.labels is None else self._known.class_names
+
+    @property
+    def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Weights and offsets of the linear layer that the network ends with, or None."""
+        return self._source.head
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Layers that ran but were not recorded, each with its reason."""
+        return self._source.left_out
+
+    @property
+    def non_finite(self) -> dict[str, int]:
+        """Layers that hold NaN or inf, and how many of them."""
+        return self._source.non_finite
+
+    def __getitem__(self, layer: str) -> NDArray[Any]:
+        """All rows of one layer, (n, ...)."""
+        return self._source[layer]
+
+    def take(self, layer: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Chosen rows of one layer."""
+        return self._source.take(layer, rows)
+
+    def iter(self, layers: Sequence[str] | None = None, size: int | None = None) -> Iterator[Batch]:
+        """Batches of rows; see `Source.iter`."""
+        start, labels, targets = 0, self.labels, self.targets
+        for batch in self._source.iter(layers, size):
+            rows = slice(start, start + len(batch))
+            yield replace(
+                batch,
+                labels=None if labels is None else labels[rows],
+                targets=None if targets is None else targets[rows],
+                target_names=self.target_names,
+            )
+            start += len(batch)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._source.close()

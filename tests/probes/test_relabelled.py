@@ -1,0 +1,56 @@
+"""Other labels for the same activations: everything else is the source's."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import probes
+from probes import Batch, DataError
+from probes.labels import Annotations
+from probes.relabelled import Relabelled
+
+X = np.random.default_rng(0).normal(size=(10, 3)).astype("f4")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> probes.Store:
+    with probes.create(tmp_path / "x.h5", attrs={"model": "m"}, class_names=["a", "b"]) as writer:
+        writer.append(Batch(np.arange(10) + 5, {"fc": X}, np.arange(10) % 2, np.full(10, "test")))
+    return probes.Store(tmp_path / "x.h5")
+
+
+def test_labels_are_others_and_the_rest_is_the_sources(store: probes.Store) -> None:
+    labels = np.arange(10) % 3
+    other = Relabelled(store, Annotations(labels, class_names=["r", "g", "b"]), store.attrs | {"labels": "mine"})
+    assert other.labels is not None
+    assert (other.labels.tolist(), other.class_names) == (labels.tolist(), ["r", "g", "b"])
+    assert (other.targets, other.layers, other.title, len(other)) == (None, ["fc"], store.title, 10)
+    np.testing.assert_array_equal(other["fc"], X)
+    np.testing.assert_array_equal(other.take("fc", np.array([7, 2])), X[[7, 2]])
+    np.testing.assert_array_equal(other.ids, store.ids)
+    assert other.split is not None
+    assert set(other.split) == {"test"}
+    for source in (other, pickle.loads(pickle.dumps(other))):
+        found = list(source.iter(size=4))
+        np.testing.assert_array_equal(np.concatenate([batch.labels for batch in found]), labels)
+        np.testing.assert_array_equal(np.concatenate([batch.layers["fc"] for batch in found]), X)
+    other.close()
+
+
+def test_targets_go_beside_the_labels(store: probes.Store) -> None:
+    targets = np.arange(20.0).reshape(10, 2)
+    other = Relabelled(store, Annotations(targets=targets, target_names=("a", "b")), store.attrs)
+    assert other.labels is not None
+    assert (other.labels.tolist(), other.class_names, other.target_names) == (store.labels.tolist(), ["a", "b"], ("a", "b"))  # type: ignore[union-attr]
+    (batch,) = other.iter()
+    np.testing.assert_array_equal(batch.targets, targets)
+    assert batch.target_names == ("a", "b")
+
+
+def test_as_many_as_samples(store: probes.Store) -> None:
+    with pytest.raises(DataError, match="There are 9 labels for the 10 samples of .*x.h5; each needs one"):
+        Relabelled(store, Annotations(np.zeros(9, int)), {})
