@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -91,6 +92,20 @@ def test_names_of_class_folders_alone(folder: Path, tmp_path: Path, top: str) ->
     expected = load_data(f"imagefolder:{folder / 'val'}").ids.tolist()
     assert expected[0] == "cat/0.png"
     assert packed(folder / "val", tmp_path / "x.tar", top).ids.tolist() == expected
+
+
+def test_an_archive_that_says_where_its_folder_begins_is_believed(folder: Path, tmp_path: Path) -> None:
+    """`tar -C DIR .` packs `./val/cat/0.png`: what is below `.` is below DIR, also where it is a single folder."""
+    shutil.rmtree(folder / "train")
+    expected = load_data(f"imagefolder:{folder}").ids.tolist()
+    assert expected[0] == "val/cat/0.png"
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as tar:
+        for file in sorted(folder.rglob("*.png")):
+            member = tar.gettarinfo(file, f"./{file.relative_to(folder).as_posix()}")
+            with file.open("rb") as content:
+                tar.addfile(member, content)
+    assert load_data(f"imagefolder:{path}").ids.tolist() == expected
 
 
 def test_an_archive_of_one_split_is_named_after_it_where_it_is_asked_for(folder: Path, tmp_path: Path) -> None:
