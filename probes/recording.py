@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from probes.atomic import install
+from probes.atomic import Journal, install
 from probes.axes import AxesOption, AxisRules
 from probes.capturing import capture, device_of
 from probes.errors import DataError, NonFiniteWarning, UsageError
@@ -234,6 +234,7 @@ def _complete(begun: Path, path: Path) -> Store:
     """A file that needs no more; one that was stopped just before it took its place does so now."""
     if begun != path:
         install(begun, path)
+    Journal.beside(path).unlink(missing_ok=True)  # left by a run that was killed after the seal
     return Store(path)
 
 
