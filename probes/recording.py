@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from probes.atomic import install
+from probes.atomic import Journal, install
 from probes.axes import AxesOption, AxisRules
 from probes.batch import Batch
 from probes.capturing import capture, device_of
@@ -242,6 +242,7 @@ def _complete(begun: Path, path: Path, loader: Any) -> Store:
     """A file that needs no more, if the data have no sample that it lacks; one that was not yet in its place is put there."""
     if begun != path:
         install(begun, path)
+    Journal.beside(path).unlink(missing_ok=True)  # left by a run that was killed after the seal
     store = Store(path)
     known = ids_at(loader.dataset, range(len(loader.dataset))) if in_fixed_order(loader) else None
     if known is None or known[1] != store.attrs.get("ids_from"):
