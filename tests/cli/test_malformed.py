@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+from PIL import Image
 from typer.main import get_command
 
 from probes.errors import EXIT_CODES
@@ -67,6 +69,7 @@ WORDS: dict[str, list[str]] = {
         "imagefolder:none",
         "imagefolder:/dev/zero",
         "imagefolder:empty",
+        "imagefolder:pictures",
         "imagefolder:empty_folder",
         "gaussians:d=100000",
         "gaussians:n=0",
@@ -187,8 +190,11 @@ WORDS: dict[str, list[str]] = {
     "test": ["none.h5", "empty"],
     "tables": ["none.csv", "empty.csv", "acts.h5", "binary.csv", "cut.csv", "."],
 }
-# What is right all the same, for some verbs.
-RIGHT = {("study", "noise", "nan")}
+# What is right all the same.
+RIGHT = {("config", "empty")}
+# Files that no verb can read, for every argument that is a file to read.
+GARBAGE = ["foreign.h5", "half.png", "half.h5", "binary.csv", "text.safetensors", "empty", "empty_folder", "none.h5"]
+READ = ("path", "source", "a", "b", "sources", "train", "test", "tables", "config", "superclasses", "head", "weights")
 
 
 def verbs() -> Iterator[tuple[str, Any]]:
@@ -207,9 +213,10 @@ def malformed() -> list[tuple[str, str, str]]:
             kind = kinds.get(parameter.name, bool)
             if kind is bool:
                 continue
-            values = BAD[kind] + WORDS.get(parameter.name, [])
+            garbage = GARBAGE if parameter.name in READ and (kind is Path or parameter.name == "weights") else []
+            values = list(dict.fromkeys(BAD[kind] + WORDS.get(parameter.name, []) + garbage))
             calls += [(name, parameter.name, value) for value in values]
-    return [call for call in calls if call not in RIGHT]
+    return [call for call in calls if call[1:] not in RIGHT]
 
 
 EVERY = malformed()
@@ -249,6 +256,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("empty", "empty.csv"):
         (place / name).touch()
     (place / "empty_folder").mkdir()
+    h5py.File(place / "foreign.h5", "w").close()
+    (place / "half.h5").write_bytes((place / "acts.h5").read_bytes()[:4000])
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(place / "half.png")
+    (place / "half.png").write_bytes((place / "half.png").read_bytes()[:40])
+    (place / "pictures" / "cat").mkdir(parents=True)
+    shutil.copy(place / "half.png", place / "pictures" / "cat" / "half.png")
     (place / "text.safetensors").write_text("hello")
     (place / "text.npz").write_text("hello")
     (place / "binary.csv").write_bytes(bytes(range(256)))
