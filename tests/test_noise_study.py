@@ -54,8 +54,9 @@ def test_a_study_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
         study(tmp_path / "stopped")
     assert len(pd.read_csv(tmp_path / "stopped" / "runs.csv")) == 2
     pd.testing.assert_frame_equal(study(tmp_path / "stopped"), whole)
+    other: dict[str, Any] = {"recipe": Recipe(3, 50, 0.05, "cosine"), "diffeo": "diffeo:delta=0.8", "images": 60}
     with pytest.raises(UsageError, match="another run"):
-        noise_study(MODELS, "digits", tmp_path / "whole", noises=[0.0], recipe=Recipe(3, 50, 0.05, "cosine"), progress=False)
+        noise_study(MODELS, "digits", tmp_path / "whole", noises=[0.0], progress=False, **other)
 
 
 def test_curves_that_were_measured_otherwise_are_not_handed_out(tmp_path: Path) -> None:
