@@ -29,6 +29,7 @@ import numpy as np
 import xxhash
 
 from probes.errors import FormatError, UsageError
+from probes.whole import sync_folder
 
 __all__ = ["PAGE", "SEAL", "AtomicFile", "Extents", "Journal", "install", "page_checksums", "read_at"]
 
@@ -149,7 +150,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 class AtomicFile(io.RawIOBase):
@@ -324,7 +325,7 @@ class AtomicFile(io.RawIOBase):
         _write_at(self._fd, table + head + xxhash.xxh3_64_digest(table + head), self._committed)
         os.fsync(self._fd)
         Journal.beside(self.path).unlink(missing_ok=True)
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, bool]]:
         """The ends of the parts of a write, and whether each goes straight into the file."""
@@ -360,7 +361,7 @@ def install(draft: Path, path: Path) -> None:
     """Put a file that is whole and on disk in the place of another, of which nothing is left then."""
     real = Path(os.path.realpath(path))
     draft.replace(real)
-    _sync_folder(real.parent)
+    sync_folder(real.parent)
     Journal.beside(real).unlink(missing_ok=True)
 
 
@@ -404,17 +405,3 @@ def _write_at(fd: int, data: bytes | memoryview, start: int) -> None:
     while view:
         done = os.pwrite(fd, view, start)
         view, start = view[done:], start + done
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a rename to disk, where the system lets folders be opened."""
-    try:
-        fd = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(fd)
-    except OSError:
-        pass
-    finally:
-        os.close(fd)

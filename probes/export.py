@@ -98,20 +98,24 @@ def to_anndata(source: Source, layer: str) -> anndata.AnnData:
 
     x = source[layer]
     frame = pd.DataFrame(index=pd.Index(source.ids.astype(str), name="id"))
+    uns: dict[str, Any] = {}
     if (labels := source.labels) is not None:
         frame["label"] = labels
         if source.class_names is not None:
             categories = np.array([*source.class_names, None], object)
             frame["class_name"] = pd.Categorical(categories[np.maximum(labels, -1)])
     if (targets := source.targets) is not None:
-        names = source.target_names or [f"target_{column}" for column in range(targets.shape[1])]
+        names = list(source.target_names) or [f"target_{column}" for column in range(targets.shape[1])]
+        if taken := sorted({*names} & {"label", "class_name", "split"}):
+            raise UsageError(f"A target is called {taken[0]!r}, as what stands beside it is; rename it.")
         frame = frame.assign(**{name: targets[:, column] for column, name in enumerate(names)})
+        uns["target_names"] = json.dumps(names)
     if (split := source.split) is not None:
         frame["split"] = pd.Categorical(split)
     flat = x.reshape(len(x), -1)
     variables = pd.DataFrame(index=pd.Index([str(feature) for feature in range(flat.shape[1])], name="feature"))
     described = _described(source.info[layer]) | {"shape": json.dumps(x.shape[1:])}
-    uns = {"layer": described, "provenance": dict(source.attrs), **_class_names(source)}
+    uns |= {"layer": described, "provenance": dict(source.attrs), **_class_names(source)}
     return anndata.AnnData(X=flat, obs=frame, var=variables, uns=uns)
 
 
@@ -154,7 +158,7 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
     if are_texts(ids):
         header["ids"] = json.dumps(ids.tolist())
     header["layers"] = json.dumps({name: _described(source.info[name]) for name in chosen})
-    header |= _class_names(source)
+    header |= _class_names(source) | ({"target_names": json.dumps(source.target_names)} if source.target_names else {})
     if splits:
         header["splits"] = json.dumps(splits)
     with replacing(path) as draft:

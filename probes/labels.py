@@ -23,13 +23,16 @@ from numpy.typing import NDArray
 
 from probes.errors import DataError, UsageError
 
-__all__ = ["IGNORED", "MISSING", "Annotations", "annotated", "as_labels", "class_order", "label_key", "label_keys", "split_of"]
+__all__ = [
+    "IGNORED", "LABEL_NAMES", "MISSING", "Annotations", "annotated", "as_labels", "class_order", "label_key", "label_keys",
+    "split_of",
+]  # fmt: skip
 
 MISSING = -1  # the label of a sample without one
 IGNORED = (-1, -100)  # what others write for it; -100 is torch's
 _EXACT = 2.0**53  # whole floats beyond are no integers any more
 _ABSENT = ("", "nan")  # texts that stand for nothing
-_NAMES = ("y", "label", "labels", "target", "targets", "class", "cls")
+LABEL_NAMES = ("y", "label", "labels", "target", "targets", "class", "cls")
 _SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval")
 
 
@@ -180,7 +183,7 @@ def label_key(
     """Which of the arrays or columns of a file holds the labels, by name; None if none does.
 
     `y`, `label(s)`, `target(s)`, `class` and `cls`, in any case, alone or with a split before or after: `train_labels`,
-    `y_test`.
+    `y_test`; in a group, `beside/labels`.
 
     Parameters
     ----------
@@ -203,7 +206,7 @@ def label_key(
     >>> label_key(["x", "Targets"]), label_key(["x", "train_labels", "y_test"], split="test"), label_key(["fc", "relu"])
     ('Targets', 'y_test', None)
     """
-    matches = [(name, of) for name in names if (of := split_of(name, _NAMES)) is not None]
+    matches = [(name, of) for name in names if (of := split_of(name, LABEL_NAMES)) is not None]
     own = [name for name, of in matches if split is not None and of == _alias(split)]
     plain = [name for name, of in matches if of == ""]
     other = [name for name, of in matches if of] if split is None else []
@@ -223,7 +226,7 @@ def _alias(split: str) -> str:
 
 def label_keys(names: Iterable[str], split: str | None) -> list[str]:
     """The arrays that may hold the labels of a split; of None, those that name no split."""
-    return [name for name in names if split_of(name, _NAMES) == _alias(split or "")]
+    return [name for name in names if split_of(name, LABEL_NAMES) == _alias(split or "")]
 
 
 def split_of(name: str, stems: Collection[str]) -> str | None:
@@ -234,8 +237,9 @@ def split_of(name: str, stems: Collection[str]) -> str | None:
     >>> [split_of(name, ["x", "images"]) for name in ("x", "x_val", "train_images", "fc")]
     ['', 'val', 'train', None]
     """
-    head, _, tail = name.lower().partition("_")
-    if name.lower() in stems:
+    name = name.lower().rpartition("/")[2]
+    head, _, tail = name.partition("_")
+    if name in stems:
         return ""
     if tail in stems and head in _SPLITS:
         return _alias(head)

@@ -36,7 +36,8 @@ from probes.pooling import Pooling, Pools
 from probes.reader import Reader
 from probes.sealed import is_empty, is_interrupted
 from probes.store import Store
-from probes.writer import Writer, create, differences, part_of, refuse_existing, refuse_other, refuse_special
+from probes.whole import plain_file
+from probes.writer import Writer, create, differences, part_of, refuse_existing, refuse_other
 from probes.writer import resume as resume_file
 
 __all__ = ["options_of", "record"]
@@ -125,7 +126,8 @@ def record(
         batch_size=batch_size if loader is not source else getattr(loader, "batch_size", None),
     )  # fmt: skip
     facts = _facts(network, options, str(device or device_of(network)), attrs or {})
-    begun = _begun(refuse_special(path), facts, class_names) if resume else None
+    plain_file(path)
+    begun = _begun(path, facts, class_names) if resume else None
     if begun is None and not resume:
         refuse_existing(path, overwrite=overwrite)
     if begun is not None and not is_interrupted(begun):

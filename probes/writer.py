@@ -35,6 +35,7 @@ from probes.format import FORMAT, FORMAT_VERSION, LAYER_TABLE, OBS, VOLATILE, fi
 from probes.ids import SeenIds, are_texts, as_ids
 from probes.sealed import MARK, is_empty, is_interrupted, refuse_writing, uuid_of
 from probes.store import Store, read_layers
+from probes.whole import plain_file
 
 __all__ = [
     "Writer",
@@ -44,7 +45,6 @@ __all__ = [
     "part_of",
     "refuse_existing",
     "refuse_other",
-    "refuse_special",
     "resume",
 ]
 
@@ -76,7 +76,8 @@ def refuse_existing(path: str | PathLike[str], *, overwrite: bool) -> Path:
     UsageError
         If it exists and `overwrite` is false, is a folder, or is being written by another process.
     """
-    path = refuse_special(path)
+    path = Path(path)
+    plain_file(path)
     if not path.exists():
         return path
     if not overwrite:
@@ -86,16 +87,6 @@ def refuse_existing(path: str | PathLike[str], *, overwrite: bool) -> Path:
         raise UsageError(f"{path} exists already; nothing was written.{more} Give another name, or --overwrite to replace it.")
     with path.open("rb") as file:
         refuse_writing(file.fileno(), path)
-    return path
-
-
-def refuse_special(path: str | PathLike[str]) -> Path:
-    """The path, unless a folder, a device, a pipe or a socket stands there (`UsageError`)."""
-    path = Path(path)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; name a file in it.")
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is no plain file but a device, a pipe or a socket; name a file.")
     return path
 
 

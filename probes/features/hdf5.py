@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.errors import FormatError, ReportedError, reason_of
-from probes.features.layout import Content, info_of, label_key
+from probes.features.layout import Content, info_of
 from probes.features.rows import ReadRows, Rows, SparseRows
+from probes.labels import label_key
 from probes.store import _refuse_foreign
 
 __all__ = ["read_hdf5"]
@@ -62,7 +63,7 @@ def _of_groups(file: h5py.File, path: Path) -> Content:
     left_out: dict[str, str] = {}
     ordered = _is_ordered(file["/"])
     for name, data in _datasets(file, path):
-        if data.attrs.get("CLASS") == b"DIMENSION_SCALE":
+        if data.attrs.get("CLASS") == b"DIMENSION_SCALE" and name != "target_name":
             continue  # counts a dimension
         if "scale_factor" in data.attrs or "add_offset" in data.attrs:
             left_out[name] = "its numbers are packed (scale_factor, add_offset); write them as they are"
@@ -82,7 +83,7 @@ def _of_groups(file: h5py.File, path: Path) -> Content:
 
 def _name_classes(columns: dict[str, Any], arrays: Mapping[str, Rows], named: Any, path: Path) -> None:
     """Class names from the name of every sample's class: beside labels their names, alone the labels."""
-    key = label_key(arrays, where=str(path))
+    key = label_key((name for name in arrays if name not in ("target", "targets")), where=str(path), advice="")
     if key is None:
         columns["labels"] = named
     elif "class_names" not in columns:
@@ -147,12 +148,15 @@ def _of_anndata(file: h5py.File, path: Path) -> Content:
     obs = file["obs"]
     columns: dict[str, Any] = {"ids": _column(obs[obs.attrs["_index"]])}
     beside = {name: _column(node) for name, node in obs.items() if name != obs.attrs["_index"]}
-    if "class_names" in uns:
-        columns["class_names"] = json.loads(_value(uns["class_names"]))
+    for key in ("class_names", "target_names"):
+        if key in uns:
+            columns[key] = json.loads(_value(uns[key]))
+    if "target_names" in columns:
+        columns["targets"] = np.stack([beside.pop(name) for name in columns["target_names"]], axis=1)
     if "class_name" in beside:
         _name_classes(columns, beside, beside.pop("class_name"), path)
-    if (key := label_key(beside, where=str(path))) is not None:
-        columns["labels"] = beside[key]
+    if (labels := label_key(beside, where=str(path), advice="")) is not None:
+        columns["labels"] = beside[labels]
     if "split" in beside:
         columns["split"] = beside["split"]
     attrs = {key: _value(item) for key, item in uns.get("provenance", {}).items() if isinstance(item, h5py.Dataset)}

@@ -1,6 +1,7 @@
 """What the arrays of a file are: layers, labels, ids, splits; which axis counts the samples; in which order layers come.
 
-- Labels are what is called so (`label_key`), ids `id`, `ids`, `index`, `sample_id`; splits `split`; `class_names` are names.
+- Labels are what is called so (`probes.labels.label_key`), ids `id`, `ids`, `index`, `sample_id`; splits `split`; `class_names`
+  are names. Where something else is called labels, `target` or `targets` are continuous targets.
 - The samples are the first axis. Their number n is the length that most arrays share there; where two lengths are shared by
   equally many, that of labels and ids; where that does not decide, the file is refused.
 - What has another length, or holds no numbers, is left out, with the reason and a warning. Labels, ids or splits of another
@@ -25,13 +26,15 @@ from numpy.typing import NDArray
 from probes.batch import LayerInfo
 from probes.errors import DataError, FormatError, UsageError
 from probes.features.rows import Rows, unfit
+from probes.labels import LABEL_NAMES, label_key, split_of
 
-__all__ = ["Content", "Layout", "info_of", "is_beside", "label_key", "laid_out"]
+__all__ = ["Content", "Layout", "info_of", "is_beside", "laid_out"]
 
-_LABELS = ("y", "label", "labels", "target", "targets", "class", "cls")
+_TARGETS = ("target", "targets")
 _IDS = ("id", "ids", "index", "sample_id", "sample_ids")
 _SPLITS = ("split", "splits")
 _NAMES = ("class_names",)
+_TARGET_NAMES = ("target_name", "target_names")
 _DATA_SET = re.compile(r"(?i)[xy]_(train|test|val|valid|dev)|(train|test|val|valid|dev)_[xy]")
 _PARAMETER = re.compile(r"(.*[./])?(weight|bias|running_mean|running_var|num_batches_tracked)")
 _TUPLES = ("dims", "source_shape", "source_dims")
@@ -46,7 +49,8 @@ class Content:
     arrays : mapping of str to Rows
         Whatever may be a layer or stand beside the samples, in the order of the file.
     columns : mapping of str to array
-        What the kind of file says is `labels`, `ids`, `split` or `class_names`; the others are found by name.
+        What the kind of file says is `labels`, `targets`, `target_names`, `ids`, `split` or `class_names`; the others are
+        found by name.
     info : mapping of str to LayerInfo
         Layers that the file itself describes.
     attrs : mapping
@@ -77,25 +81,10 @@ class Layout:
     order: str
 
 
-def label_key(names: Iterable[str], *, where: str = "The file") -> str | None:
-    """Which of the arrays of a file holds the labels, by name; None if none does.
-
-    Raises
-    ------
-    UsageError
-        If there are several.
-
-    Examples
-    --------
-    >>> label_key(["fc", "Targets"]), label_key(["fc"])
-    ('Targets', None)
-    """
-    return _named(names, _LABELS, "labels", where)
-
-
 def is_beside(name: str) -> bool:
-    """Whether an array of that name is labels, ids, splits or class names, and no layer."""
-    return _last(name).lower() in (*_LABELS, *_IDS, *_SPLITS, *_NAMES)
+    """Whether an array of that name is labels, targets, ids, splits or names, and no layer."""
+    others = (*_IDS, *_SPLITS, *_NAMES, *_TARGET_NAMES)
+    return split_of(name, LABEL_NAMES) is not None or _last(name).lower() in others
 
 
 def laid_out(content: Content, path: Path) -> Layout:
@@ -104,8 +93,8 @@ def laid_out(content: Content, path: Path) -> Layout:
     Raises
     ------
     UsageError, DataError, FormatError
-        If several arrays may be the labels, lengths do not fit, no array can be a layer, or the file holds something else: a
-        data set, or the weights of a network.
+        If several arrays may be the labels, or the ids, lengths do not fit, no array can be a layer, or the file holds
+        something else: a data set, or the weights of a network.
     """
     where = str(path)
     if sets := [name for name in content.arrays if _DATA_SET.fullmatch(_last(name))]:
@@ -126,7 +115,7 @@ def laid_out(content: Content, path: Path) -> Layout:
         else:
             candidates[name] = rows
     beside: dict[str, int] = {}
-    for key in ("labels", "ids", "split"):
+    for key in ("labels", "targets", "ids", "split"):
         if key in columns and np.ndim(columns[key]):
             beside[key] = len(columns[key])
     n = _samples({name: rows.shape[0] for name, rows in candidates.items()}, beside, where, left_out)
@@ -156,11 +145,17 @@ def _misfit(rows: Rows, n: int) -> str:
 def _beside(content: Content, where: str) -> dict[str, Any]:
     """What stands beside the samples, by kind."""
     columns = dict(content.columns)
-    for key, known in (("labels", _LABELS), ("ids", _IDS), ("split", _SPLITS), ("class_names", _NAMES)):
-        name = None if key in columns else _named(content.arrays, known, key, where)
-        if name is not None:
-            columns[key] = np.asarray(content.arrays[name][:])
-    return columns
+    called = [name for name in content.arrays if split_of(name, LABEL_NAMES) is not None]
+    targets = [name for name in called if _last(name).lower() in _TARGETS]
+    names: dict[str, str | None] = {}
+    for key, known in (("ids", _IDS), ("split", _SPLITS), ("class_names", _NAMES), ("target_names", _TARGET_NAMES)):
+        names[key] = _named(content.arrays, known, key, where)
+    named = "target_names" in columns or names["target_names"] is not None
+    if len(targets) == 1 and (len(called) > 1 or "labels" in columns or named):
+        names["targets"] = targets[0]
+        called.remove(targets[0])
+    names["labels"] = label_key(called, where=where, advice="")
+    return {key: np.asarray(content.arrays[name][:]) for key, name in names.items() if name is not None} | columns
 
 
 def _samples(lengths: Mapping[str, int], beside: Mapping[str, int], where: str, left_out: Mapping[str, str]) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 
 from probes.arrays import Arrays, from_arrays
 from probes.batch import Batch, LayerInfo
-from probes.errors import DataError, FormatError, IgnoredWarning, ReportedError, reason_of
+from probes.errors import FormatError, ReportedError, reason_of
 from probes.features.layout import Layout
 from probes.features.rows import Rows, as_floats
+from probes.ids import are_texts, as_ids
 
 __all__ = ["Features", "Stamp"]
 
 _BLOCK_BYTES = 32 << 20
+_INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
+_EXACT = 2.0**53  # whole floats beyond are no integers any more
 
 
 class Stamp(NamedTuple):
@@ -69,6 +72,8 @@ class Features(Arrays):
             beside["class_names"] = [str(name) for name in beside["class_names"]]
         if "ids" in beside:
             beside["ids"] = _ids(beside["ids"], str(path))
+        if (names := beside.pop("target_names", None)) is not None and "targets" in beside:
+            beside["targets"] = _framed(beside["targets"], names)
         with self._checked():
             columns = from_arrays({"": np.zeros((layout.n, 1), np.int8)}, **beside)  # reads labels, ids and splits for us
         modified = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._stamp.modified / 1e9))
@@ -147,24 +152,23 @@ class Features(Arrays):
         return _reopened, (self.path, self._stamp)
 
 
-def _ids(values: Any, where: str) -> NDArray[np.int64] | None:
-    """Ids of a file as integers; None, with a warning, where they are names."""
+def _ids(values: Any, where: str) -> NDArray[Any]:
+    """Ids of a file; those that are written like integers are such: tables and AnnData write them as text, or as floats."""
     ids = np.asarray(values)
-    texts = (
-        [item.decode() if isinstance(item, bytes) else str(item) for item in ids.tolist()] if ids.dtype.kind in "OSUT" else []
-    )
-    if texts:
-        if not all(text.removeprefix("-").isdecimal() and str(int(text)) == text for text in texts):
-            warnings.warn(
-                f"The ids of {where} are names, and samples are numbered in their order.", IgnoredWarning, stacklevel=4
-            )
-            return None
-        ids = np.array([int(text) for text in texts], np.int64)
-    if ids.ndim != 1 or ids.dtype.kind not in "iuf" or not np.array_equal(ids, np.trunc(ids)):
-        raise DataError(
-            f"The ids of {where} have the shape {ids.shape} and type {ids.dtype}; one integer or name a sample is needed."
-        )
-    return ids.astype(np.int64)
+    if ids.dtype.kind == "f" and ids.size and np.array_equal(ids, np.trunc(ids)) and np.abs(ids).max() <= _EXACT:
+        ids = ids.astype(np.int64)
+    ids = as_ids(ids, f"The ids of {where}")
+    if are_texts(ids) and all(_INTEGER.fullmatch(text) for text in ids.tolist()):
+        return as_ids([int(text) for text in ids.tolist()], f"The ids of {where}")
+    return ids
+
+
+def _framed(targets: Any, names: Any) -> Any:
+    """Targets with the names of their columns."""
+    import pandas as pd
+
+    targets = np.asarray(targets)
+    return pd.DataFrame(targets.reshape(len(targets), -1), columns=[str(name) for name in np.atleast_1d(names)])
 
 
 def _reopened(path: Path, stamp: Stamp) -> Features:

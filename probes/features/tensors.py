@@ -55,7 +55,7 @@ def read_safetensors(path: Path) -> Content:
     columns: dict[str, Any] = {}
     described: dict[str, Any] = {}
     for key, text in metadata.items():
-        if key in ("layers", "class_names", "splits") or (key in _TEXT_COLUMNS and text.startswith("[")):
+        if key in ("layers", "class_names", "splits", "target_names") or (key in _TEXT_COLUMNS and text.startswith("[")):
             value = _parsed(path, key, text)
             if key == "layers":
                 described = value if isinstance(value, dict) else {}

@@ -18,6 +18,7 @@ import typer.core
 
 from probes.printable import printable
 from repanalysis.cli._failures import complain, exit_code_of, flush, lost_output, sentence_of
+from repanalysis.cli._signals import stoppable
 
 __all__ = ["Command", "Group"]
 
@@ -65,17 +66,23 @@ class Group(typer.core.TyperGroup):
         for stream in (sys.stdout, sys.stderr):
             with suppress(AttributeError):  # whatever an encoding lacks is written as an escape
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        try:
-            code = super().main(args, *words, **options | {"standalone_mode": False})
-            flush()
-        except _ClickError as error:
-            code = _usage(error)
-        except BrokenPipeError as error:
-            code = lost_output(error)
-        except OSError as error:
-            code = lost_output(error) if error.filename is None else exit_code_of(error)
-            if error.filename is not None:
-                complain(sentence_of(error))
+        with stoppable() as stop:
+            try:
+                code = super().main(args, *words, **options | {"standalone_mode": False})
+                flush()
+            except _ClickError as error:
+                code = _usage(error)
+            except BrokenPipeError as error:
+                code = lost_output(error)
+            except OSError as error:
+                code = lost_output(error) if error.filename is None else exit_code_of(error)
+                if error.filename is not None:
+                    complain(sentence_of(error))
+            except KeyboardInterrupt:
+                code = stop.exit_code
+            if stop.signal is not None and not stop.reported:  # it came before the verb, or behind it
+                stop.report()
+                code = stop.exit_code
         if standalone_mode:
             sys.exit(code or 0)
         return code

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+import typer
 
 __all__ = ["Stop", "Terminated", "stoppable"]
 
@@ -26,10 +28,13 @@ class Stop:
     ----------
     signal : int or None
         Its number. It counts whatever becomes of the exception, which C code may turn into another.
+    reported : bool
+        Whether the user has been told that it stopped the verb.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.reported = False
         self._times = 0
         self._process = os.getpid()
 
@@ -37,6 +42,12 @@ class Stop:
     def exit_code(self) -> int:
         """What shells say of a process that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + (self.signal or signal.SIGINT)
+
+    def report(self, notes: Iterable[str] = ()) -> None:
+        """Say that the verb was stopped, and what was noted on the way out."""
+        self.reported = True
+        with suppress(OSError):  # who closes stderr wants to hear nothing
+            typer.echo(" ".join(["Stopped.", *notes]), err=True)
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """Raise at the first signal, so that blocks are left; let them be left at the second."""
@@ -60,7 +71,11 @@ def _end_by(number: int) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Handle both signals inside the block, where nobody has said how already."""
+    """Handle both signals inside the block, where nobody has said how already; within such a block, its `Stop`."""
+    handler = signal.getsignal(signal.SIGINT)
+    if isinstance(outer := getattr(handler, "__self__", None), Stop):
+        yield outer
+        return
     stop = Stop()
     before = {}
     if threading.current_thread() is threading.main_thread():

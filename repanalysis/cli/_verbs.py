@@ -22,7 +22,7 @@ from probes.printable import as_json, printable
 from repanalysis.cli._choices import MOST_PROCESSES
 from repanalysis.cli._config import configured
 from repanalysis.cli._failures import complain, exit_code_of, notes_of, say, sentence_of
-from repanalysis.cli._signals import Stop, stoppable
+from repanalysis.cli._signals import stoppable
 
 if TYPE_CHECKING:
     pass
@@ -81,21 +81,21 @@ def verb(function: Callable[..., Said]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         given = {name: values.pop(name) for name in _COMMON}
         settings = Settings(given["seed"], given["threads"], given["quiet"], given["as_json"])
-        stop = Stop()
-        try:
-            with stoppable() as stop, _threads(settings.threads), warnings.catch_warnings():
-                warnings.showwarning = _warned
-                for told in (LeftOutWarning, NonFiniteWarning):  # the verbs tell this themselves
-                    warnings.simplefilter("ignore", told)
-                said = function(settings=settings, **values)
-        except (Exception, KeyboardInterrupt) as error:
-            if os.environ.get("REPANALYSIS_TRACEBACK"):
-                traceback.print_exc()
-            if stop.signal is not None or isinstance(error, KeyboardInterrupt):
-                typer.echo(" ".join(["Stopped.", *notes_of(error)]), err=True)
-                raise typer.Exit(stop.exit_code) from None
-            complain(sentence_of(error, output=values.get("output")))
-            raise typer.Exit(exit_code_of(error)) from None
+        with stoppable() as stop:
+            try:
+                with _threads(settings.threads), warnings.catch_warnings():
+                    warnings.showwarning = _warned
+                    for told in (LeftOutWarning, NonFiniteWarning):  # the verbs tell this themselves
+                        warnings.simplefilter("ignore", told)
+                    said = function(settings=settings, **values)
+            except (Exception, KeyboardInterrupt) as error:
+                if os.environ.get("REPANALYSIS_TRACEBACK"):
+                    traceback.print_exc()
+                if stop.signal is not None or isinstance(error, KeyboardInterrupt):
+                    stop.report(notes_of(error))
+                    raise typer.Exit(stop.exit_code) from None
+                complain(sentence_of(error, output=values.get("output")))
+                raise typer.Exit(exit_code_of(error)) from None
         if settings.json or not settings.quiet:
             say(as_json(plain(said.data)) if settings.json else printable(said.text, lines=True))
         if said.incomplete:

@@ -212,14 +212,15 @@ def extract(
     overwrite: Overwrite = False,
 ) -> Said:
     """Run a model over data and write what its layers gave out; or, with --metrics, the metrics alone."""
-    from probes.writer import refuse_existing, refuse_special
+    from probes.whole import plain_file
+    from probes.writer import refuse_existing
     from repanalysis import extraction
 
     table = metrics is not None or output.suffix in (".csv", ".parquet")
     if table:
         free("table format", output, TABLES, overwrite=overwrite)
     elif not output.is_dir():
-        refuse_special(output) if resume else refuse_existing(output, overwrite=overwrite)
+        plain_file(output) if resume else refuse_existing(output, overwrite=overwrite)
     writable(output)
     run = extraction.prepare(
         model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,

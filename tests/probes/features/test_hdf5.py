@@ -59,6 +59,40 @@ def test_an_export_comes_back_as_it_was(kind: str, source: probes.Source, tmp_pa
         assert str(back.attrs["limit"]) == "7"
 
 
+@pytest.mark.parametrize("kind", ["nc", "h5ad", "safetensors"])
+@pytest.mark.parametrize("names", [(), ("age", "height")])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_names_and_targets_come_back_from_an_export(
+    kind: str, names: tuple[str, ...], *, labelled: bool, tmp_path: Path
+) -> None:
+    ids = np.array([f"cat/{i:02}é.png" for i in range(12)])
+    targets = np.random.default_rng(1).normal(size=(12, 2))
+    targets[3] = np.nan
+    source = probes.from_arrays(
+        {"z.conv": MAPS},
+        ids=ids,
+        labels=np.where(np.arange(12) < 2, -1, Y) if labelled else None,
+        targets=pd.DataFrame(targets, columns=names) if names else targets,
+    )
+    with probes.open(exported(source, kind, tmp_path / f"x.{kind}")) as back:
+        assert back.ids.tolist() == ids.tolist()
+        np.testing.assert_array_equal(back.targets, targets)  # type: ignore[arg-type]
+        assert back.target_names == (names or ("target_0", "target_1")) or (not names and back.target_names in ((), ("0", "1")))
+        assert (back.labels is None) == (not labelled)
+        if labelled:
+            np.testing.assert_array_equal(back.labels, source.labels)  # type: ignore[arg-type]
+
+
+def test_targets_stand_beside_labels_that_are_called_otherwise(tmp_path: Path) -> None:
+    aims = np.linspace(0, 1, 12)
+    np.savez(tmp_path / "x.npz", fc=MAPS, labels=Y, target=aims)
+    source = probes.open(tmp_path / "x.npz")
+    assert source.layers == ["fc"]
+    assert source.labels is not None
+    assert source.labels.tolist() == Y.tolist()
+    np.testing.assert_array_equal(source.targets, aims[:, None])  # type: ignore[arg-type]
+
+
 def test_data_sets_in_groups_come_in_the_order_that_the_file_keeps(tmp_path: Path) -> None:
     for track in (True, False):
         with h5py.File(tmp_path / f"{track}.h5", "w", track_order=track) as file:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import probes
-from probes.features.layout import Content, Layout, info_of, label_key, laid_out
+from probes.features.layout import Content, Layout, info_of, laid_out
 from probes.features.rows import Rows
+from probes.labels import label_key
 
 X = np.random.default_rng(0).normal(size=(6, 3))
 

@@ -24,7 +24,7 @@ def test_ids_are_integers_however_they_are_written(ids: np.ndarray, tmp_path: Pa
 @pytest.mark.parametrize("ids", [np.arange(20) + 0.5, X[:, :2]])
 def test_ids_that_are_none(ids: np.ndarray, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=X, ids=ids)
-    with pytest.raises(probes.DataError, match=r"The ids of .* one integer or name a sample is needed"):
+    with pytest.raises(probes.DataError, match=r"The ids of .* one integer or one text per sample is needed"):
         probes.open(tmp_path / "x.npz")
     np.savez(tmp_path / "y.npz", a=X, ids=np.zeros(20, int))
     with pytest.raises(probes.DataError, match="Sample id 0 stands twice"):
