@@ -239,7 +239,7 @@ def _with_positions(loader: Iterable[Any]) -> Iterator[tuple[Any, _Drawn]]:
     vars(twin).update(noting, _iterator=None)  # past the guard of DataLoader, and without workers that another iteration has
     if not whole and not keeps_order(loader.collate_fn):
         twin.collate_fn = InOrder(loader.collate_fn)
-    for value in twin:
+    for value in batches_of(twin):
         if not notes:
             yield value, _Drawn(why=f"the {type(loader).__name__} does not draw from its own sampler")
             continue

@@ -395,8 +395,8 @@ class _Recorded:
 
     @classmethod
     def of(cls, source: probes.Source, path: Path) -> _Recorded:
-        options = CaptureOptions.from_attrs(source.attrs)
         try:
+            options = CaptureOptions.from_attrs(source.attrs)
             preprocessing = _json(source.attrs.get("preprocessing", "none"))
             images: dict[str, Any] = {}
             if isinstance(preprocessing, Mapping):
@@ -408,8 +408,9 @@ class _Recorded:
                 raise ValueError(f"pool {options.pool}")
             if not 0 <= options.seed < 2**64 or options.batch_size < 0:
                 raise ValueError(f"seed {options.seed}, batch size {options.batch_size}")
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise FormatError(f"{path} says in no way that can be used how it was made: {str(error) or 'a fact'}.") from error
+        except (FormatError, KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = str(error).rstrip(".") or "a fact"
+            raise FormatError(f"{path} says in no way that can be used how it was made: {reason}.") from error
         if options.layers is not None:  # by name: a regular expression of somebody else's may take years
             options = replace(options, layers=(f"re:{'|'.join(map(re.escape, source.layers))}",))
         return cls(options, preprocessing, images)

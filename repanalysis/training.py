@@ -216,8 +216,6 @@ def _epochs_done(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> lis
     UsageError
         If there are some and the run is not to go on, is another one, or can't go on.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; give a folder for checkpoints and log.")
     last = folder / LAST
     if not last.exists():  # weights before the first epoch are no work that could be lost
         if any(path.name != _epoch_file(0) for path in folder.glob("epoch-*.safetensors")):

@@ -414,8 +414,17 @@ def test_a_layer_whose_process_was_killed_is_done_again_or_named(deadly: Deadly,
         np.testing.assert_allclose(values(found), values(expected), rtol=1e-12)
         assert found.frame["layer"].tolist() == expected.frame["layer"].tolist()
         deadly.times.write_text("whenever " * 20)
-        with pytest.raises(IncompleteError, match="The process that analyzed 'bad' died whenever it was tried") as error:
-            analyze(deadly, "fisher_ratio", groups=0, progress=False, **options)
+        died = "The process that analyzed 'bad' died whenever it was tried"
+        with pytest.warns(LeftOutWarning, match=f"1 of 5 layers could not be analyzed, 'bad': {died}"):
+            named = analyze(deadly, "fisher_ratio", groups=0, progress=False, **options)
+        rows = named.select(layer="bad").frame
+        assert rows["value"].isna().all()
+        assert rows["note"].str.contains(died).all()
+        others = [layer for layer in deadly.layers if layer != "bad"]
+        np.testing.assert_allclose(values(named.select(layer=others)), values(expected.select(layer=others)), rtol=1e-12)
+        deadly.times.write_text("whenever " * 20)
+        with pytest.raises(IncompleteError, match=died) as error:
+            analyze(deadly, "fisher_ratio", groups=0, progress=False, strict=True, **options)
     assert error.value.exit_code == 3
 
 
@@ -478,11 +487,14 @@ def test_the_recorded_head_is_compared_where_it_fits(classes: Classes, tmp_path:
     assert "none are recorded for these classes" in joined["note"].iloc[0]
 
 
-def test_a_recorded_head_of_other_classes_is_passed_over(classes: Classes, tmp_path: Path) -> None:
+def test_a_recorded_head_of_other_classes_gives_nothing_and_says_why(classes: Classes, tmp_path: Path) -> None:
     x, y = classes(100, 6, 4)
     with create(tmp_path / "x.h5", head=(np.ones((1000, 6)), np.zeros(1000))) as writer:
         writer.append(Batch(np.arange(len(x)), {"wide": x}, y))
-    assert "nc3_duality" not in set(analyze(tmp_path / "x.h5", progress=False, groups=0).frame["metric"])
+    rows = analyze(tmp_path / "x.h5", progress=False, groups=0).select(metric=["nc3_duality", "nc4_ncc_mismatch"]).frame
+    assert rows["value"].isna().all()
+    assert rows["note"].str.contains("the data have 4 classes and the head 1000 rows").all()
+    assert set(rows["metric"]) == {"nc3_duality", "nc4_ncc_mismatch"}
 
 
 def test_the_head_of_the_network_is_compared_where_it_fits(classes: Classes, tmp_path: Path) -> None:

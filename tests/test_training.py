@@ -166,7 +166,7 @@ def test_a_checkpoint_that_can_not_be_gone_on_with_is_one_sentence(tmp_path: Pat
         with pytest.raises(UsageError, match=r"holds weights, but no last\.safetensors"):
             tiny(tmp_path, resume=resume)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="is a file; give a folder"):
+    with pytest.raises(UsageError, match=r"file can't be written: .*file is no folder"):
         tiny(tmp_path / "file")
 
 

@@ -99,12 +99,12 @@ def test_without_a_direction_both_tails_count() -> None:
 
 
 def _labelled() -> list[str]:
-    return [name for name in names() if get(name).min_classes]
+    return [name for name in names() if get(name).min_classes or get(name).needs_targets]
 
 
 def test_every_metric_of_labels_says_which_way_structure_lies() -> None:
     assert {name for name in _labelled() if get(name).structure == "either"} == set()
-    assert {name for name in names() if not get(name).min_classes and get(name).structure != "either"} == set()
+    assert {name for name in names() if name not in _labelled() and get(name).structure != "either"} == set()
     assert get("linear_probe_accuracy", solver="ridge").tail("train,solver=ridge") == "up"
     assert get("linear_probe_accuracy").tail("penalty") == "either"
 
@@ -115,7 +115,8 @@ def _simplex(n: int, seed: int, scale: float) -> tuple[probes.Source, tuple[np.n
     y = rng.permutation(np.arange(n) % 6)
     means = np.eye(6, 8) - np.r_[np.full(6, 1 / 6), 0.0, 0.0]
     x = scale * means[y] + rng.normal(size=(n, 8))
-    return probes.from_arrays({"x": x}, ids=np.arange(n) + 1000 * seed, labels=y), (means, np.zeros(6))
+    aims = means[y][:, :2]
+    return probes.from_arrays({"x": x}, ids=np.arange(n) + 1000 * seed, labels=y, targets=aims), (means, np.zeros(6))
 
 
 def test_structure_has_a_small_p_whichever_way_it_lies() -> None:

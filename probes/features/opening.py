@@ -50,7 +50,7 @@ def is_recording(path: Path) -> bool:
     try:
         with h5py.File(path, "r") as file:
             return file.attrs.get("format") == FORMAT and "_NCProperties" not in file.attrs  # not what to_xarray made of one
-    except OSError:
+    except Exception:  # of HDF5, whatever is damaged
         return path.suffix.lower() in (".h5", ".hdf5")
 
 

@@ -72,6 +72,8 @@ def measure(
     free("weights format", heads, (".safetensors",), overwrite=overwrite)
     if sheet is None and (data is not None or filter is not None):
         raise UsageError("--data and --filter belong to a sheet; give --sheet as well.")
+    if split is not None and data is None:
+        raise UsageError("--split says which images of --data are shown; give --data as well.")
     table, found = look(
         train, test, layers=layers, theta=theta, order=order, gauge=gauge, solver=solver, groups=_groups(group),
         bootstrap=bootstrap, seed=settings.seed, run=train.stem, progress=settings.progress, strict=strict,

@@ -191,7 +191,7 @@ WORDS: dict[str, list[str]] = {
     "tables": ["none.csv", "empty.csv", "acts.h5", "binary.csv", "cut.csv", "."],
 }
 # What is right all the same.
-RIGHT = {("config", "empty")}
+RIGHT = {("config", "empty"), ("ignore_label", "-1")}
 # Files that no verb can read, for every argument that is a file to read.
 GARBAGE = ["foreign.h5", "half.png", "half.h5", "binary.csv", "text.safetensors", "empty", "empty_folder", "none.h5"]
 READ = ("path", "source", "a", "b", "sources", "train", "test", "tables", "config", "superclasses", "head", "weights")

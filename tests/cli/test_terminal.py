@@ -135,7 +135,6 @@ def test_an_output_that_is_full_is_one_sentence(acts: Path) -> None:
         (DataError("Layer 'a\nb' is odd."), r"Layer 'a\nb' is odd.", 1),
         (RuntimeError("first\nsecond"), "RuntimeError: first", 1),
         (RuntimeError(), "RuntimeError.", 1),
-        (KeyboardInterrupt(), "Stopped.", 130),
     ],
 )
 def test_a_failure_of_the_system_names_the_file_and_the_reason(error: BaseException, sentence: str, code: int) -> None:

@@ -138,7 +138,7 @@ def test_samples_with_names_give_the_same_number_by_every_path(tmp_path: Path, w
 
     def named(order: np.ndarray, size: int) -> list[Batch]:
         cuts = [order[start : start + size] for start in range(0, len(order), size)]
-        return [Batch(texts[rows], {"layer": x[rows]}, y[rows]) for rows in cuts]
+        return [Batch(texts[rows], {"layer": x[rows]}, y[rows], targets=y[rows, None] / 1) for rows in cuts]
 
     def write(path: Path, batches: list[Batch]) -> Path:
         with probes.create(path) as writer:
@@ -149,13 +149,13 @@ def test_samples_with_names_give_the_same_number_by_every_path(tmp_path: Path, w
     plain, mixed = np.arange(len(x)), np.random.default_rng(5).permutation(len(x))
     file = probes.open(write(tmp_path / "x.h5", named(plain, 37)))
     shards = probes.open([write(tmp_path / f"{i}.h5", [batch]) for i, batch in enumerate(named(mixed, 31))])
-    by_key = probes.from_arrays({"layer": x}, labels=y, ids=id_keys(texts))
+    by_key = probes.from_arrays({"layer": x}, labels=y, targets=y, ids=id_keys(texts))
     expected = table(by_key, wanted, head)
     statistics = [metrics.get(m.name, head=Head(*head)) if m.needs_head else m for m in EVERY]
     alone = {(m.name, key): float(value) for m in statistics for key, value in m(m.needs.of(x, y, texts)).items()}
     assert_same(expected, alone, "direct")
     paths: dict[str, Callable[[], Values]] = {
-        "arrays": lambda: table(probes.from_arrays({"layer": x}, labels=y, ids=texts), wanted, head),
+        "arrays": lambda: table(probes.from_arrays({"layer": x}, labels=y, targets=y, ids=texts), wanted, head),
         "file": lambda: table(file, wanted, head),
         "stream": lambda: table(named(plain, 37), wanted, head),
         "other batches": lambda: table(named(plain, 1), wanted, head),
@@ -167,5 +167,5 @@ def test_samples_with_names_give_the_same_number_by_every_path(tmp_path: Path, w
         values = path()
         assert set(values) == set(expected), what
         assert_same(values, expected, what)
-    numbered = table(probes.from_arrays({"layer": x}, labels=y), wanted, head)
+    numbered = table(probes.from_arrays({"layer": x}, labels=y, targets=y), wanted, head)
     assert any(values != expected[key] for key, values in numbered.items()), "other ids, other halves"

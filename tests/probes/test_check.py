@@ -141,7 +141,7 @@ def test_ids_that_stand_twice_are_found(tmp_path: Path) -> None:
             raw["obs/id"][2] = raw["obs/id"][0]
         state, text = only(path)
         assert state == "damaged"
-        assert f"Sample id {ids[0]!r} stands twice in {path}" in text
+        assert f"{path} is damaged (sample id {ids[0]!r} stands there twice" in text
 
 
 def test_samples_with_names_are_compared_by_name() -> None:

@@ -14,11 +14,12 @@ from repanalysis.extraction import prepare
 
 # What changes nothing in the file, or stands in it otherwise: the network and the data themselves, where and when it runs.
 OTHERS = {
-    probes.capture: {"model", "loader", "device", "early_stop", "first_id", "reduce"},
+    probes.capture: {"model", "loader", "device", "early_stop", "first_id", "reduce", "class_names"},
     probes.record: {"model", "loader", "path", "device", "early_stop", "attrs", "class_names", "compression", "overwrite",
                     "resume", "progress"},
     options_of: set(),
-    prepare: {"model", "data", "weights", "limit", "size", "mean", "std", "workers", "device"},
+    prepare: {"model", "data", "weights", "limit", "size", "mean", "std", "workers", "device", "labels", "targets",
+              "ignore_labels", "head_classes"},
 }  # fmt: skip
 FULL = CaptureOptions(
     layers=("a*", "re:b|c"), pool="a*=none; project:7,seed=3", ops=True, prefix_tokens=2, dtype="float16", seed=3, split="val",

@@ -48,7 +48,7 @@ def test_shards_of_different_runs_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(probes.FormatError, match=r"holds no \*.h5 file"):
+    with pytest.raises(probes.FormatError, match=r"holds no \*.h5 and no \*.npy file"):
         probes.open(tmp_path)
 
 
