@@ -41,7 +41,7 @@ def test_a_table_without_a_file_is_that_of_the_file(run: Run, tmp_path: Path) ->
     assert (recorded["dataset"], recorded["pool"]) == ("digits", "mean")
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3, 7, 20])
+@pytest.mark.parametrize("processes", [2, 7, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 3, 20))])
 def test_the_number_of_processes_never_changes_the_result(
     run: Run, tmp_path: Path, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_images_are_loaded_by_processes_that_were_not_forked(pictures: Path, tmp_path: Path, method: str) -> None:
     """A story: data sets read through functions made on the way, which no process can be sent."""
     words = ("timm:resnet18", f"imagefolder:{pictures}", "--weights", "random", "--size", 16, "-l", "fc")

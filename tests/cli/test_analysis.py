@@ -86,7 +86,7 @@ def test_the_real_resnet20_rises_over_its_last_stage(real_data: Path, tmp_path: 
     words = ["extract", "py:tests.networks.cifar_resnet:resnet20", "--weights", weights, "--data", f"imagefolder:{images}"]
     done = run(*words, "-o", acts, "--limit", 2000, "-l", "layer*.relu2")
     assert done.exit_code == 0, done.output
-    assert run("analyze", acts, "-o", results).exit_code == 0
+    assert run("analyze", acts, "-o", results, "-m", "fisher_ratio,rate_reduction").exit_code == 0
     assert run("plot", results, "-o", tmp_path / "depth.png").exit_code == 0
     table = Table.load(results)
     for metric in ("fisher_ratio", "rate_reduction"):

@@ -128,7 +128,7 @@ def interrupted_and_resumed(server: Server, tmp_path: Path, compression: str, in
 def test_interrupted_at_random_moments_and_resumed_the_file_is_the_same(
     server: Server, tmp_path: Path, compression: str
 ) -> None:
-    interrupted_and_resumed(server, tmp_path, compression, interrupts=4, seed=0)
+    interrupted_and_resumed(server, tmp_path, compression, interrupts=2, seed=0)
 
 
 @pytest.mark.slow
