@@ -38,7 +38,7 @@ from probes.source import Source as Opened
 from repanalysis.head_rows import by_class, relabelled
 from repanalysis.inputs.labels import Column, aligned, label_file
 from repanalysis.metrics import Head, Metric, get, names, parse
-from repanalysis.states import Job, LayerStates, Plan, place_of, planned, resolution_of_layer
+from repanalysis.states import Job, LayerStates, Plan, first_of_types, place_of, planned, resolution_of_layer
 from repanalysis.subset import Subset, subset_of
 from repanalysis.table import Table
 from repanalysis.uncertainty import permutation_test, permuted
@@ -192,6 +192,7 @@ def analyze(
             raise DataError(f"{opened.title} holds no samples.")
         subsets = _subsets(opened, by_split=by_split, ignore=ignored, **asked)  # type: ignore[arg-type]
         jobs = [_checked(opened, replace(job, subset=subset)) for subset in subsets]
+        jobs = [replace(each, types=first_of_types(opened.info.values())) for each in jobs]
         results = _of_file(opened, wanted, jobs, executor=executor, workers=workers, hidden=hidden)
     else:
         if by_split or null or any(asked.values()) or executor or workers:
@@ -469,7 +470,7 @@ def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> LayerRows:
                 d = int(np.prod(batch.layers[layer].shape[1:]))
                 job = job.fitting(d, batch.info[layer].source_shape)
                 plan = planned(job.metrics, d, max(1, len(classes)), n, groups=job.groups, budget=job.budget)
-                resolution = resolution_of_layer(source.info.values(), batch.info[layer])
+                resolution = resolution_of_layer(job.types, batch.info[layer])
                 found = LayerStates(batch.info[layer], job, plan, d, classes, resolution=resolution)
             part = slice(start, start + len(batch))
             found.absorb(batch, None if given is None else given[part], None if aims is None else aims[part])
@@ -649,12 +650,13 @@ def _streamed(batches: Iterable[Batch], job: Job, bar: Any) -> Iterator[LayerSta
                 _enough_classes(job.metrics, None)
             job = job.naming(batch.target_names)
             known = [] if batch.labels is None else np.unique(batch.labels[~job.subset.missing(batch.labels)]).tolist()
+            types = first_of_types(batch.info.values())
             for name, info in batch.info.items():
                 d = int(np.prod(batch.layers[name].shape[1:]))
                 budget = job.budget // len(batch.info)
                 mine = job.fitting(d, info.source_shape)
                 plan = planned(mine.metrics, d, max(1, len(known)), None, groups=mine.groups, budget=budget)
-                resolution = resolution_of_layer(batch.info.values(), info)
+                resolution = resolution_of_layer(types, info)
                 layers[name] = LayerStates(info, mine, plan, d, known, resolution=resolution)
         elif list(batch.info) != list(first):
             odd = sorted(set(first) ^ set(batch.info))

@@ -24,7 +24,7 @@ from repanalysis.statistics.rounding import EXACT, resolution_of
 from repanalysis.subset import Subset
 from repanalysis.uncertainty import few_groups, jackknife
 
-__all__ = ["Job", "LayerStates", "NonFinite", "Plan", "place_of", "planned", "resolution_of_layer"]
+__all__ = ["Job", "LayerStates", "NonFinite", "Plan", "first_of_types", "place_of", "planned", "resolution_of_layer"]
 
 Whose = Literal["all", "labelled", "targets"]
 _BY_CLASS = ClassMoments | Groups | Rows
@@ -54,6 +54,8 @@ class Job:
         Whether metrics that compare a layer with the network's head pass over the layers that the head does not take.
     strict : bool
         Whether a layer that cannot be analyzed raises, rather than having undefined values with the reason.
+    types : tuple of (str, int)
+        Types that the network computes in, each with the order of its first layer.
     """
 
     metrics: tuple[Metric, ...]
@@ -64,6 +66,7 @@ class Job:
     subset: Subset = field(default_factory=Subset)
     where_it_fits: bool = False
     strict: bool = False
+    types: tuple[tuple[str, int], ...] = ()
 
     def naming(self, targets: tuple[str, ...]) -> Job:
         """The same, with the names of the targets for the metrics that look at them."""
@@ -130,13 +133,22 @@ def planned(metrics: Sequence[Metric], d: int, k: int, n: int | None, *, groups:
     return Plan(tuple(kept), refused, no_error)
 
 
-def resolution_of_layer(layers: Iterable[LayerInfo], info: LayerInfo) -> NDArray[np.float64]:
-    """What the rounding of the network's own numbers costs in a layer.
+def first_of_types(layers: Iterable[LayerInfo]) -> tuple[tuple[str, int], ...]:
+    """Every type that a network computes in, with the order of the first layer that is computed in it."""
+    first: dict[str, int] = {}
+    for layer in layers:
+        if layer.dtype_source:
+            first[layer.dtype_source] = min(layer.order, first.get(layer.dtype_source, layer.order))
+    return tuple(first.items())
+
+
+def resolution_of_layer(first: Iterable[tuple[str, int]], info: LayerInfo) -> NDArray[np.float64]:
+    """What the rounding of the network's own numbers costs in a layer, from `first_of_types`.
 
     The coarsest type in which this layer or one before it was computed decides: later ones carry its rounding on. A mean over
     places averages it.
     """
-    types = {layer.dtype_source for layer in layers if layer.order <= info.order and layer.dtype_source}
+    types = [dtype for dtype, order in first if order <= info.order]
     resolution: NDArray[np.float64] = np.maximum.reduce([EXACT, *(resolution_of(dtype, info.averaged) for dtype in types)])
     return resolution
 

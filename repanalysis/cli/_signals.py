@@ -59,7 +59,8 @@ class Stop:
             self.signal = number
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
         if self._times == 2:
-            os.write(2, _AGAIN)
+            if not self.reported:
+                os.write(2, _AGAIN)
         else:
             _end_by(number)
 
