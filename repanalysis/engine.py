@@ -361,10 +361,29 @@ def _with_variants(results: Sequence[LayerRows]) -> list[dict[str, Any]]:
 
 
 def _submitted(executor: Executor, recipe: Any, tasks: Sequence[Task]) -> Generator[tuple[int, Callable[[], Any]]]:
-    """Results of tasks, as an executor has them; dask does those of a dead worker again, three times by default."""
+    """Results of tasks, as an executor has them.
+
+    Dask does the tasks of a dead worker again, three times by default, and then gives up all that were on it each time. Where
+    these are several, each is done again by itself: most likely one of them has taken the others along.
+    """
     futures = {executor.submit(_elsewhere, recipe, *task): index for index, task in enumerate(tasks)}
+    killed = {}
     for done in _completed(futures):
-        yield futures[done], functools.partial(_outcome, done, tasks[futures[done]][0])
+        if _was_killed(done):
+            killed[futures[done]] = done
+        else:
+            yield futures[done], functools.partial(_outcome, done, tasks[futures[done]][0])
+    for index, future in killed.items():
+        alone = executor.submit(_elsewhere, recipe, *tasks[index]) if len(killed) > 1 else future
+        yield index, functools.partial(_outcome, alone, tasks[index][0])
+
+
+def _was_killed(future: Any) -> bool:
+    """Whether dask gave a task up because workers died."""
+    try:
+        return type(future.exception()).__name__ == "KilledWorker"
+    except (CancelledError, AttributeError):
+        return False
 
 
 def _completed(futures: Mapping[Any, int]) -> Iterator[Any]:

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -426,6 +426,33 @@ def test_a_layer_whose_process_was_killed_is_done_again_or_named(deadly: Deadly,
         with pytest.raises(IncompleteError, match=died) as error:
             analyze(deadly, "fisher_ratio", groups=0, progress=False, strict=True, **options)
     assert error.value.exit_code == 3
+
+
+class KilledWorker(Exception):
+    """As dask calls it."""
+
+
+class Sharing(Executor):
+    """Runs layers; those of a set fail together as long as one of them kills the worker that they share."""
+
+    def __init__(self, *layers: str) -> None:
+        self.left = dict.fromkeys(layers, 1)
+
+    def submit(self, function: Any, /, *args: Any, **options: Any) -> Future[Any]:
+        layer, future = args[1], Future[Any]()
+        if layer == "bad" or self.left.pop(layer, 0):
+            future.set_exception(KilledWorker(layer))
+        else:
+            future.set_result(function(*args, **options))
+        return future
+
+
+def test_a_layer_that_died_beside_another_is_done_again_by_itself(deadly: Deadly) -> None:
+    expected = analyze(deadly, "fisher_ratio", groups=0, progress=False)
+    with pytest.warns(LeftOutWarning, match="1 of 5 layers could not be analyzed, 'bad'"):
+        table = analyze(deadly, "fisher_ratio", groups=0, progress=False, executor=Sharing("a", "c"))
+    others = [layer for layer in deadly.layers if layer != "bad"]
+    np.testing.assert_array_equal(values(table.select(layer=others)), values(expected.select(layer=others)))
 
 
 def test_random_labels_are_rows_of_their_own_and_cover_the_known_bias(tmp_path: Path) -> None:
