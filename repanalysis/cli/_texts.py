@@ -55,7 +55,9 @@ def pretty(table: Table) -> str:
         body = [[number(values.get((run, layer))) for run in runs] for layer in layers]
         lines = columns(runs if len(runs) > 1 else body[0], body if len(runs) > 1 else body[1:], numeric=True).split("\n")
         blocks.append([printable(metric.replace("_", " ") + (f" ({variant})" if variant else "")), *lines])
-    text = "\n".join("   ".join(_padded(blocks, row)).rstrip() for row in range(len(blocks[0])))
+    names, *values_of = blocks
+    padded = [_padded(names, names=True), *map(_padded, values_of)]
+    text = "\n".join("   ".join(cells).rstrip() for cells in zip(*padded, strict=True))
     return "\n".join(filter(None, [text, notes(frame), null]))
 
 
@@ -73,11 +75,11 @@ def _apart(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return frame[~is_null], line
 
 
-def _padded(blocks: list[list[str]], row: int) -> list[str]:
-    """One line of every block, each as wide as its block: names to the left, numbers to the right."""
-    left, *rest = blocks
-    head = [block[row].ljust if row == 0 else block[row].rjust for block in rest]
-    return [left[row].ljust(max(map(len, left))), *(pad(max(map(len, block))) for pad, block in zip(head, rest, strict=True))]
+def _padded(block: list[str], *, names: bool = False) -> list[str]:
+    """The lines of a block, all as wide as it: its head and names to the left, numbers to the right."""
+    width = max(map(len, block))
+    head, *rest = block
+    return [head.ljust(width), *(line.ljust(width) if names else line.rjust(width) for line in rest)]
 
 
 def number(value: float | None) -> str:
