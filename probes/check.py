@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from probes.atomic import Journal
 from probes.batch import Batch
 from probes.errors import DataError, FormatError, IncompleteError, ReportedError, UsageError
+from probes.features.opening import ENDINGS, is_recording, open_features
 from probes.ids import refuse_duplicates
 from probes.sealed import check_bytes, is_empty, is_interrupted
 from probes.shards import Shards
@@ -131,8 +132,8 @@ class Finding:
     ----------
     path : pathlib.Path
         The file, or the folder.
-    state : {"whole", "resumable", "empty", "busy", "damaged", "foreign", "missing"}
-        What it is.
+    state : {"whole", "features", "resumable", "empty", "busy", "damaged", "foreign", "missing"}
+        What it is; "features" are somebody's own, or an export, every number of which could be read.
     what : str
         One sentence on what was found.
     advice : str
@@ -146,8 +147,8 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Whether the file is whole."""
-        return self.state == "whole"
+        """Whether the file is whole, or holds features that can be read."""
+        return self.state in ("whole", "features")
 
 
 def doctor(path: str | PathLike[str], *, progress: bool | None = None) -> list[Finding]:
@@ -174,7 +175,8 @@ def doctor(path: str | PathLike[str], *, progress: bool | None = None) -> list[F
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
     if not path.is_dir():
-        return [_examine(path, progress=progress)]
+        ours = ENDINGS.get(path.suffix.lower(), "hdf5") == "hdf5" and is_recording(path)
+        return [_examine(path, progress=progress) if ours else _examine_features(path, progress=progress)]
     files = sorted(path.glob("*.h5"))
     found = [_examine(file, progress=progress) for file in files]
     if not files:
@@ -218,7 +220,8 @@ def _examine(path: Path, *, progress: bool | None) -> Finding:
         )
         if not foreign and not journal.exists():
             advice += f" If it is a copy of a file that was not finished, copy {journal.name} as well."
-        return Finding(path, "foreign" if foreign else "damaged", str(error), advice)
+        what = str(error).partition(" Copy it again")[0].rstrip(".")
+        return Finding(path, "foreign" if foreign else "damaged", what, advice)
     if broken:
         names = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
         return Finding(
@@ -231,6 +234,20 @@ def _examine(path: Path, *, progress: bool | None) -> Finding:
     if state == "whole":
         return Finding(path, "whole", what)
     return Finding(path, "resumable", f"writing stopped; {n} samples are whole", "Go on with the same command and --resume.")
+
+
+def _examine_features(path: Path, *, progress: bool | None) -> Finding:
+    """Read every number of a file of features."""
+    hidden = None if progress is None else not progress
+    try:
+        with open_features(path, quiet=True) as source:
+            for name in tqdm(source.layers, desc=path.name, unit=" layers", disable=hidden):
+                for _ in source.iter([name]):
+                    pass
+            what = f"{len(source)} samples, {len(source.layers)} layers of features ({source.attrs['kind']}) can be read"
+            return Finding(path, "features", f"{what}; such files have no checksums that say whether they are as written")
+    except ReportedError as error:
+        return Finding(path, "foreign", str(error).rstrip("."), "Leave it alone, or save arrays as docs/inputs.md says.")
 
 
 def _broken_layers(store: Store, *, progress: bool | None) -> list[str]:

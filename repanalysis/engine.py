@@ -363,8 +363,8 @@ def _with_variants(results: Sequence[LayerRows]) -> list[dict[str, Any]]:
 def _submitted(executor: Executor, recipe: Any, tasks: Sequence[Task]) -> Generator[tuple[int, Callable[[], Any]]]:
     """Results of tasks, as an executor has them.
 
-    Dask does the tasks of a dead worker again, three times by default, and then gives up all that were on it each time. Where
-    these are several, each is done again by itself: most likely one of them has taken the others along.
+    Dask does the tasks of a dead worker again, three times by default, and then gives up all that were on it each time. Each of
+    these is done again by itself: most likely another has taken it along.
     """
     futures = {executor.submit(_elsewhere, recipe, *task): index for index, task in enumerate(tasks)}
     killed = {}
@@ -373,16 +373,20 @@ def _submitted(executor: Executor, recipe: Any, tasks: Sequence[Task]) -> Genera
             killed[futures[done]] = done
         else:
             yield futures[done], functools.partial(_outcome, done, tasks[futures[done]][0])
-    for index, future in killed.items():
-        alone = executor.submit(_elsewhere, recipe, *tasks[index]) if len(killed) > 1 else future
-        yield index, functools.partial(_outcome, alone, tasks[index][0])
+    for index, died in killed.items():
+        again = died
+        with suppress(RuntimeError):  # unless the executor is gone
+            again = executor.submit(_elsewhere, recipe, *tasks[index], attempt=2)
+        yield index, functools.partial(_outcome, again, tasks[index][0])
 
 
 def _was_killed(future: Any) -> bool:
-    """Whether dask gave a task up because workers died."""
+    """Whether dask gave a task up because workers died, or lost its result with one."""
     try:
         return type(future.exception()).__name__ == "KilledWorker"
-    except (CancelledError, AttributeError):
+    except CancelledError:
+        return True
+    except AttributeError:
         return False
 
 
@@ -458,7 +462,7 @@ def _recipe(source: Opened) -> Any:
     return source
 
 
-def _elsewhere(recipe: Any, layer: str, job: Job) -> LayerRows:
+def _elsewhere(recipe: Any, layer: str, job: Job, *, attempt: int = 1) -> LayerRows:  # noqa: ARG001  # dask takes equal calls for one
     """One layer, in another process."""
     return _analyzed(recipe if isinstance(recipe, Opened) else _reopened(*recipe), layer, job, None)
 

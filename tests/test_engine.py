@@ -361,7 +361,7 @@ def test_where_layers_are_analyzed_does_not_matter(how: str, classes: Classes, t
     else:
         distributed = pytest.importorskip("distributed")
         with (
-            distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True) as cluster,
+            distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", processes=True) as cluster,
             distributed.Client(cluster) as client,
         ):
             found = analyze(path, executor=client.get_executor(), progress=False, null=2)
@@ -405,7 +405,7 @@ def test_a_layer_whose_process_was_killed_is_done_again_or_named(deadly: Deadly,
         if how == "dask":
             distributed = pytest.importorskip("distributed")
             stack.enter_context(pytest.importorskip("dask").config.set({"distributed.scheduler.allowed-failures": 1}))
-            cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True)
+            cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", processes=True)
             client = stack.enter_context(distributed.Client(stack.enter_context(cluster)))
             options = {"executor": client.get_executor()}
         deadly.times.write_text("once")

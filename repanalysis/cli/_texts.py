@@ -49,7 +49,10 @@ def pretty(table: Table) -> str:
     present = list(dict.fromkeys(zip(frame["metric"], frame["variant"], strict=True)))
     layers, runs = list(dict.fromkeys(frame["layer"])), list(dict.fromkeys(frame["run"]))
     blocks = [["", *([""] if len(runs) > 1 else []), *map(printable, layers)]]
-    for metric, variant in [pair for pair in _HEADLINES if pair in present] or present[:3]:
+    shown = [pair for pair in _HEADLINES if pair in present]
+    if shown:  # beside them, the first variant of other metrics
+        shown += [pair for i, pair in enumerate(present) if pair[0] not in dict(shown) | dict(present[:i])]
+    for metric, variant in (shown or present)[:3]:
         rows = frame[(frame["metric"] == metric) & (frame["variant"] == variant)]
         values = {(run, layer): value for run, layer, value in zip(rows["run"], rows["layer"], rows["value"], strict=True)}
         body = [[number(values.get((run, layer))) for run in runs] for layer in layers]

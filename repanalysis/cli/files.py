@@ -107,7 +107,7 @@ def doctor(
 
     found = examine(path, progress=settings.progress)
     lines = [
-        printable(f"{one.state.upper():10} {one.path}: {one.what}.")
+        printable(f"{one.state.upper():10} {one.path}: {one.what.rstrip('.')}.")
         + (f"\n{'':10} {printable(one.advice)}" if one.advice else "")
         for one in found
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -73,6 +74,33 @@ def test_what_is_not_ours(tmp_path: Path) -> None:
     assert only(tmp_path / "x.h5")[0] == "foreign"
     with pytest.raises(FileNotFoundError):
         doctor(tmp_path / "none.h5")
+
+
+def test_features_are_none_of_ours_but_can_be_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.h5")
+    with probes.open(path) as store:
+        store.to_xarray().to_netcdf(tmp_path / "x.nc", engine="h5netcdf")
+        store.to_safetensors(tmp_path / "x.safetensors")
+    np.savez(tmp_path / "x.npz", a=X, labels=np.arange(len(X)) % 2)
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        file["a"] = X
+    for name, layers in (("x.nc", 2), ("x.safetensors", 2), ("x.npz", 1), ("plain.h5", 1)):
+        (finding,) = doctor(tmp_path / name, progress=False)
+        assert (finding.state, finding.ok) == ("features", True), finding
+        assert finding.what.startswith(f"{len(X)} samples, {layers} layers of features")
+    content = (tmp_path / "x.npz").read_bytes()
+    (tmp_path / "x.npz").write_bytes(content[:-100])
+    assert doctor(tmp_path / "x.npz", progress=False)[0].state == "foreign"
+
+
+def test_what_is_said_of_a_damaged_file_is_said_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.h5")
+    path.write_bytes(path.read_bytes()[:30_000])
+    (finding,) = doctor(path, progress=False)
+    assert finding.state == "damaged"
+    assert not finding.what.endswith(".")
+    assert "again" not in finding.what
+    assert finding.advice.startswith("Copy it again from where it was written")
 
 
 def test_a_file_that_is_being_written(tmp_path: Path) -> None:
