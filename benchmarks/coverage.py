@@ -21,8 +21,8 @@ from threadpoolctl import threadpool_limits
 
 import probes
 from repanalysis import analyze, metrics
-from repanalysis.filters import filters
-from repanalysis.similarity import METHODS, compare
+from repanalysis.analyses.filters.measures import filters
+from repanalysis.analyses.similarity import METHODS, compare
 
 LAWS = {
     "Gaussian": (400, 10, 4, 0.7),  # n, d, K, distance of the class means

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repanalysis.metrics._clusters import clusters_of, field_of
+from repanalysis.heads.clusters import clusters_of, field_of
 
 
 def peak() -> float:

@@ -27,9 +27,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from repanalysis.models import load_model
+from repanalysis.analyses.stability.sensitivity import stability
+from repanalysis.inputs.models import load_model
 from repanalysis.perturbations import perturbations
-from repanalysis.stability import stability
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 PERTURB = ["diffeo:delta=1,c=3", "noise:match=diffeo"]

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probes.atomic_files import replacing
 from probes.batch import LayerInfo
 from probes.errors import UsageError
 from probes.ids import are_texts
 from probes.patterns import Patterns, select
-from probes.source import Source
-from probes.whole import replacing
 
 if TYPE_CHECKING:
     import anndata
     import xarray
+
+    from probes.source import Source
 
 __all__ = ["to_anndata", "to_safetensors", "to_xarray"]
 

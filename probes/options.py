@@ -45,7 +45,7 @@ class CaptureOptions:
     axes : str
         Axes as stated, `"blocks.*=TBC"`.
     forward : str
-        What ran in place of the model, see `probes.identity.description_of`; empty where the model itself ran.
+        What ran in place of the model, see `probes.capturing.network.description_of`; empty where the model itself ran.
     batch_size : int
         Samples of a forward pass, which change results by rounding; 0 where the loader does not say it.
 

@@ -20,25 +20,24 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from probes.atomic import Journal, install
-from probes.axes import AxesOption, AxisRules
+from probes.atomic_files import plain_file
 from probes.batch import Batch
-from probes.capturing import capture, device_of
+from probes.capturing.axes import AxesOption, AxisRules
+from probes.capturing.network import description_of, head_of, unwrap, versions, weights_sha256
+from probes.capturing.pooling import Pooling, Pools
+from probes.capturing.steps import capture, device_of
 from probes.errors import DataError, IncompleteError, NonFiniteWarning, UsageError
-from probes.identity import description_of, versions, weights_sha256
 from probes.ids import SeenIds, are_texts
-from probes.layers import head_of, unwrap
-from probes.loaders import as_loader
-from probes.numbering import Identified, identified, ids_at, in_fixed_order
+from probes.loading.loaders import as_loader
+from probes.loading.numbering import Identified, identified, ids_at, in_fixed_order
+from probes.loading.reader import Reader
 from probes.options import CaptureOptions
 from probes.patterns import Patterns, as_patterns
-from probes.pooling import Pooling, Pools
-from probes.reader import Reader
-from probes.sealed import is_empty, is_interrupted
-from probes.store import Store
-from probes.whole import plain_file
-from probes.writer import Writer, create, differences, part_of, refuse_existing, refuse_other
-from probes.writer import resume as resume_file
+from probes.storage.journal import Journal, install
+from probes.storage.seal import is_empty, is_interrupted
+from probes.storage.store import Store
+from probes.storage.writer import Writer, create, differences, part_of, refuse_existing, refuse_other
+from probes.storage.writer import resume as resume_file
 
 __all__ = ["options_of", "record"]
 

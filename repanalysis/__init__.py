@@ -1,5 +1,7 @@
 """What a network does to its data, layer by layer: class geometry across depth, from recorded activations.
 
+`__init__.pyi` lists all public names; each is imported when it is first used.
+
 >>> import repanalysis
 >>> "fisher_ratio" in repanalysis.metrics.names()
 True
@@ -7,9 +9,6 @@ True
 
 from __future__ import annotations
 
-from repanalysis import metrics
-from repanalysis.engine import analyze
-from repanalysis.similarity import compare
-from repanalysis.table import Table
+import lazy_loader
 
-__all__ = ["Table", "analyze", "compare", "metrics"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

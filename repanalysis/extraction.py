@@ -22,22 +22,22 @@ import torch
 
 import probes
 from probes import FormatError, Store, UsageError
-from probes.axes import AxesOption
-from probes.check import Difference, compare
-from probes.layers import head_of
+from probes.capturing.axes import AxesOption
+from probes.capturing.network import head_of
+from probes.capturing.pooling import Pools
+from probes.comparing import Difference, compare
 from probes.options import CaptureOptions
 from probes.patterns import Patterns
-from probes.plan import Plan
-from probes.plan import plan as plan_recording
-from probes.pooling import Pools
+from probes.planning import Plan
+from probes.planning import plan as plan_recording
 from probes.recording import options_of
-from probes.shards import shard_name
-from repanalysis.engine import analyze
-from repanalysis.head_rows import attribute, by_class, matched, relabelled
+from probes.storage.shards import shard_name
+from repanalysis.analyses.geometry.engine import analyze
+from repanalysis.heads.matching import attribute, by_class, matched, relabelled
 from repanalysis.inputs.data import Data, load_data
 from repanalysis.inputs.devices import device_of
 from repanalysis.inputs.head_names import head_names, names_in
-from repanalysis.models import Model, Size, load_model
+from repanalysis.inputs.models import Model, Size, input_channels, load_model
 from repanalysis.table import Table
 
 __all__ = ["Run", "plan", "prepare", "stream", "verify", "without_labels", "write"]
@@ -186,14 +186,9 @@ def without_labels(run: Run) -> str:
     )
 
 
-def colours(model: Model) -> int:
-    """Colours of the images that a network takes."""
-    return 3 if model.input_size is None or len(model.input_size) != 3 else int(model.input_size[0])
-
-
 def taken_by(model: Model) -> dict[str, Any]:
     """How `load_data` makes samples for a network."""
-    return {"transform": model.transform, "colours": colours(model), "tokens": model.takes_tokens}
+    return {"transform": model.transform, "colours": input_channels(model), "tokens": model.takes_tokens}
 
 
 def write(
@@ -298,7 +293,7 @@ def stream(
 
 
 def plan(run: Run) -> Plan:
-    """What writing a run would weigh; see `probes.plan`."""
+    """What writing a run would weigh; see `probes.planning`."""
     example = run.data[0][0][None].to(run.device)
     options = run.options.arguments()
     pass_only = ("split", "precision", "channels_last", "batch_size")  # which do not change a file's size
@@ -340,7 +335,7 @@ def verify(
 
     Returns
     -------
-    list of probes.check.Difference
+    list of probes.comparing.Difference
         One per layer.
 
     Raises

@@ -20,8 +20,8 @@ from typing import Any, Self
 
 import pandas as pd
 
+from probes.atomic_files import replacing
 from probes.errors import FormatError, UsageError
-from probes.whole import replacing
 from repanalysis._checks import one_of
 
 __all__ = ["COLUMNS", "Table", "read_whole_lines"]

@@ -8,61 +8,128 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted(
-    path for package in ("probes", "repanalysis") for path in (ROOT / package).rglob("*.py") if path.name != "__init__.py"
-)
-# A file imports from lower floors, and from its own floor within the same folder.
-FLOORS = {
-    "probes.errors": 0, "probes.ids": 0, "probes.batch": 0, "probes.patterns": 0, "probes.printable": 0,
-    "repanalysis._checks": 0, "repanalysis._options": 0, "probes.options": 0, "probes.whole": 0,
-    "probes": 1,
-    "repanalysis.statistics": 2, "repanalysis.table": 2,
-    "repanalysis.metrics": 3, "repanalysis.theory": 3, "repanalysis.perturbations": 3,
-    "repanalysis.head_rows": 4, "repanalysis.inputs.labels": 4,
-    "repanalysis.subset": 4, "repanalysis.uncertainty": 4, "repanalysis.states": 4, "repanalysis.engine": 4,
-    "repanalysis.matching": 4, "repanalysis.similarity": 4, "repanalysis.heads": 4, "repanalysis.filters": 4,
-    "repanalysis.pruning": 4,
-    "repanalysis.pruning.networks": 6, "repanalysis.filter_laws": 4, "repanalysis.stability": 4, "repanalysis.filter_energy": 4,
-    "repanalysis.models": 5, "repanalysis.weights": 5, "repanalysis.inputs": 5, "repanalysis.plots": 5,
-    "repanalysis.networks": 5,
-    "repanalysis.epochs": 6, "repanalysis.extraction": 6, "repanalysis.training": 6, "repanalysis.stability_runs": 6,
-    "repanalysis.noise_study": 6, "repanalysis.demo": 6,
-    "repanalysis.cli": 6,
-}  # fmt: skip
+PACKAGES = ("probes", "repanalysis")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if path.name != "__init__.py")
+# A room is a file or a folder with all that is in it. It imports from lower floors only; inside a folder there are no circles.
+FLOORS = [
+    "probes.errors probes.printable",
+    "probes.ids probes.labels probes.options probes.atomic_files",
+    "probes.batch",
+    "probes.patterns",
+    "probes.export",
+    "probes.source",
+    "probes.arrays probes.relabelled probes.storage probes.loading",
+    "probes.features probes.capturing",
+    "probes.opening probes.checking probes.comparing probes.planning probes.recording",
+    "probes",
+    "repanalysis._checks",
+    "repanalysis.specs repanalysis.table",
+    "repanalysis.statistics",
+    "repanalysis.heads repanalysis.perturbations",
+    "repanalysis.metrics",
+    "repanalysis.theory",
+    "repanalysis.networks",
+    "repanalysis.inputs",
+    "repanalysis.training",
+    "repanalysis.analyses",
+    "repanalysis.extraction repanalysis.plots",
+    "repanalysis.studies",
+    "repanalysis.cli",
+    "repanalysis",
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 
 
 def name_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def floor(module: str) -> int:
-    while module not in FLOORS:
-        assert "." in module, f"{module} stands on no floor; give it one here"
-        module = module.rpartition(".")[0]
-    return FLOORS[module]
+NAMES = {name_of(path) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+
+
+def room(module: str) -> str:
+    """The first two parts of a module's name."""
+    return ".".join(module.split(".")[:2])
 
 
 def imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """Modules of ours that a file imports, also inside functions, but not for its annotations alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    annotations = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    targets = set()
+    for node in (node for node in ast.walk(tree) if id(node) not in annotations):
         if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" if node.module == "repanalysis" else node.module for alias in node.names}
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            targets |= {name if name in NAMES else node.module for name in names}
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return {module for module in found if module.split(".")[0] in ("probes", "repanalysis")}
+            targets |= {alias.name for alias in node.names}
+    return targets & NAMES
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_file_imports_only_from_its_own_floor_or_lower_ones(path: Path) -> None:
-    mine = name_of(path)
-    for other in imports(path):
-        assert floor(other) <= floor(mine), f"{mine} imports {other}, which stands above it"
-        assert not (mine.startswith("probes") and other.startswith("repanalysis")), "probes knows nothing of repanalysis"
+def test_a_room_imports_only_from_lower_floors(path: Path) -> None:
+    mine = room(name_of(path))
+    assert mine in FLOOR, f"{mine} stands on no floor; give it one here"
+    for module in imports(path):
+        assert FLOOR[room(module)] < FLOOR[mine] or room(module) == mine, f"{mine} imports {module}, which is not below it"
+        assert not (mine.startswith("probes") and module.startswith("repanalysis")), "probes knows nothing of repanalysis"
+
+
+def test_there_are_no_circles() -> None:
+    """Neither of files nor, inside a folder, of the files and folders in it."""
+    for depth in range(2, 6):
+        below: dict[str, set[str]] = {}
+        for path in MODULES:
+            mine = name_of(path).split(".")
+            for module in imports(path):
+                theirs = module.split(".")
+                if mine[: depth - 1] == theirs[: depth - 1] and mine[:depth] != theirs[:depth]:
+                    below.setdefault(".".join(mine[:depth]), set()).add(".".join(theirs[:depth]))
+        tuple(TopologicalSorter(below).static_order())  # raises CycleError, which names the circle
+
+
+# What a folder's code must never load, whatever it is used for.
+WITHOUT = {"probes.storage": {"torch"}, "probes.capturing": {"h5py"}, "probes.loading": {"h5py"}, "probes.features": {"torch"}}
+
+
+@pytest.mark.parametrize("folder", WITHOUT)
+def test_reading_needs_no_torch_and_capturing_no_hdf5(folder: str) -> None:
+    modules = [name_of(path) for path in MODULES if name_of(path).startswith(folder)]
+    code = f"import sys, importlib; [importlib.import_module(name) for name in {modules}]"
+    check = f"{code}; assert not {WITHOUT[folder]} & set(sys.modules), 'heavy import'"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_has_the_name_of_an_exported_function(package: str) -> None:
+    """Once such a module is imported, it takes the function's place in the package."""
+    for module in sorted(
+        name for name in NAMES if name.split(".")[0] == package and not name.rpartition(".")[2].startswith("_")
+    ):
+        if exported := getattr(importlib.import_module(module), "__all__", None):
+            clashes = {name for name in exported if f"{module}.{name}" in NAMES}
+            assert all(inspect.ismodule(getattr(importlib.import_module(module), name)) for name in clashes), clashes
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_names_stand_in_one_file(package: str) -> None:
+    module = importlib.import_module(package)
+    stub = ast.parse((ROOT / package / "__init__.pyi").read_text(encoding="utf-8"))
+    listed = sorted(alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names)  # type: ignore[type-var]
+    assert sorted(module.__all__) == dir(module) == listed
+    assert all(hasattr(module, name) for name in listed)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -91,6 +158,6 @@ def test_reading_and_starting_import_no_torch(code: str) -> None:
 
 
 def test_no_file_without_an_idea_of_its_own() -> None:
-    for package in ("probes", "repanalysis"):
+    for package in PACKAGES:
         for module in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
             assert not {"utils", "helpers", "common", "misc"} & set(module.name.split("."))

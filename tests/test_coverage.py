@@ -12,7 +12,7 @@ import pytest
 
 import probes
 from repanalysis import analyze
-from repanalysis.filters import filters
+from repanalysis.analyses.filters.measures import filters
 
 READOUTS = (
     "ncc_accuracy", "knn_accuracy", "lda_accuracy", "linear_probe_accuracy", "linear_separability", "nc4_ncc_mismatch",

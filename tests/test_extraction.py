@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import probes
-from probes.shards import shard_name
-from probes.writer import create
+from probes.storage.shards import shard_name
+from probes.storage.writer import create
 from repanalysis import analyze
 from repanalysis.extraction import Run, plan, prepare, stream, verify, write
 from repanalysis.metrics import get, names

@@ -22,7 +22,7 @@ from probes.errors import FormatError, ReportedError, reason_of
 from probes.features.layout import Content, info_of
 from probes.features.rows import ReadRows, Rows, SparseRows
 from probes.labels import label_key
-from probes.store import _refuse_foreign
+from probes.storage.store import _refuse_foreign
 
 __all__ = ["read_hdf5"]
 

@@ -13,11 +13,11 @@ from probes.errors import FormatError, IgnoredWarning, did_you_mean
 from probes.features.arrays_of_numpy import read_npy, read_npy_folder, read_npz
 from probes.features.hdf5 import read_hdf5
 from probes.features.layout import Content, laid_out
-from probes.features.source import Features
+from probes.features.source import Features, Stamp
 from probes.features.tables import read_csv, read_parquet
 from probes.features.tensors import read_safetensors, read_torch
-from probes.format import FORMAT
-from probes.sealed import is_interrupted, uuid_of
+from probes.storage.format import FORMAT
+from probes.storage.seal import is_interrupted, uuid_of
 
 __all__ = ["ENDINGS", "is_recording", "open_features"]
 
@@ -90,7 +90,7 @@ def open_features(path: Path, *, quiet: bool = False) -> Features:
         with warnings.catch_warnings():
             if quiet:
                 warnings.simplefilter("ignore", IgnoredWarning)
-            source = Features(path, kind, laid_out(content, path), content.attrs, close)
+            source = Features(path, kind, laid_out(content, path), content.attrs, reopen=_reopened, close=close)
     except BaseException:
         if close is not None:
             close()
@@ -100,6 +100,14 @@ def open_features(path: Path, *, quiet: bool = False) -> Features:
         count = len(source.left_out)
         more = f" and {count - 1} more" if count > 1 else ""
         warnings.warn(f"{path}: {name!r}{more} left out, since {reason}.", IgnoredWarning, stacklevel=3)
+    return source
+
+
+def _reopened(path: Path, stamp: Stamp) -> Features:
+    """The file again, in another process."""
+    source = open_features(path, quiet=True)
+    if source.stamp != stamp:
+        raise FormatError(f"{path} is not the file that was opened: it was written to since then.")
     return source
 
 

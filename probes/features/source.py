@@ -53,6 +53,8 @@ class Features(Arrays):
         What is in it.
     attrs : mapping
         Provenance that it holds itself.
+    reopen : callable
+        Opens the file again in another process, given its path and stamp.
     close : callable, optional
         Closes what was opened for it.
 
@@ -62,9 +64,16 @@ class Features(Arrays):
     """
 
     def __init__(
-        self, path: Path, kind: str, layout: Layout, attrs: Mapping[str, Any], close: Callable[[], None] | None = None
+        self,
+        path: Path,
+        kind: str,
+        layout: Layout,
+        attrs: Mapping[str, Any],
+        *,
+        reopen: Callable[[Path, Stamp], Features],
+        close: Callable[[], None] | None = None,
     ) -> None:
-        self.path, self._stamp, self._close = path, Stamp.of(path), close
+        self.path, self.stamp, self._reopen, self._close = path, Stamp.of(path), reopen, close
         self._rows: dict[str, Rows] = dict(layout.rows)
         self._left_out = dict(layout.left_out)
         beside: dict[str, Any] = dict(layout.columns)
@@ -76,11 +85,11 @@ class Features(Arrays):
             beside["targets"] = _framed(beside["targets"], names)
         with self._checked():
             columns = from_arrays({"": np.zeros((layout.n, 1), np.int8)}, **beside)  # reads labels, ids and splits for us
-        modified = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._stamp.modified / 1e9))
+        modified = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.stamp.modified / 1e9))
         facts = {
             "features": str(path),
             "kind": kind,
-            "bytes": self._stamp.size,
+            "bytes": self.stamp.size,
             "modified": modified,
             "layer_order": layout.order,
         }
@@ -149,7 +158,7 @@ class Features(Arrays):
             raise FormatError(f"{self.path} is damaged ({reason_of(error)}); copy it again.") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.path, self._stamp)
+        return self._reopen, (self.path, self.stamp)
 
 
 def _ids(values: Any, where: str) -> NDArray[Any]:
@@ -169,13 +178,3 @@ def _framed(targets: Any, names: Any) -> Any:
 
     targets = np.asarray(targets)
     return pd.DataFrame(targets.reshape(len(targets), -1), columns=[str(name) for name in np.atleast_1d(names)])
-
-
-def _reopened(path: Path, stamp: Stamp) -> Features:
-    """The file again, in another process."""
-    from probes.features.opening import open_features
-
-    source = open_features(path, quiet=True)
-    if source._stamp != stamp:
-        raise FormatError(f"{path} is not the file that was opened: it was written to since then.")
-    return source

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.whole import plain_file, replacing
+from probes.atomic_files import plain_file, replacing
 from repanalysis._checks import one_of, writable
 from repanalysis.cli._texts import data_of, pretty, without
 from repanalysis.cli._verbs import Said
 
 if TYPE_CHECKING:
-    from probes.store import Store
+    from probes.storage.store import Store
     from repanalysis.table import Table
 
 
@@ -21,7 +21,7 @@ TABLES, FIGURES = (".csv", ".parquet"), (".svg", ".pdf", ".png")
 
 def free(what: str, path: Path | None, endings: tuple[str, ...], *, overwrite: bool) -> None:
     """Refuse a file that exists, is no plain file, is of no kind that can be written, or could not be written there."""
-    from probes.writer import refuse_existing
+    from probes.storage.writer import refuse_existing
 
     if path is not None:
         plain_file(path)

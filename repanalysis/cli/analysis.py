@@ -60,9 +60,9 @@ def analyze(
     overwrite: Overwrite = False,
 ) -> Said:
     """Compute metrics of every layer, with standard errors; with --null, what random labels give."""
-    from repanalysis.engine import analyze as analyze_source
+    from repanalysis.analyses.geometry.engine import analyze as analyze_source
+    from repanalysis.inputs.weights import load_head
     from repanalysis.table import Table
-    from repanalysis.weights import load_head
 
     free("table format", output, TABLES, overwrite=overwrite)
     free("figure format", figure, FIGURES, overwrite=overwrite)
@@ -132,7 +132,7 @@ def compare(
     overwrite: Overwrite = False,
 ) -> Said:
     """Say how alike layers are, within one file or between two of the same samples; with --null, whether by chance."""
-    from repanalysis.similarity import compare as compare_layers
+    from repanalysis.analyses.similarity import compare as compare_layers
 
     free("table format", output, (".csv",), overwrite=overwrite)
     free("figure format", figure, FIGURES, overwrite=overwrite)

@@ -22,7 +22,7 @@ def demo(
     overwrite: Overwrite = False,
 ) -> Said:
     """Train a small network on handwritten digits and show what training changes, layer by layer."""
-    from repanalysis.demo import run_demo
+    from repanalysis.studies.demo import run_demo
 
     done = run_demo(output, seed=settings.seed, overwrite=overwrite, progress=settings.progress)
     files = "\n".join(f"  {file}" for file in done.files)

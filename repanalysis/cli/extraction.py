@@ -64,9 +64,9 @@ def layers(
     """List the layers of a model in the order in which they run."""
     import torch
 
-    from probes.axes import letters_of
-    from probes.capturing import examined
-    from repanalysis.models import load_model
+    from probes.capturing.axes import letters_of
+    from probes.capturing.steps import examined
+    from repanalysis.inputs.models import load_model
 
     torch.manual_seed(settings.seed)
     built = load_model(model, weights=weights, size=size)
@@ -123,7 +123,7 @@ def plan(
     std: Colours = None,
 ) -> Said:
     """Say what extracting would write, layer by layer, before anything is written."""
-    from probes.plan import fit
+    from probes.planning import fit
     from repanalysis import extraction
 
     run = extraction.prepare(
@@ -139,7 +139,7 @@ def plan(
 
 def _planned(planned: Any, classes: int) -> Said:
     """A plan as a table, with what it costs to analyse, and the command's pools."""
-    from probes.plan import readable
+    from probes.planning import readable
     from repanalysis.statistics import ClassMoments
 
     rows, data = [], []
@@ -212,8 +212,8 @@ def extract(
     overwrite: Overwrite = False,
 ) -> Said:
     """Run a model over data and write what its layers gave out; or, with --metrics, the metrics alone."""
-    from probes.whole import plain_file
-    from probes.writer import refuse_existing
+    from probes.atomic_files import plain_file
+    from probes.storage.writer import refuse_existing
     from repanalysis import extraction
 
     table = metrics is not None or output.suffix in (".csv", ".parquet")

@@ -103,7 +103,7 @@ def doctor(
     path: Annotated[Path, typer.Argument(help="An activations file, or a folder of shards.")],
 ) -> Said:
     """Read everything that a file holds; say what is whole, what is not, and what to do."""
-    from probes.check import doctor as examine
+    from probes.checking import doctor as examine
 
     found = examine(path, progress=settings.progress)
     lines = [

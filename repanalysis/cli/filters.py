@@ -64,7 +64,7 @@ def measure(
     overwrite: Overwrite = False,
 ) -> Said:
     """Fit a head to every layer, and say what its single filters know of the labels."""
-    from repanalysis.filters import filters as look
+    from repanalysis.analyses.filters.measures import filters as look
 
     free("table format", output, TABLES, overwrite=overwrite)
     for path in (figure, sheet):
@@ -82,7 +82,7 @@ def measure(
         raise DataError(f"There is no filter sheet to draw: {table.failure}.")
     table.save(output)
     if heads is not None:
-        from repanalysis.weights import save_heads
+        from repanalysis.inputs.weights import save_heads
 
         save_heads(heads, {layer: one.weight for layer, one in found.items()})
     if figure is not None:
@@ -117,7 +117,7 @@ def _sheet(  # one call, above
 ) -> None:
     """Draw the last layer's filters, with the images that drive them."""
     import probes
-    from repanalysis.filters import driving
+    from repanalysis.analyses.filters.measures import driving
     from repanalysis.plots.filter_sheets import telling
 
     layer, one = list(found.items())[-1]
@@ -149,8 +149,8 @@ def prune_head(
     overwrite: Overwrite = False,
 ) -> Said:
     """Keep the weights of a linear head that serve its filters' clusters, and say what accuracy is left."""
-    from repanalysis.filters import held
-    from repanalysis.pruning.recorded_heads import prune_head as prune
+    from repanalysis.analyses.filters.measures import held
+    from repanalysis.analyses.pruning.recorded_heads import prune_head as prune
 
     _refuse(output, figure, overwrite)
     name, first, last, classes = held(train, test, layer=layer)
@@ -194,13 +194,12 @@ def prune(
     """Prune a trained network by its filters' clusters, train it again for a moment, and say what accuracy is left."""
     from dataclasses import replace
 
-    from repanalysis.epochs import Images
-    from repanalysis.extraction import colours
+    from repanalysis.analyses.pruning.networks import RETRAINING, prune
     from repanalysis.inputs.data import load_data
     from repanalysis.inputs.devices import device_of
-    from repanalysis.models import load_model
-    from repanalysis.pruning.networks import RETRAINING, prune_network
-    from repanalysis.weights import save_weights
+    from repanalysis.inputs.models import input_channels, load_model
+    from repanalysis.inputs.weights import save_weights
+    from repanalysis.training.epochs import Images
 
     thetas = theta or [0.3]
     _refuse(output, figure, overwrite)
@@ -209,13 +208,13 @@ def prune(
         raise UsageError("--save writes one network; give --theta once.")
     where = device_of(device)
     built = load_model(model, weights=weights)
-    options: dict[str, Any] = {"transform": built.transform, "colours": colours(built)}
+    options: dict[str, Any] = {"transform": built.transform, "colours": input_channels(built)}
     samples = load_data(data, split=split, **options)
     samples = samples if limit is None else samples.sample(limit, seed=settings.seed)
     hidden = None if settings.progress is None else not settings.progress
     parts = [Images.of(one, hidden=hidden) for one in (samples, load_data(test or data, split=test_split, **options))]
     recipe = replace(RETRAINING, epochs=epochs, rate=rate, seed=settings.seed)
-    table, networks = prune_network(
+    table, networks = prune(
         built.module, *parts, layers=layers, thetas=thetas, places=places, controls=controls, recipe=recipe,
         run=output.stem, card=built.card, device=where, progress=settings.progress,
     )  # fmt: skip
@@ -249,8 +248,8 @@ def labels(
     overwrite: Overwrite = False,
 ) -> Said:
     """Say how a layer's error and clusters go with the number of labels."""
-    from repanalysis.filter_laws import against_labels
-    from repanalysis.filters import held
+    from repanalysis.analyses.filters.laws import against_labels
+    from repanalysis.analyses.filters.measures import held
 
     _refuse(output, figure, overwrite)
     name, first, last, classes = held(train, test, layer=layer)
@@ -270,7 +269,7 @@ def widths(
     overwrite: Overwrite = False,
 ) -> Said:
     """Fit power laws of error and noise per filter to networks of several widths."""
-    from repanalysis.filter_laws import against_width
+    from repanalysis.analyses.filters.laws import against_width
     from repanalysis.table import Table
 
     _refuse(output, figure, overwrite)

@@ -53,7 +53,7 @@ def stability(
     overwrite: Overwrite = False,
 ) -> Said:
     """Say how far perturbations of the images move what each layer makes of them."""
-    from repanalysis.stability_runs import stability_runs
+    from repanalysis.analyses.stability.twins import stability_runs
 
     free("table format", output, TABLES, overwrite=overwrite)
     free("figure format", figure, FIGURES, overwrite=overwrite)
@@ -103,8 +103,8 @@ def filter_energy(
     """Say how smooth the filters are: their energy on the eigenspaces of the grid's Laplacian, layer by layer."""
     import torch
 
-    from repanalysis.filter_energy import filter_energy as energy_of
-    from repanalysis.models import load_model
+    from repanalysis.analyses.stability.filter_energy import filter_energy as energy_of
+    from repanalysis.inputs.models import load_model
     from repanalysis.table import Table
 
     free("table format", output, TABLES, overwrite=overwrite)

@@ -43,8 +43,8 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a folder whose training was stopped.")] = False,
 ) -> Said:
     """Train a network; its checkpoints go through extract and analyze."""
-    from repanalysis.training import Recipe
-    from repanalysis.training import train as train_network
+    from repanalysis.training.runs import Recipe
+    from repanalysis.training.runs import train as train_network
 
     recipe = Recipe(
         epochs,
@@ -93,8 +93,8 @@ def study(
     ] = False,
 ) -> Said:
     """Train networks with noise, and set their test errors against their stability; the same command goes on."""
-    from repanalysis.noise_study import noise_study
-    from repanalysis.training import Recipe
+    from repanalysis.studies.noise import noise_study
+    from repanalysis.training.runs import Recipe
 
     recipe = Recipe(epochs, batch_size, rate, "cosine", seed=settings.seed)
     runs = noise_study(

@@ -9,8 +9,8 @@ import numpy as np
 
 from probes.errors import UsageError
 from repanalysis._checks import affordable
-from repanalysis._options import options
 from repanalysis.inputs.samples import Data, Pictures, Rows, Transform
+from repanalysis.specs import options
 from repanalysis.theory.mixtures import sparse_mixture
 from repanalysis.theory.scale_detection import scale_task
 

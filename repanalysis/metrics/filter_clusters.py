@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from repanalysis.metrics._clusters import Gauge, Order, clusters_of
-from repanalysis.metrics._head import Head, unfit
+from repanalysis.heads.clusters import Gauge, Order, clusters_of
+from repanalysis.heads.head import Head, unfit
 from repanalysis.metrics._pairs import present
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments

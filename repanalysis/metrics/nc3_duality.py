@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from repanalysis.heads.head import Head, unfit
 from repanalysis.metrics._bias import notes_are_read
-from repanalysis.metrics._head import Head, unfit
 from repanalysis.metrics._pairs import present
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting

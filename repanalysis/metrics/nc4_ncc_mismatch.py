@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.linalg import blas
 
-from repanalysis.metrics._head import Head, unfit
+from repanalysis.heads.head import Head, unfit
 from repanalysis.metrics._readout import accuracy, by_discriminants, centres_of, halves, nearest, right
 from repanalysis.metrics._registry import Noted, metric
 from repanalysis.statistics import ClassMoments, Samples, SampleSet

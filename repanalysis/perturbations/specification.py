@@ -18,9 +18,9 @@ import numpy as np
 
 from probes.errors import UsageError
 from repanalysis._checks import one_of
-from repanalysis._options import options
 from repanalysis.perturbations.base import Perturbation
 from repanalysis.perturbations.noise import MatchedNoise
+from repanalysis.specs import options
 
 __all__ = ["perturbations"]
 

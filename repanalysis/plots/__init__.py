@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from repanalysis.plots.curves import depth, overview
-from repanalysis.plots.dilution import dilution
-from repanalysis.plots.errors import errors
+from repanalysis.plots.dilution_curves import dilution
+from repanalysis.plots.error_curves import errors
 from repanalysis.plots.filter_sheets import filter_sheet
 from repanalysis.plots.heatmaps import checkpoints, similarity
-from repanalysis.plots.laws import laws
-from repanalysis.plots.sensitivities import sensitivities, stability
+from repanalysis.plots.label_laws import laws
+from repanalysis.plots.stability_curves import sensitivities, stability
 from repanalysis.plots.theorems import theorem
 
 __all__ = [

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from probes.errors import UsageError
 from probes.printable import as_label
-from repanalysis.metrics._clusters import FilterClusters, Gauge, display_order, field_of
+from repanalysis.heads.clusters import FilterClusters, Gauge, display_order, field_of
 from repanalysis.plots.curves import INK
 
 __all__ = ["filter_sheet", "telling"]

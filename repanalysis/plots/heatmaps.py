@@ -1,7 +1,7 @@
 """Heat maps: the similarity of layers, and one metric over depth and checkpoints.
 
-Neither computes anything: `similarity` draws what `repanalysis.similarity.compare` found, `checkpoints` a `Table` of several
-runs, in the order in which they were analyzed.
+Neither computes anything: `similarity` draws the result of `repanalysis.compare`, `checkpoints` a `Table` of several runs, in
+the order in which they were analyzed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from probes.errors import UsageError
 from probes.printable import as_label
 from repanalysis._checks import one_of
+from repanalysis.analyses.similarity import Similarity
 from repanalysis.plots.curves import INK
-from repanalysis.similarity import Similarity
 from repanalysis.table import Table
 
 __all__ = ["checkpoints", "similarity"]
@@ -43,7 +43,7 @@ def similarity(found: Similarity, *, ax: Axes | None = None) -> Axes:
     Examples
     --------
     >>> import probes
-    >>> from repanalysis.similarity import compare
+    >>> from repanalysis.analyses.similarity import compare
     >>> x = np.random.default_rng(0).normal(size=(50, 4))
     >>> axes = similarity(compare(probes.from_arrays({"a": x, "b": x**2})))
     >>> [text.get_text() for text in axes.get_xticklabels()]

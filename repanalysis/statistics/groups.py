@@ -1,7 +1,7 @@
 """Groups: one state per group of samples, so that each can be left out in turn.
 
 Samples are assigned to G groups by a hash of their ids. A metric of all samples but one group is a delete-a-group jackknife
-replicate; from G of them comes a standard error (`repanalysis.uncertainty`).
+replicate; from G of them comes a standard error (`repanalysis.analyses.uncertainty`).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import numpy as np
 from typer.testing import CliRunner, Result
 
 from probes import Batch
-from probes.writer import create
+from probes.storage.writer import create
 from repanalysis.cli import app
 
 DIGITS = "py:repanalysis.networks.digits_cnn:digits_cnn"

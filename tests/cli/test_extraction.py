@@ -14,7 +14,7 @@ from PIL import Image
 import probes
 from repanalysis.table import Table
 from tests.cli.running import DIGITS, refused, run, write_acts
-from tests.test_models import Clips, Tokens
+from tests.inputs.test_models import Clips, Tokens
 
 
 def extracted(path: Path, *more: object) -> Path:
@@ -158,7 +158,7 @@ def test_operations_are_listed() -> None:
     ],
 )
 def test_layers_of_networks_that_take_no_images(factory: str, size: str, shapes: list[list[int]]) -> None:
-    done = run("layers", f"py:tests.test_models:{factory}", "--size", size, "--json")
+    done = run("layers", f"py:tests.inputs.test_models:{factory}", "--size", size, "--json")
     assert [layer["source_shape"] for layer in json.loads(done.stdout)["layers"]] == shapes
 
 
@@ -168,7 +168,7 @@ def test_tokens_and_clips_are_planned_and_extracted(tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", x=tokens, y=np.arange(10) % 2)
     np.savez(tmp_path / "c.npz", x=clips, y=np.arange(6) % 2)
     for name, factory, x in (("t", Tokens, torch.from_numpy(tokens)), ("c", Clips, torch.from_numpy(clips))):
-        model, data = f"py:tests.test_models:{factory.__name__}", f"npz:{tmp_path / name}.npz"
+        model, data = f"py:tests.inputs.test_models:{factory.__name__}", f"npz:{tmp_path / name}.npz"
         planned = json.loads(run("plan", model, "--data", data, "--pool", "none", "--json").stdout)
         run("extract", model, "--data", data, "-o", tmp_path / f"{name}.h5", "--pool", "none", "--seed", "3")
         torch.manual_seed(3)

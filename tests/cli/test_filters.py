@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 import probes
 from repanalysis.cli import app
-from repanalysis.epochs import Images, accuracy
 from repanalysis.inputs.data import load_data
-from repanalysis.models import load_model
+from repanalysis.inputs.models import load_model
 from repanalysis.table import Table
+from repanalysis.training.epochs import Images, accuracy
+from tests.analyses.pruning.test_recorded_heads import planted
 from tests.cli.running import refused, run
-from tests.pruning.test_recorded_heads import planted
 
 
 def test_from_a_network_to_a_sheet(tmp_path: Path) -> None:

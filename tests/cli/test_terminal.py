@@ -14,7 +14,7 @@ import pytest
 
 from probes import Batch
 from probes.errors import DataError
-from probes.writer import create
+from probes.storage.writer import create
 from repanalysis.cli._failures import exit_code_of, sentence_of
 from tests.cli.running import DIGITS, refused, run, write_acts
 

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from repanalysis.cli import app
 from tests.cli.running import run
-from tests.test_noise_study import MODELS
-from tests.test_training import MODEL
+from tests.studies.test_noise import MODELS
+from tests.training.test_runs import MODEL
 
 
 def test_train_extract_analyze_from_the_command_line(tmp_path: Path) -> None:

@@ -38,8 +38,9 @@ CALLS = (
 )
 WARM = (
     "pyarrow.parquet", "sklearn.datasets", "sklearn.linear_model", "matplotlib.pyplot", "matplotlib.backends.backend_svg",
-    "repanalysis.filter_energy", "repanalysis.filter_laws", "repanalysis.noise_study", "repanalysis.plots.filter_sheets",
-    "repanalysis.pruning.networks", "repanalysis.pruning.recorded_heads", "repanalysis.similarity", "repanalysis.training",
+    "repanalysis.analyses.stability.filter_energy", "repanalysis.analyses.filters.laws", "repanalysis.analyses.similarity",
+    "repanalysis.analyses.pruning.networks", "repanalysis.analyses.pruning.recorded_heads", "repanalysis.studies.noise",
+    "repanalysis.training.runs", "repanalysis.plots.filter_sheets",
     "torch.distributed", "torch._dynamo",
 )  # fmt: skip
 _READ_LINK = os.readlink
@@ -123,7 +124,7 @@ def run(job: dict[str, Any], answer: int) -> None:
 
 def put() -> None:
     """What every verb does in the end."""
-    from probes.whole import replacing
+    from probes.atomic_files import replacing
 
     with replacing("t.csv") as draft:
         draft.write_text("new")

@@ -22,22 +22,22 @@ import pytest
 import torch
 
 import probes
-import probes.writer
-from probes.atomic import AtomicFile
-from probes.background import Background
-from probes.check import doctor
-from probes.columns import Column
-from probes.writer import Writer
+import probes.storage.writer
+from probes.checking import doctor
+from probes.storage.background import Background
+from probes.storage.columns import Column
+from probes.storage.journal import AtomicFile
+from probes.storage.writer import Writer
 from tests.conformance.test_crashes import content
 
 SERVER = """
 import os, sys, traceback
-import torch, probes, probes.writer, repanalysis.cli, repanalysis.extraction, repanalysis.networks.small
+import torch, probes, probes.storage.writer, repanalysis.cli, repanalysis.extraction, repanalysis.networks.small
 import sklearn.datasets, sklearn.model_selection
 
-probes.writer._COMMIT_SECONDS = (0.0, 0.0)  # a commit for every batch: as many places to be interrupted in as can be
-probes.writer._CHUNK_BYTES = (4000, 8000)
-probes.writer._WAITING_BYTES = 2000
+probes.storage.writer._COMMIT_SECONDS = (0.0, 0.0)  # a commit for every batch: as many places to be interrupted in as can be
+probes.storage.writer._CHUNK_BYTES = (4000, 8000)
+probes.storage.writer._WAITING_BYTES = 2000
 torch.set_num_threads(1)
 for line in sys.stdin:  # every run is a process of its own, forked where torch is imported already
     path, compression = line.split()
@@ -185,8 +185,8 @@ def arm(monkeypatch: pytest.MonkeyPatch, moment: str, call: int, *, after: bool)
 def test_interrupted_twice_at_a_moment_and_resumed_the_file_is_the_same(
     tmp_path: Path, moment: str, call: int, *, after: bool, compression: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probes.writer, "_COMMIT_SECONDS", (0.0, 0.0))
-    monkeypatch.setattr(probes.writer, "_CHUNK_BYTES", (200, 400))
+    monkeypatch.setattr(probes.storage.writer, "_COMMIT_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(probes.storage.writer, "_CHUNK_BYTES", (200, 400))
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU())
     loader = [(torch.randn(4, 3), torch.arange(4) % 2) for _ in range(6)]
@@ -204,7 +204,7 @@ def test_interrupted_twice_at_a_moment_and_resumed_the_file_is_the_same(
         store = probes.open(path, partial=True)
         note = " ".join(getattr(interrupt, "__notes__", []))
         assert f"{len(store)} samples are whole in" in note or not note
-    monkeypatch.setattr(probes.writer, "_COMMIT_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(probes.storage.writer, "_COMMIT_SECONDS", (0.0, 0.0))
     again = probes.record(model, loader, path, compression=compression, resume=True)
     for layer in whole.layers:
         np.testing.assert_array_equal(again[layer], whole[layer])

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-import probes.writer
-from probes.check import doctor
+import probes.storage.writer
+from probes.checking import doctor
 from tests.conformance.test_crashes import content
 
 FLAG = "REPANALYSIS_TEST_KILL"
@@ -39,7 +39,7 @@ class Dying(nn.Module):
 
 def dying() -> nn.Module:
     """The network, in a process that commits after every step."""
-    probes.writer._COMMIT_SECONDS = (0.0, 0.0)
+    probes.storage.writer._COMMIT_SECONDS = (0.0, 0.0)
     return Dying()
 
 

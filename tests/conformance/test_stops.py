@@ -15,12 +15,12 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
-from probes.check import doctor
+from probes.checking import doctor
 from repanalysis.table import Table
+from tests.analyses.pruning.test_recorded_heads import planted
 from tests.cli.running import write_acts
 from tests.conformance.stopping import Server, server
 from tests.conformance.test_crashes import content as h5_content
-from tests.pruning.test_recorded_heads import planted
 
 MLP, LENET = "small:mlp,width=2,colours=1,size=8", "small:lenet,width=4,colours=1,size=8"
 TRAINING = ["--split", "train", "--limit", "64", "--epochs", "2", "--batch-size", "32", "--rate", "0.1", "--test-split", "test"]

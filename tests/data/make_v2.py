@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from probes import Batch, LayerInfo
-from probes.writer import create
+from probes.storage.writer import create
 
 INFO = {
     "conv": LayerInfo("conv", 0, 0.5, ("sample", "channel", "height", "width"), "none", "Conv2d", 0, (2, 3, 3), "float32"),

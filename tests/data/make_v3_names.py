@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from probes import Batch, LayerInfo
-from probes.writer import create
+from probes.storage.writer import create
 
 INFO = {"conv": LayerInfo("conv", 0, 1.0, ("sample", "channel"), "mean", "Conv2d", 0, (2, 3, 3), "float32")}
 NAMES = ["train/cat/1.png", "train/cat/é.png", "train/dog/0001.png", "日本.jpg", "a b/%2F.png", r"\udcff.png"]

@@ -13,7 +13,7 @@ import torch
 from probes import UsageError
 from repanalysis.inputs import hubs
 from repanalysis.inputs.hubs import download, is_reachable
-from repanalysis.models import load_model
+from repanalysis.inputs.models import load_model
 
 
 class Refusing(BaseHTTPRequestHandler):

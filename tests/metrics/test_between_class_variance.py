@@ -7,13 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from repanalysis.metrics import (
-    between_class_variance,
-    class_mean_separation,
-    fisher_trace_ratio,
-    nc1_quotient,
-    within_class_variance,
-)
+from repanalysis.metrics.between_class_variance import between_class_variance
+from repanalysis.metrics.class_mean_separation import class_mean_separation
+from repanalysis.metrics.fisher_trace_ratio import fisher_trace_ratio
+from repanalysis.metrics.nc1_quotient import nc1_quotient
+from repanalysis.metrics.within_class_variance import within_class_variance
 from repanalysis.statistics import ClassMoments
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]

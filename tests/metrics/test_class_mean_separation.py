@@ -9,7 +9,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from repanalysis.metrics import between_class_variance, class_mean_separation, within_class_variance
+from repanalysis.metrics.between_class_variance import between_class_variance
+from repanalysis.metrics.class_mean_separation import class_mean_separation
+from repanalysis.metrics.within_class_variance import within_class_variance
 from repanalysis.statistics import ClassMoments
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from repanalysis.metrics import effective_rank
+from repanalysis.metrics.effective_rank import effective_rank
 from repanalysis.statistics import ClassMoments, Rows
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]

@@ -13,7 +13,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from probes import UsageError
 from repanalysis import metrics
-from repanalysis.metrics import fisher_ratio
+from repanalysis.metrics.fisher_ratio import fisher_ratio
 from repanalysis.statistics import ClassMoments
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from repanalysis.metrics import fisher_trace_ratio
+from repanalysis.metrics.fisher_trace_ratio import fisher_trace_ratio
 from repanalysis.statistics import ClassMoments
 from tests.metrics.geometries import isotropic, simplex
 

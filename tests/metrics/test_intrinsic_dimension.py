@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from repanalysis.metrics import intrinsic_dimension
+from repanalysis.metrics.intrinsic_dimension import intrinsic_dimension
 from repanalysis.statistics import Samples
 
 

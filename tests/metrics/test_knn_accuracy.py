@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from repanalysis.metrics import knn_accuracy
+from repanalysis.metrics.knn_accuracy import knn_accuracy
 from repanalysis.statistics import Samples
 from repanalysis.statistics.draws import GROUP, hashed
 from repanalysis.statistics.shares import share_error

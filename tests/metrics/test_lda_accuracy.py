@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from repanalysis.metrics import lda_accuracy
+from repanalysis.metrics.lda_accuracy import lda_accuracy
 from repanalysis.statistics import Samples
 from tests.metrics.fits import error, left_out
 

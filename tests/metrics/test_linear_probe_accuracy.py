@@ -9,8 +9,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.preprocessing import StandardScaler
 
-from repanalysis.metrics import linear_probe_accuracy
 from repanalysis.metrics._readout import one_hot
+from repanalysis.metrics.linear_probe_accuracy import linear_probe_accuracy
 from repanalysis.statistics import Samples
 from tests.metrics.fits import error, left_out
 

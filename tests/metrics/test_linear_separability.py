@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repanalysis.metrics import linear_separability
+from repanalysis.metrics.linear_separability import linear_separability
 from repanalysis.statistics import Samples
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from repanalysis.metrics import fisher_ratio, nc1
+from repanalysis.metrics.fisher_ratio import fisher_ratio
+from repanalysis.metrics.nc1 import nc1
 from repanalysis.statistics import ClassMoments
 from tests.metrics.geometries import isotropic, simplex
 

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from repanalysis.metrics import nc1_cdnv
+from repanalysis.metrics.nc1_cdnv import nc1_cdnv
 from repanalysis.statistics import ClassMoments
 from tests.metrics.geometries import isotropic, simplex
 

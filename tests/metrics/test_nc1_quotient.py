@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from repanalysis.metrics import fisher_trace_ratio, nc1_quotient
+from repanalysis.metrics.fisher_trace_ratio import fisher_trace_ratio
+from repanalysis.metrics.nc1_quotient import nc1_quotient
 from repanalysis.statistics import ClassMoments
 from tests.metrics.geometries import isotropic, simplex
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from repanalysis.metrics import nc2_equiangular
+from repanalysis.metrics.nc2_equiangular import nc2_equiangular
 from repanalysis.statistics import ClassMoments
 from tests.metrics.geometries import simplex
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from repanalysis.metrics import nc2_equinorm
+from repanalysis.metrics.nc2_equinorm import nc2_equinorm
 from repanalysis.statistics import ClassMoments
 from tests.metrics.geometries import simplex
 

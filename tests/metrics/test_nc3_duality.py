@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from repanalysis.metrics import Head, nc3_duality
+from repanalysis.metrics import Head
+from repanalysis.metrics.nc3_duality import nc3_duality
 from repanalysis.statistics import ClassMoments
 from tests.metrics.geometries import isotropic, simplex
 

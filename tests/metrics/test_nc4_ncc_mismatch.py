@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from repanalysis.metrics import Head, nc4_ncc_mismatch
+from repanalysis.metrics import Head
+from repanalysis.metrics.nc4_ncc_mismatch import nc4_ncc_mismatch
 from repanalysis.statistics import Samples
 from tests.metrics.fits import error, left_out
 

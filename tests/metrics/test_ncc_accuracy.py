@@ -10,7 +10,8 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestCentroid
 
-from repanalysis.metrics import get, ncc_accuracy
+from repanalysis.metrics import get
+from repanalysis.metrics.ncc_accuracy import ncc_accuracy
 from repanalysis.statistics import Samples
 from tests.metrics.fits import error, left_out
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from repanalysis.metrics import participation_ratio
+from repanalysis.metrics.participation_ratio import participation_ratio
 from repanalysis.statistics import ClassMoments
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]

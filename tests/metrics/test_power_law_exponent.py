@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from repanalysis.metrics import power_law_exponent
+from repanalysis.metrics.power_law_exponent import power_law_exponent
 from repanalysis.statistics import ClassMoments, Moments
 
 

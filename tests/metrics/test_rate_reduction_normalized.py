@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from repanalysis.metrics import rate_reduction, rate_reduction_normalized
+from repanalysis.metrics.rate_reduction import rate_reduction
+from repanalysis.metrics.rate_reduction_normalized import rate_reduction_normalized
 from repanalysis.statistics import ClassMoments
 from tests.metrics.rates import CANONICAL, subspaces
 

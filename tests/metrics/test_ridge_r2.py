@@ -10,7 +10,7 @@ from scipy.stats import ortho_group
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from repanalysis.metrics import ridge_r2
+from repanalysis.metrics.ridge_r2 import ridge_r2
 from repanalysis.statistics import SampleSet, TargetSamples
 from repanalysis.statistics.draws import GROUP, hashed
 

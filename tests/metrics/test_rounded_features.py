@@ -15,8 +15,13 @@ from torch import Tensor, nn
 import probes
 from probes import Batch
 from repanalysis import analyze
-from repanalysis.metrics import effective_rank, fisher_ratio, nc1, power_law_exponent, spectrum, within_class_variance
+from repanalysis.metrics.effective_rank import effective_rank
+from repanalysis.metrics.fisher_ratio import fisher_ratio
+from repanalysis.metrics.nc1 import nc1
 from repanalysis.metrics.ncc_accuracy import ncc_accuracy
+from repanalysis.metrics.power_law_exponent import power_law_exponent
+from repanalysis.metrics.spectrum import spectrum
+from repanalysis.metrics.within_class_variance import within_class_variance
 from repanalysis.statistics import ClassMoments, Rows, Samples
 from repanalysis.statistics.rounding import resolution_of
 
@@ -164,7 +169,7 @@ def test_the_layers_of_a_real_network_in_any_type(dtype: str, real_data: Path) -
     digits), layers of which the trained batch norms have put a channel or two to sleep.
     """
     from repanalysis.inputs.data import load_data
-    from repanalysis.models import load_model
+    from repanalysis.inputs.models import load_model
 
     model = load_model("py:tests.networks.cifar_resnet:resnet20", weights=real_data / "weights" / "resnet20-12fca82f.th")
     data = load_data(f"imagefolder:{real_data}/cifar10/val.tar.gz", transform=model.transform).sample(160, seed=0)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from repanalysis.metrics import spectrum
+from repanalysis.metrics.spectrum import spectrum
 from repanalysis.statistics import ClassMoments, Rows
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]

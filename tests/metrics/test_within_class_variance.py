@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from repanalysis.metrics import between_class_variance, within_class_variance
+from repanalysis.metrics.between_class_variance import between_class_variance
+from repanalysis.metrics.within_class_variance import within_class_variance
 from repanalysis.statistics import ClassMoments
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 import probes
 from probes.errors import UsageError
-from repanalysis.models import load_model
+from repanalysis.inputs.models import load_model
 from repanalysis.networks.concentrated import Block, ChannelNorm, RectifiedWavelets, TightFrame, concentrated, frames, polar
 from repanalysis.networks.wavelets import morlet
 

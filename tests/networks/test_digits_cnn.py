@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from repanalysis.inputs.data import load_data
-from repanalysis.networks.digits_cnn import accuracy, digits_cnn, train
+from repanalysis.networks.digits_cnn import digits_cnn
+from repanalysis.studies.demo import accuracy, train
 
 
 def test_parameters_are_as_documented() -> None:

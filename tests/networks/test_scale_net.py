@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from probes.errors import UsageError
-from repanalysis.models import load_model
+from repanalysis.inputs.models import load_model
 from repanalysis.networks.scale_net import ScaleNet
 
 

@@ -8,7 +8,7 @@ import torch
 
 import probes
 from probes.errors import UsageError
-from repanalysis.models import load_model
+from repanalysis.inputs.models import load_model
 from repanalysis.networks.filtering import padded_side
 from repanalysis.networks.scattering import Scattering, low_frequencies, modulus_of, phases_of
 from repanalysis.networks.wavelets import bank

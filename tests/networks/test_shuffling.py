@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from probes.errors import UsageError
-from repanalysis.filter_energy import filter_energy
+from repanalysis.analyses.stability.filter_energy import filter_energy
 from repanalysis.networks.shuffling import shuffled_channels
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from probes.errors import UsageError
-from repanalysis.models import load_model
+from repanalysis.inputs.models import load_model
 from repanalysis.networks.small import NAMES, small
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from probes.errors import UsageError
-from repanalysis.metrics._clusters import clusters_of, field_of
+from repanalysis.heads.clusters import clusters_of, field_of
 from repanalysis.plots import filter_sheet
 
 

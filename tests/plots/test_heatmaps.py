@@ -9,8 +9,8 @@ import pytest
 import probes
 from probes import UsageError
 from repanalysis import Table
+from repanalysis.analyses.similarity import compare
 from repanalysis.plots import checkpoints, similarity
-from repanalysis.similarity import compare
 
 
 def epochs(runs: int, layers: int) -> Table:

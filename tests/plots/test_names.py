@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import probes
 from repanalysis import plots
-from repanalysis.similarity import compare
+from repanalysis.analyses.similarity import compare
 from repanalysis.table import Table
 
 NAMES = [

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import probes
-from probes.axes import Layout, letters_of
-from probes.axis_inference import AxisInference
 from probes.batch import Batch
+from probes.capturing.axes import Layout, letters_of
+from probes.capturing.axis_inference import AxisInference
 
 
 def layout(module: nn.Module, shape: tuple[int, ...], axes: AxisInference | None = None) -> Layout:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import h5py
 
-from probes.atomic import SEAL, AtomicFile, Journal
-from probes.sealed import uuid_of
+from probes.storage.journal import SEAL, AtomicFile, Journal
+from probes.storage.seal import uuid_of
 
 
 def unseal(path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import probes
-from tests.probes.test_capturing import loader, net
+from tests.probes.capturing.test_steps import loader, net
 
 
 def test_record_gives_back_the_file_for_reading(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_replacement_that_was_stopped_before_its_last_step_takes_its_place(
     model, path = net(), tmp_path / "x.h5"
     probes.record(model, loader(), path)
     with monkeypatch.context() as patched, pytest.raises(OSError, match="killed"):
-        patched.setattr("probes.writer.install", killed)
+        patched.setattr("probes.storage.writer.install", killed)
         probes.record(model, loader(), path, pool="max", overwrite=True)
     assert probes.open(path).attrs["pool"] == "mean"
     assert probes.record(model, loader(), path, pool="max", resume=True).attrs["pool"] == "max"
@@ -342,7 +342,7 @@ def test_what_overflows_is_told(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_with_what_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probes.writer._COMMIT_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("probes.storage.writer._COMMIT_SECONDS", (0.0, 0.0))
     model, path, pwrite, left = net(), tmp_path / "x.h5", os.pwrite, [40]
 
     def full(*arguments: object) -> int:

@@ -11,13 +11,15 @@ import pytest
 import torch
 
 import probes
-from repanalysis import analyze, filters, heads
-from repanalysis.epochs import Images
-from repanalysis.filters import Held
-from repanalysis.pruning import networks, recorded_heads
-from repanalysis.pruning.chains import OUTPUT, Link
+from repanalysis import analyze
+from repanalysis.analyses.filters import measures as filters
+from repanalysis.analyses.filters.measures import Held
+from repanalysis.analyses.pruning import networks, recorded_heads
+from repanalysis.analyses.pruning.chains import OUTPUT, Link
+from repanalysis.heads import fitting as heads
 from repanalysis.statistics import Samples
 from repanalysis.statistics.draws import fitted_on
+from repanalysis.training.epochs import Images
 
 IDS = np.random.default_rng(5).permutation(10_000)[:240]
 LABELS = np.arange(240) % 4

@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from repanalysis.metrics import within_class_variance
+from repanalysis.metrics.within_class_variance import within_class_variance
 from repanalysis.statistics import ClassMoments
 from repanalysis.theory.concentration import (
     concentrated,

@@ -8,7 +8,8 @@ from scipy.integrate import quad
 from scipy.linalg import eigh
 from scipy.stats import norm
 
-from repanalysis.metrics import class_mean_separation, fisher_ratio
+from repanalysis.metrics.class_mean_separation import class_mean_separation
+from repanalysis.metrics.fisher_ratio import fisher_ratio
 from repanalysis.statistics import ClassMoments
 from repanalysis.theory.frames import random_tight_frame
 from repanalysis.theory.mixtures import Mixture, sparse_mixture

@@ -10,7 +10,7 @@ import pytest
 
 import probes
 from probes.features.source import Stamp
-from repanalysis.similarity import compare
+from repanalysis.analyses.similarity import compare
 
 X = np.random.default_rng(0).normal(size=(20, 3))
 

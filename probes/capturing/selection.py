@@ -1,0 +1,110 @@
+"""Patterns -> layers: which module calls of a forward pass are wanted.
+
+Without patterns (`patterns.py` says what they are) every leaf call is wanted: every call of a module during which no
+other module is called. That is the leaf of what ran, not of the module tree, so fused modules such as
+`nn.MultiheadAttention`, whose children are never called, are there too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from probes.errors import UsageError
+from probes.patterns import Patterns, as_patterns, closest, excludes, matches, selects
+
+__all__ = ["Selection", "types_of"]
+
+
+@dataclass
+class Selection:
+    """The patterns of one recording, and what they have met so far.
+
+    Parameters
+    ----------
+    patterns : str or sequence of str, optional
+        Wanted layers; default every leaf call.
+
+    Raises
+    ------
+    UsageError
+        If a regular expression can't be compiled, or the list of patterns is empty.
+
+    Examples
+    --------
+    >>> selection = Selection("conv?")
+    >>> selection.wants("conv1", ["Conv2d"], leaf=True), selection.wants("relu", ["ReLU"], leaf=True)
+    (True, False)
+    """
+
+    patterns: Patterns = None
+    met: dict[str, bool] = field(default_factory=dict, init=False)
+    _hits: dict[str, list[str]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.patterns = as_patterns(self.patterns)
+        self.met = dict.fromkeys(self.patterns or (), False)
+
+    def wants(self, name: str, kinds: Sequence[str], *, leaf: bool) -> bool:
+        """Whether the call `name`, of these type names, is to be recorded; remembers which patterns have matched."""
+        if self.patterns is None:
+            return leaf
+        return selects(self._matching(name, kinds), list(self.patterns), default=leaf)
+
+    def excludes(self, name: str, kinds: Sequence[str]) -> bool:
+        """Whether a pattern with `!` matches the call `name`, of these type names."""
+        return any(excludes(pattern) for pattern in self._matching(name, kinds))
+
+    def _matching(self, name: str, kinds: Sequence[str]) -> list[str]:
+        """The patterns that match a call, which are remembered."""
+        if name not in self._hits:
+            hits = [pattern for pattern in self.patterns or () if matches(pattern, name, kinds)]
+            self.met |= dict.fromkeys(hits, True)
+            self._hits[name] = hits
+        return self._hits[name]
+
+    def check(self, model: nn.Module, ran: Mapping[str, object]) -> None:
+        """Raise where a pattern has matched nothing that ran; one that excludes may match a module that never runs.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            The network, for the modules that never ran.
+        ran : mapping
+            Names of the calls of a forward pass.
+
+        Raises
+        ------
+        UsageError
+            With the closest pattern that would have matched, or the modules that matched but never ran.
+        """
+        for pattern in (pattern for pattern, met in self.met.items() if not met):
+            idle = [name for name, module in model.named_modules() if name and matches(pattern, name, types_of(module))]
+            if idle and excludes(pattern):
+                continue
+            if idle:
+                raise UsageError(
+                    f"Layer pattern {pattern!r} matches {idle[0]!r}, but the forward pass of {_title(model)} never calls "
+                    f"that module (its parent may use its weights directly, or skip it in eval mode)."
+                )
+            raise UsageError(
+                f"No layer of {_title(model)} matches {pattern!r}.{closest(pattern, ran)} "
+                f"`repanalysis layers` lists all {len(ran)}."
+            )
+
+
+def types_of(module: nn.Module) -> list[str]:
+    """Names of a module's class and its base classes below `nn.Module`.
+
+    Examples
+    --------
+    >>> types_of(nn.ReLU6())
+    ['ReLU6', 'Hardtanh']
+    """
+    return [base.__name__ for base in type(module).__mro__ if issubclass(base, nn.Module) and base is not nn.Module]
+
+
+def _title(model: nn.Module) -> str:
+    return repr(type(model).__name__)

@@ -1,0 +1,338 @@
+"""A model over a loader: `capture` yields a `Batch` per step, which `recording.py` writes and the engine analyses.
+
+The model runs in eval mode and without gradients, hooks on, for one step at a time; between steps it is as it was: it has no
+hook of ours, every module is in its own mode, and whatever is run on it is not recorded.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from probes.batch import Batch, LayerInfo
+from probes.capturing.axes import AxesOption
+from probes.capturing.hooks import Recording, Reduction, StopForward, hooked
+from probes.capturing.measuring import measure
+from probes.capturing.network import unwrap
+from probes.capturing.padding import UNKNOWN_LENGTH, padding_mask
+from probes.capturing.pooling import Pools
+from probes.errors import DataError, IgnoredWarning, LeftOutWarning, ReportedError, UsageError, did_you_mean
+from probes.loading.inputs import Inputs, explained
+from probes.loading.loaders import as_loader
+from probes.loading.numbering import identified
+from probes.loading.reader import Reader, as_inputs
+from probes.patterns import Patterns
+
+__all__ = ["PRECISIONS", "capture", "device_of", "examined"]
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block; afterwards every module is in the mode that it was in.
+
+    Where none is in training mode, `eval` is called only if a module has one of its own, or a `train`, that may do more.
+    """
+    modules = list(model.modules())
+    training = [module for module in modules if module.training]
+    try:
+        if training or any(
+            type(module).train is not nn.Module.train or type(module).eval is not nn.Module.eval for module in modules
+        ):
+            model.eval()
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def capture(
+    model: nn.Module,
+    loader: Iterable[Any] | Dataset[Any],
+    *,
+    layers: Patterns = None,
+    pool: Pools = "mean",
+    ops: bool = False,
+    prefix_tokens: int | None = None,
+    dtype: str = "auto",
+    seed: int = 0,
+    split: str | None = None,
+    device: torch.device | str | None = None,
+    precision: str = "float32",
+    channels_last: bool = False,
+    early_stop: bool = True,
+    first_id: int = 0,
+    forward: Callable[..., Any] | None = None,
+    reduce: Reduction | None = None,
+    batch_size: int = 64,
+    axes: AxesOption = None,
+    class_names: Sequence[str] | None = None,
+) -> Iterator[Batch]:
+    """Run `model` over `loader` and yield, step by step, what its layers gave out.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Any network. It is run in eval mode and without gradients; between steps it is as it was before, without hooks, and may
+        be used, also by another `capture`.
+    loader : iterable or torch.utils.data.Dataset
+        Yields `x`, `(x, labels)` or `(x, labels, ids)`, or a mapping that may itself hold `labels` and `ids`; see the
+        notes. Where it gives no ids and is a torch `DataLoader` of a data set with positions, a sample's id is its position
+        in that data set, whatever order the sampler draws; else samples are numbered in the order in which they come.
+    layers, pool, ops, prefix_tokens, dtype, seed, reduce
+        As for `attach`.
+    axes : str, mapping or sequence of str, optional
+        As for `attach`. What it does not say is measured before the first step: two or three samples run through the network as
+        batches of two sizes, and with another height and width or length; see `probes.capturing.measuring`.
+    split : str, optional
+        Name of the split that all samples belong to.
+    device : torch.device or str, optional
+        Where the inputs go; by default where the model's first parameter is. The model is not moved.
+    precision : {"float32", "bfloat16", "float16"}, default "float32"
+        What the network computes in: "float32" leaves everything as it is, the others are automatic mixed precision.
+    channels_last : bool, default False
+        Give images to the network in channels-last memory, which is faster on many devices; results may differ by
+        rounding.
+    early_stop : bool, default True
+        Leave the forward pass once the last wanted layer has run. Not done where `forward` is given.
+    first_id : int, default 0
+        Number of the first sample, where samples are numbered in the order in which they come.
+    forward : callable, optional
+        What to run instead of the model itself, such as `model.forward_features`. Its signature takes the place of the
+        model's.
+    batch_size : int, default 64
+        Samples per step, where a data set comes in place of a loader.
+    class_names : sequence of str, optional
+        Name of class 0, 1, ..., by which labels that are text are numbered.
+
+    Yields
+    ------
+    Batch
+        Activations as numpy arrays, with ids, labels or continuous targets, and split. A layer whose
+        shape is not that of the first step is
+        in `left_out` from there on.
+
+    Raises
+    ------
+    UsageError
+        If a pattern matches nothing that runs (after the first step), the precision is unknown, or the model can't be
+        called with what the loader yields.
+    DataError
+        If no layer at all can be recorded; if labels are neither classes nor targets, ids not one integer or text, if either
+        come and go, or an id comes twice; if several workers of an `IterableDataset` each give all samples.
+
+    Notes
+    -----
+    Memory: the kept parts of one step, and 8 bytes per id. An error of the model's own is raised as it is, with a note
+    that says at which samples.
+
+    What the network's `forward` takes decides how x is read; numpy arrays count as tensors.
+
+    ========================================  =====================================================================
+    x, or the item itself                     is run as
+    ========================================  =====================================================================
+    a tensor                                  `model(x)`
+    a tuple or list of tensors                `model(x1, x2)`, or `model([x1, x2])` where forward takes one argument
+    a list of images, one label each          `model(images)`, a sample per entry, as in detection
+    a mapping whose keys are arguments        `model(**x)`; other keys are not read, with a warning
+    another mapping                           `model(x)`
+    ========================================  =====================================================================
+
+    Labels are integers from 0, text or one-hot rows, in any container: a tensor on any device, an array, a list; -1, -100, NaN
+    and None mean that a sample has none. Floats, (n,) or (n, t), are continuous targets, unless all are whole. Text needs
+    `class_names`. Targets of another kind (boxes, masks, images, a class per token) are not read, with a warning. A third
+    element is taken for ids if it is one integer per sample, or one text that no other sample has, such as its path; other
+    metadata are not read, with a warning. An empty batch is passed over.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    >>> batch = next(capture(net, [(torch.zeros(2, 3), torch.tensor([0, 1]))]))
+    >>> batch.layers["1"].shape, batch.labels.tolist(), net.training
+    ((2, 4), [0, 1], True)
+    """
+    model = unwrap(model)
+    recording = Recording(
+        model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce, axes=axes
+    )
+    where = torch.device(device) if device is not None else device_of(model)
+    loader = as_loader(loader, batch_size)
+    reader = Reader(forward or model, class_names=class_names)
+    steps = _Steps(model, recording, forward or model, where, _autocast(precision, where), channels_last)
+    shapes: dict[str, tuple[int, ...]] = {}
+    info: dict[str, LayerInfo] = {}
+    left_out: dict[str, str] = {}
+    padded: list[str] | None = None  # layers that are pooled with their padding, once a batch has any
+    done = 0
+    for step, (item, ids, ids_from) in enumerate(identified(loader, reader, first=first_id)):
+        rows = item.inputs.rows
+        if step == 0:
+            steps.measure(item.inputs)
+        steps.run(item.inputs, done, step)
+        if step == 0:
+            info = recording.info
+            shapes = recording.shapes
+            left_out = recording.left_out | recording.idle
+            if early_stop and forward is None and info and (last := list(info)[-1]) and info[last].depth < 1:
+                recording.last = last
+        varied = _varied(recording, shapes, done) if step else {}
+        left_out |= varied
+        shapes = {name: shape for name, shape in shapes.items() if name not in varied}
+        if not shapes:
+            reasons = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
+            reasons = reasons or "no module was called that the layer patterns select"
+            raise DataError(f"No layer of {type(model).__name__} can be recorded ({reasons}).")
+        if said := _ran(varied if step else left_out):
+            warnings.warn(_left_out(said), LeftOutWarning, stacklevel=2)
+        if padded is None and recording.mask is not None and not recording.mask.all():
+            padded = [name for name in shapes if info[name].padding.startswith(UNKNOWN_LENGTH)]
+            if padded:
+                warnings.warn(_padded(padded), IgnoredWarning, stacklevel=2)
+        yield Batch(
+            ids=ids,
+            layers={name: recording.array(name) for name in shapes},
+            labels=item.labels,
+            split=None if split is None else np.full(rows, split),
+            info={name: info[name] for name in shapes},
+            left_out=dict(left_out),
+            ids_from=ids_from,
+            targets=item.targets,
+            target_names=item.target_names,
+        )
+        done += rows
+
+
+def examined(
+    model: nn.Module,
+    example: Any,
+    *,
+    layers: Patterns = None,
+    ops: bool = False,
+    prefix_tokens: int | None = None,
+    axes: AxesOption = None,
+) -> Recording:
+    """Every output of one pass as it is, with its axes as `capture` would find them.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Run in eval mode and without gradients; afterwards it is as it was.
+    example : torch.Tensor, tuple or mapping
+        Inputs of one sample or a few, as the loader would give them.
+    layers, ops, prefix_tokens, axes
+        As for `capture`.
+
+    Raises
+    ------
+    UsageError
+        If a pattern matches nothing, or the axes do not fit.
+
+    Examples
+    --------
+    >>> recording = examined(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.zeros(1, 3))
+    >>> recording.info["1"].axes_from, recording.info["1"].source_dims
+    ('weight', ('sample', 'channel'))
+    """
+    model = unwrap(model)
+    recording = Recording(model, layers, "none", ops=ops, prefix_tokens=prefix_tokens, axes=axes)
+    inputs = as_inputs(model, example)
+    steps = _Steps(model, recording, model, device_of(model), nullcontext, channels_last=False)
+    steps.measure(inputs)
+    steps.run(inputs, 0, 0)
+    return recording
+
+
+@dataclass
+class _Steps:
+    """One step of a recording: hooks on, eval mode, no gradients; afterwards the model is as it was."""
+
+    model: nn.Module
+    recording: Recording
+    forward: Callable[..., Any]
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[Any]]
+    channels_last: bool
+
+    def measure(self, inputs: Inputs) -> None:
+        """Find out what the axes of the outputs mean, on a few of the first step's inputs."""
+        inputs = inputs.to(self.device, channels_last=self.channels_last)
+        with _eval_mode(self.model), torch.no_grad(), self.autocast():
+            measure(self.model, self.recording, self.forward, inputs)
+
+    def run(self, inputs: Inputs, done: int, step: int) -> None:
+        """Run the network on one step's inputs."""
+        inputs = inputs.to(self.device, channels_last=self.channels_last)
+        # Hooks live for one step only: whoever stops iterating, by whatever way, leaves no hook behind.
+        try:
+            with hooked(self.recording), _eval_mode(self.model), torch.no_grad(), self.autocast():
+                self.recording.clear(inputs.shape)
+                self.recording.rows = inputs.rows
+                self.recording.mask = padding_mask((inputs.args, inputs.kwargs))
+                self.recording.expected = inputs.rows, inputs.shape
+                with suppress(StopForward):
+                    inputs.call(self.forward)
+                if step == 0:
+                    self.recording.check()
+        except ReportedError:
+            raise
+        except Exception as error:
+            if not step and (reason := explained(error, inputs, self.model)):
+                raise reason from error
+            error.add_note(f"while {type(self.model).__name__} ran on samples {done} to {done + inputs.rows - 1} (step {step})")
+            raise
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network's first parameter is."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    if precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise UsageError(f"Unknown precision {precision!r}.{did_you_mean(precision, PRECISIONS)} Known are {known}.")
+    return nullcontext if precision == "float32" else partial(torch.autocast, device.type, getattr(torch, precision))
+
+
+def _varied(recording: Recording, shapes: Mapping[str, tuple[int, ...]], done: int) -> dict[str, str]:
+    """Layers that do not give out what they gave out in the first step, each with the reason."""
+    found: dict[str, str] = {}
+    if shapes == (now_shapes := recording.shapes):
+        return found
+    for name, before in shapes.items():
+        now = now_shapes.get(name)
+        if now != before:
+            what = f"its shape is {now} from sample {done} on, and was {before} before: pool it (mean, max)"
+            found[name] = what if now else f"it did not run at sample {done}, as it had before"
+    return found
+
+
+def _padded(names: list[str]) -> str:
+    """One sentence on the layers in which padding is pooled with the rest."""
+    return (
+        f"{len(names)} layers are pooled with their padding ({', '.join(names[:3])}{', ...' * (len(names) > 3)}): it could not "
+        f"be measured whether their positions are those of the batch's mask. Leave them out, or keep the positions apart "
+        f"(pool none)."
+    )
+
+
+def _ran(reasons: Mapping[str, str]) -> dict[str, str]:
+    """The layers that did run."""
+    return {name: why for name, why in reasons.items() if not why.startswith("the forward pass never calls it")}
+
+
+def _left_out(reasons: Mapping[str, str]) -> str:
+    """One sentence on the layers that can't be recorded."""
+    shown = "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:2])
+    more = f"; and {len(reasons) - 2} more, all named in the batch's or the file's left_out" if len(reasons) > 2 else ""
+    return f"{len(reasons)} layers are left out ({shown}{more})."

@@ -1,0 +1,163 @@
+"""Can this file be trusted? `doctor` says whether it is whole and what to do; `compare` whether its numbers come out again.
+
+`compare` takes what a network gives out now for some of a file's samples, and measures how far that is from what the file
+holds. Re-running a network rarely gives the same bits (another batch size, another number of threads): differences are told
+relative to the largest value of the layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from probes.errors import DataError, FormatError, IncompleteError, ReportedError, UsageError
+from probes.features.opening import ENDINGS, is_recording, open_features
+from probes.ids import refuse_duplicates
+from probes.storage.journal import Journal
+from probes.storage.seal import check_bytes, is_empty, is_interrupted
+from probes.storage.shards import Shards
+from probes.storage.store import Store
+
+__all__ = ["Finding", "doctor"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What `doctor` says of one file.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file, or the folder.
+    state : {"whole", "features", "resumable", "empty", "busy", "damaged", "foreign", "missing"}
+        What it is; "features" are somebody's own, or an export, every number of which could be read.
+    what : str
+        One sentence on what was found.
+    advice : str
+        One sentence on what to do; empty where there is nothing to do.
+    """
+
+    path: Path
+    state: str
+    what: str
+    advice: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file is whole, or holds features that can be read."""
+        return self.state in ("whole", "features")
+
+
+def doctor(path: str | PathLike[str], *, progress: bool | None = None) -> list[Finding]:
+    """Read everything that a file, or every shard of a folder, holds, and say what is whole and what to do.
+
+    Parameters
+    ----------
+    path : path-like
+        A file, or a folder of shards.
+    progress : bool, optional
+        Show a progress bar; by default only on a terminal.
+
+    Returns
+    -------
+    list of Finding
+        One per file; for a folder, a last one on the shards as a whole.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `path`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if not path.is_dir():
+        ours = ENDINGS.get(path.suffix.lower(), "hdf5") == "hdf5" and is_recording(path)
+        return [_examine(path, progress=progress) if ours else _examine_features(path, progress=progress)]
+    files = sorted(path.glob("*.h5"))
+    found = [_examine(file, progress=progress) for file in files]
+    if not files:
+        return [Finding(path, "missing", "the folder holds no *.h5 file", "Extract into it.")]
+    if all(finding.state == "whole" for finding in found):
+        found.append(_together(path, files))
+    return found
+
+
+def _together(path: Path, files: list[Path]) -> Finding:
+    try:
+        with Shards([Store(file) for file in files]) as shards:
+            return Finding(path, "whole", f"{len(files)} shards fit together: {len(shards)} samples, none twice")
+    except IncompleteError as error:
+        return Finding(path, "missing", str(error), "Extract again with --resume, by as many processes as before.")
+    except ReportedError as error:
+        return Finding(path, "foreign", str(error), "Keep the shards of one run in a folder of their own.")
+
+
+def _examine(path: Path, *, progress: bool | None) -> Finding:
+    if is_empty(path) and is_interrupted(path):
+        return Finding(path, "empty", "writing stopped before anything was committed", "Extract it again, with --resume.")
+    try:
+        with Store(path, partial=True) as store:
+            refuse_duplicates(store.ids, str(path))
+            broken = _broken_layers(store, progress=progress)
+            if not broken:
+                store.check()
+                check_bytes(path)
+            n, state = len(store), "whole" if store.complete else "resumable"
+            odd = store.non_finite
+    except (UsageError, DataError) as error:
+        busy = isinstance(error, UsageError)
+        advice = "Wait until it is written." if busy else "Extract it again: which of the rows is the sample's is not known."
+        return Finding(path, "busy" if busy else "damaged", str(error), advice)
+    except FormatError as error:
+        foreign = "no HDF5 file" in str(error) or "not an activations file" in str(error)
+        journal = Journal.beside(path)
+        advice = (
+            "It is not ours: leave it alone." if foreign else "Copy it again from where it was written, or extract it again."
+        )
+        if not foreign and not journal.exists():
+            advice += f" If it is a copy of a file that was not finished, copy {journal.name} as well."
+        what = str(error).partition(" Copy it again")[0].rstrip(".")
+        return Finding(path, "foreign" if foreign else "damaged", what, advice)
+    if broken:
+        names = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
+        return Finding(
+            path, "damaged", f"{len(broken)} of {len(store.info)} layers can't be read ({names}); the others are whole",
+            "Copy it again from where it was written, or extract it again; the other layers can be used.",
+        )  # fmt: skip
+    what = f"{n} samples, {len(store.info)} layers, every byte as it was written"
+    if odd:
+        what += f"; {sum(odd.values())} values are NaN or infinite, in {', '.join(list(odd)[:3])}"
+    if state == "whole":
+        return Finding(path, "whole", what)
+    return Finding(path, "resumable", f"writing stopped; {n} samples are whole", "Go on with the same command and --resume.")
+
+
+def _examine_features(path: Path, *, progress: bool | None) -> Finding:
+    """Read every number of a file of features."""
+    hidden = None if progress is None else not progress
+    try:
+        with open_features(path, quiet=True) as source:
+            for name in tqdm(source.layers, desc=path.name, unit=" layers", disable=hidden):
+                for _ in source.iter([name]):
+                    pass
+            what = f"{len(source)} samples, {len(source.layers)} layers of features ({source.attrs['kind']}) can be read"
+            return Finding(path, "features", f"{what}; such files have no checksums that say whether they are as written")
+    except ReportedError as error:
+        return Finding(path, "foreign", str(error).rstrip("."), "Leave it alone, or save arrays as docs/inputs.md says.")
+
+
+def _broken_layers(store: Store, *, progress: bool | None) -> list[str]:
+    """Layers of which not every row can be read."""
+    broken = []
+    hidden = None if progress is None else not progress
+    for name in tqdm(store.layers, desc=store.path.name, unit=" layers", disable=hidden):
+        try:
+            for _ in store.iter([name]):
+                pass
+        except FormatError:
+            broken.append(name)
+    return broken

@@ -1,0 +1,232 @@
+"""What a recording would weigh, before anything is written; and pools that fit where it would weigh too much.
+
+One sample runs through the network; from the shapes that come out, the bytes of every layer follow, for its pool and for
+every coarser one. `fit` takes one coarser pool for all layers, so that they stay comparable, and says what is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probes.batch import LayerInfo
+from probes.capturing.axes import AxesOption, Layout, UnfitError
+from probes.capturing.hooks import one_of_dtypes
+from probes.capturing.pooling import DTYPES, Pooling, Pools, describe_loss, keep, pool_named
+from probes.capturing.steps import examined
+from probes.errors import UsageError
+from probes.patterns import Patterns
+
+__all__ = ["Plan", "PlannedLayer", "fit", "plan", "readable"]
+
+_COARSER = ("grid:7", "grid:4", "grid:2", "mean", "project:256", "project:64")
+
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """What one layer would weigh.
+
+    Attributes
+    ----------
+    info : LayerInfo
+        As it would stand in the file.
+    layout : Layout
+        The axes before pooling.
+    shape : tuple of int
+        Shape of one sample after pooling.
+    bytes_per_sample : int
+        Bytes of one sample after pooling.
+    """
+
+    info: LayerInfo
+    layout: Layout
+    shape: tuple[int, ...]
+    bytes_per_sample: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recording of n samples would weigh, layer by layer.
+
+    Attributes
+    ----------
+    layers : tuple of PlannedLayer
+        In order of execution.
+    n : int
+        Samples.
+    left_out : dict of str to str
+        Layers that could not be recorded, each with the reason.
+    lost : tuple of str
+        Sentences on what was given up to fit a budget.
+    """
+
+    layers: tuple[PlannedLayer, ...]
+    n: int
+    left_out: dict[str, str]
+    dtype: str = "auto"
+    lost: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all layers and samples, uncompressed."""
+        return self.n * sum(layer.bytes_per_sample for layer in self.layers)
+
+    @property
+    def pools(self) -> list[str]:
+        """The pools as arguments: `["layer4*=none", "mean"]`, the most frequent one last and for all others.
+
+        Layers below one module that share a pool share a pattern.
+        """
+        names = {layer.info.name: layer.info.pool for layer in self.layers}
+        pools = list(names.values())
+        common = max(dict.fromkeys(pools), key=pools.count)
+        rules: dict[str, str] = {}
+        for name, pool in names.items():
+            top = name.partition(".")[0]
+            same = {other for other_name, other in names.items() if other_name.startswith(top)}
+            if pool != common:
+                rules[f"{top}*" if len(same) == 1 and "." in name else name] = pool
+        return [*(f"{pattern}={pool}" for pattern, pool in rules.items()), common]
+
+
+def plan(
+    model: nn.Module,
+    example: Any,
+    n: int,
+    *,
+    layers: Patterns = None,
+    pool: Pools = "mean",
+    ops: bool = False,
+    prefix_tokens: int | None = None,
+    dtype: str = "auto",
+    seed: int = 0,
+    axes: AxesOption = None,
+) -> Plan:
+    """What recording `n` samples would weigh.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The network; it is run in eval mode, once and, to measure its axes, on a few samples of other sizes.
+    example : torch.Tensor, tuple or mapping
+        Inputs of one sample or a few, as the loader would give them; see `capture`.
+    n : int
+        Samples to come.
+    layers, pool, ops, prefix_tokens, dtype, seed, axes
+        As for `capture`.
+
+    Returns
+    -------
+    Plan
+        Layers in order of execution, with shapes and bytes.
+
+    Raises
+    ------
+    UsageError
+        If a pool or a pattern is not understood.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
+    >>> planned = plan(net, torch.zeros(1, 1, 8, 8), 1000, pool="none")
+    >>> planned.bytes, planned.layers[0].shape
+    (1152000, (4, 6, 6))
+    """
+    pooling = Pooling(pool, seed=seed)
+    one_of_dtypes(dtype)
+    recording = examined(model, example, layers=layers, ops=ops, prefix_tokens=prefix_tokens, axes=axes)
+    found, left_out = [], dict(recording.left_out)
+    for info in recording.info.values():
+        layout = Layout(info.dims, info.prefix_tokens)
+        try:
+            found.append(_planned(info, layout, pooling.of(info.name, [info.module_type])[0], dtype, recording[info.name]))
+        except UnfitError as error:
+            left_out[info.name] = str(error)
+    return Plan(tuple(found), n, left_out, dtype)
+
+
+def _planned(info: LayerInfo, layout: Layout, spec: str, dtype: str, like: Tensor | torch.dtype) -> PlannedLayer:
+    """A layer under a pool, computed on a tensor without memory."""
+    source = torch.empty(1, *info.source_shape, device="meta", dtype=like.dtype if isinstance(like, Tensor) else like)
+    kept, dims = keep(source, layout, pool_named(spec)[1], DTYPES[dtype])
+    shape = tuple(kept.shape[1:])
+    return PlannedLayer(replace(info, pool=pool_named(spec)[0], dims=dims), layout, shape, prod(shape) * kept.element_size())
+
+
+def fit(planned: Plan, budget: int) -> Plan:
+    """A plan that weighs at most `budget` bytes: the finest of a ladder of pools, for all layers, with which it does.
+
+    The ladder is `grid:7`, `grid:4`, `grid:2`, `mean`, `project:256`, `project:64`; a layer that is lighter as it is stays so.
+
+    Parameters
+    ----------
+    planned : Plan
+        What is wanted.
+    budget : int
+        Bytes for all samples.
+
+    Returns
+    -------
+    Plan
+        With other pools, and `lost` saying what they give up; the plan itself where it fits.
+
+    Raises
+    ------
+    UsageError
+        If even the coarsest pools do not fit.
+    """
+    for spec in (None, *_COARSER):
+        layers = planned.layers if spec is None else tuple(_under(layer, spec, planned.dtype) for layer in planned.layers)
+        weight = planned.n * sum(layer.bytes_per_sample for layer in layers)
+        if weight <= budget:
+            return replace(planned, layers=layers, lost=_losses(planned.layers, layers))
+    raise UsageError(
+        f"{planned.n} samples of {len(layers)} layers take {readable(weight)} even with the pool {spec}, more than "
+        f"{readable(budget)}. Record fewer layers (--layers), fewer samples (--limit), or --dtype float16."
+    )
+
+
+def _under(layer: PlannedLayer, spec: str, dtype: str) -> PlannedLayer:
+    """The layer under a pool, unless that makes it heavier or can't be."""
+    like = getattr(torch, layer.info.dtype_source, torch.float32)
+    for tried in (spec, "mean"):
+        try:
+            other = _planned(layer.info, layer.layout, tried, dtype, like)
+        except UnfitError:
+            continue
+        return other if other.bytes_per_sample <= layer.bytes_per_sample else layer
+    return layer
+
+
+def _losses(before: Sequence[PlannedLayer], after: Sequence[PlannedLayer]) -> tuple[str, ...]:
+    """Sentences on the layers that have become lighter."""
+    changed: dict[tuple[str, str], list[str]] = {}
+    for old, new in zip(before, after, strict=True):
+        if new.bytes_per_sample < old.bytes_per_sample:
+            changed.setdefault((old.info.pool, new.info.pool), []).append(new.info.name)
+    return tuple(_loss(old, new, names) for (old, new), names in changed.items())
+
+
+def _loss(old: str, new: str, names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{new} instead of {old} for {shown}: loses {describe_loss(new)}."
+
+
+def readable(count: float) -> str:
+    """Bytes for people.
+
+    Examples
+    --------
+    >>> readable(1_500_000), readable(20e9)
+    ('1.5 MB', '20.0 GB')
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

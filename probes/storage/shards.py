@@ -1,0 +1,227 @@
+"""Several activations files of one network, read as one: shards of a data set, each sample in one of them.
+
+Every shard must hold the same layers, shapes and pools, none may be missing, and no sample id may stand in two of them;
+then any statistic over the shards is the one over the single file that they could have been. `merge` writes that file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from probes.batch import Batch
+from probes.errors import FormatError, IncompleteError, UsageError
+from probes.ids import are_texts, duplicate
+from probes.source import Source
+from probes.storage.format import VOLATILE
+from probes.storage.store import Store
+from probes.storage.writer import create, described
+
+__all__ = ["Shards", "merge", "shard_name"]
+
+_IDENTITY = ("model", "weights_sha256", "preprocessing", "pool", "precision", "dtype", "forward")
+
+
+def shard_name(shard: int, shards: int) -> str:
+    """File name of a shard; names sort in the order of the shards.
+
+    Examples
+    --------
+    >>> shard_name(2, 8)
+    'shard-00002-of-00008.h5'
+    """
+    return f"shard-{shard:05d}-of-{shards:05d}.h5"
+
+
+class Shards(Source):
+    """Stores read as one, in the order of their shard numbers, or else in the order given.
+
+    Parameters
+    ----------
+    stores : sequence of Store
+        At least one.
+
+    Raises
+    ------
+    FormatError
+        If layers, shapes, pools or the network differ, or a sample id stands in two shards.
+    IncompleteError
+        If a shard is missing.
+    """
+
+    def __init__(self, stores: Sequence[Store]) -> None:
+        _refuse_missing(stores)
+        self.stores = sorted(stores, key=lambda store: int(store.attrs.get("shard", 0)))
+        first = self.stores[0]
+        self.attrs = {key: value for key, value in first.attrs.items() if key not in ("shard", "shards")}
+        self.info = first.info
+        for store in self.stores[1:]:
+            ours, theirs = _kind(first), _kind(store)
+            if ours != theirs:
+                odd = next(name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
+                raise FormatError(
+                    f"{store.path} and {first.path} are no shards of one run: layer {odd!r} is not the same in both."
+                )
+            for key in _IDENTITY:
+                if (first.attrs.get(key) or "") != (store.attrs.get(key) or ""):  # older files name no forward
+                    raise FormatError(f"{store.path} and {first.path} are no shards of one run: their {key} differs.")
+            if _columns(store) != _columns(first):
+                raise FormatError(
+                    f"Only one of {store.path} and {first.path} has labels, targets or splits; shards need the same columns."
+                )
+            if are_texts(first.ids) != are_texts(store.ids):
+                raise FormatError(f"Only one of {store.path} and {first.path} has texts as sample ids; shards need one kind.")
+        if (twice := duplicate(self.ids)) is not None:
+            raise FormatError(f"Sample id {twice!r} stands in two shards; each sample belongs in one.")
+
+    @property
+    def title(self) -> str:
+        """The files, joined by commas."""
+        return ", ".join(str(store.path) for store in self.stores)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Name of class 0, 1, ..., or None."""
+        return self.stores[0].class_names
+
+    @property
+    def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Weights (K, d) and offsets (K,) of the linear layer that the network ends with, or None."""
+        return self.stores[0].head
+
+    @property
+    def ids(self) -> NDArray[Any]:
+        """Sample ids of all shards, (n,)."""
+        return np.concatenate([store.ids for store in self.stores])
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """Class of each sample, (n,), or None."""
+        found = [labels for store in self.stores if (labels := store.labels) is not None]
+        return np.concatenate(found) if found else None
+
+    @property
+    def targets(self) -> NDArray[np.float64] | None:
+        """Continuous targets of each sample, (n, t), or None."""
+        found = [targets for store in self.stores if (targets := store.targets) is not None]
+        return np.concatenate(found) if found else None
+
+    @property
+    def split(self) -> NDArray[np.str_] | None:
+        """Split of each sample, (n,), or None."""
+        found = [split for store in self.stores if (split := store.split) is not None]
+        return np.concatenate(found) if found else None
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Layers that ran but were not recorded, each with its reason."""
+        return self.stores[0].left_out
+
+    @property
+    def non_finite(self) -> dict[str, int]:
+        """Layers that hold NaN or inf, and how many of them."""
+        counts: dict[str, int] = {}
+        for store in self.stores:
+            for layer, count in store.non_finite.items():
+                counts[layer] = counts.get(layer, 0) + count
+        return counts
+
+    def __len__(self) -> int:
+        return sum(map(len, self.stores))
+
+    def __getitem__(self, layer: str) -> NDArray[Any]:
+        """All rows of one layer, (n, ...)."""
+        return np.concatenate([store[layer] for store in self.stores])
+
+    def iter(self, layers: Sequence[str] | None = None, size: int | None = None) -> Iterator[Batch]:
+        """Batches of rows, shard after shard; see `Source.iter`."""
+        for store in self.stores:
+            yield from store.iter(layers, size)
+
+    def close(self) -> None:
+        """Close every file."""
+        for store in self.stores:
+            store.close()
+
+
+def merge(
+    source: Source,
+    path: str | PathLike[str],
+    *,
+    compression: str = "none",
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> Store:
+    """Write all samples of a source to one activations file.
+
+    Parameters
+    ----------
+    source : Source
+        Such as `probes.open("folder/")`.
+    path : path-like
+        File to write.
+    compression : {"none", "lzf", "gzip", "lz4", "zstd"}, default "none"
+        How the file is packed.
+    overwrite : bool, default False
+        Replace a file that exists.
+    progress : bool, optional
+        Show a progress bar; by default only on a terminal.
+
+    Returns
+    -------
+    Store
+        The file, for reading. Its data sets are those that one process would have written.
+    """
+    path = Path(path)
+    files = [store.path for store in getattr(source, "stores", [source]) if isinstance(store, Store)]
+    if path.exists() and any(path.samefile(file) for file in files):
+        raise UsageError(f"{path} is one of the files to merge; give another name.")
+    attrs: Mapping[str, Any] = {key: value for key, value in source.attrs.items() if key not in _WRITTEN_ANEW}
+    hidden = None if progress is None else not progress
+    with (
+        create(path, attrs=attrs, class_names=source.class_names, head=source.head, compression=compression,
+               expected=len(source), overwrite=overwrite) as writer,
+        tqdm(total=len(source), unit=" samples", disable=hidden, desc=path.name) as bar,
+    ):  # fmt: skip
+        for batch in source.iter():
+            writer.append(batch)
+            bar.update(len(batch))
+    return Store(path)
+
+
+_WRITTEN_ANEW = (VOLATILE - {"command", "versions", "device", "created", "ids_from"}) | {"shard", "shards", "compression"}
+
+
+def _refuse_missing(stores: Sequence[Store]) -> None:
+    """Raise if the files say that there are more shards than were given."""
+    totals = {int(store.attrs["shards"]) for store in stores if "shards" in store.attrs}
+    if not totals:
+        return
+    there = [int(store.attrs["shard"]) for store in stores if "shard" in store.attrs]
+    folder = stores[0].path.parent
+    if len(totals) > 1 or len(set(there)) < len(stores):
+        raise FormatError(f"The files in {folder} are no shards of one run: their numbers do not fit together.")
+    total = totals.pop()
+    if missing := sorted(set(range(total)) - set(there)):
+        names = ", ".join(shard_name(shard, total) for shard in missing[:3])
+        raise IncompleteError(
+            f"{len(missing)} of {total} shards are missing in {folder}: {names}{', ...' if len(missing) > 3 else ''}. "
+            f"Extract them with --resume, by as many processes as before."
+        )
+
+
+def _columns(store: Store) -> tuple[bool, bool, int | None]:
+    """Which columns stand beside the samples: labels, splits, and how many targets."""
+    targets = store.targets
+    return store.labels is None, store.split is None, None if targets is None else targets.shape[1]
+
+
+def _kind(store: Store) -> dict[str, Any]:
+    """What must be the same in every shard."""
+    return {name: (described(info), store.shape(name)[1:]) for name, info in store.info.items()}

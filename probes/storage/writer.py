@@ -1,0 +1,666 @@
+"""Writing an activations file: whole batches are appended, and what was committed stays, whatever happens next.
+
+`create` starts a file, `resume` goes on with one whose writing was stopped. `docs/format.md` describes what is written;
+`atomic.py` is how every commit is all or nothing, `background.py` keeps interrupts away from it. A file that replaces another
+is written beside it, to `FILE.part`, and renamed once it is whole.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+from weakref import WeakSet
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.atomic_files import plain_file
+from probes.batch import Batch, LayerInfo
+from probes.errors import DataError, FormatError, UsageError
+from probes.ids import SeenIds, are_texts, as_ids
+from probes.storage.background import Background
+from probes.storage.columns import Column, dimension, name_axes
+from probes.storage.format import (
+    FORMAT,
+    FORMAT_VERSION,
+    LAYER_TABLE,
+    OBS,
+    VOLATILE,
+    filter_arguments,
+    group_of,
+    open_hdf5,
+    packed,
+)
+from probes.storage.journal import AtomicFile, install
+from probes.storage.seal import MARK, is_empty, is_interrupted, refuse_writing, uuid_of
+from probes.storage.store import Store, read_layers
+
+__all__ = [
+    "Writer",
+    "create",
+    "described",
+    "differences",
+    "part_of",
+    "refuse_existing",
+    "refuse_other",
+    "resume",
+]
+
+_QUEUED_BYTES = 64 << 20  # batches that may wait for the disk
+_CHUNK_BYTES = (2 << 20, 8 << 20)  # the smallest and largest chunk aimed at
+_CHUNKS_TOTAL = 128 << 20  # what one chunk of every layer may weigh together: bounds the buffers of a compressed file
+_CHUNKS_MOST = 2 << 30  # and what it weighs where there are so many layers that chunks of the smallest size weigh more
+_WAITING_BYTES = 16 << 20  # rows held back so that small batches of many layers do not cost a write each
+_COMMIT_SECONDS = (5.0, 60.0)  # plain, compressed: a commit packs every last chunk, which will be packed anew
+
+
+def refuse_existing(path: str | PathLike[str], *, overwrite: bool) -> Path:
+    """The path, unless something stands there and may not be overwritten.
+
+    Parameters
+    ----------
+    path : path-like
+        Where something is about to be written.
+    overwrite : bool
+        Whether a file that stands there may go.
+
+    Returns
+    -------
+    pathlib.Path
+        `path`.
+
+    Raises
+    ------
+    UsageError
+        If it exists and `overwrite` is false, is a folder, or is being written by another process.
+    """
+    path = Path(path)
+    plain_file(path)
+    if not path.exists():
+        return path
+    if not overwrite:
+        more = " It is incomplete: --resume goes on with it." if is_interrupted(path) else ""
+        if is_interrupted(part := part_of(path)):
+            more = f" What was to replace it is incomplete ({part.name}): --resume goes on with that."
+        raise UsageError(f"{path} exists already; nothing was written.{more} Give another name, or --overwrite to replace it.")
+    with path.open("rb") as file:
+        refuse_writing(file.fileno(), path)
+    return path
+
+
+def part_of(path: str | PathLike[str]) -> Path:
+    """Where a file is written that is to replace `path`: beside it, or beside what it is a link to.
+
+    Examples
+    --------
+    >>> part_of("/nowhere/acts.h5").name
+    'acts.h5.part'
+    """
+    real = Path(os.path.realpath(path))
+    return real.with_name(f"{real.name}.part")
+
+
+def create(
+    path: str | PathLike[str],
+    *,
+    attrs: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+    head: tuple[NDArray[Any], NDArray[Any]] | None = None,
+    compression: str = "none",
+    expected: int | None = None,
+    overwrite: bool = False,
+) -> Writer:
+    """Start a new activations file; its layers are those of the first batch that is appended.
+
+    Parameters
+    ----------
+    path : path-like
+        File to write; missing folders are made.
+    attrs : mapping, optional
+        Provenance, kept as attributes of the file's root; what is not a string or a number is kept as JSON.
+    class_names : sequence of str, optional
+        Name of class 0, 1, ...
+    head : (weight, bias), optional
+        The linear layer that the network ends with, (K, d) and (K,).
+    compression : {"none", "lzf", "gzip", "lz4", "zstd"}, default "none"
+        `none` is as fast as the disk and, for dense activations, loses little: gzip saves about a tenth of them. lz4 and
+        zstd need the extra `compression`, when the file is read as well.
+    expected : int, optional
+        Number of samples to come, which keeps chunks from being larger than the data.
+    overwrite : bool, default False
+        Replace a file that exists. It stays as it is until the new one, which is written to `FILE.part`, is complete.
+
+    Returns
+    -------
+    Writer
+        A context manager. Left without an error the file is complete; left by one it is incomplete, and keeps
+        every batch that was appended.
+
+    Raises
+    ------
+    UsageError
+        If the path exists and `overwrite` is false, is being written by another process, or the compression is unknown.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "acts.h5"
+    >>> with create(path) as writer:
+    ...     writer.append(Batch(ids=np.arange(2), layers={"relu": np.ones((2, 3), np.float32)}))
+    >>> Store(path)["relu"].shape
+    (2, 3)
+    """
+    filter_arguments(compression)
+    path = refuse_existing(path, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    target = part_of(path) if path.exists() and not _holds_nothing(path) else path
+    uuid = uuid4().hex
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "complete": 0,
+        "n_committed": 0,
+        "created": _now(),
+        "compression": compression,
+        **(attrs or {}),
+    }
+
+    def begin() -> tuple[AtomicFile, h5py.File]:
+        atomic = AtomicFile(target, uuid, fresh=True)
+        with _closing(atomic):
+            file = h5py.File(atomic, "w", rdcc_nbytes=0)  # no chunk cache: rows go straight to the file, memory stays flat
+            file.attrs["seal"] = np.bytes_(MARK + uuid.encode())
+            for key, value in header.items():
+                file.attrs[key] = packed(value)
+            dimension(file, "sample", 0, maxshape=None)
+            if class_names is not None:
+                dimension(file, "obs/class", len(class_names))
+                names = file.create_dataset("obs/class_names", data=list(class_names), dtype=h5py.string_dtype())
+                name_axes(names, [file["obs/class"]])
+            for name, part in zip(("weight", "bias"), head or (), strict=False):
+                file.create_dataset(f"head/{name}", data=np.asarray(part, np.float32))
+            file.flush()
+            atomic.commit()
+            return atomic, file
+
+    return Writer(path, begin, compression, expected)
+
+
+def _holds_nothing(path: Path) -> bool:
+    """Whether the writing of a file was stopped before any sample was committed."""
+    if not is_interrupted(path):
+        return False
+    return is_empty(path) or not len(Store(path, partial=True))
+
+
+def resume(
+    path: str | PathLike[str],
+    *,
+    attrs: Mapping[str, Any] | None = None,
+    expected: int | None = None,
+    source: Path | None = None,
+) -> Writer:
+    """Go on with a file whose writing was stopped, from its last commit.
+
+    Parameters
+    ----------
+    path : path-like
+        An incomplete file; its journal lies beside it.
+    attrs : mapping, optional
+        What the file would be given now, as for `create`.
+    expected : int, optional
+        Number of samples of the whole file, as for `create`.
+    source : path, optional
+        The incomplete file, if it is not `path`: `FILE.part`, which was to replace it. By default that one, if it is there.
+
+    Returns
+    -------
+    Writer
+        Its `n_committed` says how many rows are there already; the next one to append is the row after these.
+
+    Raises
+    ------
+    UsageError
+        If `attrs` are not those of the file (model, weights, data, layers, pool ...), or another process is writing it.
+    FormatError
+        If there is nothing to go on with.
+    """
+    path = Path(path)
+    source = source or (part if is_interrupted(part := part_of(path)) else path)
+    with Store(source, partial=True) as store:
+        refuse_other(source, differences(store.attrs, attrs or {}))
+        version = int(store.attrs["format_version"])
+        if version < FORMAT_VERSION:
+            raise UsageError(
+                f"{source} was begun by an older repanalysis (format {version}), which can't be continued: read what is there "
+                f"(--partial, or partial=True), or extract again."
+            )
+        compression = str(store.attrs.get("compression", "none"))
+        versions, command = store.attrs.get("versions"), store.attrs.get("command")
+
+    def begin() -> tuple[AtomicFile, h5py.File]:
+        atomic = AtomicFile(source, uuid_of(source) or "", fresh=False)
+        with _closing(atomic):
+            file = open_hdf5(atomic, writable=True)
+            steps = json.loads(file.attrs.get("resumed", "[]"))
+            now = {key: packed(value) for key, value in (attrs or {}).items() if key in ("versions", "command")}
+            changed = {key: value for key, value in now.items() if value != {"versions": versions, "command": command}[key]}
+            steps.append({"at": int(file.attrs["n_committed"]), "on": _now(), **changed})
+            file.attrs["resumed"] = packed(steps)
+            return atomic, file
+
+    return Writer(path, begin, compression, expected)
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """What two runs do not have in common, of what must be equal for one to go on with the other's file.
+
+    Examples
+    --------
+    >>> differences({"model": "a", "created": 1}, {"model": "b", "created": 2})
+    ["model: 'a' in the file, 'b' now"]
+    """
+    found = []
+    for key in dict.fromkeys([*ours, *theirs]):
+        a, b = (packed(side[key]) if key in side else None for side in (ours, theirs))
+        unknown = key == "batch_size" and 0 in (a, b)  # a loader that does not say it
+        if a != b and key not in VOLATILE and key != "compression" and not unknown:
+            found.append(f"{key}: {_short(a)} in the file, {_short(b)} now")
+    return found
+
+
+def refuse_other(path: Path, found: Sequence[str]) -> None:
+    """Raise `UsageError` if there are `differences` between a file's run and the one that would go on with it."""
+    if found:
+        raise UsageError(
+            f"{path} was written by another run, and can't be continued by this one ({'; '.join(found)}). "
+            f"Nothing was changed; run what wrote it, or give another name."
+        )
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) < 120 else f"{text[:100]}...{text[-16:]}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def _closing(atomic: AtomicFile) -> Iterator[None]:
+    """Give the file back, should the block fail."""
+    try:
+        yield
+    except BaseException:
+        atomic.discard()
+        atomic.close()
+        raise
+
+
+_OPEN: WeakSet[Writer] = WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """HDF5 would close what is open after Python has gone, through an object of Python's; in a forked process, too."""
+    for writer in list(_OPEN):
+        writer.abandon()
+
+
+class Writer:
+    """Appends whole batches to one file; made by `create` and `resume`.
+
+    Everything that touches the file is done by one thread of the writer's own, in order. So calls from several threads are
+    one after the other, and an interrupt waits until the call under way is done.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file that is there once writing is complete.
+    file : pathlib.Path
+        The one that is written until then, which is another where one was there before.
+    n_committed, n_written : int
+        Rows that are safe on disk; rows that were appended.
+    complete : bool
+        Whether the file was closed as complete.
+    """
+
+    def __init__(
+        self, path: Path, begin: Callable[[], tuple[AtomicFile, h5py.File]], compression: str, expected: int | None
+    ) -> None:
+        self.path = path
+        self.complete = False
+        self._compression = compression
+        self._expected = expected
+        self._waiting = 0
+        self._broken = self._ended = False
+        self._process = os.getpid()
+        self._seen = SeenIds()
+        self._layers: dict[str, Column] = {}
+        self._info: dict[str, LayerInfo] = {}
+        self._thread = Background(_QUEUED_BYTES)
+        try:
+            self._thread.run(self._open, begin)
+        except BaseException:
+            if hasattr(self, "_atomic"):  # an interrupt, or a file that can't be gone on with
+                self._thread.run(self._give_back)
+            self._end()
+            raise
+        _OPEN.add(self)
+
+    def append(self, batch: Batch) -> None:
+        """Append every row of a batch; the first batch fixes the layers, their shapes and their types.
+
+        Parameters
+        ----------
+        batch : Batch
+            Rows to append.
+
+        Raises
+        ------
+        DataError
+            If the layers, shapes or types differ from the first batch's, labels or splits come and go, or an id comes twice.
+            A layer that the batch names in `left_out` is taken out of the file instead.
+        UsageError
+            If the file was resumed, and the layers or their pools are not those that it has.
+        OSError
+            If the disk is full, or fails otherwise. The file is then as it was at the last commit, and can be resumed.
+        """
+        self._refuse_closed()
+        self._thread.run(self._append, batch)
+
+    def put(self, batch: Batch) -> None:
+        """Append a batch without waiting for it, unless 64 MB wait already; what goes wrong is raised later.
+
+        Parameters
+        ----------
+        batch : Batch
+            Rows to append. Once one could not be appended, those after it are dropped.
+
+        Raises
+        ------
+        DataError, UsageError, OSError
+            As for `append`, of an earlier batch; at the latest when the file is closed.
+        """
+        self._refuse_closed()
+        self._thread.put(self._append, batch, sum(array.nbytes for array in batch.layers.values()))
+
+    def commit(self) -> None:
+        """Make every appended row part of the file."""
+        self._refuse_closed()
+        self._thread.run(self._commit)
+
+    def close(self, *, complete: bool) -> None:
+        """Commit and close, declaring the file complete or not; raises what went wrong with a batch that was `put`."""
+        if self._ended:
+            return
+        try:
+            self._thread.run(self._close, complete=complete)
+        finally:
+            self._end()
+        if self._thread.error is not None:
+            raise self._thread.error
+
+    def abandon(self) -> None:
+        """Leave the file as it was at its last commit; for a process that ends, whose other threads have ended already."""
+        if os.getpid() == self._process:
+            self._give_back()
+        else:
+            self._atomic.discard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.close(complete=True)
+            return
+        try:
+            self.close(complete=False)
+        except Exception as second:  # a disk that is still full must not hide the first error
+            if second is not error:
+                error.add_note(f"and the writing failed as well: {second}")
+
+    def _refuse_closed(self) -> None:
+        if self._ended or (self._atomic.closed and self._thread.error is None):
+            raise OSError(f"{self.path} is closed; {self.n_committed} samples are whole in it.")
+
+    def _end(self) -> None:
+        self._ended = True
+        self._thread.end()
+        _OPEN.discard(self)
+
+    # All of the following is done by the writer's thread.
+
+    def _open(self, begin: Callable[[], tuple[AtomicFile, h5py.File]]) -> None:
+        self._atomic, file = begin()
+        self._file, self.file = file, self._atomic.path
+        with self._whole():
+            self.n_committed = self.n_written = int(file.attrs["n_committed"])
+            self.left_out: dict[str, str] = json.loads(file.attrs.get("left_out", "{}"))
+            self.non_finite: dict[str, int] = json.loads(file.attrs.get("non_finite", "{}"))
+            self._committed_at = monotonic()
+            self._columns = {name: Column(file[f"obs/{name}"]) for name in OBS if f"obs/{name}" in file}
+            if self._columns:
+                self._info = read_layers(file, self.n_committed, self.path, file.attrs[LAYER_TABLE])
+                self._layers = {name: Column(file[group_of(name)]["x"]) for name in self._info}
+                ids = file["obs/id"]
+                self._seen.add(as_ids(np.asarray(ids.asstr()[:], np.str_) if ids.dtype.hasobject else ids[:]))
+                self._commit()
+
+    def _append(self, batch: Batch) -> None:
+        if not self._file:
+            raise OSError(f"{self.path} is closed; {self.n_committed} samples are whole in it.")
+        arrays = {"id": batch.ids, "label": batch.labels, "split": batch.split, "target": batch.targets}
+        columns = {key: value for key, value in arrays.items() if value is not None}
+        with self._whole():
+            if not self._layers:
+                self._start(batch, columns)
+            if self._info:
+                self._refuse_other_layers(batch)
+            if batch.left_out.keys() & self._layers.keys():
+                self._drop(batch.left_out)
+            layers = {name: array for name, array in batch.layers.items() if name not in self.left_out}
+            self._check(layers, columns)
+            self._take(layers, columns, len(batch))
+            if monotonic() - self._committed_at > _COMMIT_SECONDS[self._compression != "none"]:
+                self._commit()
+
+    def _check(self, layers: Mapping[str, NDArray[Any]], columns: Mapping[str, NDArray[Any]]) -> None:
+        """Refuse rows that do not fit those that are there, before any of them is written."""
+        for what, ours, theirs in (("layers", self._layers, layers), ("columns", self._columns, columns)):
+            if list(ours) != list(theirs):
+                odd = sorted(set(ours) ^ set(theirs)) or list(theirs)
+                raise DataError(
+                    f"The batch after sample {self.n_written} has other {what} than the first one "
+                    f"({', '.join(odd[:3])}); a file needs the same {what} for every sample."
+                )
+        for name, array in layers.items():
+            self._layers[name].check(name, array, self.n_written)
+        if "target" in columns and (now := columns["target"].shape[1:]) != (before := self._columns["target"].data.shape[1:]):
+            raise DataError(f"The batch after sample {self.n_written} has targets of shape {now}, and {before} came before.")
+        if are_texts(columns["id"]) != self._columns["id"].data.dtype.hasobject:
+            kind, before = ("texts", "integers") if are_texts(columns["id"]) else ("integers", "texts")
+            raise DataError(
+                f"The sample ids after sample {self.n_written} are {kind}, and were {before} before; a file needs one kind."
+            )
+        if (twice := self._seen.add(columns["id"])) is not None:
+            raise DataError(f"Sample id {twice!r} is in {self.path} already; ids must be unique.")
+
+    def _take(self, layers: Mapping[str, NDArray[Any]], columns: Mapping[str, NDArray[Any]], rows: int) -> None:
+        """Hold rows until enough wait to be written."""
+        for name, array in layers.items():
+            self._layers[name].append(array)
+            if odd_values := array.size - int(np.count_nonzero(np.isfinite(array))):
+                self.non_finite[name] = self.non_finite.get(name, 0) + odd_values
+        for name, array in columns.items():
+            self._columns[name].append(array)
+        self.n_written += rows
+        self._waiting += sum(array.nbytes for array in layers.values())
+        if self._waiting > _WAITING_BYTES:
+            for column in self._layers.values():
+                column.drain()
+            self._waiting = 0
+
+    def _commit(self) -> None:
+        with self._whole():
+            columns = {**self._layers, **self._columns}
+            for column in columns.values():
+                column.flush()
+            self._waiting = 0
+            if uneven := {name: len(column.data) for name, column in columns.items() if len(column.data) != self.n_written}:
+                name, rows = next(iter(uneven.items()))
+                raise RuntimeError(
+                    f"{self.path} stays as it was at {self.n_committed} samples: {name!r} has {rows} rows for {self.n_written} "
+                    f"samples, so that rows would belong to other samples than their ids say"
+                )
+            self._file["sample"].resize(self.n_written, axis=0)
+            self._file.attrs["n_committed"] = self.n_written
+            if self.non_finite:
+                self._file.attrs["non_finite"] = packed(self.non_finite)
+            self._file.flush()
+            before = self._atomic.commits
+            try:
+                self._atomic.commit([free for column in columns.values() for free in column.free()])
+            finally:
+                if self._atomic.commits > before:  # which may be so although it failed afterwards
+                    self.n_committed = self.n_written
+            self._committed_at = monotonic()
+
+    def _close(self, *, complete: bool) -> None:
+        if not self._file:
+            return
+        complete = complete and self._thread.error is None
+        if not self._broken:
+            with self._whole():
+                self._file.attrs["complete"] = int(complete)
+                self._commit()
+        try:
+            if not self._broken:
+                self._file.close()
+                self._atomic.commit()
+                if complete:
+                    self._atomic.seal()
+                    if self.file == part_of(self.path):
+                        install(self.file, self.path)
+                    self.complete = True
+        finally:
+            self._give_back()
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Leave the file at its last commit, should the block fail: HDF5's state is then not to be trusted."""
+        try:
+            yield
+        except ReportedDataErrors:
+            raise
+        except BaseException:
+            self._broken = True
+            self._give_back()
+            raise
+
+    def _give_back(self) -> None:
+        """Close everything; what was not committed is dropped."""
+        self._atomic.discard()
+        if self._file:
+            with suppress(Exception):
+                self._file.close()
+        self._atomic.close()
+
+    def _refuse_other_layers(self, batch: Batch) -> None:
+        """Refuse to go on with other layers or pools than the file has; once, before the first row."""
+        found = []
+        for name in dict.fromkeys([*self._info, *(name for name in batch.info if name not in self.left_out)]):
+            a, b = self._info.get(name), batch.info.get(name)
+            if a is None or b is None:
+                found.append(f"layer {name!r}: {'not' if a is None else 'is'} in the file, {'not' if b is None else 'is'} now")
+            elif described(a) != described(b):
+                odd = [key for key in described(a) if described(a)[key] != described(b)[key]]
+                found += [f"{key} of layer {name!r}: {getattr(a, key)!r} in the file, {getattr(b, key)!r} now" for key in odd]
+        self._info = {}
+        refuse_other(self.path, found[:3] + ([f"and {len(found) - 3} more"] if len(found) > 3 else []))
+
+    def _drop(self, reasons: Mapping[str, str]) -> None:
+        """Take layers out of the file that can't be recorded any more, and say why."""
+        for name in reasons.keys() & self._layers.keys():
+            del self._layers[name]
+            del self._file[group_of(name)]
+            self.non_finite.pop(name, None)
+        self.left_out = dict(reasons)
+        self._file.attrs["left_out"] = packed(self.left_out)
+        self._describe([info for info in json.loads(self._file.attrs[LAYER_TABLE]) if info["name"] in self._layers])
+
+    def _describe(self, infos: Sequence[Mapping[str, Any]]) -> None:
+        """Write all descriptions in one place: gathering them from 20,000 layers would take a reader a minute."""
+        self._file.attrs[LAYER_TABLE] = packed(infos)
+
+    def _start(self, batch: Batch, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Create the datasets that the first batch asks for."""
+        if not batch.layers:
+            raise DataError("The first batch holds no layer; there is nothing to write.")
+        if empty := [name for name, array in batch.layers.items() if not array.size]:
+            raise DataError(f"Layer {empty[0]!r} has shape {batch.layers[empty[0]].shape}: it holds no numbers; leave it out.")
+        if odd := [name for name, array in batch.layers.items() if array.dtype.kind not in "fiub"]:
+            raise DataError(f"Layer {odd[0]!r} has type {batch.layers[odd[0]].dtype}; only real numbers can be kept.")
+        sample = self._file["sample"]
+        for name, values in columns.items():
+            text, rows = values.dtype.kind in "OUST", max(1, min(4096, self._expected or 4096))
+            kind = h5py.string_dtype() if text else np.float64 if values.dtype.kind == "f" else np.int64
+            inner = values.shape[1:]
+            data = self._file.create_dataset(f"obs/{name}", (0, *inner), kind, maxshape=(None, *inner), chunks=(rows, *inner))
+            name_axes(data, [sample, *(dimension(self._file["obs"], f"{name}_name", size) for size in inner)])
+            self._columns[name] = Column(data)
+        self.left_out = dict(batch.left_out)
+        self._file.attrs["left_out"] = packed(self.left_out)
+        least = min(_CHUNK_BYTES[0], _CHUNKS_MOST // len(batch.layers))
+        target = int(np.clip(_CHUNKS_TOTAL // len(batch.layers), least, _CHUNK_BYTES[1]))
+        for name, array in batch.layers.items():
+            self._layers[name] = self._layer(batch.info[name], array, target, sample)
+        self._describe([vars(batch.info[name]) for name in batch.layers])
+
+    def _layer(self, info: LayerInfo, array: NDArray[Any], target: int, sample: h5py.Dataset) -> Column:
+        group = self._file.create_group(group_of(info.name))
+        row_bytes = max(1, array[:1].nbytes)
+        rows = int(np.clip(target // row_bytes, 1, max(1, self._expected or 1 << 16)))
+        data = group.create_dataset(
+            "x",
+            (0, *array.shape[1:]),
+            array.dtype,
+            maxshape=(None, *array.shape[1:]),
+            chunks=(rows, *array.shape[1:]),
+            fill_time="never",  # or every chunk is written twice, first as zeros
+            **filter_arguments(self._compression),
+        )
+        name_axes(data, [sample, *(dimension(group, *axis) for axis in zip(info.dims[1:], array.shape[1:], strict=True))])
+        for key, value in vars(info).items():
+            data.attrs[key] = packed(value)
+        return Column(data)
+
+
+ReportedDataErrors = (DataError, UsageError, FormatError)  # found before anything was written
+
+
+def described(info: LayerInfo) -> dict[str, Any]:
+    """What two recordings of a layer must have in common; the depth is rounded, since it is a float.
+
+    Examples
+    --------
+    >>> described(LayerInfo("relu", 0, 1 / 3, ("sample", "channel")))["depth"]
+    0.333333333
+    """
+    values = asdict(info) | {"depth": round(info.depth, 9)}
+    del values["averaged"]  # measured on the first samples, which are others after a resumption
+    return values

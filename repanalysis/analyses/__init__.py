@@ -1,0 +1,1 @@
+"""Questions about recorded or running networks, a file or folder each."""

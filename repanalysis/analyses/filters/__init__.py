@@ -1,0 +1,1 @@
+"""Single filters: label clusters, signal-to-noise ratios, and laws of both."""

@@ -1,0 +1,220 @@
+r"""Laws of single filters: how error and label clusters go with the number of labels, and with the width of a network.
+
+Against labels, a layer's activations being what they are: the error of a fixed head that chooses among k of its K labels, exact
+over all subsets (`theory.label_subsets`), the error of heads that are fitted anew to random subsets, and the clusters of these.
+Papers retrain the network for every K, find an error that is about linear in K, and clusters that hardly change.
+
+Against width: error and noise per filter of networks with d filters, eps ~ d^-rho and n ~ d^-gamma (specification of filter
+clusters, section 5; O. Tevet et al., Physica A 635, 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from probes.errors import DataError, UsageError, did_you_mean
+from repanalysis.analyses.filters.measures import SHOWN, Held, class_means
+from repanalysis.heads.clusters import clusters_of
+from repanalysis.heads.fitting import fit_head
+from repanalysis.heads.scoring import accuracy_of
+from repanalysis.table import Table
+from repanalysis.theory.label_subsets import beaten_by, error_by_labels, linear_fit, power_law
+
+__all__ = ["against_labels", "against_width"]
+
+CLUSTERS = ("clusters_per_filter", "cluster_size", "labels_per_filter", "noise_per_filter", "snr_pair")
+_SIZES = 6
+
+
+def against_labels(
+    train: Held,
+    test: Held,
+    *,
+    sizes: Sequence[int] | None = None,
+    subsets: int = 5,
+    classes: int | None = None,
+    theta: float = 0.3,
+    order: str = "label",
+    gauge: str = "center",
+    alpha: float = 1e-3,
+    run: str = "run",
+    layer: str = "layer",
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Table:
+    """Error and clusters of one layer against the number of labels.
+
+    Parameters
+    ----------
+    train, test : filters.Held
+        Activations to fit heads on and others to measure with, and their classes, 0 to K - 1; as `filters.held` gives them.
+    sizes : sequence of int, optional
+        Numbers of labels, 2 to K; by default six, evenly spaced in their logarithm.
+    subsets : int, default 5
+        Random subsets of labels of each size; one of all K.
+    classes : int, optional
+        K; by default the largest class plus one.
+    theta, order, gauge
+        As for `metrics.filter_clusters`.
+    alpha : float, default 1e-3
+        Penalty of the heads.
+    run, layer : str
+        What the table calls them.
+    seed : int, default 0
+        Of the subsets.
+    progress : bool, optional
+        Show a progress bar; by default only on a terminal.
+
+    Returns
+    -------
+    Table
+        `strength` is the number of labels. `error_rate` with variants "fixed head" (standard errors over samples) and
+        "refitted heads" (over subsets); `clusters_per_filter`, `cluster_size`, `labels_per_filter`, `noise_per_filter` and
+        `snr_pair` of the refitted heads. `error_slope`, `error_offset` and `error_r_squared` are those of a line through each
+        error curve, where it has three points.
+
+    Raises
+    ------
+    UsageError, DataError
+        If a size is not in 2 to K, or there are no subsets.
+
+    Notes
+    -----
+    A subset's heads are fitted to training samples of its labels and measured on test samples of its labels. Time: one head per
+    subset.
+    """
+    (x, y, _), (z, t, _) = train, test
+    k = classes or int(max(y.max(), t.max())) + 1
+    wanted = sorted(set(sizes or np.geomspace(2, k, _SIZES).round().astype(int).tolist()))
+    if subsets < 1:
+        raise UsageError(f"{subsets} subsets of labels; at least one is needed.")
+    flat, flat_test = x.reshape(len(x), -1), z.reshape(len(z), -1)
+    fixed = fit_head(flat, y, classes=k, alpha=alpha)
+    exact = error_by_labels(beaten_by(flat_test @ fixed.T, t), k, np.array(wanted))
+    base = {"run": run, "layer": layer, "perturbation": "labels", "n": len(t)}
+    rows: list[dict[str, Any]] = [
+        base | {"metric": "error_rate", "variant": "fixed head", "strength": r.labels, "value": r.error, "se": r.se}
+        for r in exact.itertuples()
+    ]
+    drawn = [(size, one) for size in wanted for one in range(1 if size == k else subsets)]
+    found: dict[int, list[dict[str, float]]] = {}
+    for size, turn in tqdm(drawn, desc=run, unit=" heads", disable=None if progress is None else not progress):
+        chosen = np.sort(np.random.default_rng((seed, size, turn)).choice(k, size, replace=False))
+        parts = [_those(part, chosen) for part in (train, test)]
+        own, its = parts[0][0].reshape(len(parts[0][1]), -1), parts[0][1]
+        weights = fixed if size == k else fit_head(own, its, classes=size, alpha=alpha)  # all labels: the head that is there
+        share, error = accuracy_of(weights, parts[1][0].reshape(len(parts[1][1]), -1), parts[1][1])
+        means = class_means(parts[1].x, parts[1].y, size)
+        clusters = clusters_of(
+            means, weights.reshape(means.shape), theta=theta, order=order, gauge=gauge, fields=False
+        ).summary()
+        said = {name: clusters[SHOWN[name]] for name in CLUSTERS}
+        found.setdefault(size, []).append({"error_rate": 1 - share, "error_rate se": error} | said)
+    for metric in ("error_rate", *CLUSTERS):
+        for size, every in found.items():
+            values = np.array([one[metric] for one in every])
+            alone = every[0].get(f"{metric} se", np.nan)
+            spread = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else alone
+            variant = "refitted heads" if metric == "error_rate" else ""
+            told = {"note": "" if np.isfinite(values).all() else "no noise, or no filter serves a label, in some subset"}
+            at = {"metric": metric, "variant": variant, "strength": size, "value": float(values.mean()), "se": spread}
+            rows.append(base | at | told)
+    for variant in ("fixed head", "refitted heads"):
+        curve = [(row["strength"], row["value"]) for row in rows if row.get("variant") == variant]
+        if len(curve) > 2:
+            fit = linear_fit(*np.array(curve, np.float64).T)
+            fitted = {"error_slope": fit.slope, "error_offset": fit.offset, "error_r_squared": fit.r_squared}
+            rows += [base | {"metric": name, "variant": variant, "value": value} for name, value in fitted.items()]
+            rows[-3]["se"] = fit.slope_se
+    facts = {
+        "sizes": wanted, "subsets": subsets, "theta": theta, "order": order, "gauge": gauge, "alpha": alpha, "seed": seed,
+        "places": int(x.shape[2]), "n_train": len(y),
+    }  # fmt: skip
+    return Table.from_rows(rows, {run: facts})
+
+
+def _those(part: Held, chosen: NDArray[np.int64]) -> Held:
+    """The samples of some labels, which are numbered anew."""
+    rows = np.flatnonzero(np.isin(part.y, chosen))
+    return Held(part.x[rows], np.searchsorted(chosen, part.y[rows]), part.ids[rows])
+
+
+def against_width(table: Table, *, layer: str | None = None) -> Table:
+    """Power laws of error and noise per filter against width, over networks of several widths.
+
+    Parameters
+    ----------
+    table : Table
+        As `filters.filters` makes it, of several runs (`Table.concat`), one per network.
+    layer : str, optional
+        Where to look; by default at each run's last layer.
+
+    Returns
+    -------
+    Table
+        `strength` is the width d, the number of filters in the layer. Per run `error_rate` and `noise_per_filter`; over all,
+        run "power law", `error_exponent` rho and `noise_exponent` gamma, with `error_factor`, `noise_factor` and
+        `error_r_squared`, `noise_r_squared` of the logarithms: error = factor d^-rho. Where noise is 0 it is left out.
+
+    Raises
+    ------
+    UsageError
+        If the table is none of filters, or has no such layer.
+    DataError
+        If there are fewer than three widths.
+
+    Examples
+    --------
+    >>> rows = [
+    ...     {"run": f"w{d}", "layer": "relu", "metric": metric, "value": value}
+    ...     for d in (8, 16, 32)
+    ...     for metric, value in (
+    ...         ("filters_per_layer", d),
+    ...         ("layer_accuracy", 1 - d**-0.5),
+    ...         ("noise_per_filter", 90 / d),
+    ...     )
+    ... ]
+    >>> laws = against_width(Table.from_rows(rows)).select(run="power law").frame.set_index("metric")["value"]
+    >>> laws[["error_exponent", "noise_exponent"]].round(6).to_dict()
+    {'error_exponent': 0.5, 'noise_exponent': 1.0}
+    """
+    frame = table.frame[(table.frame["variant"] == "")]
+    needed = {"filters_per_layer", "layer_accuracy", "noise_per_filter"}
+    rows: list[dict[str, Any]] = []
+    for run, own in frame.groupby("run", sort=False):
+        if layer is not None and layer not in set(own["layer"]):
+            raise UsageError(f"Run {run} has no layer {layer!r}.{did_you_mean(layer, own['layer'])}")
+        at = layer or own.sort_values("order", kind="stable")["layer"].iloc[-1]
+        here = own[own["layer"] == at].set_index("metric")
+        if missing := needed - set(here.index):
+            raise UsageError(f"Run {run} lacks {', '.join(sorted(missing))}; `repanalysis filters` writes such tables.")
+        if not here.index.is_unique:
+            raise UsageError(f"Run {run} is there twice; give each network's table once, of files with names of their own.")
+        base = {"run": run, "model": here["model"].iloc[0], "layer": at, "perturbation": "width", "n": int(here["n"].iloc[0])}
+        said, se = here["value"], here["se"]
+        base["strength"] = said["filters_per_layer"]
+        rows.append(base | {"metric": "error_rate", "value": 1 - said["layer_accuracy"], "se": se["layer_accuracy"]})
+        rows.append(base | {"metric": "noise_per_filter", "value": said["noise_per_filter"], "se": se["noise_per_filter"]})
+    widths = {row["strength"] for row in rows}
+    if len(widths) < 3:
+        raise DataError(f"A power law takes three widths at least; these are {sorted(int(one) for one in widths)}.")
+    for metric, short in (("error_rate", "error"), ("noise_per_filter", "noise")):
+        points = [(row["strength"], row["value"]) for row in rows if row["metric"] == metric and row["value"] > 0]
+        whole = {"run": "power law", "perturbation": "width", "layer": layer or "last"}
+        if len({d for d, _ in points}) < 3:
+            note = f"fewer than three widths with any {short}"
+            rows += [whole | {"metric": f"{short}_{name}", "value": np.nan, "note": note} for name in _FITTED]
+            continue
+        fit = power_law(*np.array(points, np.float64).T)
+        for name, value in zip(_FITTED, (-fit.slope, float(np.exp(fit.offset)), fit.r_squared), strict=True):
+            spread = fit.slope_se if name == "exponent" else np.nan
+            rows.append(whole | {"metric": f"{short}_{name}", "value": value, "se": spread, "n": len(points)})
+    return Table.from_rows(rows, {"power law": {"runs": list(table.provenance)}, **table.provenance})
+
+
+_FITTED = ("exponent", "factor", "r_squared")

@@ -1,0 +1,1 @@
+"""Class geometry of layers across depth: states of statistics, metrics, their uncertainty."""

@@ -1,0 +1,401 @@
+"""The states of one layer as rows come in, and what metrics make of them: values, standard errors, reasons.
+
+Which statistic serves the metrics depends on the data: moments of every class, in groups so that each group can be left out;
+or the rows themselves where a scatter for each class would weigh more than all of them; or, beyond the budget, nothing but
+a reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes import Batch, DataError, LayerInfo
+from probes.labels import MISSING
+from repanalysis.analyses.geometry.subset import Subset
+from repanalysis.analyses.uncertainty import few_groups, jackknife
+from repanalysis.metrics import Metric, Noted, get
+from repanalysis.metrics._bias import without_notes
+from repanalysis.statistics import ClassMoments, GroupedMoments, Groups, NonFiniteError, RowMoments, Rows, Statistic
+from repanalysis.statistics.rounding import EXACT, resolution_of
+
+__all__ = ["Job", "LayerStates", "NonFinite", "Plan", "first_of_types", "place_of", "planned", "resolution_of_layer"]
+
+Whose = Literal["all", "labelled", "targets"]
+_BY_CLASS = ClassMoments | Groups | Rows
+_UNDEFINED_WITHOUT = "no standard error: without a tenth of the samples the metric is undefined or infinite"
+_IN_STEPS = "no standard error: it moves in steps, which a jackknife misses"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be computed of every layer.
+
+    Attributes
+    ----------
+    metrics : tuple of Metric
+        Which metrics.
+    groups : int
+        Groups of samples that the jackknife leaves out; 0 for no standard errors of smooth metrics.
+    null : int
+        Permutations of the labels.
+    seed : int
+        Seed of the permutations.
+    budget : int
+        Bytes that the states of one layer may take.
+    subset : Subset
+        Which samples.
+    where_it_fits : bool
+        Whether metrics that compare a layer with the network's head pass over the layers that the head does not take.
+    strict : bool
+        Whether a layer that cannot be analyzed raises, rather than having undefined values with the reason.
+    types : tuple of (str, int)
+        Types that the network computes in, each with the order of its first layer.
+    """
+
+    metrics: tuple[Metric, ...]
+    groups: int = 10
+    null: int = 0
+    seed: int = 0
+    budget: int = 2 << 30
+    subset: Subset = field(default_factory=Subset)
+    where_it_fits: bool = False
+    strict: bool = False
+    types: tuple[tuple[str, int], ...] = ()
+
+    def naming(self, targets: tuple[str, ...]) -> Job:
+        """The same, with the names of the targets for the metrics that look at them."""
+        named = [get(one.name, **{**one.chosen, "names": targets}) if one.needs_targets else one for one in self.metrics]
+        return replace(self, metrics=tuple(named)) if targets else self
+
+    def fitting(self, d: int, shape: tuple[int, ...] = ()) -> Job:
+        """What is to be computed of a layer of d features, which are those of maps of a shape."""
+        heads = {one: one.chosen["head"].at(d, shape) for one in self.metrics if one.chosen.get("head") is not None}
+        kept = [one for one in self.metrics if one not in heads or (heads[one].takes(d) and not heads[one].foreign)]
+        if not self.where_it_fits:
+            kept = [get(one.name, **{**one.chosen, "head": heads[one]}) if one in heads else one for one in self.metrics]
+        return replace(self, metrics=tuple(kept))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The statistics of a layer, why some are refused, and why there are no standard errors."""
+
+    kept: tuple[Statistic, ...]
+    refused: Mapping[Statistic, str]
+    no_error: str = ""
+
+
+def planned(metrics: Sequence[Metric], d: int, k: int, n: int | None, *, groups: int, budget: int) -> Plan:
+    """The statistics that serve these metrics of d features, k classes and n samples (None: not known) within a budget.
+
+    Notes
+    -----
+    Rows are kept in place of moments where K d^2 numbers would weigh more than they do, if they fit.
+    """
+    needed = list(dict.fromkeys(metric.needs for metric in metrics))
+    kept: list[Statistic] = []
+    refused: dict[Statistic, str] = {}
+    no_error = ""
+    normalizations: tuple[Literal["none", "sphere"], ...] = ("none", "sphere")
+    for normalize in normalizations:
+        wanted = [one for one in needed if isinstance(one, ClassMoments) and one.normalize == normalize]
+        if not wanted:
+            continue
+        full = next((one for one in wanted if one.scatter == "per_class"), None)
+        whole = full or wanted[0]
+        grouped: Statistic = Groups(whole, groups) if groups else whole
+        rows = None if n is None else Rows(normalize=normalize).state_bytes(d, k, n)
+        single = whole.state_bytes(d, k)
+        if full and rows is not None and rows < single and rows <= budget:
+            kept.append(Rows(normalize=normalize))
+        elif grouped.state_bytes(d, k) <= budget:
+            kept.append(grouped)
+        elif single <= budget:
+            kept.append(whole)
+            size = grouped.state_bytes(d, k) / 2**30
+            no_error = f"no standard error: the jackknife needs {size:.1f} GiB of state (--state-budget, state_budget=)"
+        elif rows is not None and rows <= budget:
+            kept.append(Rows(normalize=normalize))
+        else:
+            means = [one for one in wanted if one.scatter == "none"]
+            kept += [Groups(one, groups) if groups else one for one in means]
+            refused[whole] = (
+                f"d = {d} needs {single / 2**30:.1f} GiB of state, more than the budget of {budget / 2**30:.1f} GiB; "
+                "pool the layer, or raise the budget (state_budget=, --state-budget)"
+            )
+    kept += [one for one in needed if not isinstance(one, ClassMoments)]
+    return Plan(tuple(kept), refused, no_error)
+
+
+def first_of_types(layers: Iterable[LayerInfo]) -> tuple[tuple[str, int], ...]:
+    """Every type that a network computes in, with the order of the first layer that is computed in it."""
+    first: dict[str, int] = {}
+    for layer in layers:
+        if layer.dtype_source:
+            first[layer.dtype_source] = min(layer.order, first.get(layer.dtype_source, layer.order))
+    return tuple(first.items())
+
+
+def resolution_of_layer(first: Iterable[tuple[str, int]], info: LayerInfo) -> NDArray[np.float64]:
+    """What the rounding of the network's own numbers costs in a layer, from `first_of_types`.
+
+    The coarsest type in which this layer or one before it was computed decides: later ones carry its rounding on. A mean over
+    places averages it.
+    """
+    types = [dtype for dtype, order in first if order <= info.order]
+    resolution: NDArray[np.float64] = np.maximum.reduce([EXACT, *(resolution_of(dtype, info.averaged) for dtype in types)])
+    return resolution
+
+
+@dataclass
+class NonFinite:
+    """The samples of a layer that hold NaN, inf, or what becomes inf when squared.
+
+    Attributes
+    ----------
+    value : float
+        The first such number.
+    sample : int
+        Id of its sample.
+    count : int
+        Samples that hold any.
+    """
+
+    value: float
+    sample: Any
+    count: int = 0
+
+    def absorb(self, x: NDArray[Any]) -> None:
+        """Count the samples of a batch (n, d)."""
+        with np.errstate(over="ignore"):
+            self.count += int((~np.isfinite(np.square(x, dtype=np.float64)).all(axis=1)).sum())
+
+    def sentence(self, n: int) -> str:
+        """What is wrong with a layer of n samples."""
+        overflows = ", whose square overflows" if math.isfinite(self.value) else ""
+        others = "the only such sample" if self.count == 1 else f"the first of {self.count:,} such samples"
+        return f"holds {self.value}{overflows} at sample id {self.sample!r}, {others} of {n:,}"
+
+
+@dataclass
+class LayerStates:
+    """The states of one layer; none, once a row came that is not finite."""
+
+    info: LayerInfo
+    job: Job
+    plan: Plan
+    d: int
+    classes: Sequence[int] = ()
+    n: int = 0
+    n_labelled: int = 0
+    n_targets: int = 0
+    labelled: bool = True
+    resolution: NDArray[np.float64] = field(default_factory=lambda: EXACT)
+    splits: set[str] = field(default_factory=set)
+    non_finite: NonFinite | None = None
+    seen_classes: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.states: dict[tuple[Statistic, Whose], Any] = {}
+        for statistic in self.plan.kept:
+            kinds = {_whose(metric) for metric in self._served(statistic)}
+            for whose in kinds - ({"labelled"} if "all" in kinds else set()):
+                self.states[statistic, whose] = statistic.init(self.d, self.classes)
+
+    def _served(self, statistic: Statistic) -> list[Metric]:
+        """The metrics that a statistic serves."""
+        return [metric for metric in self.job.metrics if _server(metric, self.plan.kept) is statistic]
+
+    def _apart(self) -> None:
+        """From the first sample without a label on, what serves class metrics has a state of its own.
+
+        Moments need none: those of all samples hold the unlabelled ones as a class.
+        """
+        for statistic in self.plan.kept:
+            both = {_whose(metric) for metric in self._served(statistic)} >= {"all", "labelled"}
+            if both and (statistic, "labelled") not in self.states and not isinstance(statistic, _BY_CLASS):
+                state = self.states[statistic, "all"]
+                self.states[statistic, "labelled"] = type(state)(*(np.copy(array) for array in state))
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the provenance says of the layer."""
+        info = self.info
+        return {"d": self.d, "dims": info.dims, "pool": info.pool, "source_shape": info.source_shape}
+
+    def absorb(self, batch: Batch, labels: Any = None, targets: Any = None) -> None:
+        """Add the rows of a batch; `labels` and `targets` replace the batch's own.
+
+        Metrics that look at labels get the rows that have one, those that look at targets the rows that have any, the others
+        all rows.
+
+        Raises
+        ------
+        DataError
+            If a row holds NaN or inf, and the job is strict; otherwise such rows are counted.
+        """
+        wanted, y = self.job.subset.choose(batch.labels if labels is None else labels, batch.split)
+        x, ids = batch.layers[self.info.name].reshape(len(batch), -1), batch.ids
+        keys = batch.keys
+        if wanted is not None:
+            x, ids, keys = x[wanted], ids[wanted], keys[wanted]
+        y = np.zeros(len(x), np.int64) if y is None else y
+        aims = batch.targets if targets is None else targets
+        aims = aims if aims is None or wanted is None else aims[wanted]
+        rows: dict[Whose, Any] = {"all": None, "labelled": y != MISSING}
+        if not rows["labelled"].all():
+            self._apart()
+        if aims is not None:
+            rows["targets"] = ~np.isnan(aims).all(axis=1)
+        self._update(x, {"all": y, "labelled": y, "targets": aims}, ids, keys, rows)
+        if self.non_finite is not None:
+            self.non_finite.absorb(x)
+        self.n += len(x)
+        self.n_labelled += int(rows["labelled"].sum())
+        self.n_targets += int(rows["targets"].sum()) if "targets" in rows else 0
+        self.labelled &= batch.labels is not None
+        if batch.labels is not None:
+            self.seen_classes |= set(np.unique(y[rows["labelled"]]).tolist())
+        if batch.split is not None:
+            self.splits |= set(np.unique(batch.split if wanted is None else batch.split[wanted]).tolist())
+
+    def _update(self, x: Any, columns: Mapping[Whose, Any], ids: Any, keys: Any, rows: Mapping[Whose, Any]) -> None:
+        """Update every statistic with the rows (None: all) that it looks at, and their labels or targets."""
+        for (statistic, whose), state in list(self.states.items()):
+            if whose not in rows:
+                continue
+            chosen = slice(None) if rows[whose] is None or rows[whose].all() else rows[whose]
+            if not len(x[chosen]):
+                continue
+            try:
+                self.states[statistic, whose] = statistic.update(state, x[chosen], columns[whose][chosen], keys[chosen])
+            except NonFiniteError as error:
+                name, sample = self.info.name, ids[chosen][error.row].item()
+                if self.job.strict:
+                    raise DataError(
+                        f"Layer {name!r} holds {error.value} at sample id {sample!r}. Leave the layer out "
+                        f"(layers='!{name}', --layers '!{name}'), or find what overflows there."
+                    ) from error
+                self.non_finite = NonFinite(error.value, sample)
+                self.states.clear()
+                return
+
+    @property
+    def failure(self) -> str:
+        """Why the layer, or a statistic of it, could not be analyzed; empty where it could."""
+        if self.non_finite is not None:
+            return self.non_finite.sentence(self.n)
+        return next(iter(self.plan.refused.values()), "")
+
+    def values(self) -> dict[tuple[Metric, str], Noted]:
+        """Every metric's variants, with standard errors."""
+        if self.non_finite is not None:
+            return {(metric, ""): Noted("nan", self.failure) for metric in self.job.metrics}
+        finished = {key: self._at_resolution(key[0].finish(state)) for key, state in self.states.items()}
+        found: dict[tuple[Metric, str], Noted] = {}
+        for statistic in self.plan.kept:
+            for whose in get_args(Whose):
+                if not (mine := [metric for metric in self._served(statistic) if _whose(metric) == whose]):
+                    continue
+                state = finished[statistic, whose if (statistic, whose) in finished else "all"]
+                if whose == "labelled" and isinstance(statistic, _BY_CLASS):
+                    state = state.without_class(MISSING)
+                whole = _all(mine, state.whole if isinstance(state, GroupedMoments) else state)
+                found |= self._with_errors(mine, whole, state)
+        for metric in self.job.metrics:
+            if _server(metric, self.plan.kept) is None:
+                reason = self.plan.refused.get(metric.needs) or next(iter(self.plan.refused.values()))
+                found[metric, ""] = Noted("nan", reason)
+        return {
+            (metric, variant): found[metric, variant] for metric in self.job.metrics for key, variant in found if key is metric
+        }
+
+    def _at_resolution(self, state: Any) -> Any:
+        """A finished state that knows in which type the network computed, which may be coarser than what is stored."""
+        if isinstance(state, GroupedMoments):
+            return state._replace(whole=state.whole.at_resolution(self.resolution))
+        return state.at_resolution(self.resolution) if hasattr(state, "at_resolution") else state
+
+    def _with_errors(
+        self, metrics: Sequence[Metric], whole: dict[tuple[Metric, str], Noted], state: Any
+    ) -> dict[tuple[Metric, str], Noted]:
+        """The values of smooth metrics with their jackknife standard errors."""
+        if isinstance(state, GroupedMoments):
+            replicates: Iterable[tuple[int, Any]] = state.replicates()
+        elif isinstance(state, RowMoments) and self.job.groups:
+            replicates = state.replicates(self.job.groups)
+        else:
+            return {
+                key: Noted(value, _joined(value.note, self.plan.no_error if key[0].smooth else ""), se=value.se)
+                for key, value in whole.items()
+            }
+        sizes, left_out = [], []
+        for size, rest in replicates:
+            sizes.append(size)
+            with without_notes():
+                left_out.append(_all(metrics, rest))
+        nothing = Noted("nan")
+        errors = {}
+        broken = {
+            key[0] for key, value in whole.items()
+            if math.isfinite(value) and not all(math.isfinite(values.get(key, nothing)) for values in left_out)
+        }  # fmt: skip
+        for key, value in whole.items():
+            if key[0].moves_in_steps(key[1]):
+                errors[key] = Noted(value, _joined(value.note, _IN_STEPS))
+                continue
+            if key[0] in broken and math.isfinite(value):
+                errors[key] = Noted(value, _joined(value.note, _UNDEFINED_WITHOUT))
+                continue
+            se = jackknife(value, [values.get(key, nothing) for values in left_out], sizes) * few_groups(len(sizes))
+            errors[key] = Noted(value, value.note, se=se)
+        return errors
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The values as table rows."""
+        split = self.job.subset.split or "+".join(sorted(self.splits))
+        for (metric, variant), value in self.values().items():
+            yield place_of(self.info) | {
+                "metric": metric.name,
+                "variant": variant,
+                "split": split,
+                "value": float(value),
+                "se": value.se if math.isfinite(value) else math.nan,
+                "n": self._rows_of(metric)[0],
+                "note": _joined(value.note, self._rows_of(metric)[1]),
+            }
+
+    def _rows_of(self, metric: Metric) -> tuple[int, str]:
+        """How many samples a metric looks at, and a note where others lack what it needs."""
+        counts: dict[Whose, tuple[int, str]] = {"labelled": (self.n_labelled, "label"), "targets": (self.n_targets, "target")}
+        n, what = counts.get(_whose(metric), (self.n, ""))
+        return n, f"{self.n - n} of {self.n} samples have no {what}" if n < self.n else ""
+
+
+def _whose(metric: Metric) -> Whose:
+    """Which samples a metric looks at."""
+    return "targets" if metric.needs_targets else "labelled" if metric.by_class else "all"
+
+
+def place_of(info: LayerInfo) -> dict[str, Any]:
+    """Where a layer stands, as columns of a table."""
+    return {"layer": info.name, "order": info.order, "depth": info.depth}
+
+
+def _server(metric: Metric, kept: Sequence[Statistic]) -> Statistic | None:
+    """The statistic that serves a metric."""
+    return next((statistic for statistic in kept if statistic.covers(metric.needs)), None)
+
+
+def _all(metrics: Sequence[Metric], state: Any) -> dict[tuple[Metric, str], Noted]:
+    return {(metric, variant): value for metric in metrics for variant, value in metric(state).items()}
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))

@@ -1,0 +1,1 @@
+"""How far a network's outputs move when its inputs are perturbed."""

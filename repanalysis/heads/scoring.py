@@ -1,0 +1,39 @@
+"""Accuracy of a linear head, its standard error, and whether it is above chance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import blas
+
+from repanalysis.statistics.shares import share_error
+
+__all__ = ["accuracy_of", "beats_chance"]
+
+
+def accuracy_of(weights: NDArray[np.float64], x: NDArray[Any], y: NDArray[np.int64]) -> tuple[float, float]:
+    """Share of rows whose highest score is their own class, and its standard error with the head as it is; never 0.
+
+    Examples
+    --------
+    >>> x = np.array([[2.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 3.0]])
+    >>> share, error = accuracy_of(np.eye(2), x, np.array([0, 1, 1, 1]))
+    >>> share, round(error, 3)
+    (0.75, 0.242)
+    """
+    said = np.argmax(blas.dgemm(1.0, np.asarray(x, np.float64).T, weights.T, trans_a=1), axis=1)
+    share = float((said == y).mean())
+    return share, share_error(share, len(y))
+
+
+def beats_chance(share: float, error: float, classes: int) -> bool:
+    """Whether an accuracy is more than two standard errors above that of guessing among so many classes.
+
+    Examples
+    --------
+    >>> beats_chance(0.16, 0.02, 10), beats_chance(0.13, 0.02, 10)
+    (True, False)
+    """
+    return share > 1 / classes + 2 * error

@@ -1,0 +1,388 @@
+"""`"timm:resnet18"` -> a network, the preprocessing it was trained with, and an identity card.
+
+Specifications: `timm:NAME`, `torchvision:NAME` and `hf:NAME` (a repository of the Hugging Face hub, or a folder), pretrained
+unless weights are given; `scattering:J=3,L=8,phases=4` and, with learned projections and frames, `scattering:variant=SC,J=4`,
+with the parameters of `Scattering` and `concentrated`; `scale-net:blocks=7,width=2,stride=2`, with those of `ScaleNet`;
+`small:lenet,colours=3,size=32`, a network of `networks.small`; and
+`py:package.module:factory`, a function of yours without arguments that returns a `torch.nn.Module`. A network made by a
+factory may say how it wants its images the way timm's do, in a dictionary `pretrained_cfg`: input_size, mean, std,
+interpolation, crop_pct.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor, nn
+
+from probes.capturing.network import unwrap, weights_sha256
+from probes.errors import UsageError, did_you_mean
+from repanalysis.inputs.hubs import download
+from repanalysis.inputs.weights import load_weights
+from repanalysis.specs import options
+
+__all__ = ["Model", "Size", "load_model", "sample_shape"]
+
+_SCHEMES = ("timm", "torchvision", "hf", "py", "scattering", "scale-net", "small")
+_ALONE = ("scattering", "scale-net", "small")  # need nothing behind the colon
+_FORMS = "Write timm:NAME, torchvision:NAME, hf:NAME, scattering:J=3,L=8 or py:package.module:factory."
+_SYMBOLS = {"J": "scales", "L": "angles"}
+_INSTEAD = "Give --weights FILE, or --weights random for the untrained network."
+_LARGEST = 2**28  # numbers of a sample
+_FRAMES = 16  # of the clips that torchvision's video networks were trained on
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready to be probed.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        The network, in eval mode.
+    transform : callable or None
+        From a PIL image to the tensor that the network takes; None where the network does not say.
+    input_size : tuple of int or None
+        Shape of one sample, where it is known.
+    card : dict
+        What identifies it: model, weights_sha256, preprocessing.
+    """
+
+    module: nn.Module
+    transform: Callable[[Any], Tensor] | None
+    input_size: tuple[int, ...] | None
+    card: dict[str, Any]
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether the network begins with an embedding, and so takes integers: token ids."""
+        return isinstance(_first_layer(self.module), nn.Embedding | nn.EmbeddingBag)
+
+
+def load_model(
+    spec: str,
+    *,
+    weights: str | PathLike[str] | None = None,
+    size: Size | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Model:
+    """Build the network that a specification names.
+
+    Parameters
+    ----------
+    spec : str
+        `timm:NAME`, `torchvision:NAME`, `hf:NAME`, `scattering:...` or `py:package.module:factory`.
+    weights : path-like or "random", optional
+        A safetensors file or a torch file of tensors; "random" leaves the initialisation of the seed. By default timm
+        and the other collections are pretrained, and factories are taken as they come.
+    size : int, str or tuple of int, optional
+        Side of the square images, where the model's own is not wanted; of a network that begins with an embedding, a
+        one-dimensional convolution or a linear layer of so many inputs, the length of what it takes. Or a sample's whole
+        shape, `"3x16x112x112"`; a single axis is written `"16000x"`.
+    mean, std : tuple of float, optional
+        Normalisation per colour, likewise.
+
+    Returns
+    -------
+    Model
+        The network in eval mode, its preprocessing and its identity card.
+
+    Raises
+    ------
+    UsageError
+        If the specification, the name or the weights don't fit.
+    FileNotFoundError
+        If there is no weights file.
+
+    Notes
+    -----
+    Torch files are read with the weights-only loader: no code in them runs. A `py:` factory is your own code and runs.
+    """
+    _check_colours(mean, std)
+    scheme, _, name = spec.partition(":")
+    if scheme not in _SCHEMES or not (name or scheme in _ALONE):
+        raise UsageError(f"Unknown model {spec!r}.{did_you_mean(scheme, _SCHEMES)} {_FORMS}")
+    build = {
+        "timm": _timm, "torchvision": _torchvision, "hf": _hf, "py": _factory, "scattering": _scattering,
+        "scale-net": _scale_net, "small": _small,
+    }[scheme]  # fmt: skip
+    module, own = build(name, weights)
+    random = weights is not None and str(weights) == "random"
+    if weights is not None and not random:
+        load_weights(module, Path(weights))
+    given = None if size is None else sample_shape(module, size)
+    shape = given or tuple((getattr(module, "pretrained_cfg", None) or {}).get("input_size", ())) or None
+    override = {"input_size": given, "mean": mean, "std": std}
+    override = {key: value for key, value in override.items() if value is not None}
+    images = shape is None or len(shape) == 3
+    if not images and (mean or std):
+        raise UsageError(f"Mean and standard deviation are those of images; {spec} takes samples of shape {shape}.")
+    config = _config(module, override) if images else None
+    card = {
+        "model": spec + (" (random weights)" if random else ""),
+        "weights_sha256": weights_sha256(module),
+        "preprocessing": config or "none",
+    }
+    transform = None if config is None else own if own is not None and not override else _transform(config)
+    if images:
+        shape = None if config is None else tuple(config["input_size"])
+    return Model(module.eval(), transform, shape, card)
+
+
+def _check_colours(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
+    """Refuse numbers that no image could be normalised with."""
+    if mean is not None and not all(map(math.isfinite, mean)):
+        raise UsageError(f"The mean is {mean}; finite numbers are needed.")
+    if std is not None and not all(0 < value < math.inf for value in std):
+        raise UsageError(f"The standard deviation is {std}; images are divided by it, so numbers above 0 are needed.")
+
+
+Transform = Callable[[Any], Tensor]
+Size = int | str | tuple[int, ...]
+Weights = str | PathLike[str] | None
+
+
+def _timm(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
+    import timm
+
+    known = timm.list_models() + timm.list_pretrained()
+    if name not in known:
+        raise UsageError(f"timm has no model {name!r}.{did_you_mean(name, known)} timm.list_models() lists all.")
+    if weights is not None:
+        return timm.create_model(name), None
+    with download(f"timm:{name}", _hub(), instead=_INSTEAD):
+        return timm.create_model(name, pretrained=True), None
+
+
+def _torchvision(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
+    """A classification network of torchvision's, with the images of its default weights."""
+    from torchvision import models
+    from torchvision.transforms import InterpolationMode
+
+    known = models.list_models()
+    if name not in known:
+        raise UsageError(
+            f"torchvision has no model {name!r}.{did_you_mean(name, known)} torchvision.models.list_models() lists all."
+        )
+    default = models.get_model_weights(name).DEFAULT
+    cached = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(urlsplit(default.url).path).name).exists()
+    hub = None if weights is not None or cached else f"https://{urlsplit(default.url).netloc}"
+    with download(f"torchvision:{name}", hub, instead=_INSTEAD, cached=False):
+        module = models.get_model(name, weights=default if weights is None else None)
+    preset = default.transforms()
+    if type(preset).__name__ == "VideoClassification":
+        frames = max(_FRAMES, default.meta.get("min_temporal_size", 1))
+        module.pretrained_cfg = {"input_size": (3, frames, *preset.crop_size)}
+        return module, None
+    if not hasattr(preset, "crop_size"):
+        return module, None
+    crop, resize = preset.crop_size[0], preset.resize_size[0]
+    assert isinstance(preset.interpolation, InterpolationMode)
+    module.pretrained_cfg = {
+        "input_size": (3, crop, crop), "mean": tuple(preset.mean), "std": tuple(preset.std),
+        "interpolation": preset.interpolation.value, "crop_pct": crop / resize,
+    }  # fmt: skip
+    return module, preset
+
+
+def _hf(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
+    """A vision network of the Hugging Face hub or of a folder, with its own image processor; no remote code runs."""
+    try:
+        from transformers import AutoConfig, AutoImageProcessor, AutoModel
+    except ImportError as error:
+        raise UsageError("hf: models need transformers: pip install 'repanalysis[hf]'.") from error
+    instead = "Give the folder of a model, hf:DIR, or a timm: or torchvision: model."
+    with download(f"hf:{name}", None if Path(name).is_dir() else _hub(), instead=instead):
+        processor = AutoImageProcessor.from_pretrained(name)
+        if weights is None:
+            module: nn.Module = AutoModel.from_pretrained(name)
+        else:
+            module = AutoModel.from_config(AutoConfig.from_pretrained(name))
+    sizes = dict(getattr(processor, "crop_size", None) or processor.size)
+    height = int(sizes.get("height") or sizes.get("shortest_edge") or 224)
+    width = int(sizes.get("width") or height)
+    module.pretrained_cfg = {  # type: ignore[assignment]  # as timm's networks have it
+        "input_size": (3, height, width), "mean": tuple(processor.image_mean), "std": tuple(processor.image_std),
+        "interpolation": {0: "nearest", 2: "bilinear", 3: "bicubic"}.get(int(processor.resample or 2), "bilinear"),
+        "crop_pct": 1.0,
+    }  # fmt: skip
+    return module, _Processed(processor)
+
+
+@dataclass(frozen=True)
+class _Processed:
+    """A Hugging Face image processor as a transform of one image, which can go to another process."""
+
+    processor: Any
+
+    def __call__(self, image: Any) -> Tensor:
+        pixels: Tensor = self.processor(images=image, return_tensors="pt")["pixel_values"][0]
+        return pixels
+
+
+def _hub() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def _scattering(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # loaded as any other's
+    from repanalysis.networks.concentrated import concentrated
+    from repanalysis.networks.scattering import Scattering
+
+    learned = any(part.strip().startswith("variant") for part in name.split(","))
+    build: Callable[..., nn.Module] = concentrated if learned else Scattering
+    return build(**options(name, build, "scattering", symbols=_SYMBOLS)), None
+
+
+def _scale_net(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # loaded as any other's
+    from repanalysis.networks.scale_net import ScaleNet
+
+    return ScaleNet(
+        **options(name, ScaleNet, "scale-net", symbols={"L": "blocks", "F": "width", "s": "stride", "H": "channels"})
+    ), None
+
+
+def _small(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # loaded as any other's
+    from repanalysis.networks.small import small
+
+    which, _, rest = name.partition(",")
+    return small(which, **options(rest, small, f"small:{which}")), None
+
+
+def _factory(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # taken as it comes
+    path, _, attribute = name.partition(":")
+    if not attribute or not all(part.isidentifier() for part in path.split(".")):
+        raise UsageError(f"'py:{name}' names no factory; write py:package.module:factory.")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a module of the current folder, as `python -m` finds it
+    try:
+        content = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"There is no module {error.name!r} for 'py:{name}', seen from this folder.") from error
+    except SystemExit as error:
+        raise UsageError(f"Module {path!r} is a program: importing it ended with exit code {error.code}.") from error
+    if not hasattr(content, attribute):
+        raise UsageError(f"Module {path!r} has no {attribute!r}.{did_you_mean(attribute, vars(content))}")
+    factory = getattr(content, attribute)
+    _refuse_uncallable(name, factory)
+    module = factory()
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"'py:{name}' returned a {type(module).__name__}; a torch.nn.Module is needed.")
+    return unwrap(module), None
+
+
+def _refuse_uncallable(name: str, factory: Any) -> None:
+    """Refuse, before it runs, what is neither a class of networks nor a Python function without required arguments."""
+    plain = factory
+    while isinstance(plain, partial):
+        plain = plain.func
+    is_network = isinstance(plain, type) and issubclass(plain, nn.Module)
+    if not (is_network or inspect.isroutine(plain := inspect.unwrap(plain))) or inspect.isbuiltin(plain):
+        kind = "a built-in function" if inspect.isbuiltin(plain) else f"a {type(factory).__name__}"
+        raise UsageError(f"'py:{name}' is {kind}; a function or class that makes a torch.nn.Module is needed.")
+    parameters = inspect.signature(factory).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if required:
+        raise UsageError(
+            f"'py:{name}' needs {', '.join(required)}; a function without required arguments is called, such as one of yours "
+            f"that calls it with them."
+        )
+
+
+def sample_shape(module: nn.Module, size: Size) -> tuple[int, ...]:
+    """Shape of one sample of a network, from what `load_model` takes as its size.
+
+    Raises
+    ------
+    UsageError
+        If the size is not understood, or one number does not say what a clip's shape is.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3))
+    >>> sample_shape(net, 28), sample_shape(net, "1x20x30"), sample_shape(nn.Sequential(nn.Embedding(9, 2)), 12)
+    ((1, 28, 28), (1, 20, 30), (12,))
+    """
+    if isinstance(size, str):
+        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*x?", size):
+            raise UsageError(f"{size!r} is no size; write it like 224, or like 3x16x112x112 for a sample's whole shape.")
+        numbers = tuple(int(part) for part in size.split("x") if part)
+        if math.prod(numbers) > _LARGEST:
+            raise UsageError(f"A sample of size {size} has more than {_LARGEST} numbers; give a smaller one.")
+        size = numbers if "x" in size else numbers[0]
+    if isinstance(size, tuple):
+        return size
+    first = _first_layer(module)
+    if isinstance(first, nn.Embedding | nn.EmbeddingBag) or (isinstance(first, nn.Linear) and first.in_features == size):
+        return (size,)
+    if isinstance(first, nn.Conv1d):
+        return (first.in_channels, size)
+    if isinstance(first, nn.Conv3d):
+        raise UsageError(
+            f"The network takes clips, whose shape one number does not say; write {first.in_channels}x16x{size}x{size}, or so."
+        )
+    image = next((inner for inner in module.modules() if isinstance(inner, nn.Conv2d)), None)
+    return (3 if image is None else image.in_channels, size, size)
+
+
+def _first_layer(module: nn.Module) -> nn.Module | None:
+    """The first layer that takes a network's inputs, in the order of definition."""
+    kinds = (nn.Embedding, nn.EmbeddingBag, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+    return next((inner for inner in module.modules() if isinstance(inner, kinds)), None)
+
+
+def _config(module: nn.Module, override: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Timm's data configuration of a network, or of one that speaks timm's language; None if it says nothing."""
+    own = getattr(module, "pretrained_cfg", None) or {}
+    if not own and not override:
+        return None
+    from timm.data.config import resolve_data_config
+
+    if not own and "input_size" not in override:
+        raise UsageError("The network does not say how large its images are; give --size with --mean and --std.")
+    colours = int((override.get("input_size") or own.get("input_size") or (3,))[0])
+    for what in ("mean", "std"):
+        if len(override.get(what, ())) not in (0, 1, colours):
+            raise UsageError(
+                f"--{what} has {len(override[what])} numbers, and the network takes images of {colours} colours; give one "
+                f"for each."
+            )
+    if not own:
+        override = {"mean": (0.0,), "std": (1.0,), "crop_pct": 1.0} | dict(override)
+    config = resolve_data_config(args=dict(override), pretrained_cfg=dict(own))
+    keys = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+    return {key: list(value) if isinstance(value := config[key], tuple) else value for key in keys if key in config}
+
+
+def _transform(config: Mapping[str, Any]) -> Callable[[Any], Tensor]:
+    """Timm's own evaluation transform: resize, centre crop, tensor, normalise."""
+    from timm.data.transforms_factory import create_transform
+
+    transform: Callable[[Any], Tensor] = create_transform(
+        input_size=tuple(config["input_size"]),
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        crop_pct=config["crop_pct"],
+        is_training=False,
+    )
+    return transform
+
+
+def input_channels(model: Model) -> int:
+    """Colours of the images that a network takes."""
+    return 3 if model.input_size is None or len(model.input_size) != 3 else int(model.input_size[0])

@@ -1,0 +1,1 @@
+"""Studies of several steps behind one command."""

@@ -1,0 +1,179 @@
+"""Training with noise: many networks, many noise levels, and how test error goes with their stability; a table of runs.
+
+White noise in the training images makes networks less sensitive to noise in the first layers; does depth still lower their
+sensitivity to deformations, and raise that to noise? And does the error of different architectures follow D_f, G_f and R_f
+of their outputs? (Specification of stability, section 6, F1; Tomasini et al. 2023.) Each run is a folder of `train`;
+`runs.csv` has a row each and is written after every run, so that a study which was stopped goes on. A run's curves say how they
+were measured: others are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from probes.atomic_files import replacing
+from probes.errors import FormatError, UsageError
+from repanalysis._checks import writable
+from repanalysis.analyses.stability.twins import stability_runs
+from repanalysis.inputs.devices import device_of
+from repanalysis.perturbations.specification import perturbations
+from repanalysis.table import Table
+from repanalysis.training.runs import Recipe, train
+
+__all__ = ["noise_study"]
+
+CURVES = "stability.csv"
+COLUMNS = ("model", "noise", "seed", "train_accuracy", "test_error", "D", "D_se", "G", "G_se", "R", "R_se")
+
+
+def noise_study(
+    models: Sequence[str],
+    data: str,
+    folder: str | PathLike[str],
+    *,
+    noises: Sequence[float] = (0.0, 1.0, 10.0),
+    recipe: Recipe | None = None,
+    split: str | None = "train",
+    test: str | None = None,
+    test_split: str | None = "test",
+    train_limit: int | None = None,
+    diffeo: str = "diffeo:delta=1,c=3",
+    images: int = 500,
+    device: str | None = None,
+    progress: bool | None = None,
+    overwrite: bool = False,
+) -> pd.DataFrame:
+    """Train every network with every noise, and measure error and stability.
+
+    Parameters
+    ----------
+    models : sequence of str
+        As for `load_model`.
+    data, split, test, test_split
+        As for `train`.
+    folder : path-like
+        Where runs and tables go; runs that are there already are not done again.
+    noises : sequence of float, default (0, 1, 10)
+        Norms of the noise in training.
+    recipe : Recipe, optional
+        How to train; its noise is replaced.
+    train_limit : int, optional
+        Train on a random subset of so many images.
+    diffeo : str
+        The deformation; noise that matches it goes beside it.
+    images : int, default 500
+        Test images to measure stability with.
+    device, progress
+        As for `train`.
+    overwrite : bool, default False
+        Measure curves again that stand in the folder and were measured otherwise.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per run: model, noise, seed, train_accuracy, test_error, and D, G, R at the network's output with standard errors.
+        `runs.csv` holds it, `stability.csv` the curves over all layers.
+
+    Raises
+    ------
+    UsageError
+        If two models are the same, or the folder's runs or curves are others.
+    """
+    recipe, folder = recipe or Recipe(), Path(folder)
+    if len(set(models)) < len(models) or not models:
+        raise UsageError("A study needs models, each of them once.")
+    device_of(device)
+    perturbations([diffeo, "noise:match=diffeo"])
+    recipes = {float(noise): replace(recipe, noise=float(noise)) for noise in noises}
+    writable(folder, folder=True)
+    pairs = list(dict.fromkeys(product(models, map(float, noises))))
+    names = {pair: f"{pair[0].rpartition(':')[2]}, noise {pair[1]:g}" for pair in pairs}
+    places = {pair: folder / "".join(c if c.isalnum() or c in "-_." else "-" for c in name) for pair, name in names.items()}
+    measured = {"data": test or data, "split": test_split, "diffeo": diffeo, "images": images}
+    done = {pair for pair in pairs if _curves_of(places[pair], measured, overwrite=overwrite)}  # or refused, at once
+    rows: dict[tuple[str, float], dict[str, Any]] = {}
+    tables: dict[tuple[str, float], Table] = {}
+    ordered = sorted(pairs, key=lambda pair: pair not in done)  # so that runs.csv never gets shorter
+    for model, noise in (bar := tqdm(ordered, desc="study", unit=" runs", disable=None if progress is None else not progress)):
+        pair, place = (model, noise), places[model, noise]
+        bar.set_postfix_str(names[pair])
+        log = train(
+            model, data, place, recipes[noise], split=split, test=test, test_split=test_split,
+            limit=train_limit, device=device, resume=True, progress=False,
+        )  # fmt: skip
+        table = _curves_of(place, measured, overwrite=overwrite)
+        if new := table is None:
+            table = _measure(model, place, names[pair], measured, len(log), device)
+        tables[pair], rows[pair] = table, _row(model, noise, recipe.seed, log, table)
+        if new or len(rows) == len(pairs):
+            _write(folder, [pair for pair in pairs if pair in rows], rows, tables)
+    return pd.DataFrame([rows[pair] for pair in pairs], columns=list(COLUMNS))
+
+
+def _write(folder: Path, pairs: Sequence[Any], rows: Mapping[Any, dict[str, Any]], tables: Mapping[Any, Table]) -> None:
+    """The study's tables, of the runs that are done."""
+    with replacing(folder / "runs.csv") as draft:
+        pd.DataFrame([rows[pair] for pair in pairs], columns=list(COLUMNS)).to_csv(draft, index=False)
+    Table.concat([tables[pair] for pair in pairs]).save(folder / CURVES)
+
+
+def _curves_of(place: Path, measured: Mapping[str, Any], *, overwrite: bool) -> Table | None:
+    """The curves that a run's folder holds; None where there are none, or none that are whole.
+
+    Raises
+    ------
+    UsageError
+        If they were measured otherwise, and are not to be replaced.
+    """
+    try:
+        table = Table.from_csv(place / CURVES)
+    except (FileNotFoundError, FormatError):
+        return None
+    (facts,) = table.provenance.values() or ({},)
+    recorded = facts.get("study", {})
+    if odd := [
+        f"{key} was {recorded.get(key)!r}, not {value!r}" for key, value in measured.items() if recorded.get(key) != value
+    ]:
+        if overwrite:
+            return None
+        raise UsageError(
+            f"{place / CURVES} was measured otherwise ({'; '.join(odd)}); give another folder, or --overwrite to measure again."
+        )
+    return table
+
+
+def _measure(model: str, place: Path, name: str, measured: Mapping[str, Any], epochs: int, device: str | None) -> Table:  # noqa: PLR0917  # one call, above
+    """A run's curves, measured now."""
+    options: dict[str, Any] = {"weights": place / f"epoch-{epochs:03d}.safetensors", "device": device, "progress": False}
+    options |= {"split": measured["split"], "limit": measured["images"]}
+    table = stability_runs(model, measured["data"], [measured["diffeo"], "noise:match=diffeo"], **options)
+    (facts,) = table.provenance.values()
+    named = Table(table.frame.assign(run=name), {name: {**facts, "study": dict(measured)}})
+    named.save(place / CURVES)
+    return named
+
+
+def _row(model: str, noise: float, seed: int, log: pd.DataFrame, table: Table) -> dict[str, Any]:
+    """Error and the output's stability."""
+    frame = table.frame
+    last = frame[(frame["order"] == frame["order"].max()) & (frame["variant"] == "")]
+    row: dict[str, Any] = {"model": model, "noise": noise, "seed": seed, "train_accuracy": log["train_accuracy"].iloc[-1]}
+    row["test_error"] = 1 - log["test_accuracy"].iloc[-1]
+    matched = last["perturbation"].str.startswith("noise")
+    kinds = {
+        "D": (last["metric"] == "sensitivity") & ~matched,
+        "G": (last["metric"] == "sensitivity") & matched,
+        "R": last["metric"] == "relative_stability",
+    }
+    for letter, rows in kinds.items():
+        one = last[rows].iloc[0]
+        row |= {letter: one["value"], f"{letter}_se": one["se"]}
+    return row

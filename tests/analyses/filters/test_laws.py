@@ -1,0 +1,133 @@
+"""Laws of filters: planted layers, exact ends, and power laws that are put in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from probes.errors import DataError, UsageError
+from repanalysis.analyses.filters.laws import against_labels, against_width
+from repanalysis.analyses.filters.measures import Held, class_means
+from repanalysis.heads.clusters import clusters_of
+from repanalysis.heads.fitting import fit_head
+from repanalysis.heads.scoring import accuracy_of
+from repanalysis.table import Table
+
+
+def planted(n: int, seed: int, k: int = 8, f: int = 24) -> Held:
+    """Filters that know two labels each."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % k
+    x = 0.6 * np.abs(rng.normal(size=(n, f, 1)))
+    for one in range(f):
+        x[(y == one % k) | (y == (3 * one + 1) % k), one] += 0.7
+    return Held(x, y, np.arange(n))
+
+
+def values(table: Table, metric: str, variant: str = "") -> dict[float, float]:
+    frame = table.select(metric=metric, variant=variant).frame
+    return dict(zip(frame["strength"], frame["value"], strict=True))
+
+
+def test_at_all_labels_both_heads_are_the_same_head_and_clusters_those_of_the_layer() -> None:
+    train, test = planted(400, 0), planted(320, 1)
+    table = against_labels(train, test, sizes=[2, 5, 8], subsets=3, progress=False)
+    weights = fit_head(train[0][:, :, 0], train[1], classes=8)
+    error = 1 - accuracy_of(weights, test[0][:, :, 0], test[1])[0]
+    for variant in ("fixed head", "refitted heads"):
+        assert values(table, "error_rate", variant)[8] == pytest.approx(error)
+    expected = clusters_of(class_means(test.x, test.y, 8), weights.reshape(8, 24, 1)).summary()
+    assert values(table, "noise_per_filter")[8] == pytest.approx(expected["noise"])
+    assert values(table, "snr_pair")[8] == pytest.approx(expected["snr_pair"])
+    assert table.provenance["run"]["sizes"] == [2, 5, 8]
+
+
+def test_pairs_of_a_fixed_head_are_those_that_one_can_count() -> None:
+    train, test = planted(400, 0), planted(320, 1)
+    table = against_labels(train, test, sizes=[2], subsets=1, progress=False)
+    weights = fit_head(train[0][:, :, 0], train[1], classes=8)
+    scores = test[0][:, :, 0] @ weights.T
+    wrong = [scores[row, j] > scores[row, label] for row, label in enumerate(test[1]) for j in range(8) if j != label]
+    assert values(table, "error_rate", "fixed head")[2] == pytest.approx(np.mean(wrong))
+
+
+def test_all_pairs_are_refitted_when_there_are_no_others() -> None:
+    """Three labels have three pairs: many subsets average them."""
+    (x, y, _), (z, t, _) = train, test = planted(300, 0, k=3, f=6), planted(300, 1, k=3, f=6)
+    table = against_labels(train, test, sizes=[2, 3], subsets=60, progress=False)
+    errors = []
+    for pair in ((0, 1), (0, 2), (1, 2)):
+        rows, others = np.isin(y, pair), np.isin(t, pair)
+        head = fit_head(x[rows, :, 0], np.searchsorted(pair, y[rows]), classes=2)
+        errors.append(1 - accuracy_of(head, z[others, :, 0], np.searchsorted(pair, t[others]))[0])
+    frame = table.select(metric="error_rate", variant="refitted heads").frame.set_index("strength")
+    assert abs(frame["value"][2.0] - np.mean(errors)) < 3 * frame["se"][2.0] + 1e-9
+
+
+def test_error_rises_with_labels_and_its_line_is_told() -> None:
+    table = against_labels(planted(400, 0), planted(320, 1), progress=False)
+    curve = values(table, "error_rate", "fixed head")
+    assert list(curve) == [2, 3, 5, 6, 8]
+    assert np.all(np.diff(list(curve.values())) > 0)
+    slope, offset = np.polyfit(list(curve), list(curve.values()), 1)
+    said = table.select(variant="fixed head").frame.set_index("metric")["value"]
+    assert said["error_slope"] == pytest.approx(slope)
+    assert said["error_offset"] == pytest.approx(offset)
+    assert 0.8 < said["error_r_squared"] <= 1
+
+
+def test_subsets_are_those_of_the_seed() -> None:
+    train, test = planted(200, 0), planted(160, 1)
+    one, same, other = (against_labels(train, test, sizes=[3], subsets=2, seed=seed, progress=False) for seed in (0, 0, 1))
+    assert one.frame.equals(same.frame)
+    assert not one.frame["value"].equals(other.frame["value"])
+
+
+def widths(noise: float = 90.0) -> Table:
+    rng = np.random.default_rng(0)
+    rows = []
+    for d in (8, 16, 32, 64):
+        for layer, order in (("first", 0), ("last", 1)):
+            base = {"run": f"w{d}", "layer": layer, "order": order, "n": 500}
+            error = 0.9 * d**-0.4 * np.exp(0.01 * rng.normal()) if order else 0.8
+            for metric, value in (
+                ("filters_per_layer", d), ("layer_accuracy", 1 - error), ("noise_per_filter", noise * d**-0.7 * order),
+            ):  # fmt: skip
+                rows.append(base | {"metric": metric, "value": value, "se": 0.01})
+    return Table.from_rows(rows, {f"w{d}": {} for d in (8, 16, 32, 64)})
+
+
+def test_power_laws_that_are_put_in_come_out() -> None:
+    table = against_width(widths())
+    said = table.select(run="power law").frame.set_index("metric")["value"]
+    assert said["error_exponent"] == pytest.approx(0.4, abs=0.03)
+    assert said["error_factor"] == pytest.approx(0.9, rel=0.1)
+    assert said["noise_exponent"] == pytest.approx(0.7)
+    assert said["noise_r_squared"] == pytest.approx(1)
+    se = table.select(run="power law").frame.set_index("metric")["se"]
+    assert se["noise_exponent"] < 1e-6 < se["error_exponent"] < 0.05
+    assert set(table.frame[table.frame["strength"].notna()]["layer"]) == {"last"}
+
+
+def test_without_noise_there_is_no_law_of_it() -> None:
+    said = against_width(widths(0.0)).select(run="power law").frame.set_index("metric")
+    assert np.isnan(said["value"]["noise_exponent"])
+    assert said["note"]["noise_exponent"] == "fewer than three widths with any noise"
+    assert np.isfinite(said["value"]["error_exponent"])
+
+
+def test_what_does_not_fit_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match="sizes go from 2 to 8"):
+        against_labels(planted(80, 0), planted(80, 1), sizes=[3, 9], progress=False)
+    with pytest.raises(UsageError, match="at least one is needed"):
+        against_labels(planted(80, 0), planted(80, 1), subsets=0, progress=False)
+    with pytest.raises(UsageError, match="`repanalysis filters` writes such tables"):
+        against_width(Table.from_rows([{"run": "a", "metric": "layer_accuracy", "value": 0.5}]))
+    with pytest.raises(UsageError, match="Run w8 has no layer 'middle'"):
+        against_width(widths(), layer="middle")
+    twice = pd.concat([widths().frame, widths().frame.query("run == 'w8'")])
+    with pytest.raises(UsageError, match="Run w8 is there twice"):
+        against_width(Table(twice, widths().provenance))
+    with pytest.raises(DataError, match=r"these are \[8, 16\]"):
+        against_width(Table(widths().frame.query("run in ['w8', 'w16']"), {"w8": {}, "w16": {}}))

@@ -1,0 +1,78 @@
+"""Stability from specifications: the command line, twins, checkpoints, and the real resnet20."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from probes.errors import UsageError
+from repanalysis.analyses.stability.twins import stability_runs
+from repanalysis.inputs.models import load_model
+
+NET = "py:repanalysis.networks.digits_cnn:digits_cnn"
+
+
+def test_runs_are_named_after_models_and_checkpoints(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    for name in ("one", "two"):
+        save_file(load_model(NET).module.state_dict(), tmp_path / f"{name}.safetensors")
+    files = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
+    table = stability_runs(NET, "digits", "shift:1", weights=files, limit=20)
+    assert list(table.provenance) == ["digits_cnn one", "digits_cnn two"]
+    pair = stability_runs([NET, NET], "digits", "shift:1", limit=20)
+    assert list(pair.provenance) == ["digits_cnn", "digits_cnn'"]
+    with pytest.raises(UsageError, match="3 models and 2 weights"):
+        stability_runs([NET] * 3, "digits", "shift:1", weights=files)
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    a, b, c = (
+        stability_runs(
+            NET, "digits", ["diffeo:0.8", "noise:match=diffeo"], weights="random", limit=30, seed=seed, batch_size=size
+        )
+        for seed, size in ((0, 30), (0, 7), (1, 30))
+    )
+    np.testing.assert_allclose(
+        a.frame["value"], b.frame["value"], rtol=1e-4
+    )  # a network sums in another order in other batches
+    assert not np.allclose(a.frame["value"], c.frame["value"], rtol=1e-2)
+
+
+def test_the_real_resnet20_keeps_deformations_better_than_noise(real_data: Path) -> None:
+    weights = real_data / "weights" / "resnet20-12fca82f.th"
+    table = stability_runs(
+        "py:tests.networks.cifar_resnet:resnet20",
+        f"imagefolder:{real_data}/cifar10/val.tar.gz",
+        ["diffeo:delta=1,c=3", "noise:match=diffeo"],
+        weights=weights, init=2, limit=150, layers=["layer?.?.relu2", "linear"],
+    )  # fmt: skip
+
+    def curve(run: str, metric: str, label: str = "diffeo") -> dict[str, float]:
+        frame = table.select(run=run, metric=metric, variant="", perturbation=label).frame
+        return dict(zip(frame["layer"], frame["value"], strict=True))
+
+    trained, init = curve("resnet20", "relative_stability"), curve("resnet20, init", "relative_stability")
+    assert trained["input"] == pytest.approx(1, abs=1e-10)
+    assert trained["linear"] < 0.35 < 0.5 < init["linear"]
+    assert min(value for layer, value in init.items() if layer != "linear") > 0.6
+    sensitive = curve("resnet20", "sensitivity")
+    assert sensitive["linear"] < 0.6 * sensitive["layer1.1.relu2"]
+    noisy = curve("resnet20", "sensitivity", "noise:match=diffeo")
+    assert noisy["linear"] > 5 * noisy["input"]
+
+
+def test_a_factory_without_randomness_has_no_initialisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    import repanalysis.networks.digits_cnn as module
+
+    def fixed() -> torch.nn.Module:
+        torch.manual_seed(5)
+        return module.digits_cnn()
+
+    monkeypatch.setattr(module, "fixed", fixed, raising=False)
+    with pytest.raises(UsageError, match="the same weights every time"):
+        stability_runs("py:repanalysis.networks.digits_cnn:fixed", "digits", "shift:1", init=1, limit=10)

@@ -1,0 +1,95 @@
+"""Which row of a head a class means: by name, number, index or order; refused where it would be a guess."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from repanalysis.heads.matching import attribute, by_class, matched, relabelled
+
+IMAGENET = [["n1", "tench, Tinca tinca", "tench", "Tinca tinca"], ["n2", "goldfish"], ["n3", "crane"], ["n4", "crane"]]
+DIGITS = [str(digit) for digit in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("names", "count", "rows", "head", "expected"),
+    [
+        (None, 3, 3, None, [0, 1, 2]),
+        (None, 3, 3, [], [0, 1, 2]),
+        (None, 4, 4, IMAGENET, [0, 1, 2, 3]),
+        (DIGITS, 12, 12, None, list(range(12))),
+        (["00", "01", "02"], 3, 3, None, [0, 1, 2]),
+        (["1", "2", "10"], 3, 3, None, [0, 1, 2]),
+        (["0", "2", "5"], 3, 3, None, [0, 1, 2]),
+        (["0", "2", "5"], 3, 6, None, [0, 2, 5]),
+        (["0", "217", "482"], 3, 1000, [], [0, 217, 482]),
+        (["cat", "dog"], 2, 2, None, [0, 1]),
+        (["low", "high"], 2, 2, None, [0, 1]),
+        (["goldfish", "n1"], 2, 4, IMAGENET, [1, 0]),
+        (["Tinca_tinca", "Goldfish", "n4"], 3, 4, IMAGENET, [0, 1, 3]),
+        (["n4", "n3", "n2", "n1"], 4, 4, IMAGENET, [3, 2, 1, 0]),
+        (["7", "3"], 2, 2, [["3"], ["7"]], [1, 0]),
+    ],
+)
+def test_what_can_be_matched(
+    names: list[str] | None, count: int, rows: int, head: list[list[str]] | None, expected: list[int]
+) -> None:
+    found, how = matched(names, count, rows, head)
+    assert found is not None, how
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "count", "rows", "head", "reason"),
+    [
+        (None, 10, 1000, None, "the data have 10 classes and the head 1000 rows; --head-classes FILE"),
+        (None, 10, 1000, IMAGENET, "the data have 10 classes and the head 1000 rows"),
+        (["cat", "dog"], 2, 3, None, "the data have 2 classes and the head 3 rows"),
+        (["cat", "dog"], 2, 2, [], "nobody names the rows of this pretrained head, so 'cat' can't be found"),
+        (["n1", "cat"], 2, 4, IMAGENET, "1 of 2 classes are none of its rows .cat."),
+        (["crane"], 1, 4, IMAGENET, "a name means several rows .crane."),
+        (["n1", "tench"], 2, 4, IMAGENET, "two classes mean one row"),
+        (["1", "01"], 2, 2, None, "two classes are named by one number"),
+        (sorted(DIGITS), 12, 12, None, r"named by numbers, and numbered in another order \(0, 1, 10, 11, ...\)"),
+        (["0", "1", "2"], 3, 1000, [], "the data have 3 classes and the head 1000 rows"),
+        (["1", "2", "3"], 3, 10, None, "the data have 3 classes and the head 10 rows"),
+        (["0", "2", "50"], 3, 10, None, "the data have 3 classes and the head 10 rows"),
+        (["ILSVRC2012_ID 0001", "ILSVRC2012_ID 0002"], 2, 2, None, "ids of the ILSVRC devkit.*meta.mat"),
+    ],
+)
+def test_what_would_be_a_guess_is_refused(
+    names: list[str] | None, count: int, rows: int, head: list[list[str]] | None, reason: str
+) -> None:
+    found, why = matched(names, count, rows, head)
+    assert found is None
+    assert re.search(reason, why), why
+
+
+def test_a_head_is_given_its_rows_by_class() -> None:
+    weight, bias = np.arange(8.0).reshape(4, 2), np.arange(4.0)
+    labels = np.array([0, 1, 1])
+    found = by_class((weight, bias), {"head_rows": "[3, 1]"}, ["a", "b"], labels)
+    np.testing.assert_array_equal(found.weight, weight[[3, 1]])
+    np.testing.assert_array_equal(found.bias, [3.0, 1.0])
+    assert found.unmatched == ""
+    assert by_class((weight, bias), {"head_rows": "unmatched: because"}, ["a", "b"], labels).unmatched == "because"
+    assert by_class((weight, bias), {"head_rows": "[9, 1]"}, ["a", "b"], labels).unmatched.startswith("the rows that the file")
+    assert by_class((weight, bias), {}, None, np.arange(4)).weight.shape == (4, 2)
+    assert "2 classes and the head 4 rows" in by_class((weight, bias), {}, None, labels).unmatched
+
+
+def test_a_match_survives_the_file() -> None:
+    for rows in (np.array([3, 1, 0, 2]), np.arange(4)):
+        found = by_class((np.eye(4), np.zeros(4)), {"head_rows": attribute(rows, "by name")}, list("abcd"), np.arange(4))
+        np.testing.assert_array_equal(found.weight, np.eye(4)[rows])
+    many = attribute(np.arange(30_000)[::-1], "by name")
+    assert many.startswith("unmatched: the classes are too many")
+
+
+def test_other_labels_of_a_pretrained_network_are_no_longer_matched() -> None:
+    attrs = relabelled({"head_rows": "[1, 0]"})
+    assert "nobody names" in by_class((np.eye(2), np.zeros(2)), attrs, ["a", "b"], np.arange(2)).unmatched
+    assert by_class((np.eye(2), np.zeros(2)), attrs, None, np.arange(2)).unmatched == "", "integers are indices"
+    assert "head_rows" not in relabelled({"model": "m"})

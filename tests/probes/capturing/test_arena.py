@@ -1,0 +1,146 @@
+"""Memory outside the heap for what a forward pass keeps."""
+
+import gc
+import mmap
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from probes.capturing.arena import BufferPool
+
+DTYPES = [torch.float16, torch.float32, torch.float64, torch.bfloat16, torch.int64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_copy_is_equal_contiguous_and_shares_no_memory(dtype: torch.dtype) -> None:
+    pool = BufferPool()
+    pool.put(torch.zeros(3))  # so that the next view is not the first of its block
+    for x in (torch.randn(4, 3).to(dtype).T, torch.randn(5).to(dtype), torch.randn(1, 2, 3, 4).to(dtype)[..., ::2]):
+        copy = pool.put(x).tensor()
+        assert torch.equal(copy, x)
+        assert copy.dtype == dtype
+        assert copy.is_contiguous()
+        before = copy.clone()
+        x.zero_()
+        assert torch.equal(copy, before)
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != torch.bfloat16])
+def test_an_array_shows_the_memory_of_its_view(dtype: torch.dtype) -> None:
+    x = (100 * torch.randn(4, 3)).to(dtype)
+    view = BufferPool().put(x)
+    array = view.array()
+    np.testing.assert_array_equal(array, x.numpy(), strict=True)
+    view.tensor().zero_()
+    assert not array.any()
+
+
+def test_what_is_written_to_a_reserved_view_is_in_its_array() -> None:
+    pool = BufferPool()
+    views = [pool.reserve((2, 3), torch.float32) for _ in range(3)]
+    for value, view in enumerate(views):
+        view.tensor().fill_(value)
+    assert [view.array().tolist() for view in views] == [[[float(value)] * 3] * 2 for value in range(3)]
+
+
+def test_views_do_not_overlap_however_many_blocks_they_need() -> None:
+    pool = BufferPool()
+    sizes = (1, 7, 500, 3_000_000, 2, 1 << 20, 65)
+    views = [pool.put(torch.full((size,), float(size))) for size in sizes]
+    for view, size in zip(views, sizes, strict=True):
+        assert torch.equal(view.tensor(), torch.full((size,), float(size)))
+
+
+def test_an_empty_tensor_has_a_view() -> None:
+    view = BufferPool().put(torch.empty(0, 3))
+    assert view.tensor().shape == (0, 3)
+    assert view.array().shape == (0, 3)
+
+
+def test_from_the_second_pass_on_everything_lies_in_one_block() -> None:
+    pool = BufferPool()
+    tensors = [torch.ones(1_000_003), torch.ones(77), torch.ones(2_000_001)]
+    first = [pool.put(x) for x in tensors]
+    assert len({id(view.memory) for view in first}) > 1
+    pool.restart()
+    pool.restart()  # nothing was put since: what is expected of the next pass stays
+    second = [pool.put(x) for x in tensors]
+    assert len({id(view.memory) for view in second}) == 1
+    for view, x in zip(second, tensors, strict=True):
+        assert torch.equal(view.tensor(), x)
+
+
+@pytest.mark.parametrize(
+    "shapes", [[(4,), (2, 3), (1,)], [(4,), (3, 2), (5,)], [(9,)], [(4,)], [(4,), (2, 3), (1,), (7, 7), (2_000_000,)]]
+)
+def test_a_pass_may_take_something_else_than_the_pass_before(shapes: list[tuple[int, ...]]) -> None:
+    """What was expected is prepared; whatever comes in its place, or after it, overlaps nothing and is whole."""
+    pool, passes = BufferPool(), []
+    for number, now in enumerate([[(4,), (2, 3), (1,)], shapes, [(4,), (2, 3), (1,)], shapes, shapes]):
+        pool.restart()
+        views = [pool.put(torch.full(shape, float(10 * number + i))) for i, shape in enumerate(now)]
+        passes.append([view.array() for view in views])
+    for number, arrays in enumerate(passes):
+        for i, array in enumerate(arrays):
+            assert (array == 10 * number + i).all()
+    everything = [array for arrays in passes for array in arrays]
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(everything) for b in everything[:i])
+
+
+def test_memory_is_given_back_with_the_last_array_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Block(mmap.mmap):  # one that can be watched
+        pass
+
+    watched = []
+
+    def block(*args: int) -> Block:
+        new = Block(*args)
+        watched.append(weakref.ref(new))
+        return new
+
+    monkeypatch.setattr("probes.capturing.arena.mmap.mmap", block)
+    pool = BufferPool()
+    view = pool.put(torch.ones(8))
+    arrays = [view.array(), view.tensor().numpy()]
+    del pool, view
+    gc.collect()
+    while arrays:
+        assert watched[0]() is not None
+        assert arrays.pop().sum() == 8
+        gc.collect()
+    assert watched[0]() is None
+
+
+def test_what_is_prepared_does_not_keep_a_block_from_being_used_again() -> None:
+    pool = BufferPool()
+    addresses = []
+    for _ in range(5):
+        pool.restart()
+        views = [pool.put(torch.ones(8)), pool.put(torch.empty(0)), pool.put(torch.ones(3, 2))]
+        addresses.append(views[0].tensor().data_ptr())
+        del views
+    assert len(set(addresses)) == 1
+
+
+@pytest.mark.parametrize("holder", ["array", "part of an array", "tensor", "array of a tensor"])
+def test_a_block_is_used_again_only_when_nothing_points_into_it(holder: str) -> None:
+    pool = BufferPool()
+    view = pool.put(torch.ones(8))
+    address = view.tensor().data_ptr()
+    held = {
+        "array": view.array,
+        "part of an array": lambda: view.array()[2:],
+        "tensor": view.tensor,
+        "array of a tensor": lambda: view.tensor().numpy(),
+    }[holder]()
+    del view
+    pool.restart()
+    other = pool.put(torch.zeros(8)).array()
+    assert other.ctypes.data != address
+    assert float(held.sum()) == len(held)
+    del held
+    pool.restart()
+    assert pool.put(torch.full((8,), 2.0)).tensor().data_ptr() == address
+    assert not other.any()

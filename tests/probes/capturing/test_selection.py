@@ -1,0 +1,65 @@
+"""Selection among the calls of a network, wrappers."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from probes import UsageError
+from probes.capturing.network import unwrap
+from probes.capturing.selection import Selection, types_of
+
+
+def test_default_wants_leaf_calls_only() -> None:
+    selection = Selection()
+    assert selection.wants("x", ["ReLU"], leaf=True)
+    assert not selection.wants("x", ["Sequential"], leaf=False)
+
+
+def test_types_match_base_classes() -> None:
+    class MyConv(nn.Conv2d):
+        pass
+
+    assert Selection("type:Conv2d").wants("x", types_of(MyConv(1, 1, 1)), leaf=True)
+    assert not Selection("type:Module").wants("x", types_of(MyConv(1, 1, 1)), leaf=True)
+
+
+def test_a_module_that_never_runs_is_told_from_one_that_is_not_there() -> None:
+    net = nn.Sequential(nn.Linear(1, 1))
+    net.spare = nn.Linear(1, 1)
+    with pytest.raises(UsageError, match="matches 'spare', but the forward pass of 'Sequential' never calls that module"):
+        Selection("spare").check(net, {"0": "Linear"})
+    with pytest.raises(UsageError, match="No layer of 'Sequential' matches 'nix'"):
+        Selection("nix").check(net, {"0": "Linear"})
+
+
+def test_wrappers_are_looked_through_and_scripts_refused() -> None:
+    net = nn.Sequential(nn.Linear(1, 1))
+    assert unwrap(nn.DataParallel(torch.compile(net))) is net  # type: ignore[arg-type]  # compile returns a callable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer versions of torch deprecate scripts
+        scripted = torch.jit.script(net)
+    with pytest.raises(UsageError, match="scripted"):
+        unwrap(scripted)
+
+
+def test_exclusion_alone_leaves_the_other_leaf_calls() -> None:
+    selection = Selection("!relu*")
+    assert selection.wants("conv", ["Conv2d"], leaf=True)
+    assert not selection.wants("block", ["Sequential"], leaf=False)  # no leaf: not wanted by default
+    assert not selection.wants("relu1", ["ReLU"], leaf=True)
+    both = Selection(["block*", "!block.relu"])
+    assert both.wants("block", ["Sequential"], leaf=False)
+    assert not both.wants("block.relu", ["ReLU"], leaf=True)
+    assert not both.wants("conv", ["Conv2d"], leaf=True)
+
+
+def test_excluding_a_module_that_never_runs_is_no_mistake_but_a_typo_is() -> None:
+    net = nn.Sequential(nn.Linear(1, 1))
+    net.spare = nn.Linear(1, 1)
+    Selection("!spare").check(net, {"0": "Linear"})
+    with pytest.raises(UsageError, match="No layer of 'Sequential' matches '!nix'"):
+        Selection("!nix").check(net, {"0": "Linear"})

@@ -1,0 +1,108 @@
+"""One thread, in order, with bounded memory; errors come out where the work was handed over, interrupts once it is done."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import pytest
+
+from probes.storage.background import Background
+
+
+def test_work_is_done_in_order_in_one_other_thread() -> None:
+    done: list[tuple[int, str]] = []
+    background = Background(10)
+    for item in range(50):
+        background.put(lambda item: done.append((item, threading.current_thread().name)), item, 3)
+    assert background.run(len, done) == 50
+    assert [item for item, _ in done] == list(range(50))
+    assert {name for _, name in done} == {"probes-writer_0"}
+    background.end()
+
+
+def test_the_caller_waits_when_too_much_waits() -> None:
+    gate, under_way = threading.Event(), []
+
+    def work(item: int) -> None:
+        gate.wait(10)
+        under_way.append(item)
+
+    background = Background(100)
+    background.put(work, 0, 60)
+    background.put(work, 1, 40)
+    late = threading.Thread(target=background.put, args=(work, 2, 60))
+    late.start()
+    time.sleep(0.1)
+    assert late.is_alive()
+    gate.set()
+    late.join(10)
+    assert not late.is_alive()
+    background.run(int)
+    assert under_way == [0, 1, 2]
+
+
+def test_an_item_larger_than_the_bound_is_let_in_alone() -> None:
+    done: list[int] = []
+    background = Background(10)
+    background.put(done.append, 1, 1000)
+    background.put(done.append, 2, 1000)
+    background.run(int)
+    assert done == [1, 2]
+
+
+def test_an_error_is_raised_in_the_caller_and_drops_what_follows() -> None:
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        if item == 2:
+            raise OSError("disk full")
+        done.append(item)
+
+    background = Background(5)
+    with pytest.raises(OSError, match="disk full"):
+        for item in range(1000):
+            background.put(work, item, 5)
+    background.run(int)
+    assert done == [0, 1]
+    assert str(background.error) == "disk full"
+
+
+def test_what_was_waited_for_raises_its_own_error_and_nothing_is_dropped() -> None:
+    done: list[int] = []
+    background = Background(5)
+    with pytest.raises(ZeroDivisionError):
+        background.run(divmod, 1, 0)
+    background.put(done.append, 1, 1)
+    background.run(int)
+    assert done == [1]
+    assert background.error is None
+
+
+@pytest.mark.parametrize("interrupts", [1, 2, 5])
+def test_an_interrupt_waits_until_the_work_is_done(interrupts: int) -> None:
+    """However many come; the work itself is not interrupted."""
+    done: list[str] = []
+
+    def work() -> None:
+        for _ in range(interrupts):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.05)
+        done.append("all of it")
+
+    background = Background(100)
+    with pytest.raises(KeyboardInterrupt):
+        background.run(work)
+    assert done == ["all of it"]
+
+
+def test_what_fails_under_an_interrupt_is_noted() -> None:
+    def work() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.05)
+        raise OSError("disk full")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        Background(100).run(work)
+    assert caught.value.__notes__ == ["and the writing failed as well: disk full"]

@@ -1,0 +1,61 @@
+"""Columns that grow, and axes that are named, however many data sets share one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import probes
+from probes.storage.columns import Column, dimension, name_axes
+
+
+@pytest.mark.parametrize("packing", [{}, {"compression": "gzip"}])
+def test_rows_arrive_in_order_and_whole_chunks_are_packed_once(tmp_path: Path, packing: dict[str, str]) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        column = Column(file.create_dataset("x", (0, 2), "i8", maxshape=(None, 2), chunks=(4, 2), **packing))
+        values = np.arange(22).reshape(11, 2)
+        for start, stop in ((0, 3), (3, 9), (9, 11)):
+            column.append(values[start:stop])
+            column.drain()
+            assert len(column.data) == (stop - stop % 4 if packing else stop)
+        column.flush()
+        np.testing.assert_array_equal(column.data[:], values)
+
+
+def test_axes_have_names_and_the_scale_no_list_that_could_be_full(tmp_path: Path) -> None:
+    """HDF5's own list of who uses a scale is full after 4,080 data sets."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        sample, channel = dimension(file, "sample", 5, maxshape=None), dimension(file, "channel", 3)
+        for name in ("a", "b"):
+            name_axes(file.create_dataset(name, data=np.zeros((5, 3))), [sample, channel])
+        assert [file["b"].dims[axis][0].name for axis in (0, 1)] == ["/sample", "/channel"]
+        assert "REFERENCE_LIST" not in sample.attrs
+
+
+def test_opening_a_file_looks_at_no_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4,080 layers took 15 s to list, most of it for attributes of each."""
+    layers = {f"layer{i}": np.full((3, 2), i, "f4") for i in range(30)}
+    with probes.create(tmp_path / "x.h5") as writer:
+        writer.append(probes.Batch(np.arange(3), layers))
+    opened: list[str] = []
+    own = probes.storage.store._own
+    monkeypatch.setattr("probes.storage.store._own", lambda file, where, path: opened.append(where) or own(file, where, path))
+    store = probes.Store(tmp_path / "x.h5")
+    assert store.layers == list(layers)
+    assert not [where for where in opened if where.startswith("layers")]
+    np.testing.assert_array_equal(store["layer7"], layers["layer7"])
+    assert [where for where in opened if where.startswith("layers")] == ["layers/layer7/x"]
+
+
+@pytest.mark.slow
+def test_twenty_thousand_layers(tmp_path: Path) -> None:
+    layers = {f"block.{i}.relu": np.full((4, 2), i, "f4") for i in range(20_000)}
+    with probes.create(tmp_path / "x.h5", expected=4) as writer:
+        writer.append(probes.Batch(np.arange(4), layers))
+    store = probes.Store(tmp_path / "x.h5")
+    assert store.layers == list(layers)
+    for batch in store.iter():
+        assert [batch.layers[name][0, 0] for name in layers] == list(range(20_000))

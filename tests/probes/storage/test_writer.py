@@ -1,0 +1,264 @@
+"""Writing batch by batch, going on after a stop, and what a failing disk leaves. What is read back: test_store.py."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import probes
+import probes.storage.writer
+from probes import Batch, DataError, LayerInfo
+from probes.storage.store import Store
+from probes.storage.writer import create, differences, resume
+
+RNG = np.random.default_rng(0)
+X, WIDE = RNG.normal(size=(60, 3)).astype("f4"), RNG.normal(size=(60, 2, 50)).astype("f8")
+
+MAX = {
+    "x": LayerInfo("x", 0, 0.5, ("sample", "channel"), "max"),
+    "wide": LayerInfo("wide", 1, 1.0, ("sample", "channel", "axis2")),
+}
+
+
+def batch(start: int, stop: int, **changes: object) -> Batch:
+    given: dict[str, object] = {
+        "ids": np.arange(start, stop),
+        "layers": {"x": X[start:stop], "wide": WIDE[start:stop]},
+        "labels": np.arange(start, stop) % 3,
+        "split": np.full(stop - start, "träin"),
+    }
+    return Batch(**(given | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+@pytest.mark.parametrize("stops", [(10,), (7, 20, 21, 55), (0, 60)])
+def test_a_file_in_pieces_is_the_file_in_one(
+    tmp_path: Path, compression: str, stops: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("probes.storage.writer._CHUNK_BYTES", (500, 2000))
+    whole, pieces = tmp_path / "whole.h5", tmp_path / "pieces.h5"
+    with create(whole, compression=compression, expected=60) as writer:
+        for start in range(0, 60, 5):
+            writer.append(batch(start, start + 5))
+    writer = create(pieces, compression=compression, expected=60)
+    start = 0
+    for stop in (*stops, 60):
+        while start < stop:
+            size = min(5, stop - start)
+            writer.append(batch(start, start + size))
+            start += size
+        writer.close(complete=False)
+        writer = resume(pieces, expected=60)
+        assert writer.n_committed == start
+    writer.close(complete=True)
+    a, b = Store(whole), Store(pieces)
+    assert a.info == b.info
+    for name in a.layers:
+        np.testing.assert_array_equal(a[name], b[name])
+    np.testing.assert_array_equal(a.ids, b.ids)
+    np.testing.assert_array_equal(a.labels, b.labels)
+    np.testing.assert_array_equal(a.split, b.split)
+    with h5py.File(whole) as one, h5py.File(pieces) as other:
+        assert one["layers/x/x"].chunks == other["layers/x/x"].chunks
+        assert set(other.attrs) - set(one.attrs) == {"resumed"}
+
+
+def test_what_was_not_committed_is_not_there(tmp_path: Path) -> None:
+    writer = create(tmp_path / "x.h5")
+    writer.append(batch(0, 10))
+    writer.commit()
+    writer.append(batch(10, 20))
+    writer._give_back()  # as a kill would
+    assert len(Store(tmp_path / "x.h5", partial=True)) == 10
+    with resume(tmp_path / "x.h5") as writer:
+        writer.append(batch(10, 60))
+    np.testing.assert_array_equal(Store(tmp_path / "x.h5")["x"], X)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"info": MAX}, "pool of layer 'x': 'none' in the file, 'max' now"),
+        ({"layers": {"x": X[10:20]}}, "layer 'wide': is in the file, not now"),
+        ({"layers": {"x": X[10:20], "wide": WIDE[10:20], "new": X[10:20]}}, "layer 'new': not in the file, is now"),
+    ],
+)
+def test_other_layers_or_pools_are_refused_with_the_difference(
+    tmp_path: Path, changes: dict[str, object], sentence: str
+) -> None:
+    create(tmp_path / "x.h5").close(complete=False)
+    with resume(tmp_path / "x.h5") as writer:
+        writer.append(batch(0, 10))
+        writer.close(complete=False)
+    with (
+        pytest.raises(probes.UsageError, match="can't be continued by this one") as caught,
+        resume(tmp_path / "x.h5") as writer,
+    ):
+        writer.append(batch(10, 20, **changes))
+    assert sentence in str(caught.value)
+    assert len(Store(tmp_path / "x.h5", partial=True)) == 10
+
+
+def test_another_model_or_data_is_refused_with_the_difference(tmp_path: Path) -> None:
+    writer = create(
+        tmp_path / "x.h5", attrs={"model": "a", "pool": "mean", "versions": {"torch": "1"}, "preprocessing": {"size": 3}}
+    )
+    writer.append(batch(0, 10))
+    writer.close(complete=False)
+    same = {"model": "a", "pool": "mean", "versions": {"torch": "2"}, "preprocessing": {"size": 3}}
+    with pytest.raises(probes.UsageError, match="model: 'a' in the file, 'b' now"):
+        resume(tmp_path / "x.h5", attrs=same | {"model": "b"})
+    with pytest.raises(probes.UsageError, match="dataset: nothing in the file, 'digits' now"):
+        resume(tmp_path / "x.h5", attrs=same | {"dataset": "digits"})
+    with resume(tmp_path / "x.h5", attrs=same) as writer:
+        writer.append(batch(10, 20))
+    (step,) = json.loads(Store(tmp_path / "x.h5").attrs["resumed"])
+    assert (step["at"], step["versions"]) == (10, '{"torch": "2"}')
+    assert not differences(Store(tmp_path / "x.h5").attrs, same)
+
+
+def test_a_complete_or_missing_file_is_not_continued(tmp_path: Path) -> None:
+    with create(tmp_path / "x.h5") as writer:
+        writer.append(batch(0, 10))
+    with pytest.raises(probes.FormatError, match="can't be continued"):
+        resume(tmp_path / "x.h5")
+    assert len(Store(tmp_path / "x.h5")) == 10
+    with pytest.raises(FileNotFoundError):
+        resume(tmp_path / "none.h5")
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 5, 9])
+def test_a_full_disk_leaves_the_last_commit(tmp_path: Path, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills up after so many writes, and stays full while the writer closes."""
+    monkeypatch.setattr("probes.storage.writer._COMMIT_SECONDS", (0.0, 0.0))
+    path = tmp_path / "x.h5"
+    writer = create(path)
+    writer.append(batch(0, 10))
+    left, pwrite = [room], os.pwrite
+
+    def full(*arguments: object) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left on device"), writer:
+            for start in range(10, 60, 10):
+                writer.append(batch(start, start + 10))
+    committed = writer.n_committed
+    assert 10 <= committed < 60
+    store = Store(path, partial=True)
+    assert len(store) == committed
+    np.testing.assert_array_equal(store["wide"], WIDE[:committed])
+    store.close()
+    with resume(path) as writer:
+        writer.append(batch(committed, 60))
+    np.testing.assert_array_equal(Store(path)["wide"], WIDE)
+
+
+def test_a_closed_writer_says_so(tmp_path: Path) -> None:
+    with create(tmp_path / "x.h5") as writer:
+        writer.append(batch(0, 10))
+    with pytest.raises(OSError, match="is closed; 10 samples are whole in it"):
+        writer.append(batch(10, 20))
+
+
+def test_two_writers_of_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("probes.storage.journal._LOCK_SECONDS", 0.2)
+    with create(tmp_path / "x.h5") as writer:
+        with pytest.raises(probes.UsageError, match="is being written"):
+            create(tmp_path / "x.h5", overwrite=True)
+        with pytest.raises(probes.UsageError, match="is being written"):
+            resume(tmp_path / "x.h5")
+        writer.append(batch(0, 10))
+    assert len(Store(tmp_path / "x.h5")) == 10
+
+
+def test_a_file_is_replaced_under_its_readers(tmp_path: Path) -> None:
+    for rows in (10, 20):
+        with create(tmp_path / "x.h5", overwrite=True) as writer:
+            writer.append(batch(0, rows))
+        if rows == 10:
+            old = Store(tmp_path / "x.h5")
+    assert len(old["x"]) == 10
+    assert len(Store(tmp_path / "x.h5")) == 20
+
+
+def test_a_resumable_file_is_not_overwritten_by_accident(tmp_path: Path) -> None:
+    writer = create(tmp_path / "x.h5")
+    writer.append(batch(0, 10))
+    writer.close(complete=False)
+    with pytest.raises(probes.UsageError, match="It is incomplete: --resume goes on with it"):
+        create(tmp_path / "x.h5")
+
+
+def test_what_is_not_finite_is_counted(tmp_path: Path) -> None:
+    x = X[:10].copy()
+    x[3, 1], x[4] = np.inf, np.nan
+    with create(tmp_path / "x.h5") as writer:
+        writer.append(batch(0, 10, layers={"x": x, "wide": WIDE[:10]}))
+        writer.append(batch(10, 20))
+    assert Store(tmp_path / "x.h5").non_finite == {"x": 4}
+
+
+def test_a_layer_that_is_left_out_on_the_way_is_taken_out(tmp_path: Path) -> None:
+    writer = create(tmp_path / "x.h5")
+    writer.append(batch(0, 10))
+    writer.append(batch(10, 20, layers={"x": X[10:20]}, left_out={"wide": "its shape varies"}))
+    writer.close(complete=False)
+    with resume(tmp_path / "x.h5") as writer:
+        writer.append(batch(20, 30))  # a resumed run does not know yet
+        writer.append(batch(30, 40, layers={"x": X[30:40]}, left_out={"wide": "its shape varies"}))
+    store = Store(tmp_path / "x.h5")
+    assert (store.layers, store.left_out) == (["x"], {"wide": "its shape varies"})
+    np.testing.assert_array_equal(store["x"], X[:40])
+    with h5py.File(tmp_path / "x.h5") as raw:
+        assert list(raw["layers"]) == ["x"]
+
+
+def test_memory_held_for_a_commit_is_small(tmp_path: Path) -> None:
+    """Rows go straight to the file, also where the chunk that they fill was begun before the last commit."""
+    x = np.ones((1000, 256), "f4")
+    with create(tmp_path / "x.h5") as writer:
+        for start in range(0, 20_000, 1000):
+            writer.append(Batch(ids=np.arange(start, start + 1000), layers={"x": x}))
+            for column in writer._layers.values():
+                column.drain()
+            held = sum(len(data) for _, data in writer._atomic._held)
+            assert held < 100_000
+            writer.commit()
+
+
+def test_an_id_that_comes_twice_is_refused_also_after_going_on(tmp_path: Path) -> None:
+    def batch(*ids: object) -> Batch:
+        return Batch(np.array(ids), {"x": np.ones((len(ids), 2))})
+
+    for first, second in (((1, 2), (3, 1)), (("a", "b"), ("c", "a"))):
+        path = tmp_path / f"{first[0]}.h5"
+        writer = probes.create(path)
+        writer.append(batch(*first))
+        with pytest.raises(DataError, match=f"Sample id {first[0]!r} is in .* already; ids must be unique"):
+            writer.append(batch(*second))
+        writer.close(complete=False)
+        again = resume(path)
+        with pytest.raises(DataError, match=f"Sample id {first[0]!r} is in .* already"):
+            again.append(batch(*second))
+        again.append(batch(second[0]))
+        again.close(complete=True)
+        assert probes.open(path).ids.tolist() == [*first, second[0]]
+
+
+def test_ids_are_of_one_kind(tmp_path: Path) -> None:
+    with probes.create(tmp_path / "x.h5") as writer:
+        writer.append(Batch(np.array(["a"]), {"x": np.ones((1, 2))}))
+        with pytest.raises(DataError, match="sample ids after sample 1 are integers, and were texts before"):
+            writer.append(Batch(np.array([1]), {"x": np.ones((1, 2))}))
+    assert probes.open(tmp_path / "x.h5").ids.tolist() == ["a"]

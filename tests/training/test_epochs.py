@@ -1,0 +1,84 @@
+"""An epoch: the same batches whenever it is run again, and what is done after each step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from probes.errors import DataError, UsageError
+from repanalysis.inputs.data import Data, load_data
+from repanalysis.training.epochs import Images, Recipe, accuracy, one_epoch
+
+RECIPE = Recipe(2, 32, 0.1, "constant", augment=True)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Images:
+    return Images.of(load_data("digits", split="train").sample(200, seed=0), hidden=True)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+
+
+def after(images: Images, epoch: int, recipe: Recipe = RECIPE, net: nn.Module | None = None) -> dict[str, torch.Tensor]:
+    net = network() if net is None else net
+    one_epoch(net, images, torch.optim.SGD(net.parameters(), 0.1), recipe, epoch=epoch, device="cpu", hidden=True)
+    return net.state_dict()
+
+
+def test_an_epoch_depends_on_its_number_and_the_seed_alone(digits: Images) -> None:
+    once = after(digits, 1)
+    torch.rand(100)
+    assert all(torch.equal(value, once[name]) for name, value in after(digits, 1).items())
+    assert not torch.equal(after(digits, 2)["0.weight"], once["0.weight"])
+    assert not torch.equal(after(digits, 1, replace(RECIPE, seed=1))["0.weight"], once["0.weight"])
+
+
+def test_images_that_are_read_again_are_those_that_are_kept(digits: Images) -> None:
+    again = Images(digits.data, None)
+    once = after(digits, 1)
+    assert all(torch.equal(value, once[name]) for name, value in after(again, 1).items())
+
+
+def test_the_mode_is_the_callers(digits: Images) -> None:
+    before = network().state_dict()
+    found = after(digits, 1, net=network().eval())
+    assert torch.equal(found["1.running_mean"], before["1.running_mean"])
+    assert not torch.equal(found["0.weight"], before["0.weight"])
+    assert not torch.equal(after(digits, 1)["1.running_mean"], before["1.running_mean"])
+
+
+def test_something_is_done_after_every_whole_batch(digits: Images) -> None:
+    net, calls = network(), []
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    said = one_epoch(net, digits, optimizer, RECIPE, epoch=1, device="cpu", after_step=lambda: calls.append(1), hidden=True)
+    assert len(calls) == 200 // 32
+    assert said["rate"] == 0.1
+    assert 0 < said["train_accuracy"] < 1
+
+
+def test_accuracy_is_the_share_of_highest_scores(digits: Images) -> None:
+    net = network()
+    whole = digits.images
+    assert whole is not None
+    said = net.eval()(whole).argmax(1)
+    assert accuracy(net.train(), digits, 64, "cpu") == pytest.approx(float((said == digits.labels).double().mean()))
+
+
+def test_what_goes_wrong_is_one_sentence(digits: Images) -> None:
+    unlabelled = Data("somewhere", lambda _: np.zeros((2, 2)), np.arange(3), None)
+    with pytest.raises(DataError, match="has no labels to train on"):
+        Images.of(unlabelled, hidden=True)
+    net = network()
+    with torch.no_grad():
+        net[0].weight.fill_(torch.nan)
+    with pytest.raises(DataError, match="lower --rate"):
+        after(digits, 1, net=net)
+    with pytest.raises(UsageError, match="takes one score per image"):
+        after(digits, 1, replace(RECIPE, loss="hinge"))

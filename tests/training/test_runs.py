@@ -1,0 +1,299 @@
+"""Training: it learns, resumes to the same end, keeps frames tight, and its checkpoints go through extract and analyze."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from probes.atomic_files import locked
+from probes.errors import DataError, UsageError
+from repanalysis.inputs.models import load_model
+from repanalysis.training import runs as training
+from repanalysis.training.runs import Recipe, train
+
+MODEL = "scattering:variant=SC,J=2,L=4,width=8,redundancy=2,size=8,colours=1"
+RECIPE = Recipe(epochs=3, batch_size=32, rate=0.1, schedule="cosine", augment=True)
+
+
+def trained(folder: Path, recipe: Recipe = RECIPE, **options: object) -> object:
+    given = {"split": "train", "test_split": "test", "device": "cpu", "progress": False} | options
+    return train(MODEL, "digits", folder, recipe, **given)  # type: ignore[arg-type]
+
+
+def test_it_learns_and_frames_stay_tight(tmp_path: Path) -> None:
+    log = trained(tmp_path, replace(RECIPE, augment=False))
+    assert log["test_accuracy"].iloc[-1] > 0.85  # type: ignore[index]
+    assert log["loss"].iloc[-1] < log["loss"].iloc[0]  # type: ignore[index]
+    assert (log["frame_deviation"] < 1e-5).all()  # type: ignore[index]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *(f"epoch-{epoch:03d}.safetensors" for epoch in range(4)), "last.safetensors", "log.csv", "run.json",
+    ]  # fmt: skip
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = trained(tmp_path / "whole")
+    real, calls = torch.optim.SGD.step, []
+
+    def failing(*given: object) -> object:
+        calls.append(1)
+        if len(calls) == 40:  # in the second of three epochs of 28 steps
+            raise KeyboardInterrupt
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.optim.SGD, "step", failing)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "stopped")
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="holds a training run already; --resume goes on with it"):
+        trained(tmp_path / "stopped")
+    again = trained(tmp_path / "stopped", resume=True)
+    columns = ["epoch", "loss", "train_accuracy", "test_accuracy"]
+    np.testing.assert_allclose(again[columns], whole[columns], rtol=1e-12)  # type: ignore[index]
+    for name, value in load_file(tmp_path / "whole" / "epoch-003.safetensors").items():
+        torch.testing.assert_close(load_file(tmp_path / "stopped" / "epoch-003.safetensors")[name], value, rtol=0, atol=0)
+    once_more = trained(tmp_path / "stopped", resume=True)
+    np.testing.assert_allclose(once_more[columns], again[columns], rtol=1e-12)  # type: ignore[index]
+
+
+def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
+    trained(tmp_path, Recipe(epochs=1, batch_size=32))
+    with pytest.raises(UsageError, match=r"holds another run \(epochs was 1, not 2\)"):
+        trained(tmp_path, Recipe(epochs=2, batch_size=32), resume=True)
+
+
+TINY = "small:mlp,width=2,colours=1,size=8"
+
+
+def tiny(folder: Path, recipe: Recipe | None = None, **options: Any) -> pd.DataFrame:
+    given = {"split": "train", "test_split": "test", "limit": 64, "device": "cpu", "progress": False, "model": TINY} | options
+    return train(given.pop("model"), given.pop("data", "digits"), folder, recipe or Recipe(2, 32, 0.1), **given)
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """All that a run leaves, but seconds."""
+    left: dict[str, Any] = {}
+    for path in folder.iterdir():
+        if path.suffix == ".safetensors":
+            left[path.name] = {name: value.tolist() for name, value in load_file(path).items()}
+        elif path.name == "log.csv":
+            left[path.name] = pd.read_csv(path).drop(columns="seconds").to_csv()
+        else:
+            left[path.name] = path.read_bytes()
+    return left
+
+
+def test_a_training_that_fails_blocks_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="batches of 1"):
+        Recipe(batch_size=1)
+    with pytest.raises(DataError, match="do not fill a batch of 5000"):
+        tiny(tmp_path / "run", Recipe(1, 5000))
+    with pytest.raises(UsageError, match="Did you mean"):
+        tiny(tmp_path / "run", model="small:mpl,width=2")
+    with pytest.raises((UsageError, FileNotFoundError), match="nowhere"):
+        tiny(tmp_path / "run", data=f"npz:{tmp_path / 'nowhere.npz'}")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(DataError, match="is too large"):
+        tiny(tmp_path / "run", Recipe(2, 32, 1e30))
+    tiny(tmp_path / "run")
+    tiny(tmp_path / "direct")
+    assert state(tmp_path / "run") == state(tmp_path / "direct")
+
+
+def test_options_that_decide_the_result_must_be_as_they_were(tmp_path: Path) -> None:
+    log = tiny(tmp_path)
+    before = state(tmp_path)
+    others: list[dict[str, Any]] = [
+        {"split": "test"}, {"test_split": "train"}, {"test_split": None}, {"limit": 65}, {"weights": None},
+        {"model": "small:mlp,width=3,colours=1,size=8"},
+        {"test": "gaussians:K=10,d=64"}, {"recipe": Recipe(2, 32, 0.1, noise=1.0)}, {"recipe": Recipe(2, 32, 0.1, seed=1)},
+        {"recipe": Recipe(2, 16, 0.1)}, {"recipe": Recipe(3, 32, 0.1)},
+    ]  # fmt: skip
+    for other in others:
+        with pytest.raises(UsageError, match="holds another run"):
+            tiny(tmp_path, resume=True, **other)
+    assert state(tmp_path) == before
+    again = tiny(tmp_path, resume=True, save_every=1, device=None)  # these are free
+    pd.testing.assert_frame_equal(again, log, check_exact=True)
+
+
+def test_a_data_set_that_has_grown_is_another_one(tmp_path: Path) -> None:
+    x, y = np.zeros((70, 1, 8, 8), np.float32), np.arange(70) % 10
+    np.savez(tmp_path / "d.npz", x=x[:64], y=y[:64])
+    options: dict[str, Any] = {"data": f"npz:{tmp_path / 'd.npz'}", "split": None, "test_split": None, "limit": None}
+    tiny(tmp_path / "run", **options)
+    np.savez(tmp_path / "d.npz", x=x, y=y)
+    with pytest.raises(UsageError, match="images was 64, not 70"):
+        tiny(tmp_path / "run", resume=True, **options)
+
+
+@pytest.mark.parametrize("damage", [b"", b"epoch,rate\n1,0.", None])
+def test_what_people_read_is_made_again_from_the_checkpoint(tmp_path: Path, damage: bytes | None) -> None:
+    """A log cut in half was read with an invented loss, one of 0 bytes lost the run, an empty run.json blocked both ways."""
+    log = tiny(tmp_path)
+    before = state(tmp_path)
+    for name in ("log.csv", "run.json", "epoch-002.safetensors"):
+        if damage is None:
+            (tmp_path / name).unlink()
+        else:
+            (tmp_path / name).write_bytes(damage)
+    with pytest.raises(UsageError, match="holds a training run already; --resume goes on with it"):
+        tiny(tmp_path)
+    pd.testing.assert_frame_equal(tiny(tmp_path, resume=True), log, check_exact=True)
+    assert state(tmp_path) == before
+
+
+def test_a_checkpoint_that_can_not_be_gone_on_with_is_one_sentence(tmp_path: Path) -> None:
+    tiny(tmp_path)
+    last = tmp_path / "last.safetensors"
+    content = last.read_bytes()
+    for damaged in (b"", content[:-1], content[: len(content) // 2]):
+        last.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"last\.safetensors can't be read .* Train anew in another folder"):
+            tiny(tmp_path, resume=True)
+    save_file(load_file(tmp_path / "epoch-002.safetensors"), last, {"model": TINY, "epoch": "2"})
+    with pytest.raises(UsageError, match="an earlier version wrote it"):
+        tiny(tmp_path, resume=True)
+    last.unlink()
+    for resume in (False, True):
+        with pytest.raises(UsageError, match=r"holds weights, but no last\.safetensors"):
+            tiny(tmp_path, resume=resume)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"file can't be written: .*file is no folder"):
+        tiny(tmp_path / "file")
+
+
+def test_two_trainings_of_one_folder_do_not_mix(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(UsageError, match="is being written by another process"):
+        tiny(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def dropping() -> nn.Module:
+    """A network that draws at random while it is trained."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.5), nn.Linear(16, 10))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_networks_that_draw_at_random_go_on_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    options: dict[str, Any] = {
+        "model": "py:tests.training.test_runs:dropping",
+        "recipe": Recipe(3, 16, 0.01, optimizer=optimizer),
+    }
+    tiny(tmp_path / "whole", **options)
+    real, calls = training.one_epoch, []
+
+    def stopping(*given: Any, **more: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            torch.rand(7)  # whatever else was drawn
+            raise KeyboardInterrupt
+        return real(*given, **more)
+
+    monkeypatch.setattr(training, "one_epoch", stopping)
+    with pytest.raises(KeyboardInterrupt) as error:
+        tiny(tmp_path / "stopped", **options)
+    assert error.value.__notes__ == [f"{tmp_path / 'stopped'} holds 1 of 3 epochs; resume (--resume) goes on from there"]
+    torch.rand(3)
+    tiny(tmp_path / "stopped", resume=True, **options)
+    assert state(tmp_path / "stopped") == state(tmp_path / "whole")
+
+
+def test_what_has_no_labels_or_diverges_is_one_sentence(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((64, 1, 8, 8), np.float32))
+    with pytest.raises(DataError, match="has no labels to train on"):
+        train(MODEL, f"npz:{tmp_path / 'x.npz'}", tmp_path / "a", RECIPE, progress=False)
+    with pytest.raises(DataError, match="the rate 1e\\+30 is too large"):
+        trained(tmp_path / "b", Recipe(epochs=1, batch_size=32, rate=1e30))
+
+
+def test_checkpoints_of_another_architecture_are_refused_with_the_reason(tmp_path: Path) -> None:
+    trained(tmp_path, Recipe(epochs=1, batch_size=32))
+    load_model(MODEL, weights=tmp_path / "epoch-001.safetensors")
+    with pytest.raises(UsageError, match="do not fit Sequential"):
+        load_model(MODEL.replace("width=8", "width=6"), weights=tmp_path / "epoch-001.safetensors")
+
+
+def test_the_rate_falls_in_steps_or_as_a_cosine() -> None:
+    cosine = Recipe(rate=0.2, schedule="cosine")
+    assert [round(cosine.rate_at(share), 6) for share in (0, 0.5, 1)] == [0.2, 0.1, 0.0]
+    with pytest.raises(UsageError, match="Unknown schedule 'step'. Did you mean 'steps'"):
+        Recipe(schedule="step")
+
+
+SCALES = "scale-detection:task=2,pixels=32,scale=8"
+NET = "scale-net:blocks=5,width=2,stride=2,channels=64"
+FITTED = Recipe(
+    epochs=80, batch_size=8, rate=0.64, schedule="constant", loss="hinge", momentum=0.0, decay=0.0, until_fitted=True
+)
+
+
+def test_scale_detection_is_trained_to_zero_loss_and_then_deformations_fade(tmp_path: Path) -> None:
+    """The mechanism of the paper: at random weights neither curve goes anywhere; after training D_k falls and G_k rises."""
+    from repanalysis.analyses.stability.twins import stability_runs
+
+    log = train(NET, SCALES, tmp_path / "run", FITTED, split="train", test_split="test", progress=False)
+    assert len(log) < 80
+    assert log["loss"].iloc[-1] == 0
+    assert log["test_accuracy"].iloc[-1] > 0.9
+    again = train(NET, SCALES, tmp_path / "run", FITTED, split="train", test_split="test", resume=True, progress=False)
+    assert len(again) == len(log)
+    files = [tmp_path / "run" / f"epoch-{epoch:03d}.safetensors" for epoch in (0, len(log))]
+    perturb = ["moves:block=8", "noise:sigma=1.3,rectified=true"]
+    table = stability_runs(NET, SCALES, perturb, weights=files, limit=None, progress=False)
+    first, last = table.provenance
+    curves = {
+        (run, label): rows["value"].to_numpy()
+        for (run, label), rows in table.select(metric="sensitivity", variant="").frame.groupby(["run", "perturbation"])
+    }
+    moved, noise = "moves:block=8", "noise:sigma,rectified=True"
+    assert curves[last, moved][5] < 0.5 * curves[first, moved][5]
+    assert curves[last, moved][5] < 0.6 * curves[last, moved][1]
+    assert curves[last, noise][5] > 1.5 * curves[last, noise][1]
+
+
+def test_noise_is_added_to_training_images_alone_and_seeded(tmp_path: Path) -> None:
+    model, options = "py:repanalysis.networks.digits_cnn:digits_cnn", {"split": "train", "limit": 200, "progress": False}
+    recipes = [Recipe(1, 50, 0.05, noise=noise) for noise in (0.0, 3.0, 3.0)]
+    logs = [train(model, "digits", tmp_path / str(i), one, **options) for i, one in enumerate(recipes)]  # type: ignore[arg-type]
+    losses = [float(log["loss"].iloc[0]) for log in logs]
+    assert losses[1] == losses[2] != losses[0]
+
+
+def test_the_hinge_loss_needs_a_single_score(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="one score per image"):
+        train("py:repanalysis.networks.digits_cnn:digits_cnn", "digits", tmp_path / "x", Recipe(1, 50, loss="hinge"), limit=100)
+    with pytest.raises(UsageError, match="Did you mean 'hinge'"):
+        Recipe(loss="hing")
+
+
+def test_a_transformer_is_trained_by_adamw_and_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    model, recipe = "small:vit,width=8,colours=1,size=8", Recipe(4, 32, 3e-3, "constant", decay=0.05, optimizer="adamw")
+    options = {"split": "train", "test_split": "test", "device": "cpu", "progress": False}
+    whole = train(model, "digits", tmp_path / "whole", recipe, **options)  # type: ignore[arg-type]
+    assert whole["test_accuracy"].iloc[-1] > 2 * whole["test_accuracy"].iloc[0]
+    real, calls = torch.optim.AdamW.step, []
+
+    def failing(*given: object) -> object:
+        calls.append(1)
+        if len(calls) == 70:  # in the third of four epochs of 28 steps
+            raise KeyboardInterrupt
+        return real(*given)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch.optim.AdamW, "step", failing)
+        train(model, "digits", tmp_path / "stopped", recipe, **options)  # type: ignore[arg-type]
+    train(model, "digits", tmp_path / "stopped", recipe, resume=True, **options)  # type: ignore[arg-type]
+    once, again = (load_file(tmp_path / name / "epoch-004.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    with pytest.raises(UsageError, match="Unknown optimizer 'adam'. Did you mean 'adamw'"):
+        Recipe(optimizer="adam")
