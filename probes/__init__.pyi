@@ -35,6 +35,7 @@ from .errors import (
     UsageError as UsageError,
 )
 from .opening import open as open
+from .options import CaptureOptions as CaptureOptions
 from .recording import record as record
 from .source import Source as Source
 from .storage.shards import Shards as Shards

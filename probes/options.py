@@ -1,49 +1,82 @@
 """`CaptureOptions`: every option of `capture` and `record` that decides what a file holds, and how a file names it.
 
-The signatures of `capture` and `record` declare the options; a test holds that each of them is a field here, or is listed there
-as one that changes nothing. A file that is continued must have the same ones, and `verify` runs the network with them again.
+A new option is declared here, as a field and as a keyword, and read where it acts. The rest follows: `capture`, `record`,
+`attach` and `plan` take it, files hold it, `resume` and `verify` compare it, the command line has it with its help.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypedDict, TypeVar, get_args, get_origin, get_type_hints
+
+from annotated_doc import Doc
+from annotated_types import Ge
 
 from probes.errors import FormatError
 
-__all__ = ["CaptureOptions"]
+if TYPE_CHECKING:
+    from probes.capturing.axes import AxesOption
+    from probes.capturing.pooling import Pools
+    from probes.patterns import Patterns
+
+__all__ = ["CaptureKeywords", "CaptureOptions", "shows_options"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _LEAVES = "leaf calls"
+_JOINED = ("pool", "axes")  # written as one text, "layer4*=none; mean"
 
 
-@dataclass(frozen=True)
+class CaptureKeywords(TypedDict, total=False):
+    """The options as people write them; `capturing.keywords.options_of` makes `CaptureOptions` of them."""
+
+    layers: Patterns
+    pool: Pools
+    ops: bool
+    prefix_tokens: int | None
+    dtype: str
+    seed: int
+    split: str | None
+    precision: str
+    channels_last: bool
+    axes: AxesOption
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class CaptureOptions:
-    """What of a network is kept, and how it is run; each field an attribute of the file.
+    """What of a network is kept, and how it is run; each field is an attribute of the file.
 
     Attributes
     ----------
     layers : tuple of str or None
-        Patterns; None for every leaf call.
-    pool : str
-        Pools by pattern, `"layer4*=none; mean"`, with the seeds of projections.
+        Patterns: globs over names (`layer*.conv?`), `re:REGEX`, `type:Conv2d`; `!PATTERN` leaves out. None: every leaf call.
+    pool : tuple of str
+        What is kept of each output: `mean`, `max`, `mean_std`, `cls`, `tokens`, `flatten`, `none`, `grid:G`, `project:K`; or
+        pools by layer pattern, the first that matches: `layer4*=none`.
     ops : bool
-        Whether operations that are no modules are layers.
+        Whether to record operations that are no modules as well: `layer1.0.add`, `layer1.0.relu_1`.
     prefix_tokens : int or None
-        As stated; None where it is measured.
-    dtype : str
-        Type that is kept.
+        Tokens at the front that are no place in the image (CLS, registers), which no pool mixes with the others. None: those
+        that the network has parameters for.
+    dtype : {"auto", "float32", "float16"}
+        Type that is kept; "auto" keeps what the network computes with.
     seed : int
-        Of projections.
+        Seed of random projections.
     split : str
         Name of the split that all samples belong to; empty where there is none.
-    precision : str
-        What the network computes in.
+    precision : {"float32", "bfloat16", "float16"}
+        What the network computes in: "float32" leaves everything as it is, the others are automatic mixed precision.
     channels_last : bool
-        Memory of the images.
-    axes : str
-        Axes as stated, `"blocks.*=TBC"`.
+        Give images to the network in channels-last memory, which is faster on many devices; results may differ by rounding.
+    axes : tuple of str
+        What the axes of layers' outputs are, by layer pattern, one letter an axis in the order of the output: `blocks.*=TBC`. B
+        or N samples, C channels, T tokens, H height, W width, D time, A attention heads, K the tokens attended to, L layers, P
+        windows; `(BP)TC` for windows folded into the batch, sample by sample. It overrules what is measured.
     forward : str
         What ran in place of the model, see `probes.capturing.network.description_of`; empty where the model itself ran.
     batch_size : int
@@ -58,25 +91,38 @@ class CaptureOptions:
     True
     """
 
-    layers: tuple[str, ...] | None = None
-    pool: str = "mean"
-    ops: bool = False
-    prefix_tokens: int | None = None
-    dtype: str = "auto"
+    layers: Annotated[tuple[str, ...] | None, Doc("Glob, re:REGEX or type:CLASS; '!PATTERN' leaves out. Repeat it.")] = None
+    pool: Annotated[
+        tuple[str, ...],
+        Doc(
+            "What to keep: mean, max, mean_std, cls, tokens, flatten, none, grid:G or project:K; for some layers: "
+            "'layer4*=none'. Repeat it; the first pattern that matches decides."
+        ),
+    ] = ("mean",)
+    ops: Annotated[bool, Doc("Record operations too that are no modules (+, torch.cat, F.relu).")] = False
+    prefix_tokens: Annotated[int | None, Ge(0), Doc("CLS and register tokens; default: the model's own.")] = None
+    dtype: Annotated[str, Doc("Type to keep: auto, float32 or float16.")] = "auto"
     seed: int = 0
     split: str = ""
-    precision: str = "float32"
-    channels_last: bool = False
-    axes: str = ""
+    precision: Annotated[str, Doc("float32; bfloat16 or float16 for automatic mixed precision.")] = "float32"
+    channels_last: Annotated[bool, Doc("Give images in channels-last memory.")] = False
+    axes: Annotated[
+        tuple[str, ...],
+        Doc(
+            "Axes of some layers, if not what is measured: 'blocks.*=TBC'. B samples, C channels, T tokens, H height, "
+            "W width, D time, A heads, K keys, L layers, P windows, F features; (BP)TC for windows in the batch. Repeat it."
+        ),
+    ] = ()
     forward: str = ""
-    batch_size: int = 0
+    batch_size: Annotated[int, Ge(1), Doc("Samples per forward pass.")] = 64
 
     def to_attrs(self) -> dict[str, str | int]:
         """The options as attributes of a file."""
         attrs = {field.name: getattr(self, field.name) for field in fields(self)}
         attrs |= {name: int(value) for name, value in attrs.items() if isinstance(value, bool)}
+        attrs |= {name: "; ".join(attrs[name]) for name in _JOINED}
         attrs["layers"] = _LEAVES if self.layers is None else json.dumps(self.layers, ensure_ascii=False)
-        attrs["prefix_tokens"] = "auto" if self.prefix_tokens is None else self.prefix_tokens
+        attrs |= {name: "auto" for name, value in attrs.items() if value is None}
         return attrs
 
     @classmethod
@@ -88,29 +134,46 @@ class CaptureOptions:
         FormatError
             If an attribute is not of the type that it must have.
         """
-        given = {field.name: attrs[field.name] for field in fields(cls) if field.name in attrs}
-        for name in ("ops", "channels_last"):
-            if name in given and given[name] in (0, 1):
-                given[name] = bool(given[name])
-        if "layers" in given:
-            given["layers"] = None if given["layers"] == _LEAVES else _patterns(given["layers"])
-        if given.get("prefix_tokens") == "auto":
-            given["prefix_tokens"] = None
-        defaults = cls()
-        for name, value in given.items():
-            kind = {"layers": tuple, "prefix_tokens": int}.get(name, type(getattr(defaults, name)))
-            if type(value) is not kind and value is not getattr(defaults, name):
-                raise FormatError(f"The file's attribute {name} is {value!r}, which is none of its values.")
-        return cls(**given)
+        hints = get_type_hints(cls)
+        named = {field.name: attrs[field.name] for field in fields(cls) if field.name in attrs}
+        values: dict[str, Any] = {name: _from_attr(name, value, hints[name]) for name, value in named.items()}
+        return cls(**({"batch_size": 0} | values))
 
-    def arguments(self) -> dict[str, Any]:
-        """Arguments of `capture` and `record`, but for `forward`, which a file names and does not hold."""
-        return {
-            "layers": self.layers, "pool": self.pool.split("; "), "ops": self.ops, "prefix_tokens": self.prefix_tokens,
-            "dtype": self.dtype, "seed": self.seed, "split": self.split or None, "precision": self.precision,
-            "channels_last": self.channels_last, "axes": self.axes.split("; ") if self.axes else None,
-            "batch_size": self.batch_size or 64,
-        }  # fmt: skip
+    def keywords(self) -> CaptureKeywords:
+        """The options as keywords of `capture` and `record`, without `forward`, which a file names and does not hold."""
+        values: Any = {name: getattr(self, name) for name in CaptureKeywords.__annotations__}
+        keywords: CaptureKeywords = values | {"split": self.split or None, "batch_size": self.batch_size or 64}
+        return keywords
+
+
+def shows_options(function: Function) -> Function:
+    """Show the options of `**options: Unpack[CaptureKeywords]` in a function's signature, for `help` and notebooks."""
+    signature = inspect.signature(function)
+    own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    options = [
+        inspect.Parameter(field.name, keyword, default=field.default, annotation=CaptureKeywords.__annotations__[field.name])
+        for field in fields(CaptureOptions)
+        if field.name in CaptureKeywords.__annotations__
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    return function
+
+
+def _from_attr(name: str, value: Any, hint: Any) -> Any:
+    """A field's value from the attribute that names it."""
+    kinds = {get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else (hint,))}
+    if name == "layers":
+        return None if value == _LEAVES else _patterns(value)
+    if name in _JOINED and isinstance(value, str):
+        return tuple(filter(None, value.split("; ")))
+    if value == "auto" and type(None) in kinds:
+        return None
+    if kinds == {bool} and value in (0, 1):
+        return bool(value)
+    if type(value) not in kinds:
+        raise FormatError(f"The file's attribute {name} is {value!r}, which is none of its values.")
+    return value
 
 
 def _patterns(text: Any) -> tuple[str, ...]:

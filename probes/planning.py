@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from probes.batch import LayerInfo
-from probes.capturing.axes import AxesOption, Layout, UnfitError
+from probes.capturing.axes import Layout, UnfitError
 from probes.capturing.hooks import one_of_dtypes
-from probes.capturing.pooling import DTYPES, Pooling, Pools, describe_loss, keep, pool_named
+from probes.capturing.keywords import options_of
+from probes.capturing.pooling import DTYPES, Pooling, describe_loss, keep, pool_named
 from probes.capturing.steps import examined
 from probes.errors import UsageError
-from probes.patterns import Patterns
+from probes.options import CaptureKeywords, shows_options
 
 __all__ = ["Plan", "PlannedLayer", "fit", "plan", "readable"]
 
@@ -94,18 +95,12 @@ class Plan:
         return [*(f"{pattern}={pool}" for pattern, pool in rules.items()), common]
 
 
+@shows_options
 def plan(
     model: nn.Module,
     example: Any,
     n: int,
-    *,
-    layers: Patterns = None,
-    pool: Pools = "mean",
-    ops: bool = False,
-    prefix_tokens: int | None = None,
-    dtype: str = "auto",
-    seed: int = 0,
-    axes: AxesOption = None,
+    **options: Unpack[CaptureKeywords],
 ) -> Plan:
     """What recording `n` samples would weigh.
 
@@ -117,8 +112,8 @@ def plan(
         Inputs of one sample or a few, as the loader would give them; see `capture`.
     n : int
         Samples to come.
-    layers, pool, ops, prefix_tokens, dtype, seed, axes
-        As for `capture`.
+    **options
+        As for `capture`; those that do not change what is written do not matter here.
 
     Returns
     -------
@@ -137,9 +132,10 @@ def plan(
     >>> planned.bytes, planned.layers[0].shape
     (1152000, (4, 6, 6))
     """
-    pooling = Pooling(pool, seed=seed)
+    chosen = options_of(**options)
+    pooling, dtype = Pooling(chosen.pool, seed=chosen.seed), chosen.dtype
     one_of_dtypes(dtype)
-    recording = examined(model, example, layers=layers, ops=ops, prefix_tokens=prefix_tokens, axes=axes)
+    recording = examined(model, example, **options)
     found, left_out = [], dict(recording.left_out)
     for info in recording.info.values():
         layout = Layout(info.dims, info.prefix_tokens)

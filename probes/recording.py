@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -22,58 +23,46 @@ from tqdm.auto import tqdm
 
 from probes.atomic_files import plain_file
 from probes.batch import Batch
-from probes.capturing.axes import AxesOption, AxisRules
-from probes.capturing.network import description_of, head_of, unwrap, versions, weights_sha256
-from probes.capturing.pooling import Pooling, Pools
-from probes.capturing.steps import capture, device_of
+from probes.capturing.keywords import options_of
+from probes.capturing.network import head_of, unwrap, versions, weights_sha256
+from probes.capturing.steps import captured, device_of
 from probes.errors import DataError, IncompleteError, NonFiniteWarning, UsageError
 from probes.ids import SeenIds, are_texts
 from probes.loading.loaders import as_loader
 from probes.loading.numbering import Identified, identified, ids_at, in_fixed_order
 from probes.loading.reader import Reader
-from probes.options import CaptureOptions
-from probes.patterns import Patterns, as_patterns
+from probes.options import CaptureKeywords, CaptureOptions, shows_options
 from probes.storage.journal import Journal, install
 from probes.storage.seal import is_empty, is_interrupted
 from probes.storage.store import Store
 from probes.storage.writer import Writer, create, differences, part_of, refuse_existing, refuse_other
 from probes.storage.writer import resume as resume_file
 
-__all__ = ["options_of", "record"]
+__all__ = ["record"]
 
 
+@shows_options
 def record(
     model: nn.Module,
     loader: Iterable[Any] | Dataset[Any],
     path: str | PathLike[str],
     *,
-    layers: Patterns = None,
-    pool: Pools = "mean",
-    ops: bool = False,
-    prefix_tokens: int | None = None,
-    dtype: str = "auto",
-    seed: int = 0,
-    split: str | None = None,
     device: torch.device | str | None = None,
-    precision: str = "float32",
-    channels_last: bool = False,
     early_stop: bool = True,
     forward: Callable[..., Any] | None = None,
-    batch_size: int = 64,
     attrs: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
     compression: str = "none",
     overwrite: bool = False,
     resume: bool = False,
     progress: bool | None = None,
-    axes: AxesOption = None,
+    **options: Unpack[CaptureKeywords],
 ) -> Store:
     """Run `model` over `loader` and write what its layers gave out to an activations file, batch by batch.
 
     Parameters
     ----------
-    model, loader, layers, pool, ops, prefix_tokens, dtype, seed, split, device, precision, channels_last, early_stop, forward,
-    axes, batch_size
+    model, loader, device, early_stop, forward
         As for `capture`.
     path : path-like
         File to write, such as `"acts.h5"`.
@@ -92,6 +81,8 @@ def record(
         says it has; where there is none, writing starts.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
+    **options
+        What is kept, and how the network is run, as for `capture`: see `probes.CaptureOptions`.
 
     Returns
     -------
@@ -118,13 +109,11 @@ def record(
     """
     path = Path(path)
     network = unwrap(model)
-    source, loader = loader, as_loader(loader, batch_size)
-    options = options_of(
-        layers=layers, pool=pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, split=split,
-        precision=precision, channels_last=channels_last, forward=forward, axes=axes,
-        batch_size=batch_size if loader is not source else getattr(loader, "batch_size", None),
-    )  # fmt: skip
-    facts = _facts(network, options, str(device or device_of(network)), attrs or {})
+    chosen, source = options_of(forward, **options), loader
+    if (loader := as_loader(loader, chosen.batch_size)) is source:
+        size = getattr(loader, "batch_size", None)
+        chosen = replace(chosen, batch_size=size if isinstance(size, int) else 0)
+    facts = _facts(network, chosen, str(device or device_of(network)), attrs or {})
     plain_file(path)
     begun = _begun(path, facts, class_names) if resume else None
     if begun is None and not resume:
@@ -138,11 +127,7 @@ def record(
         if passed and begun is not None
         else loader
     )
-    batches = capture(
-        model, rest, layers=layers, pool=pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed,
-        split=split, device=device, precision=precision, channels_last=channels_last, early_stop=early_stop, forward=forward,
-        axes=axes, class_names=class_names,
-    )  # fmt: skip
+    batches = captured(model, rest, chosen, device=device, early_stop=early_stop, forward=forward, class_names=class_names)
     first = next(batches, None)
     if first is None and not passed:
         raise DataError("The loader gave no batch; there is nothing to record.")
@@ -165,44 +150,6 @@ def record(
     if store.non_finite:
         warnings.warn(_non_finite(store.non_finite), NonFiniteWarning, stacklevel=2)
     return store
-
-
-def options_of(
-    *,
-    layers: Patterns = None,
-    pool: Pools = "mean",
-    ops: bool = False,
-    prefix_tokens: int | None = None,
-    dtype: str = "auto",
-    seed: int = 0,
-    split: str | None = None,
-    precision: str = "float32",
-    channels_last: bool = False,
-    forward: Callable[..., Any] | None = None,
-    batch_size: int | None = 64,
-    axes: AxesOption = None,
-) -> CaptureOptions:
-    """The arguments of `capture` as a file names them: two ways to write the same are equal.
-
-    Examples
-    --------
-    >>> options_of(layers="relu?", pool={"0": "none"}) == options_of(layers=["relu?"], pool=["0=none"])
-    True
-    """
-    return CaptureOptions(
-        layers=None if layers is None else tuple(as_patterns(layers) or ()),
-        pool=str(Pooling(pool, seed=seed)),
-        ops=bool(ops),
-        prefix_tokens=prefix_tokens,
-        dtype=dtype,
-        seed=int(seed),
-        split=split or "",
-        precision=precision,
-        channels_last=bool(channels_last),
-        axes=str(AxisRules(axes)),
-        forward=description_of(forward),
-        batch_size=batch_size if isinstance(batch_size, int) else 0,
-    )
 
 
 def _facts(network: nn.Module, options: CaptureOptions, device: str, attrs: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,22 +15,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 
 import probes
 from probes import FormatError, Store, UsageError
-from probes.capturing.axes import AxesOption
+from probes.capturing.keywords import options_of
 from probes.capturing.network import head_of
-from probes.capturing.pooling import Pools
 from probes.comparing import Difference, compare
-from probes.options import CaptureOptions
-from probes.patterns import Patterns
+from probes.options import CaptureKeywords, CaptureOptions
 from probes.planning import Plan
 from probes.planning import plan as plan_recording
-from probes.recording import options_of
 from probes.storage.shards import shard_name
 from repanalysis.analyses.geometry.engine import analyze
 from repanalysis.heads.matching import attribute, by_class, matched, relabelled
@@ -55,8 +52,8 @@ class Run:
         The network, where it will run.
     data : Data
         The samples.
-    batch_size, workers : int
-        Samples per forward pass; processes that load them.
+    workers : int
+        Processes that load samples.
     device : str
         Where the network runs.
     options : CaptureOptions
@@ -67,7 +64,6 @@ class Run:
 
     model: Model
     data: Data
-    batch_size: int
     workers: int
     device: str
     options: CaptureOptions
@@ -75,7 +71,7 @@ class Run:
 
     def loader(self) -> Any:
         """Batches `(x, labels, ids)`, in page-locked memory where that speeds up the transfer."""
-        return self.data.loader(self.batch_size, workers=self.workers, pinned=self.device.startswith("cuda"))
+        return self.data.loader(self.options.batch_size, workers=self.workers, pinned=self.device.startswith("cuda"))
 
 
 def prepare(
@@ -83,27 +79,17 @@ def prepare(
     data: str,
     *,
     weights: str | PathLike[str] | None = None,
-    split: str | None = None,
     limit: int | None = None,
-    layers: Patterns = None,
-    pool: Pools = "mean",
-    ops: bool = False,
-    prefix_tokens: int | None = None,
-    dtype: str = "auto",
     size: Size | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-    batch_size: int = 64,
     workers: int = 0,
     device: str | None = None,
-    precision: str = "float32",
-    channels_last: bool = False,
-    seed: int = 0,
-    axes: AxesOption = None,
     labels: str | None = None,
     targets: str | None = None,
     ignore_labels: Collection[int] = (),
     head_classes: Path | None = None,
+    **options: Unpack[CaptureKeywords],
 ) -> Run:
     """Build the network, open the data, and choose where to run.
 
@@ -111,13 +97,11 @@ def prepare(
     ----------
     model, weights, size, mean, std
         As for `load_model`.
-    data, split
+    data
         As for `load_data`.
     limit : int, optional
         Random subset of so many samples.
-    layers, pool, ops, prefix_tokens, dtype, precision, channels_last, seed, axes
-        As for `probes.capture`; the seed is also that of random weights and of the subset.
-    batch_size, workers : int
+    workers : int, default 0
         As for a torch `DataLoader`.
     device : str, optional
         By default the GPU, if there is one; under torchrun each process has its own.
@@ -125,27 +109,27 @@ def prepare(
         As for `load_data`.
     head_classes : pathlib.Path, optional
         Names of the rows of the network's last layer, one a line, to match them with the classes of the data.
+    **options
+        As for `probes.capture`; the seed is also that of random weights and of the subset.
 
     Returns
     -------
     Run
         What `write`, `stream` and `plan` take.
     """
-    where = device_of(device)
-    torch.manual_seed(seed)
+    where, chosen = device_of(device), options_of(**options)
+    torch.manual_seed(chosen.seed)
     built = load_model(model, weights=weights, size=size, mean=mean, std=std)
-    samples = load_data(data, split=split, labels=labels, targets=targets, ignore_labels=ignore_labels, **taken_by(built))
+    samples = load_data(
+        data, split=chosen.split or None, labels=labels, targets=targets, ignore_labels=ignore_labels, **taken_by(built)
+    )
     attrs = built.card | {"dataset": data, "limit": limit or 0}
     attrs |= _described(samples, labels=labels is not None or targets is not None)
     attrs |= _head_rows(built, model, samples, weights, head_classes)
-    samples = samples if limit is None else samples.sample(limit, seed=seed)
+    samples = samples if limit is None else samples.sample(limit, seed=chosen.seed)
     built.module.to(where)
-    options = options_of(
-        layers=layers, pool=pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, split=samples.split,
-        precision=precision, channels_last=channels_last, axes=axes, batch_size=batch_size,
-    )  # fmt: skip
     attrs |= {"command": " ".join(["repanalysis", *sys.argv[1:]])}
-    return Run(built, samples, batch_size, workers, where, options, attrs)
+    return Run(built, samples, workers, where, replace(chosen, split=samples.split or ""), attrs)
 
 
 def _described(data: Data, *, labels: bool) -> dict[str, Any]:
@@ -224,7 +208,7 @@ def write(
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     path, attrs = output, run.attrs
     if processes > 1:
-        shards = run.data.parts(processes, run.batch_size)
+        shards = run.data.parts(processes, run.options.batch_size)
         if rank >= len(shards):
             return None
         path = _shard_path(output, rank, len(shards))
@@ -234,7 +218,7 @@ def write(
     return probes.record(
         run.model.module, run.loader(), path, attrs=attrs, class_names=run.data.class_names, compression=compression,
         overwrite=overwrite, resume=resume, progress=progress if rank == 0 else False, device=run.device,
-        **run.options.arguments(),
+        **run.options.keywords(),
     )  # fmt: skip
 
 
@@ -280,7 +264,7 @@ def stream(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("Metrics are computed by one process; extract to a folder of shards (-o acts) and analyze that.")
     batches = probes.capture(
-        run.model.module, run.loader(), class_names=run.data.class_names, device=run.device, **run.options.arguments()
+        run.model.module, run.loader(), class_names=run.data.class_names, device=run.device, **run.options.keywords()
     )
     head: tuple[Any, ...] | None = head_of(run.model.module)
     if head is not None and run.data.labels is not None and len(run.data):
@@ -295,11 +279,7 @@ def stream(
 def plan(run: Run) -> Plan:
     """What writing a run would weigh; see `probes.planning`."""
     example = run.data[0][0][None].to(run.device)
-    options = run.options.arguments()
-    pass_only = ("split", "precision", "channels_last", "batch_size")  # which do not change a file's size
-    return plan_recording(
-        run.model.module, example, len(run.data), **{key: options[key] for key in options if key not in pass_only}
-    )
+    return plan_recording(run.model.module, example, len(run.data), **run.options.keywords())
 
 
 def verify(
@@ -373,7 +353,7 @@ def verify(
         opened = load_data(data or named, split=options.split or None, **taken_by(built))
         ids = np.random.default_rng(seed).choice(source.ids, min(samples, len(source)), replace=False)
         loader = opened.pick(np.sort(ids)).loader(min(samples, options.batch_size or 64), workers=workers)
-        return compare(source, probes.capture(built.module.to(where), loader, device=where, **options.arguments()))
+        return compare(source, probes.capture(built.module.to(where), loader, device=where, **options.keywords()))
 
 
 _SAMPLE_BYTES = 256 << 20  # that a file may ask for
@@ -399,8 +379,9 @@ class _Recorded:
                 images["size"] = tuple(map(int, preprocessing["input_size"]))
                 if not all(side > 0 for side in images["size"]) or 4 * math.prod(images["size"]) > _SAMPLE_BYTES:
                     raise ValueError(f"samples of shape {images['size']}")
-            if any(len(number) > 7 or int(number) > _POOLED for number in re.findall(r"\d+", options.pool)):
-                raise ValueError(f"pool {options.pool}")
+            pools = "; ".join(options.pool)
+            if any(len(number) > 7 or int(number) > _POOLED for number in re.findall(r"\d+", pools)):
+                raise ValueError(f"pool {pools}")
             if not 0 <= options.seed < 2**64 or options.batch_size < 0:
                 raise ValueError(f"seed {options.seed}, batch size {options.batch_size}")
         except (FormatError, KeyError, TypeError, ValueError, OverflowError) as error:

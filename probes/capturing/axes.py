@@ -128,8 +128,8 @@ class AxisRules:
     Examples
     --------
     >>> rules = AxisRules("blocks.*=TBC")
-    >>> rules.of("blocks.0.norm1", []).dims, str(rules)
-    (('sample', 'token', 'channel'), 'blocks.*=TBC')
+    >>> rules.of("blocks.0.norm1", []).dims, rules.texts
+    (('sample', 'token', 'channel'), ('blocks.*=TBC',))
     """
 
     def __init__(self, axes: AxesOption = None) -> None:
@@ -160,8 +160,10 @@ class AxisRules:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
-    def __str__(self) -> str:
-        return "; ".join(f"{pattern}={text}" for pattern, text, _ in self._rules)
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The rules as a user writes them."""
+        return tuple(f"{pattern}={text}" for pattern, text, _ in self._rules)
 
 
 def _stated(pattern: str, text: str) -> Layout:

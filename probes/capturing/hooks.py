@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from numpy.typing import NDArray
@@ -26,17 +26,19 @@ from torch.utils.hooks import RemovableHandle
 
 from probes.batch import LayerInfo
 from probes.capturing.arena import BufferPool, BufferView
-from probes.capturing.axes import AxesOption, Layout, UnfitError
+from probes.capturing.axes import Layout, UnfitError
 from probes.capturing.axis_inference import AxisInference
+from probes.capturing.keywords import options_of
 from probes.capturing.network import is_compiled, unwrap
 from probes.capturing.operations import Operations, is_opaque
 from probes.capturing.outputs import parts_of
 from probes.capturing.padding import padding_mask, padding_note, unnested
-from probes.capturing.pooling import AVERAGING, DTYPES, HALF, Pool, Pooling, Pools, averaged, keep, mean, mean_dtype
+from probes.capturing.pooling import AVERAGING, DTYPES, HALF, Pool, Pooling, averaged, keep, mean, mean_dtype
 from probes.capturing.selection import Selection, types_of
 from probes.errors import UsageError, did_you_mean
 from probes.loading.inputs import samples_of
-from probes.patterns import Patterns, closest
+from probes.options import CaptureKeywords, CaptureOptions, shows_options
+from probes.patterns import closest
 
 __all__ = ["Recording", "Reduction", "StopForward", "attach", "hooked"]
 
@@ -167,27 +169,21 @@ class Recording(Mapping[str, Tensor]):
     def __init__(
         self,
         model: nn.Module,
-        layers: Patterns = None,
-        pool: Pools = "mean",
+        options: CaptureOptions,
         *,
-        ops: bool = False,
-        prefix_tokens: int | None = None,
-        dtype: str = "auto",
-        seed: int = 0,
         reduce: Reduction | None = None,
-        axes: AxesOption = None,
     ) -> None:
-        one_of_dtypes(dtype)
+        one_of_dtypes(options.dtype)
         self.reduce = reduce
-        self.pooling = Pooling(pool, seed=seed)
-        self.axes = AxisInference(model, axes, prefix_tokens)
-        self.ops = ops
+        self.pooling = Pooling(options.pool, seed=options.seed)
+        self.axes = AxisInference(model, options.axes, options.prefix_tokens)
+        self.ops = options.ops
         self.last: str | None = None  # the layer after which a forward pass may end
         self.expected: tuple[int, tuple[int, ...]] | None = None  # samples and shape of one, where the caller knows them
         self.compiled = is_compiled(model)
-        self._dtype = DTYPES[dtype]
+        self._dtype = DTYPES[options.dtype]
         self._model = model
-        self._selection = Selection(layers)
+        self._selection = Selection(options.layers)
         names = {module: name.replace("_orig_mod.", "") or "model" for name, module in model.named_modules()}
         self._module_names = set(names.values())
         self._names_used: set[str] = set()
@@ -587,19 +583,9 @@ def _parametrizations(model: nn.Module) -> set[nn.Module]:
     }
 
 
+@shows_options
 @contextmanager
-def attach(
-    model: nn.Module,
-    layers: Patterns = None,
-    pool: Pools = "mean",
-    *,
-    ops: bool = False,
-    prefix_tokens: int | None = None,
-    dtype: str = "auto",
-    seed: int = 0,
-    reduce: Reduction | None = None,
-    axes: AxesOption = None,
-) -> Iterator[Recording]:
+def attach(model: nn.Module, *, reduce: Reduction | None = None, **options: Unpack[CaptureKeywords]) -> Iterator[Recording]:
     """Record every forward pass of `model` inside the `with` block.
 
     Parameters
@@ -607,29 +593,13 @@ def attach(
     model : torch.nn.Module
         Any network; wrappers such as `DataParallel` are looked through, and what `torch.compile` has compiled runs
         without compilation inside the block.
-    layers : str or sequence of str, optional
-        Patterns: globs over names (`layer*.conv?`), `re:REGEX`, `type:Conv2d`. Default: every leaf call.
-    pool : str, mapping or sequence of str, default "mean"
-        What is kept of each output: `mean`, `max`, `mean_std`, `cls`, `tokens`, `flatten`, `none`, `grid:G`,
-        `project:K`; or pools by layer pattern, the first that matches: `{"layer4*": "none", "*": "mean"}`.
-    ops : bool, default False
-        Whether to record operations that are no modules as well: `layer1.0.add`, `layer1.0.relu_1`.
-    prefix_tokens : int, optional
-        Tokens at the front that are no place in the image (CLS, registers), which no pool mixes with the others. By
-        default those that the network has parameters for.
-    dtype : {"auto", "float32", "float16"}, default "auto"
-        Type to keep; "auto" keeps what the network computes with.
-    seed : int, default 0
-        Seed of random projections.
     reduce : callable, optional
         What to keep in place of a pool: a function of the layer's name and its whole output, (n, ...), that returns a tensor
         with a row per sample. It sees every output once, samples first, while it exists, so nothing larger than its result is
         kept.
-    axes : str, mapping or sequence of str, optional
-        What the axes of layers' outputs are, by layer pattern, one letter an axis in the order of the output: `"blocks.*=TBC"`.
-        B or N samples, C channels, T tokens, H height, W width, D time, A attention heads, K the tokens attended to, L layers,
-        P windows; `(BP)TC` for windows folded into the batch, sample by sample. It overrules what is found without it: from the
-        modules' kinds and weights, and, once two passes with different batch sizes have run, from what grew.
+    **options
+        See `probes.CaptureOptions`: `layers`, `pool`, `ops`, `prefix_tokens`, `dtype`, `seed`, `axes`. Without `axes`, axes
+        come from the modules' kinds and weights, and, once two passes with different batch sizes have run, from what grew.
 
     Yields
     ------
@@ -655,9 +625,7 @@ def attach(
     {'0': (2, 4), '1': (2, 4)}
     """
     model = unwrap(model)
-    recording = Recording(
-        model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce, axes=axes
-    )
+    recording = Recording(model, options_of(**options), reduce=reduce)
     with hooked(recording):
         yield recording
 

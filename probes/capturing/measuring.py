@@ -25,6 +25,7 @@ from probes.capturing.axis_naming import Change
 from probes.capturing.hooks import Recording, hooked
 from probes.capturing.padding import padding_mask, unnested
 from probes.loading.inputs import Inputs, rebuilt, rows_of, tensors_in
+from probes.options import CaptureOptions
 
 __all__ = ["measure"]
 
@@ -36,7 +37,7 @@ class _Shapes(Recording):
     """Hooks that keep the shape of every output, which output a call took as its input, and which it handed on."""
 
     def __init__(self, model: nn.Module, *, ops: bool) -> None:
-        super().__init__(model, "*", "none", ops=ops)
+        super().__init__(model, CaptureOptions(layers=("*",), pool=("none",), ops=ops))
         self.trace = Trace()
         self._producers: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
         self._sources: list[tuple[nn.Module, str]] = []

@@ -260,8 +260,8 @@ class Pooling:
     Examples
     --------
     >>> pooling = Pooling(["layer4*=none", "mean"])
-    >>> pooling.of("layer4.0", [])[0], pooling.of("stem", [])[0], str(pooling)
-    ('none', 'mean', 'layer4*=none; mean')
+    >>> pooling.of("layer4.0", [])[0], pooling.of("stem", [])[0], pooling.texts
+    ('none', 'mean', ('layer4*=none', 'mean'))
     """
 
     def __init__(self, pools: Pools = "mean", *, seed: int = 0) -> None:
@@ -281,8 +281,10 @@ class Pooling:
                 return spec, pool
         return self._default
 
-    def __str__(self) -> str:
-        return "; ".join(spec if pattern == "*" else f"{pattern}={spec}" for pattern, spec, _ in self._rules)
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The rules as a user writes them, with everything that was left to a default."""
+        return tuple(spec if pattern == "*" else f"{pattern}={spec}" for pattern, spec, _ in self._rules)
 
 
 def _pattern_and_pool(text: str) -> tuple[str, str]:

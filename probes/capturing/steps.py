@@ -9,9 +9,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -19,18 +19,17 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from probes.batch import Batch, LayerInfo
-from probes.capturing.axes import AxesOption
 from probes.capturing.hooks import Recording, Reduction, StopForward, hooked
+from probes.capturing.keywords import options_of
 from probes.capturing.measuring import measure
 from probes.capturing.network import unwrap
 from probes.capturing.padding import UNKNOWN_LENGTH, padding_mask
-from probes.capturing.pooling import Pools
 from probes.errors import DataError, IgnoredWarning, LeftOutWarning, ReportedError, UsageError, did_you_mean
 from probes.loading.inputs import Inputs, explained
 from probes.loading.loaders import as_loader
 from probes.loading.numbering import identified
 from probes.loading.reader import Reader, as_inputs
-from probes.patterns import Patterns
+from probes.options import CaptureKeywords, CaptureOptions, shows_options
 
 __all__ = ["PRECISIONS", "capture", "device_of", "examined"]
 
@@ -56,27 +55,18 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+@shows_options
 def capture(
     model: nn.Module,
     loader: Iterable[Any] | Dataset[Any],
     *,
-    layers: Patterns = None,
-    pool: Pools = "mean",
-    ops: bool = False,
-    prefix_tokens: int | None = None,
-    dtype: str = "auto",
-    seed: int = 0,
-    split: str | None = None,
     device: torch.device | str | None = None,
-    precision: str = "float32",
-    channels_last: bool = False,
     early_stop: bool = True,
     first_id: int = 0,
     forward: Callable[..., Any] | None = None,
     reduce: Reduction | None = None,
-    batch_size: int = 64,
-    axes: AxesOption = None,
     class_names: Sequence[str] | None = None,
+    **options: Unpack[CaptureKeywords],
 ) -> Iterator[Batch]:
     """Run `model` over `loader` and yield, step by step, what its layers gave out.
 
@@ -89,20 +79,8 @@ def capture(
         Yields `x`, `(x, labels)` or `(x, labels, ids)`, or a mapping that may itself hold `labels` and `ids`; see the
         notes. Where it gives no ids and is a torch `DataLoader` of a data set with positions, a sample's id is its position
         in that data set, whatever order the sampler draws; else samples are numbered in the order in which they come.
-    layers, pool, ops, prefix_tokens, dtype, seed, reduce
-        As for `attach`.
-    axes : str, mapping or sequence of str, optional
-        As for `attach`. What it does not say is measured before the first step: two or three samples run through the network as
-        batches of two sizes, and with another height and width or length; see `probes.capturing.measuring`.
-    split : str, optional
-        Name of the split that all samples belong to.
     device : torch.device or str, optional
         Where the inputs go; by default where the model's first parameter is. The model is not moved.
-    precision : {"float32", "bfloat16", "float16"}, default "float32"
-        What the network computes in: "float32" leaves everything as it is, the others are automatic mixed precision.
-    channels_last : bool, default False
-        Give images to the network in channels-last memory, which is faster on many devices; results may differ by
-        rounding.
     early_stop : bool, default True
         Leave the forward pass once the last wanted layer has run. Not done where `forward` is given.
     first_id : int, default 0
@@ -110,10 +88,15 @@ def capture(
     forward : callable, optional
         What to run instead of the model itself, such as `model.forward_features`. Its signature takes the place of the
         model's.
-    batch_size : int, default 64
-        Samples per step, where a data set comes in place of a loader.
+    reduce : callable, optional
+        As for `attach`.
     class_names : sequence of str, optional
         Name of class 0, 1, ..., by which labels that are text are numbered.
+    **options
+        See `probes.CaptureOptions`: `layers`, `pool`, `ops`, `prefix_tokens`, `dtype`, `seed`, `split`, `precision`,
+        `channels_last`, `axes`, `batch_size`. Axes that are not stated are measured before the first step: two or three samples
+        run through the network as batches of two sizes, and with another height and width or length
+        (`probes.capturing.measuring`). `batch_size` counts where a data set comes in place of a loader.
 
     Yields
     ------
@@ -161,14 +144,31 @@ def capture(
     >>> batch.layers["1"].shape, batch.labels.tolist(), net.training
     ((2, 4), [0, 1], True)
     """
+    return captured(
+        model, loader, options_of(**options), device=device, early_stop=early_stop, first_id=first_id, forward=forward,
+        reduce=reduce, class_names=class_names,
+    )  # fmt: skip
+
+
+def captured(
+    model: nn.Module,
+    loader: Iterable[Any] | Dataset[Any],
+    options: CaptureOptions,
+    *,
+    device: torch.device | str | None = None,
+    early_stop: bool = True,
+    first_id: int = 0,
+    forward: Callable[..., Any] | None = None,
+    reduce: Reduction | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Iterator[Batch]:
+    """As `capture`, with options that `options_of` has made."""
     model = unwrap(model)
-    recording = Recording(
-        model, layers, pool, ops=ops, prefix_tokens=prefix_tokens, dtype=dtype, seed=seed, reduce=reduce, axes=axes
-    )
+    recording = Recording(model, options, reduce=reduce)
     where = torch.device(device) if device is not None else device_of(model)
-    loader = as_loader(loader, batch_size)
+    loader = as_loader(loader, options.batch_size)
     reader = Reader(forward or model, class_names=class_names)
-    steps = _Steps(model, recording, forward or model, where, _autocast(precision, where), channels_last)
+    steps = _Steps(model, recording, forward or model, where, _autocast(options.precision, where), options.channels_last)
     shapes: dict[str, tuple[int, ...]] = {}
     info: dict[str, LayerInfo] = {}
     left_out: dict[str, str] = {}
@@ -202,7 +202,7 @@ def capture(
             ids=ids,
             layers={name: recording.array(name) for name in shapes},
             labels=item.labels,
-            split=None if split is None else np.full(rows, split),
+            split=np.full(rows, options.split) if options.split else None,
             info={name: info[name] for name in shapes},
             left_out=dict(left_out),
             ids_from=ids_from,
@@ -212,15 +212,7 @@ def capture(
         done += rows
 
 
-def examined(
-    model: nn.Module,
-    example: Any,
-    *,
-    layers: Patterns = None,
-    ops: bool = False,
-    prefix_tokens: int | None = None,
-    axes: AxesOption = None,
-) -> Recording:
+def examined(model: nn.Module, example: Any, **options: Unpack[CaptureKeywords]) -> Recording:
     """Every output of one pass as it is, with its axes as `capture` would find them.
 
     Parameters
@@ -229,8 +221,8 @@ def examined(
         Run in eval mode and without gradients; afterwards it is as it was.
     example : torch.Tensor, tuple or mapping
         Inputs of one sample or a few, as the loader would give them.
-    layers, ops, prefix_tokens, axes
-        As for `capture`.
+    **options
+        `layers`, `ops`, `prefix_tokens` and `axes`, as for `capture`; others do not matter here.
 
     Raises
     ------
@@ -244,7 +236,7 @@ def examined(
     ('weight', ('sample', 'channel'))
     """
     model = unwrap(model)
-    recording = Recording(model, layers, "none", ops=ops, prefix_tokens=prefix_tokens, axes=axes)
+    recording = Recording(model, replace(options_of(**options), pool=("none",), dtype="auto"))
     inputs = as_inputs(model, example)
     steps = _Steps(model, recording, model, device_of(model), nullcontext, channels_last=False)
     steps.measure(inputs)

@@ -19,6 +19,7 @@ def digits_cnn() -> nn.Sequential:
 
     Examples
     --------
+    >>> import torch
     >>> tuple(digits_cnn()(torch.zeros(2, 1, 8, 8)).shape)
     (2, 10)
     """

@@ -401,12 +401,12 @@ def test_another_way_through_the_network_is_recorded_as_if_it_were_the_first() -
     torch.manual_seed(0)
     model = Wayward().eval()
     firsts = [1.0, -1.0, 3.0, -3.0, 1.0, 3.0, 1.0, -1.0, -3.0, 0.5]
-    with probes.attach(model, "*") as recording, torch.no_grad():
+    with probes.attach(model, layers="*") as recording, torch.no_grad():
         for first in firsts:
             x = torch.randn(5, 4)
             x[0, 0] = first
             model(x)
-            with probes.attach(model, "*") as alone:
+            with probes.attach(model, layers="*") as alone:
                 model(x)
             assert recording.calls == alone.calls
             assert recording.left_out == alone.left_out
@@ -693,7 +693,7 @@ def test_views_are_copied_before_they_change() -> None:
 
 def test_recursive_and_shared_modules_are_numbered_in_the_order_of_their_calls() -> None:
     model, x = built("recursive")
-    with probes.attach(model, "*") as recording, torch.no_grad():
+    with probes.attach(model, layers="*") as recording, torch.no_grad():
         out = model(x)
     assert list(recording) == ["fc", "fc_1", "fc_2", "model_2", "model_1", "model"]
     assert [info.call_index for info in recording.info.values()] == [0, 1, 2, 2, 1, 0]

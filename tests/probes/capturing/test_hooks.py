@@ -42,14 +42,14 @@ def test_a_name_that_was_not_recorded_is_explained() -> None:
 
 def test_a_pattern_that_matches_nothing_fails_at_the_first_pass_and_leaves_no_hook() -> None:
     net = nn.Sequential(nn.Linear(3, 2))
-    with pytest.raises(probes.UsageError, match="No layer of 'Sequential' matches 'conv'"), probes.attach(net, "conv"):
+    with pytest.raises(probes.UsageError, match="No layer of 'Sequential' matches 'conv'"), probes.attach(net, layers="conv"):
         net(torch.zeros(4, 3))
     assert not net[0]._forward_hooks
 
 
 def test_containers_can_be_asked_for() -> None:
     net = nn.Sequential(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), nn.Linear(2, 2))
-    with probes.attach(net, ["0", "type:Linear"]) as recording:
+    with probes.attach(net, layers=["0", "type:Linear"]) as recording:
         net(torch.zeros(4, 3))
     assert list(recording) == ["0.0", "0", "1"]
     assert [round(info.depth, 3) for info in recording.info.values()] == [0.333, 0.667, 1.0]

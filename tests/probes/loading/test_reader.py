@@ -156,7 +156,7 @@ def test_a_detection_network_of_torchvision() -> None:
     with torch.no_grad():
         model(list(images))
     handle.remove()
-    with probes.attach(model, "backbone.0") as recording, torch.no_grad():
+    with probes.attach(model, layers="backbone.0") as recording, torch.no_grad():
         model(list(images[:2]))
         assert recording["backbone.0"].shape == (2, 8)
     with pytest.warns(IgnoredWarning, match="recorded without labels"):
