@@ -1,4 +1,8 @@
-"""Parameters in a specification string: `J=3,L=8,phases=4` -> keyword arguments of a function."""
+"""What binds a text to a callable: options of a specification as keyword arguments, checked against the signature.
+
+The signature is the declaration. Its annotations say which values an option takes: `bool`, `int`, `float`, `str`,
+`Literal[...]`, or one of these or None. A parameter without an annotation takes values of its default's type.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,18 @@ import ast
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from probes.errors import UsageError
+from probes.specs import parse_options
 from repanalysis._checks import one_of
 
-__all__ = ["options"]
+__all__ = ["bind", "convert", "options"]
+
+_WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
+_ACCEPTED: dict[Any, type] = {bool: bool, int: Integral, float: Real}
 
 
 def options(
@@ -22,14 +32,32 @@ def options(
     more: Mapping[str, Any] | None = None,
     symbols: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Keyword arguments that a text chooses, checked against a function's parameters and the types of their defaults.
+    """Keyword arguments that a text `key=value,key=value` chooses; see `bind`.
+
+    Examples
+    --------
+    >>> options("J=4,tight=true", lambda scales=3, tight=False: None, "scattering", symbols={"J": "scales"})
+    {'scales': 4, 'tight': True}
+    """
+    return bind(parse_options(text, what), function, what, more=more, symbols=symbols)
+
+
+def bind(
+    values: Mapping[str, Any],
+    function: Callable[..., Any],
+    what: str,
+    *,
+    more: Mapping[str, Any] | None = None,
+    symbols: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Keyword arguments of a function from options, as texts or as values, each of the type that the function declares.
 
     Parameters
     ----------
-    text : str
-        `key=value,key=value`, or nothing.
+    values : mapping of str to str or value
+        Options by name.
     function : callable
-        Whose parameters may be chosen; all that have a default.
+        Whose parameters with a default may be chosen.
     what : str
         What messages call it.
     more : mapping of str to value, optional
@@ -40,49 +68,75 @@ def options(
     Raises
     ------
     UsageError
-        If a parameter is unknown, given twice, its value is of another type than the default or no finite number, or a seed is
-        negative.
+        If a parameter is unknown, given twice, its value is of another type or not finite, or a seed is negative.
 
     Examples
     --------
-    >>> options("J=4,tight=true", lambda scales=3, tight=False: None, "scattering", symbols={"J": "scales"})
-    {'scales': 4, 'tight': True}
+    >>> def ridge(x: list, alpha: float = 1.0, solver: Literal["svd", "sag"] = "svd") -> None: ...
+    >>> bind({"alpha": 2, "solver": "sag"}, ridge, "ridge")
+    {'alpha': 2.0, 'solver': 'sag'}
     """
     parameters = inspect.signature(function).parameters.values()
-    defaults = {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
+    defaults = {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
     defaults |= more or {}
-    shown = {
-        **{short: name for short, name in (symbols or {}).items() if name in defaults},
-        **{name: name for name in defaults},
-    }
-    found: dict[str, Any] = {}
-    for part in filter(None, (item.strip() for item in text.split(","))):
-        key, equals, value = (side.strip() for side in part.partition("="))
-        if not equals or not value:
-            raise UsageError(f"{part!r} in {what} is no parameter; write key=value,key=value.")
-        name = shown[one_of(f"parameter of {what}", key, list(shown))]
-        if name in found:
+    hints = _hints(function)
+    names = {short: name for short, name in (symbols or {}).items() if name in defaults} | {name: name for name in defaults}
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        name = names[one_of(f"parameter of {what}", key, list(names))]
+        if name in arguments:
             raise UsageError(f"{key} of {what} is given twice.")
-        found[name] = _typed(value, defaults[name], f"{key} of {what}")
-        if name == "seed" and not 0 <= found[name] < 2**32:
-            raise UsageError(f"seed of {what} is {found[name]}; it must be between 0 and {2**32 - 1}.")
-    return found
+        default = defaults[name]
+        hint = hints.get(name, int | None if default is None else type(default))
+        arguments[name] = convert(value, hint, f"{key} of {what}")
+        if name == "seed" and not 0 <= arguments[name] < 2**32:
+            raise UsageError(f"seed of {what} is {arguments[name]}; it must be between 0 and {2**32 - 1}.")
+    return arguments
 
 
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
+def convert(value: Any, hint: Any, what: str) -> Any:
+    """A value of the type that an annotation states; a text is read as one.
 
+    Raises
+    ------
+    UsageError
+        If it is none.
 
-def _typed(value: str, default: Any, what: str) -> Any:
-    """A value of the default's type; None stands for any number."""
-    if isinstance(default, str):
+    Examples
+    --------
+    >>> convert("0.5", float, "theta"), convert("true", bool, "tight"), convert("none", int | None, "limit")
+    (0.5, True, None)
+    """
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if NoneType in kinds and (value is None or (isinstance(value, str) and value.lower() == "none")):
+        return None
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            return one_of(what, value, get_args(kind))
+    plain = [kind for kind in kinds if kind in _WORDS]
+    if not plain:
         return value
+    number = _literal(value) if isinstance(value, str) else value
+    for kind in plain:
+        if isinstance(number, _ACCEPTED[kind]) and isinstance(number, bool) == (kind is bool):
+            return kind(number)
+    if str in kinds:
+        return value
+    raise UsageError(f"{what} is {value!r}; it must be {' or '.join(_WORDS[kind] for kind in plain)}.")
+
+
+def _literal(text: str) -> Any:
+    """The finite number or truth value that a text says; the text itself where it says none."""
     try:
-        found = ast.literal_eval(value.capitalize() if value.lower() in ("true", "false", "none") else value)
+        number = ast.literal_eval(text.capitalize() if text.lower() in ("true", "false") else text)
     except (ValueError, SyntaxError):
-        found = value
-    wanted: type = type(default) if default is not None else int
-    if wanted is float and type(found) is int:
-        found = float(found)
-    if type(found) is not wanted or (isinstance(found, float) and not math.isfinite(found)):
-        raise UsageError(f"{what} is {value!r}; it must be {_KINDS[wanted]}.")
-    return found
+        return text
+    return text if isinstance(number, float) and not math.isfinite(number) else number
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations of a function or a class's initialiser; none where they can't be evaluated."""
+    try:
+        return get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except (NameError, TypeError):
+        return {}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
+import numpy as np
 import pytest
 
 from probes.errors import UsageError
-from repanalysis.specs import options
+from repanalysis.specs import convert, options
 
 
 def function(
-    count: int = 1, share: float = 0.5, tight: bool = False, name: str = "a", limit: None = None, seed: int = 0
+    count: int = 1, share: float = 0.5, tight: bool = False, name: str = "a", limit: int | None = None, seed: int = 0
 ) -> None:
     """A function with a parameter of every type."""
 
@@ -52,3 +54,38 @@ def test_short_and_long_name_are_the_same_parameter() -> None:
     with pytest.raises(UsageError, match="given twice"):
         options("C=2,count=2", function, "it", symbols={"C": "count"})
     assert math.isclose(options("share=0.25", function, "it")["share"], 0.25)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "result"),
+    [
+        (np.int64(3), int, 3),
+        (np.float32(0.5), float, 0.5),
+        (3, float, 3.0),
+        ("none", int | None, None),
+        (None, float | None, None),
+        ("7", int | str, 7),
+        ("random", int | str, "random"),
+        ("a", Literal["a", "b"], "a"),
+        (math.inf, float, math.inf),  # the function's own to refuse
+    ],
+)
+def test_values_become_what_the_annotation_says(value: object, hint: object, result: object) -> None:
+    converted = convert(value, hint, "it")
+    assert converted == result
+    assert type(converted) is type(result)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "sentence"),
+    [
+        (True, int, "it is True; it must be a whole number"),
+        (True, float, "it must be a number"),
+        (1, bool, "it must be true or false"),
+        ([1], int | None, "must be a whole number"),
+        ("c", Literal["a", "b"], "Unknown it 'c'"),
+    ],
+)
+def test_values_of_another_type_are_refused(value: object, hint: object, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        convert(value, hint, "it")

@@ -20,6 +20,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from probes.capturing.axes import KEPT, Layout, UnfitError
 from probes.errors import UsageError, did_you_mean
 from probes.patterns import matches
+from probes.specs import parse_spec
 
 __all__ = ["DTYPES", "POOLS", "Layout", "Pooling", "Pools", "UnfitError", "averaged", "keep", "pool_named"]
 
@@ -200,7 +201,6 @@ POOLS: dict[str, Callable[..., tuple[Tensor, Dims]]] = {
     "grid": grid, "project": project,
 }  # fmt: skip
 _SIZED = {"grid": ("G", 4), "project": ("K", 256)}
-_SPEC = re.compile(r"(?P<name>\w+)(?::(?P<size>\d+))?(?:,seed=(?P<seed>\d+))?")
 
 
 def pool_named(spec: str, *, seed: int = 0) -> tuple[str, Pool]:
@@ -223,23 +223,24 @@ def pool_named(spec: str, *, seed: int = 0) -> tuple[str, Pool]:
     >>> pool_named("project:64")[0]
     'project:64,seed=0'
     """
-    found = _SPEC.fullmatch(spec)
-    name = found["name"] if found else spec.partition(":")[0]
-    known = [f"{pool}:{_SIZED[pool][0]}" if pool in _SIZED else pool for pool in POOLS]
+    pool = parse_spec(spec)
+    name, size = pool.name, pool.argument
+    known = [f"{each}:{_SIZED[each][0]}" if each in _SIZED else each for each in POOLS]
     if name not in POOLS:
         raise UsageError(f"Unknown pool {spec!r}.{did_you_mean(name, POOLS)} Known are {', '.join(known)}.")
     if name not in _SIZED:
-        if spec != name:
+        if size or pool.options:
             raise UsageError(f"Pool {spec!r} takes no size; write {name}.")
         return name, POOLS[name]
-    if not found or not found["size"] or int(found["size"]) < 1 or (found["seed"] and name != "project"):
+    own_seed = pool.options.get("seed", str(seed))
+    extra = set(pool.options) - ({"seed"} if name == "project" else set())
+    if extra or not size.isdecimal() or int(size) < 1 or not own_seed.isdecimal():
         raise UsageError(f"Pool {spec!r} needs a size of at least 1; write it like {name}:{_SIZED[name][1]}.")
-    size, given = int(found["size"]), int(found["seed"] or seed)
-    if size > _LARGEST or given >= 2**63:
+    if int(size) > _LARGEST or int(own_seed) >= 2**63:
         raise UsageError(f"Pool {spec!r}: a size of at most {_LARGEST} and a seed below 2^63 are possible.")
     if name == "grid":
-        return f"grid:{size}", partial(grid, size=size)
-    return f"project:{size},seed={given}", partial(project, size=size, seed=given)
+        return f"grid:{int(size)}", partial(grid, size=int(size))
+    return f"project:{int(size)},seed={int(own_seed)}", partial(project, size=int(size), seed=int(own_seed))
 
 
 class Pooling:
@@ -292,7 +293,7 @@ def _pattern_and_pool(text: str) -> tuple[str, str]:
     found = re.fullmatch(rf"(?P<pattern>.+)=(?P<pool>({'|'.join(POOLS)})(:\d+)?(,seed=\d+)?)", text)
     if found:
         return found["pattern"], found["pool"]
-    if "=" in text and not _SPEC.fullmatch(text):
+    if "=" in text and text.partition(":")[0] not in POOLS:
         pattern, _, pool = text.rpartition("=")
         if not pattern:
             raise UsageError(f"{text!r} names no layers; write PATTERN=POOL, such as 'layer4*=none', or a pool alone.")

@@ -6,7 +6,6 @@ command line, `analyze`, the documentation and the conformance tests find it her
 
 from __future__ import annotations
 
-import ast
 import inspect
 import math
 import pkgutil
@@ -14,10 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib import import_module
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar
 
 from probes.errors import UsageError
+from probes.specs import parse_specs
 from repanalysis._checks import one_of
+from repanalysis.specs import bind
 from repanalysis.statistics import ClassMoments, Statistic
 
 __all__ = ["INVARIANCES", "STRUCTURES", "Metric", "Noted", "Structure", "get", "metric", "names", "parse"]
@@ -240,21 +241,8 @@ def get(name: str, **parameters: Any) -> Metric:
     >>> get("rate_reduction", eps_sq=0.1).chosen
     {'eps_sq': 0.1}
     """
-    found = _FOUND[one_of("metric", name, names())]
-    hints = get_type_hints(found.function)
-    for key, value in tuple(parameters.items()):
-        one_of(f"parameter of {name}", key, found.parameters)
-        if key in ("head", "names"):
-            continue
-        if get_origin(hints[key]) is Literal:
-            one_of(f"{key} of {name}", value, get_args(hints[key]))
-        elif hints[key] is bool:
-            parameters[key] = {"true": True, "false": False}[one_of(f"{key} of {name}", str(value).lower(), ("true", "false"))]
-        elif hints[key] in (int, float):
-            if not isinstance(value, (int, float) if hints[key] is float else int):
-                raise UsageError(f"{key} of {name} is {value!r}; it must be a {'whole ' * (hints[key] is int)}number.")
-            parameters[key] = hints[key](value)
-    return replace(found, chosen=parameters)
+    metric = _FOUND[one_of("metric", name, names())]
+    return replace(metric, chosen=bind(parameters, metric.function, name))
 
 
 def parse(text: str) -> list[Metric]:
@@ -270,27 +258,13 @@ def parse(text: str) -> list[Metric]:
     >>> [(m.name, m.chosen) for m in parse("fisher_ratio,rate_reduction:eps_sq=0.1")]
     [('fisher_ratio', {}), ('rate_reduction', {'eps_sq': 0.1})]
     """
-    chosen: list[tuple[str, dict[str, Any]]] = []
-    for item in filter(None, (part.strip() for part in text.split(","))):
-        name, colon, setting = item.partition(":")
-        if not colon and "=" in item and chosen:
-            setting = item
-        else:
-            chosen.append((name, {}))
-        if setting:
-            key, equals, value = setting.partition("=")
-            if not equals:
-                raise UsageError(f"{setting!r} in {text!r} is no parameter; write name:key=value,key=value.")
-            chosen[-1][1][key.strip()] = _value(value.strip())
-    return [get(name, **parameters) for name, parameters in chosen]
+    metrics = []
+    for spec in parse_specs(text):
+        if spec.argument:
+            raise UsageError(f"{spec.argument!r} in {text!r} is no parameter; write name:key=value,key=value.")
+        metrics.append(get(spec.name, **spec.options))
+    return metrics
 
 
 def _restored(name: str, chosen: dict[str, Any]) -> Metric:
     return get(name, **chosen)
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

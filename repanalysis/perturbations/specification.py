@@ -12,15 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
 
 import numpy as np
 
 from probes.errors import UsageError
+from probes.specs import Spec, parse_spec
 from repanalysis._checks import one_of
 from repanalysis.perturbations.base import Perturbation
 from repanalysis.perturbations.noise import MatchedNoise
-from repanalysis.specs import options
+from repanalysis.specs import bind
 
 __all__ = ["perturbations"]
 
@@ -44,61 +44,60 @@ def perturbations(specs: str | Sequence[str], *, seed: int = 0) -> list[Perturba
 
     Examples
     --------
-    >>> [(one.label, one.strength) for one in perturbations(["shift:1..3", "noise:match=shift"])][2:5]
+    >>> [(each.label, each.strength) for each in perturbations(["shift:1..3", "noise:match=shift"])][2:5]
     [('shift', 3.0), ('noise:match=shift', 1.0), ('noise:match=shift', 2.0)]
     """
     specs = [specs] if isinstance(specs, str) else list(specs)
     if not specs:
         raise UsageError("Stability needs a perturbation: diffeo:delta=1,c=3, shift:1..8 or noise:sigma=0.1, for example.")
-    plain = {spec: _family(spec, seed) for spec in specs if _matched(spec) is None}
-    there: dict[str, list[Perturbation]] = {}
-    for family in plain.values():
-        there.setdefault(family[0].name, []).extend(family)
-    found = [one for spec in specs for one in (plain[spec] if spec in plain else _matching(spec, there, seed))]
-    if len(set(found)) < len(found):
+    parsed = [parse_spec(spec) for spec in specs]
+    families: dict[str, list[Perturbation]] = {}
+    plain = [None if _matched(spec) is not None else _family(spec, seed) for spec in parsed]
+    for family in filter(None, plain):
+        families.setdefault(family[0].name, []).extend(family)
+    named = [_matching(spec, families, seed) if family is None else family for spec, family in zip(parsed, plain, strict=True)]
+    chosen = [perturbation for family in named for perturbation in family]
+    if len(set(chosen)) < len(chosen):
         raise UsageError("Two of the perturbations are the same; give each once.")
-    return found
+    return chosen
 
 
-def _matched(spec: str) -> str | None:
+def _matched(spec: Spec) -> str | None:
     """Name of the perturbation that noise is to match."""
-    name, _, text = spec.partition(":")
-    key, equals, value = text.partition("=")
-    return value.strip() if name.strip() == "noise" and equals and key.strip() == "match" else None
+    return spec.options.get("match") if spec.name == "noise" else None
 
 
-def _matching(spec: str, there: dict[str, list[Perturbation]], seed: int) -> list[Perturbation]:
-    other = _matched(spec) or ""
-    if other not in there:
-        given = f"Beside it there are {', '.join(there)}." if there else f"Give that one too: --perturb {other or 'diffeo'}."
-        raise UsageError(f"{spec!r} matches {other!r}, which is no perturbation of this run. {given}")
-    return [MatchedNoise(seed, match=one) for one in there[other]]
+def _matching(spec: Spec, families: dict[str, list[Perturbation]], seed: int) -> list[Perturbation]:
+    """Noise as strong as each perturbation of the family that a specification names."""
+    name = _matched(spec) or ""
+    if others := ", ".join(key for key in spec.options if key != "match") or spec.argument:
+        raise UsageError(f"noise:match={name} takes nothing more; {others} is what it takes from {name}.")
+    if name not in families:
+        advice = f"Beside it there are {', '.join(families)}." if families else f"Give that one too: --perturb {name}."
+        raise UsageError(f"'noise:match={name}' matches {name!r}, which is no perturbation of this run. {advice}")
+    return [MatchedNoise(seed, match=perturbation) for perturbation in families[name]]
 
 
-def _family(spec: str, seed: int) -> list[Perturbation]:
+def _family(spec: Spec, seed: int) -> list[Perturbation]:
     """One specification's perturbations: one for every strength."""
-    name, _, text = (part.strip() for part in spec.partition(":"))
-    kinds = [kind for kind in Perturbation.kinds if kind.name == name and kind is not MatchedNoise]
+    kinds = [kind for kind in Perturbation.kinds if kind.name == spec.name and kind is not MatchedNoise]
     if not kinds:
-        one_of("perturbation", name, sorted({kind.name for kind in Perturbation.kinds}))
-    given = [part.partition("=")[0].strip() for part in text.split(",") if "=" in part]
-    if len(kinds) > 1 and not given:
-        raise UsageError(f"{spec!r} does not say which: match=diffeo, {' or '.join(f'{one.amount}=...' for one in kinds)}.")
-    kind = next((one for one in kinds if set(given) <= {field.name for field in fields(one)}), kinds[0])
-    parts = [f"{kind.amount}={part}" if "=" not in part else part for part in filter(None, text.split(","))]
-    sweep, kept = None, []
-    for part in parts:
-        key, _, value = (side.strip() for side in part.partition("="))
-        if key == kind.amount and ".." in value:
-            sweep = _strengths(value, spec)
-        else:
-            kept.append(part)
-    values: dict[str, Any] = options(",".join(kept), kind, f"perturbation {name}")
-    one = kind(**({"seed": seed} | values))
-    return [one] if sweep is None else [one.at(strength) for strength in sweep]
+        one_of("perturbation", spec.name, sorted({kind.name for kind in Perturbation.kinds}))
+    if len(kinds) > 1 and not spec.options:
+        choices = " or ".join(f"{kind.amount}=..." for kind in kinds)
+        raise UsageError(f"{spec.name!r} does not say which: match=diffeo, {choices}.")
+    kind = next((kind for kind in kinds if set(spec.options) <= {field.name for field in fields(kind)}), kinds[0])
+    options = dict(spec.options)
+    if spec.argument:
+        if kind.amount in options:
+            raise UsageError(f"{kind.amount} of perturbation {spec.name} is given twice.")
+        options[kind.amount] = spec.argument
+    sweep = _strengths(options.pop(kind.amount), spec.name) if ".." in options.get(kind.amount, "") else None
+    perturbation = kind(**({"seed": seed} | bind(options, kind, f"perturbation {spec.name}")))
+    return [perturbation] if sweep is None else [perturbation.at(strength) for strength in sweep]
 
 
-def _strengths(text: str, spec: str) -> list[float]:
+def _strengths(text: str, name: str) -> list[float]:
     """The amounts of a range."""
     ends, slash, count = text.partition("/")
     low, _, high = ends.partition("..")
@@ -107,9 +106,9 @@ def _strengths(text: str, spec: str) -> list[float]:
     except (ValueError, OverflowError):
         first, last, steps = 0.0, -1.0, 0
     if max(steps, last - first) > _MOST_STRENGTHS:
-        raise UsageError(f"{text!r} in {spec!r} has more than {_MOST_STRENGTHS} amounts; write 0.1..10/20 for 20 of them.")
+        raise UsageError(f"{text!r} of {name} has more than {_MOST_STRENGTHS} amounts; write 0.1..10/20 for 20 of them.")
     if slash and 0 < first < last and steps > 1:
-        return [float(one) for one in np.geomspace(first, last, steps)]
+        return [float(strength) for strength in np.geomspace(first, last, steps)]
     if slash or not first <= last < math.inf or first != int(first) or last != int(last):
-        raise UsageError(f"{text!r} in {spec!r} is no range; write 1..8, or 0.1..10/20 for 20 amounts equal factors apart.")
-    return [float(one) for one in range(int(first), int(last) + 1)]
+        raise UsageError(f"{text!r} of {name} is no range; write 1..8, or 0.1..10/20 for 20 amounts equal factors apart.")
+    return [float(strength) for strength in range(int(first), int(last) + 1)]
