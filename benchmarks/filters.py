@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repanalysis.heads.clusters import clusters_of, field_of
+from repanalysis.heads.clusters import ClusterOptions, clusters_of, field_of
 
 
 def peak() -> float:
@@ -59,7 +59,7 @@ def main() -> None:
     slow = brute(x, y, weights)
     middle = time.perf_counter()
     means = np.stack([x[y == label].mean(0) for label in range(20)])
-    clusters_of(means, weights, gauge="none")
+    clusters_of(means, weights, ClusterOptions(gauge="none"))
     end = time.perf_counter()
     odd = max(float(np.abs(field_of(means, weights, one, gauge="none") - slow[one]).max()) for one in range(64))
     ratio = (middle - start) / (end - middle)

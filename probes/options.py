@@ -16,35 +16,51 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypedDict, TypeVar, get_
 from annotated_doc import Doc
 from annotated_types import Ge
 
-from probes.errors import FormatError
+from probes.errors import FormatError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from probes.capturing.axes import AxesOption
     from probes.capturing.pooling import Pools
     from probes.patterns import Patterns
 
-__all__ = ["CaptureKeywords", "CaptureOptions", "shows_options"]
+__all__ = [
+    "CaptureKeywords", "CaptureOptions", "CompressionOption", "OverwriteOption", "PassKeywords", "ResumeOption",
+    "keywords_of", "shows_options",
+]  # fmt: skip
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+DTYPES = ("auto", "float32", "float16")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 _LEAVES = "leaf calls"
 _JOINED = ("pool", "axes")  # written as one text, "layer4*=none; mean"
 
 
-class CaptureKeywords(TypedDict, total=False):
-    """The options as people write them; `capturing.keywords.options_of` makes `CaptureOptions` of them."""
+CompressionOption = Annotated[str, Doc("none, lzf, gzip; lz4 or zstd with the extra 'compression'.")]
+OverwriteOption = Annotated[bool, Doc("Replace a file that exists.")]
+ResumeOption = Annotated[bool, Doc("Go on with a file whose writing was stopped.")]
+
+
+class PassKeywords(TypedDict, total=False):
+    """Which layers are looked at, and how the network is run."""
 
     layers: Patterns
-    pool: Pools
     ops: bool
+    precision: str
+    channels_last: bool
+    batch_size: int
+
+
+class CaptureKeywords(PassKeywords, total=False):
+    """All options as people write them; `capturing.keywords.options_of` makes `CaptureOptions` of them."""
+
+    pool: Pools
     prefix_tokens: int | None
     dtype: str
     seed: int
     split: str | None
-    precision: str
-    channels_last: bool
     axes: AxesOption
-    batch_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +132,11 @@ class CaptureOptions:
     forward: str = ""
     batch_size: Annotated[int, Ge(1), Doc("Samples per forward pass.")] = 64
 
+    def __post_init__(self) -> None:
+        for name, known in (("dtype", DTYPES), ("precision", PRECISIONS)):
+            if (value := getattr(self, name)) not in known:
+                raise UsageError(f"Unknown {name} {value!r}.{did_you_mean(str(value), known)} Known are {', '.join(known)}.")
+
     def to_attrs(self) -> dict[str, str | int]:
         """The options as attributes of a file."""
         attrs = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -137,7 +158,10 @@ class CaptureOptions:
         hints = get_type_hints(cls)
         named = {field.name: attrs[field.name] for field in fields(cls) if field.name in attrs}
         values: dict[str, Any] = {name: _from_attr(name, value, hints[name]) for name, value in named.items()}
-        return cls(**({"batch_size": 0} | values))
+        try:
+            return cls(**({"batch_size": 0} | values))
+        except UsageError as error:
+            raise FormatError(f"The file's attributes say how it was made in no way that is known: {error}") from error
 
     def keywords(self) -> CaptureKeywords:
         """The options as keywords of `capture` and `record`, without `forward`, which a file names and does not hold."""
@@ -146,18 +170,27 @@ class CaptureOptions:
         return keywords
 
 
-def shows_options(function: Function) -> Function:
-    """Show the options of `**options: Unpack[CaptureKeywords]` in a function's signature, for `help` and notebooks."""
-    signature = inspect.signature(function)
-    own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    options = [
-        inspect.Parameter(field.name, keyword, default=field.default, annotation=CaptureKeywords.__annotations__[field.name])
-        for field in fields(CaptureOptions)
-        if field.name in CaptureKeywords.__annotations__
-    ]
-    function.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-    return function
+def keywords_of(kind: type) -> list[str]:
+    """Names of the keywords of a TypedDict, in the order of the fields of `CaptureOptions`."""
+    return [field.name for field in fields(CaptureOptions) if field.name in kind.__annotations__]
+
+
+def shows_options(kind: type) -> Callable[[Function], Function]:
+    """Show the options of `**options: Unpack[kind]` in a function's signature, for `help` and notebooks."""
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+        own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        defaults = {field.name: field.default for field in fields(CaptureOptions)}
+        options = [
+            inspect.Parameter(name, keyword, default=defaults[name], annotation=kind.__annotations__[name])
+            for name in keywords_of(kind)
+        ]
+        function.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+        return function
+
+    return decorate
 
 
 def _from_attr(name: str, value: Any, hint: Any) -> Any:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from probes.batch import LayerInfo
 from probes.capturing.axes import Layout, UnfitError
-from probes.capturing.hooks import one_of_dtypes
 from probes.capturing.keywords import options_of
 from probes.capturing.pooling import DTYPES, Pooling, describe_loss, keep, pool_named
 from probes.capturing.steps import examined
@@ -95,7 +94,7 @@ class Plan:
         return [*(f"{pattern}={pool}" for pattern, pool in rules.items()), common]
 
 
-@shows_options
+@shows_options(CaptureKeywords)
 def plan(
     model: nn.Module,
     example: Any,
@@ -134,7 +133,6 @@ def plan(
     """
     chosen = options_of(**options)
     pooling, dtype = Pooling(chosen.pool, seed=chosen.seed), chosen.dtype
-    one_of_dtypes(dtype)
     recording = examined(model, example, **options)
     found, left_out = [], dict(recording.left_out)
     for info in recording.info.values():

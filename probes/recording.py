@@ -24,14 +24,15 @@ from tqdm.auto import tqdm
 from probes.atomic_files import plain_file
 from probes.batch import Batch
 from probes.capturing.keywords import options_of
-from probes.capturing.network import head_of, unwrap, versions, weights_sha256
+from probes.capturing.network import head_of, unwrap, weights_sha256
 from probes.capturing.steps import captured, device_of
 from probes.errors import DataError, IncompleteError, NonFiniteWarning, UsageError
 from probes.ids import SeenIds, are_texts
 from probes.loading.loaders import as_loader
 from probes.loading.numbering import Identified, identified, ids_at, in_fixed_order
 from probes.loading.reader import Reader
-from probes.options import CaptureKeywords, CaptureOptions, shows_options
+from probes.options import CaptureKeywords, CaptureOptions, CompressionOption, OverwriteOption, ResumeOption, shows_options
+from probes.provenance import versions
 from probes.storage.journal import Journal, install
 from probes.storage.seal import is_empty, is_interrupted
 from probes.storage.store import Store
@@ -41,7 +42,7 @@ from probes.storage.writer import resume as resume_file
 __all__ = ["record"]
 
 
-@shows_options
+@shows_options(CaptureKeywords)
 def record(
     model: nn.Module,
     loader: Iterable[Any] | Dataset[Any],
@@ -52,9 +53,9 @@ def record(
     forward: Callable[..., Any] | None = None,
     attrs: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
-    compression: str = "none",
-    overwrite: bool = False,
-    resume: bool = False,
+    compression: CompressionOption = "none",
+    overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
     progress: bool | None = None,
     **options: Unpack[CaptureKeywords],
 ) -> Store:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from probes.errors import UsageError, did_you_mean
 
-__all__ = ["affordable", "not_negative", "one_of", "positive", "writable"]
+__all__ = ["MOST_PROCESSES", "affordable", "not_negative", "one_of", "positive", "writable"]
 
+MOST_PROCESSES = max(64, 4 * (os.cpu_count() or 1))  # and threads; many more make libraries crash
 SYNTHETIC_BYTES = 4 << 30  # that data made from a specification may take
 
 

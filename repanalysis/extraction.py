@@ -9,32 +9,45 @@ import json
 import math
 import os
 import re
-import sys
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from os import PathLike
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 import torch
+from annotated_doc import Doc
+from annotated_types import Ge
 
 import probes
 from probes import FormatError, Store, UsageError
 from probes.capturing.keywords import options_of
 from probes.capturing.network import head_of
 from probes.comparing import Difference, compare
-from probes.options import CaptureKeywords, CaptureOptions
+from probes.options import CaptureKeywords, CaptureOptions, CompressionOption, OverwriteOption, ResumeOption
 from probes.planning import Plan
 from probes.planning import plan as plan_recording
+from probes.provenance import command_line
 from probes.storage.shards import shard_name
+from repanalysis.analyses.declaration import MetricsOption, StateBudgetOption, StrictOption
 from repanalysis.analyses.geometry.engine import analyze
 from repanalysis.heads.matching import attribute, by_class, matched, relabelled
 from repanalysis.inputs.data import Data, load_data
 from repanalysis.inputs.devices import device_of
 from repanalysis.inputs.head_names import head_names, names_in
-from repanalysis.inputs.models import Model, Size, input_channels, load_model
+from repanalysis.inputs.models import Model, input_channels, load_model
+from repanalysis.inputs.options import (
+    ColoursOption,
+    DeviceOption,
+    IgnoreLabelsOption,
+    LabelsOption,
+    LimitOption,
+    SizeOption,
+    TargetsOption,
+    WeightsOption,
+    WorkersOption,
+)
 from repanalysis.table import Table
 
 __all__ = ["Run", "plan", "prepare", "stream", "verify", "without_labels", "write"]
@@ -78,17 +91,19 @@ def prepare(
     model: str,
     data: str,
     *,
-    weights: str | PathLike[str] | None = None,
-    limit: int | None = None,
-    size: Size | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    workers: int = 0,
-    device: str | None = None,
-    labels: str | None = None,
-    targets: str | None = None,
-    ignore_labels: Collection[int] = (),
-    head_classes: Path | None = None,
+    weights: WeightsOption = None,
+    limit: LimitOption = None,
+    size: SizeOption = None,
+    mean: ColoursOption = None,
+    std: ColoursOption = None,
+    workers: WorkersOption = 0,
+    device: DeviceOption = None,
+    labels: LabelsOption = None,
+    targets: TargetsOption = None,
+    ignore_labels: IgnoreLabelsOption = (),
+    head_classes: Annotated[
+        Path | None, Doc("Names of the rows of the model's last layer, one a line, to match classes by.")
+    ] = None,
     **options: Unpack[CaptureKeywords],
 ) -> Run:
     """Build the network, open the data, and choose where to run.
@@ -128,7 +143,7 @@ def prepare(
     attrs |= _head_rows(built, model, samples, weights, head_classes)
     samples = samples if limit is None else samples.sample(limit, seed=chosen.seed)
     built.module.to(where)
-    attrs |= {"command": " ".join(["repanalysis", *sys.argv[1:]])}
+    attrs |= {"command": command_line()}
     return Run(built, samples, workers, where, replace(chosen, split=samples.split or ""), attrs)
 
 
@@ -179,9 +194,9 @@ def write(
     run: Run,
     output: Path,
     *,
-    compression: str = "none",
-    overwrite: bool = False,
-    resume: bool = False,
+    compression: CompressionOption = "none",
+    overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
     progress: bool | None = None,
 ) -> Store | None:
     """Record a run to a file; under torchrun, this process's shard to a folder.
@@ -233,12 +248,12 @@ def _shard_path(folder: Path, rank: int, shards: int) -> Path:
 
 def stream(
     run: Run,
-    metrics: str | Sequence[str] | None = None,
+    metrics: MetricsOption = None,
     *,
     name: str = "run",
-    state_budget: int = 2 << 30,
+    state_budget: StateBudgetOption = 2 << 30,
     progress: bool | None = None,
-    strict: bool = False,
+    strict: StrictOption = False,
 ) -> Table:
     """Compute metrics while the network runs, and keep no activations.
 
@@ -286,13 +301,13 @@ def verify(
     model: str,
     path: Path,
     *,
-    weights: str | PathLike[str] | None = None,
-    data: str | None = None,
-    samples: int = 32,
-    device: str | None = None,
-    workers: int = 0,
+    weights: WeightsOption = None,
+    data: Annotated[str | None, Doc("The data that the file was made from.")] = None,
+    samples: Annotated[int, Ge(1), Doc("How many samples to run again.")] = 32,
+    device: DeviceOption = None,
+    workers: WorkersOption = 0,
     seed: int = 0,
-    trust_file: bool = False,
+    trust_file: Annotated[bool, Doc("Without --data, open what the file names.")] = False,
 ) -> list[Difference]:
     """Run a network again on some of a file's samples, as the file says it was run, and compare.
 

@@ -10,6 +10,7 @@ import ast
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -18,7 +19,23 @@ from probes.errors import UsageError
 from probes.specs import parse_options
 from repanalysis._checks import one_of
 
-__all__ = ["bind", "convert", "options"]
+__all__ = ["Names", "Read", "bind", "convert", "options"]
+
+
+@dataclass(frozen=True)
+class Read:
+    """In an annotation: how the command line's words become the value, and of which type they are."""
+
+    function: Callable[[Any], Any]
+    kind: Any = str
+
+
+class Names:
+    """In an annotation: names of the command line's option, where they are not that of the parameter."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
 
 _WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
 _ACCEPTED: dict[Any, type] = {bool: bool, int: Integral, float: Real}

@@ -19,7 +19,7 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 # A room is a file or a folder with all that is in it. It imports from lower floors only; inside a folder there are no circles.
 FLOORS = [
     "probes.errors probes.printable",
-    "probes.ids probes.specs probes.labels probes.options probes.atomic_files",
+    "probes.ids probes.specs probes.provenance probes.labels probes.options probes.atomic_files",
     "probes.batch",
     "probes.patterns",
     "probes.export",

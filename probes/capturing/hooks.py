@@ -35,7 +35,7 @@ from probes.capturing.outputs import parts_of
 from probes.capturing.padding import padding_mask, padding_note, unnested
 from probes.capturing.pooling import AVERAGING, DTYPES, HALF, Pool, Pooling, averaged, keep, mean, mean_dtype
 from probes.capturing.selection import Selection, types_of
-from probes.errors import UsageError, did_you_mean
+from probes.errors import UsageError
 from probes.loading.inputs import samples_of
 from probes.options import CaptureKeywords, CaptureOptions, shows_options
 from probes.patterns import closest
@@ -173,7 +173,6 @@ class Recording(Mapping[str, Tensor]):
         *,
         reduce: Reduction | None = None,
     ) -> None:
-        one_of_dtypes(options.dtype)
         self.reduce = reduce
         self.pooling = Pooling(options.pool, seed=options.seed)
         self.axes = AxisInference(model, options.axes, options.prefix_tokens)
@@ -566,12 +565,6 @@ def _reducing(name: str, reduce: Reduction) -> Pool:
     return pool
 
 
-def one_of_dtypes(dtype: str) -> None:
-    """Raise `UsageError` unless `dtype` is one that can be kept."""
-    if dtype not in DTYPES:
-        raise UsageError(f"Unknown dtype {dtype!r}.{did_you_mean(dtype, DTYPES)} Known are {', '.join(DTYPES)}.")
-
-
 def _parametrizations(model: nn.Module) -> set[nn.Module]:
     """Modules that compute weights, not features."""
     return {
@@ -583,7 +576,7 @@ def _parametrizations(model: nn.Module) -> set[nn.Module]:
     }
 
 
-@shows_options
+@shows_options(CaptureKeywords)
 @contextmanager
 def attach(model: nn.Module, *, reduce: Reduction | None = None, **options: Unpack[CaptureKeywords]) -> Iterator[Recording]:
     """Record every forward pass of `model` inside the `with` block.

@@ -17,21 +17,7 @@ from torch import nn
 
 from probes.errors import UsageError
 
-__all__ = ["description_of", "head_of", "is_compiled", "unwrap", "versions", "weights_sha256"]
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes a number: Python, torch, numpy, h5py and, where installed, timm and this package."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for name in ("torch", "numpy", "h5py", "timm", "torchvision", "repanalysis"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+__all__ = ["description_of", "head_of", "is_compiled", "unwrap", "weights_sha256"]
 
 
 def weights_sha256(module: nn.Module) -> str:

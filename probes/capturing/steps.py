@@ -24,16 +24,14 @@ from probes.capturing.keywords import options_of
 from probes.capturing.measuring import measure
 from probes.capturing.network import unwrap
 from probes.capturing.padding import UNKNOWN_LENGTH, padding_mask
-from probes.errors import DataError, IgnoredWarning, LeftOutWarning, ReportedError, UsageError, did_you_mean
+from probes.errors import DataError, IgnoredWarning, LeftOutWarning, ReportedError
 from probes.loading.inputs import Inputs, explained
 from probes.loading.loaders import as_loader
 from probes.loading.numbering import identified
 from probes.loading.reader import Reader, as_inputs
 from probes.options import CaptureKeywords, CaptureOptions, shows_options
 
-__all__ = ["PRECISIONS", "capture", "device_of", "examined"]
-
-PRECISIONS = ("float32", "bfloat16", "float16")
+__all__ = ["capture", "device_of", "examined"]
 
 
 @contextmanager
@@ -55,7 +53,7 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-@shows_options
+@shows_options(CaptureKeywords)
 def capture(
     model: nn.Module,
     loader: Iterable[Any] | Dataset[Any],
@@ -290,9 +288,6 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    if precision not in PRECISIONS:
-        known = ", ".join(PRECISIONS)
-        raise UsageError(f"Unknown precision {precision!r}.{did_you_mean(precision, PRECISIONS)} Known are {known}.")
     return nullcontext if precision == "float32" else partial(torch.autocast, device.type, getattr(torch, precision))
 
 

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from probes.batch import Batch
 from probes.errors import FormatError, IncompleteError, UsageError
 from probes.ids import are_texts, duplicate
+from probes.options import CompressionOption, OverwriteOption
 from probes.source import Source
 from probes.storage.format import VOLATILE
 from probes.storage.store import Store
@@ -154,8 +155,8 @@ def merge(
     source: Source,
     path: str | PathLike[str],
     *,
-    compression: str = "none",
-    overwrite: bool = False,
+    compression: CompressionOption = "none",
+    overwrite: OverwriteOption = False,
     progress: bool | None = None,
 ) -> Store:
     """Write all samples of a source to one activations file.

@@ -25,6 +25,7 @@ are permuted, never computed again.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,10 +33,12 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+from annotated_doc import Doc
+from annotated_types import Ge
 from jaxtyping import Float64
 from numpy.typing import NDArray
 from scipy.linalg import blas, qr, svd, svdvals
@@ -47,9 +50,10 @@ import probes
 from probes import DataError, FormatError, LeftOutWarning, UsageError
 from probes.atomic_files import replacing
 from probes.errors import reason_of
-from probes.patterns import Patterns, select
+from probes.patterns import select
 from probes.source import Source
 from repanalysis._checks import one_of
+from repanalysis.analyses.declaration import GroupsOption, LayersOption, StrictOption, analysis
 from repanalysis.analyses.sample_matching import shared_ids
 from repanalysis.analyses.uncertainty import Null, few_groups, jackknife, permutation_test
 from repanalysis.metrics import Structure
@@ -83,10 +87,13 @@ class Similarity:
         `null`, standard deviation `null_sd`, `p`, and `tail`, "up" or "down", in which layers are more alike.
     failures : mapping of str to str
         Layers that could not be compared, "RUN, LAYER", each with the reason.
+    provenance : mapping
+        How the values were obtained.
     """
 
     frame: pd.DataFrame
     failures: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def failure(self) -> str:
@@ -103,9 +110,10 @@ class Similarity:
         return self.frame.set_index(["layer_a", "layer_b"])["value"].unstack().reindex(index=a, columns=b)  # noqa: PD010  # NaN stay
 
     def to_csv(self, path: str | PathLike[str]) -> None:
-        """Write a CSV file; every number keeps all its digits, and the last column counts the rows."""
+        """Write a CSV file; every number keeps all its digits. The last columns count the rows and hold the provenance."""
+        facts = [json.dumps(dict(self.provenance), ensure_ascii=False)] + [""] * (len(self.frame) - 1)
         with replacing(path) as draft:
-            self.frame.assign(rows=len(self.frame)).to_csv(draft, index=False)
+            self.frame.assign(rows=len(self.frame), provenance=facts[: len(self.frame)]).to_csv(draft, index=False)
 
     @classmethod
     def from_csv(cls, path: str | PathLike[str]) -> Similarity:
@@ -122,7 +130,7 @@ class Similarity:
         """
         content = BytesIO(read_whole_lines(path, "table of similarities"))
         texts = dict.fromkeys(
-            (*(f"{what}_{side}" for what in ("run", "layer") for side in "ab"), "method", "tail", "note"), "str"
+            (*(f"{what}_{side}" for what in ("run", "layer") for side in "ab"), "method", "tail", "note", "provenance"), "str"
         )
         numbers = {name: [""] for name in ("value", *_ADDED) if name != "tail"}
         try:
@@ -138,22 +146,27 @@ class Similarity:
             raise FormatError(f"{path} has {len(frame)} pairs of layers, and was written with others: it was cut or changed.")
         for name in (column for column in _ADDED if column not in frame):
             frame[name] = _ADDED[name]
-        return cls(frame[list(_COLUMNS)])
+        try:
+            facts = [json.loads(text) for text in frame.get("provenance", []) if text]
+        except ValueError as error:
+            raise FormatError(f"{path} is no table of similarities: its provenance can't be read ({error}).") from error
+        return cls(frame[list(_COLUMNS)], provenance=facts[0] if len(facts) == 1 else {"joined": facts} if facts else {})
 
 
+@analysis
 def compare(
     a: str | PathLike[str] | Source,
     b: str | PathLike[str] | Source | None = None,
-    method: str = "cka",
+    method: Annotated[str, Doc("cka, cka_biased, cka_rbf, cca, svcca, procrustes or rsa.")] = "cka",
     *,
-    layers: Patterns = None,
-    samples: int = 2000,
-    groups: int = 10,
-    null: int = 0,
+    layers: LayersOption = None,
+    samples: Annotated[int, Ge(4), Doc("Samples to look at, drawn by id.")] = 2000,
+    groups: GroupsOption = 10,
+    null: Annotated[int, Ge(0), Doc("Random pairings of the samples: what unrelated layers would give.")] = 0,
     seed: int = 0,
     progress: bool | None = None,
-    strict: bool = False,
-    same_samples: bool = False,
+    strict: StrictOption = False,
+    same_samples: Annotated[bool, Doc("Equal ids are the same samples, whatever labels and names of data sets say.")] = False,
 ) -> Similarity:
     """Similarity of every layer of `a` to every layer of `b`, on samples that both hold.
 

@@ -1,7 +1,8 @@
-"""The command line: a thin layer over the library, and the only place where capture, store and engine meet.
+"""The command line: a thin layer over the library; options come from the library's signatures (`_declared`).
 
-Every verb takes --seed, --threads, --quiet, --json and --config, and ends with one of `EXIT_CODES`. A failure is one sentence
-on stderr; with REPANALYSIS_TRACEBACK set, the traceback as well.
+Every command takes --seed, --threads, --quiet, --json and --config, and ends with one of `EXIT_CODES`. A failure is one
+sentence on stderr; with REPANALYSIS_TRACEBACK set, the traceback as well. A command's module is imported when the command is
+used: the help of all commands loads none of them.
 """
 
 from __future__ import annotations
@@ -11,14 +12,7 @@ from typing import Annotated
 import typer
 
 from probes.errors import EXIT_CODES
-from repanalysis.cli._commands import Command, Group
-from repanalysis.cli.analysis import analyze, compare, plot
-from repanalysis.cli.demo import demo
-from repanalysis.cli.extraction import extract, layers, plan
-from repanalysis.cli.files import doctor, info, merge, verify
-from repanalysis.cli.filters import filters
-from repanalysis.cli.stability import filter_energy, stability
-from repanalysis.cli.training import study, train
+from repanalysis.cli._commands import Group
 
 __all__ = ["app", "main"]
 
@@ -46,13 +40,6 @@ def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     """What a network does to its data, layer by layer."""
-
-
-for _one in (demo, layers, plan, extract, analyze, train, stability):
-    app.command(cls=Command)(_one)
-app.add_typer(filters, name="filters")
-for _one in (filter_energy, study, plot, compare, merge, info, verify, doctor):
-    app.command(cls=Command)(_one)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ import typer.core
 
 from probes.printable import printable
 from repanalysis.cli._failures import complain, exit_code_of, flush, lost_output, sentence_of
+from repanalysis.cli._lazy import LazyCommands, summary_of
 from repanalysis.cli._signals import stoppable
 
 __all__ = ["Command", "Group"]
@@ -57,7 +58,30 @@ class Command(typer.core.TyperCommand):
 
 
 class Group(typer.core.TyperGroup):
-    """All verbs; whatever goes wrong before one of them runs is one sentence, too."""
+    """All commands; whatever goes wrong before one of them runs is one sentence, too."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = LazyCommands(Command)
+        self._lists = False
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Names of all commands."""
+        return list(self.commands)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command; for the list of all of them, one that has its summary alone."""
+        if self._lists:
+            return Command(cmd_name, help=summary_of(cmd_name))
+        return super().get_command(ctx, cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help, for which no command is imported."""
+        self._lists = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._lists = False
 
     def main(
         self, args: Sequence[str] | None = None, *words: Any, standalone_mode: bool = True, **options: Any

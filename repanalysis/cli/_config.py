@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import tomllib
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -12,30 +11,9 @@ import typer
 
 from probes.errors import FormatError, UsageError
 from repanalysis._checks import one_of
+from repanalysis.inputs.toml_files import read_toml
 
-__all__ = ["configured", "kind_of", "read_toml"]
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """What a TOML file holds.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    FormatError
-        If it is no TOML file.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}.")
-    if not path.is_file():
-        raise FormatError(f"{path} is no plain file; a TOML file is needed.")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path} is no TOML file: byte {error.start} is no UTF-8.") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise FormatError(f"{path} is no TOML file: {str(error) or 'it is nested too deeply'}.") from None
+__all__ = ["configured", "kind_of"]
 
 
 def configured(ctx: typer.Context, path: Path | None) -> Path | None:

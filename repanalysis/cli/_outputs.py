@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from probes.atomic_files import plain_file, replacing
 from repanalysis._checks import one_of, writable
 from repanalysis.cli._texts import data_of, pretty, without
-from repanalysis.cli._verbs import Said
+from repanalysis.cli._verbs import CommandResult
 
 if TYPE_CHECKING:
     from probes.storage.store import Store
@@ -45,12 +45,12 @@ def saved(figure: Any, path: Path) -> None:
         figure.savefig(draft, dpi=150)
 
 
-def tabled(table: Table, output: Path | None) -> Said:
+def tabled(table: Table, output: Path | None) -> CommandResult:
     """A table, written if wanted."""
     if output is not None:
         table.save(output)
     written = "" if output is None else f"\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o depth.svg"
-    return Said(pretty(table) + written, data_of(table), missing(table.failures, table.failure))
+    return CommandResult(pretty(table) + written, data_of(table), missing(table.failures, table.failure))
 
 
 def missing(failures: Mapping[str, str], sentence: str) -> str:
@@ -61,13 +61,13 @@ def missing(failures: Mapping[str, str], sentence: str) -> str:
     return f"{sentence}. What is missing is NaN; --layers '!{layer}' leaves a layer out, and --strict stops at the first."
 
 
-def written(store: Store | None, output: Path) -> Said:
+def written(store: Store | None, output: Path) -> CommandResult:
     """What a recording has written."""
     if store is None:
-        return Said(f"{output}: this process has nothing to do; there are fewer batches than processes.", {"n": 0})
+        return CommandResult(f"{output}: this process has nothing to do; there are fewer batches than processes.", {"n": 0})
     size_mb = store.path.stat().st_size / 2**20
     text = f"{store.path}: {len(store)} samples, {len(store.layers)} layers, {size_mb:.1f} MB{without(store.left_out)}"
     for layer, count in store.non_finite.items():
         text += f"\n{layer} holds {count} NaN or infinite values; --dtype float32 or --precision float32 may help."
     facts = {"path": str(store.path), "n": len(store), "layers": store.layers, "left_out": store.left_out}
-    return Said(text, facts | {"non_finite": store.non_finite})
+    return CommandResult(text, facts | {"non_finite": store.non_finite})

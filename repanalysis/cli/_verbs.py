@@ -1,4 +1,4 @@
-"""What every verb of the command line has: common options, one sentence per failure, an exit code, text or JSON."""
+"""What every command has: common options, one sentence per failure, an exit code, text or JSON."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from probes.errors import IncompleteError, LeftOutWarning, NonFiniteWarning
 from probes.printable import as_json, printable
-from repanalysis.cli._choices import MOST_PROCESSES
+from repanalysis._checks import MOST_PROCESSES
 from repanalysis.cli._config import configured
+from repanalysis.cli._declared import parameters_of, regrouped
 from repanalysis.cli._failures import complain, exit_code_of, notes_of, say, sentence_of
 from repanalysis.cli._signals import stoppable
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What every verb is told."""
+    """The common options."""
 
     seed: int
     threads: int | None
@@ -39,13 +37,13 @@ class Settings:
 
     @property
     def progress(self) -> bool | None:
-        """None: on a terminal only."""
+        """Whether to show progress bars; None: on a terminal only."""
         return False if self.quiet or self.json else None
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a verb has to say: lines for people, data for programs; and, in a sentence, what is missing (exit code 3)."""
+class CommandResult:
+    """A command's result: text, and data for --json; and, in a sentence, what is missing (exit code 3)."""
 
     text: str
     data: Any
@@ -57,10 +55,10 @@ _COMMON: dict[str, Any] = {
     "threads": Annotated[
         int | None, typer.Option(min=1, max=MOST_PROCESSES, help="Threads to compute with; default all cores.")
     ],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")],
     "as_json": Annotated[bool, typer.Option("--json", help="Print the result as JSON.")],
     "config": Annotated[
-        Path | None, typer.Option(callback=configured, is_eager=True, help="TOML file with options of this verb.")
+        Path | None, typer.Option(callback=configured, is_eager=True, help="TOML file with options of this command.")
     ],
 }
 
@@ -68,10 +66,10 @@ _COMMON: dict[str, Any] = {
 _DEFAULTS = {"seed": 0, "threads": None, "quiet": False, "as_json": False, "config": None}
 
 
-def verb(function: Callable[..., Said]) -> Callable[..., None]:
-    """Make a verb of a function: add the common options, and turn every failure into a sentence and an exit code."""
-    signature = inspect.signature(function, eval_str=True)
-    own = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
+def verb(function: Callable[..., CommandResult]) -> Callable[..., None]:
+    """Make a command of a function: with declared and common options, and a sentence and an exit code for every failure."""
+    whole = inspect.signature(function, eval_str=True)
+    signature = whole.replace(parameters=[p for p in whole.parameters.values() if p.name != "settings"])
     keyword = inspect.Parameter.KEYWORD_ONLY
     common = [
         inspect.Parameter(name, keyword, default=_DEFAULTS[name], annotation=annotation) for name, annotation in _COMMON.items()
@@ -79,15 +77,16 @@ def verb(function: Callable[..., Said]) -> Callable[..., None]:
 
     @wraps(function)
     def run(**values: Any) -> None:
-        given = {name: values.pop(name) for name in _COMMON}
-        settings = Settings(given["seed"], given["threads"], given["quiet"], given["as_json"])
+        settings = Settings(*(values.pop(name) for name in ("seed", "threads", "quiet", "as_json")))
+        values.pop("config")
         with stoppable() as stop:
             try:
                 with _threads(settings.threads), warnings.catch_warnings():
-                    warnings.showwarning = _warned
-                    for told in (LeftOutWarning, NonFiniteWarning):  # the verbs tell this themselves
-                        warnings.simplefilter("ignore", told)
-                    said = function(settings=settings, **values)
+                    warnings.showwarning = _print_warning
+                    for category in (LeftOutWarning, NonFiniteWarning):  # commands report these themselves
+                        warnings.simplefilter("ignore", category)
+                    arguments = regrouped(signature, values, {"seed": settings.seed, "progress": settings.progress})
+                    result = function(settings=settings, **arguments)
             except (Exception, KeyboardInterrupt) as error:
                 if os.environ.get("REPANALYSIS_TRACEBACK"):
                     traceback.print_exc()
@@ -97,18 +96,18 @@ def verb(function: Callable[..., Said]) -> Callable[..., None]:
                 complain(sentence_of(error, output=values.get("output")))
                 raise typer.Exit(exit_code_of(error)) from None
         if settings.json or not settings.quiet:
-            say(as_json(plain(said.data)) if settings.json else printable(said.text, lines=True))
-        if said.incomplete:
-            complain(said.incomplete)
+            say(as_json(plain(result.data)) if settings.json else printable(result.text, lines=True))
+        if result.incomplete:
+            complain(result.incomplete)
             raise typer.Exit(IncompleteError.exit_code)
 
-    parameters = [parameter.replace(kind=keyword) for parameter in own] + common
+    parameters = [parameter.replace(kind=keyword) for parameter in parameters_of(signature)] + common
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
-def _warned(message: Warning | str, *_: Any, **__: Any) -> None:
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning as a sentence, without the line of code that it came from."""
     typer.echo(f"Warning: {printable(str(message).partition(chr(10))[0])}", err=True)
 

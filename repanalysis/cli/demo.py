@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-from repanalysis.cli._choices import Overwrite
+from repanalysis.cli._declared import Options
 from repanalysis.cli._texts import data_of, pretty
-from repanalysis.cli._verbs import Said, Settings, verb
-
-if TYPE_CHECKING:
-    pass
+from repanalysis.cli._verbs import CommandResult, Settings, verb
+from repanalysis.studies.demo import run_demo
 
 
 @verb
 def demo(
     settings: Settings,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("demo"),
-    overwrite: Overwrite = False,
-) -> Said:
+    options: Annotated[Any, Options(run_demo)] = None,
+) -> CommandResult:
     """Train a small network on handwritten digits and show what training changes, layer by layer."""
-    from repanalysis.studies.demo import run_demo
-
-    done = run_demo(output, seed=settings.seed, overwrite=overwrite, progress=settings.progress)
+    done = run_demo(output, **options)
     files = "\n".join(f"  {file}" for file in done.files)
     text = (
         f"{pretty(done.table)}\n\nTest accuracy of the trained network: {done.accuracy:.1%}\n\nWritten:\n{files}\n\n"
@@ -33,4 +29,4 @@ def demo(
         f"  repanalysis analyze acts.h5 -o results.csv\n"
         f"  repanalysis plot results.csv -o depth.svg"
     )
-    return Said(text, {"accuracy": done.accuracy, "files": [str(file) for file in done.files], **data_of(done.table)})
+    return CommandResult(text, {"accuracy": done.accuracy, "files": [str(file) for file in done.files], **data_of(done.table)})

@@ -6,95 +6,71 @@ import math
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import torch
 import typer
 
+from probes.atomic_files import plain_file
+from probes.capturing.axes import letters_of
+from probes.capturing.steps import examined
 from probes.errors import UsageError
 from probes.ids import IDS_FROM
+from probes.options import CaptureOptions
+from probes.planning import fit, readable
+from probes.storage.writer import refuse_existing
+from repanalysis import extraction
 from repanalysis._checks import writable
-from repanalysis.cli._choices import (
-    Axes,
-    Budget,
-    Colours,
-    Compression,
-    DataSpec,
-    Device,
-    Dtype,
-    IgnoreLabel,
-    Labels,
-    Layers,
-    Limit,
-    Metrics,
-    ModelSpec,
-    Ops,
-    Overwrite,
-    Pool,
-    PrefixTokens,
-    Size,
-    Split,
-    Strict,
-    Targets,
-    Weights,
-    Workers,
-    numbers,
-)
+from repanalysis.cli._arguments import DataSpec, ModelSpec
+from repanalysis.cli._declared import Options
 from repanalysis.cli._outputs import TABLES, free, tabled, written
 from repanalysis.cli._texts import columns, without
-from repanalysis.cli._verbs import Said, Settings, verb
+from repanalysis.cli._verbs import CommandResult, Settings, verb
+from repanalysis.inputs.data import load_data
+from repanalysis.inputs.models import load_model
+from repanalysis.statistics import ClassMoments
 
-if TYPE_CHECKING:
-    pass
+Split = Annotated[str | None, typer.Option(help="Split of the data.")]
+Capture = Annotated[Any, Options(CaptureOptions)]
 
 
 @verb
 def layers(
     settings: Settings,
     model: ModelSpec,
-    weights: Weights = "random",
+    weights: Annotated[str, typer.Option(help="Safetensors or torch file; 'random' for the untrained network.")] = "random",
     data: Annotated[str | None, typer.Option(help="Take the first sample from here, not zeros.")] = None,
     split: Split = None,
-    layers: Layers = None,
-    size: Size = None,
-    ops: Ops = False,
-    prefix_tokens: PrefixTokens = None,
-    axes: Axes = None,
+    look: Annotated[Any, Options(extraction.prepare, only=("size",))] = None,
+    capture: Capture = None,
     everything: Annotated[bool, typer.Option("--all", help="Containers too, not only leaf calls.")] = False,
-) -> Said:
+) -> CommandResult:
     """List the layers of a model in the order in which they run."""
-    import torch
-
-    from probes.capturing.axes import letters_of
-    from probes.capturing.steps import examined
-    from repanalysis.inputs.models import load_model
-
     torch.manual_seed(settings.seed)
-    built = load_model(model, weights=weights, size=size)
-    selected = "*" if everything and not layers else layers
+    built = load_model(model, weights=weights, size=look["size"])
+    keywords = capture.keywords()
+    if everything and capture.layers is None:
+        keywords["layers"] = "*"
     example, ids_from = _example(built, data, split)
-    recording = examined(built.module, example, layers=selected, ops=ops, prefix_tokens=prefix_tokens, axes=axes)
-    found = [asdict(info) for info in recording.info.values()]
+    recording = examined(built.module, example, **keywords)
     rows = []
     for info in recording.info.values():
         shape = "x".join(map(str, info.source_shape))
-        axes_found = [letters_of(info.source_dims), info.axes_from, info.prefix_tokens or ""]
-        rows.append([info.order, info.name, info.module_type, shape, *axes_found, f"{info.depth:.3f}"])
+        axes = [letters_of(info.source_dims), info.axes_from, info.prefix_tokens or ""]
+        rows.append([info.order, info.name, info.module_type, shape, *axes, f"{info.depth:.3f}"])
     header = ["order", "layer", "type", "shape", "axes", "from", "prefix", "depth"]
     text = columns(header, rows) + without(recording.left_out)
+    facts = {"layers": [asdict(info) for info in recording.info.values()], "left_out": recording.left_out}
     if ids_from:
         text += f"\n\nSample ids are {IDS_FROM[ids_from]}."
-    return Said(text, {"layers": found, "left_out": recording.left_out} | ({"ids_from": ids_from} if ids_from else {}))
+        facts["ids_from"] = ids_from
+    return CommandResult(text, facts)
 
 
 def _example(model: Any, data: str | None, split: str | None) -> tuple[Any, str]:
     """One sample for a model, and where the ids of its kind come from: from data, or zeros of the size that the model says."""
-    import torch
-
-    from repanalysis.extraction import taken_by
-    from repanalysis.inputs.data import load_data
-
     if data is not None:
-        samples = load_data(data, split=split, **taken_by(model))
+        samples = load_data(data, split=split, **extraction.taken_by(model))
         return samples[0][0][None], samples.ids_from
     if model.input_size is None:
         raise UsageError("The model does not say how large its inputs are; give --size, or --data for a sample.")
@@ -109,39 +85,20 @@ def plan(
     budget: Annotated[
         str | None, typer.Option(help="What the file may weigh, such as 20GB; pools that fit are proposed.")
     ] = None,
-    weights: Weights = None,
     split: Split = None,
-    limit: Limit = None,
-    layers: Layers = None,
-    pool: Pool = None,
-    ops: Ops = False,
-    prefix_tokens: PrefixTokens = None,
-    axes: Axes = None,
-    dtype: Dtype = "auto",
-    size: Size = None,
-    mean: Colours = None,
-    std: Colours = None,
-) -> Said:
-    """Say what extracting would write, layer by layer, before anything is written."""
-    from probes.planning import fit
-    from repanalysis import extraction
-
-    run = extraction.prepare(
-        model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
-        prefix_tokens=prefix_tokens, axes=axes, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std),
-        seed=settings.seed,
-    )  # fmt: skip
+    inputs: Annotated[Any, Options(extraction.prepare, without=("workers",))] = None,
+    capture: Capture = None,
+) -> CommandResult:
+    """Say how much extracting would write, layer by layer, before anything is written."""
+    run = extraction.prepare(model, data, **inputs, **capture.keywords() | {"split": split, "seed": settings.seed})
     planned = extraction.plan(run)
     if budget is not None:
         planned = fit(planned, _bytes(budget))
     return _planned(planned, 1 if run.data.labels is None else len(set(run.data.labels.tolist())))
 
 
-def _planned(planned: Any, classes: int) -> Said:
+def _planned(planned: Any, classes: int) -> CommandResult:
     """A plan as a table, with what it costs to analyse, and the command's pools."""
-    from probes.planning import readable
-    from repanalysis.statistics import ClassMoments
-
     rows, data = [], []
     for layer in planned.layers:
         info, d = layer.info, math.prod(layer.shape)
@@ -160,7 +117,7 @@ def _planned(planned: Any, classes: int) -> Said:
             "\n\nTo fit the budget:\n" + "\n".join(f"  {sentence}" for sentence in planned.lost) + f"\nExtract with: {pools}"
         )
     facts = {"bytes": planned.bytes, "n": planned.n, "pools": planned.pools, "lost": planned.lost}
-    return Said(text, {"layers": data, **facts, "left_out": planned.left_out})
+    return CommandResult(text, {"layers": data, **facts, "left_out": planned.left_out})
 
 
 def _bytes(text: str) -> int:
@@ -181,60 +138,20 @@ def extract(
     model: ModelSpec,
     data: DataSpec,
     output: Annotated[Path, typer.Option("--output", "-o", help="acts.h5; under torchrun a folder; with --metrics a .csv.")],
-    weights: Weights = None,
     split: Split = None,
-    limit: Limit = None,
-    layers: Layers = None,
-    pool: Pool = None,
-    ops: Ops = False,
-    prefix_tokens: PrefixTokens = None,
-    axes: Axes = None,
-    dtype: Dtype = "auto",
-    size: Size = None,
-    mean: Colours = None,
-    std: Colours = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples per forward pass.")] = 64,
-    workers: Workers = 0,
-    device: Device = None,
-    precision: Annotated[str, typer.Option(help="float32; bfloat16 or float16 for automatic mixed precision.")] = "float32",
-    channels_last: Annotated[bool, typer.Option("--channels-last", help="Give images in channels-last memory.")] = False,
-    compression: Compression = "none",
-    metrics: Metrics = None,
-    state_budget: Budget = 2.0,
-    strict: Strict = False,
-    labels: Labels = None,
-    targets: Targets = None,
-    ignore_label: IgnoreLabel = None,
-    head_classes: Annotated[
-        Path | None, typer.Option(help="Names of the rows of the model's last layer, one a line, to match classes by.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a file whose writing was stopped.")] = False,
-    overwrite: Overwrite = False,
-) -> Said:
-    """Run a model over data and write what its layers gave out; or, with --metrics, the metrics alone."""
-    from probes.atomic_files import plain_file
-    from probes.storage.writer import refuse_existing
-    from repanalysis import extraction
-
-    table = metrics is not None or output.suffix in (".csv", ".parquet")
-    if table:
-        free("table format", output, TABLES, overwrite=overwrite)
+    inputs: Annotated[Any, Options(extraction.prepare)] = None,
+    capture: Capture = None,
+    writing: Annotated[Any, Options(extraction.write)] = None,
+    computing: Annotated[Any, Options(extraction.stream)] = None,
+) -> CommandResult:
+    """Run a model over data and write the outputs of its layers; or, with --metrics, the metrics alone."""
+    is_table = computing["metrics"] is not None or output.suffix in (".csv", ".parquet")
+    if is_table:
+        free("table format", output, TABLES, overwrite=writing["overwrite"])
     elif not output.is_dir():
-        plain_file(output) if resume else refuse_existing(output, overwrite=overwrite)
+        plain_file(output) if writing["resume"] else refuse_existing(output, overwrite=writing["overwrite"])
     writable(output)
-    run = extraction.prepare(
-        model, data, weights=weights, split=split, limit=limit, layers=layers, pool=pool or "mean", ops=ops,
-        prefix_tokens=prefix_tokens, axes=axes, dtype=dtype, size=size, mean=numbers(mean), std=numbers(std),
-        batch_size=batch_size, workers=workers, device=device, precision=precision, channels_last=channels_last,
-        seed=settings.seed, labels=labels, targets=targets, ignore_labels=ignore_label or (), head_classes=head_classes,
-    )  # fmt: skip
-    if table:
-        options: dict[str, Any] = {
-            "name": output.stem,
-            "state_budget": int(state_budget * 2**30),
-            "progress": settings.progress,
-            "strict": strict,
-        }
-        return tabled(extraction.stream(run, metrics, **options), output)
-    options = {"compression": compression, "overwrite": overwrite, "resume": resume, "progress": settings.progress}
-    return written(extraction.write(run, output, **options), output)
+    run = extraction.prepare(model, data, **inputs, **capture.keywords() | {"split": split, "seed": settings.seed})
+    if is_table:
+        return tabled(extraction.stream(run, name=output.stem, **computing), output)
+    return written(extraction.write(run, output, **writing), output)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+import probes
 from probes.errors import DataError, IncompleteError
 from probes.labels import IGNORED
 from probes.printable import as_json, printable
-from repanalysis.cli._choices import Compression, Device, ModelSpec, Overwrite, Weights, Workers
+from repanalysis import extraction
+from repanalysis.cli._arguments import ModelSpec, SourceFile
+from repanalysis.cli._declared import Options
 from repanalysis.cli._failures import say
 from repanalysis.cli._outputs import written
 from repanalysis.cli._texts import columns, without
-from repanalysis.cli._verbs import Said, Settings, plain, verb
-
-if TYPE_CHECKING:
-    pass
+from repanalysis.cli._verbs import CommandResult, Settings, plain, verb
 
 
 @verb
@@ -26,25 +26,19 @@ def merge(
     settings: Settings,
     source: Annotated[Path, typer.Argument(help="Folder of shards.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write, such as acts.h5.")],
-    compression: Compression = "none",
-    overwrite: Overwrite = False,
-) -> Said:
+    options: Annotated[Any, Options(probes.merge)] = None,
+) -> CommandResult:
     """Write the shards of one run to one file."""
-    import probes
-
     with probes.open(source) as shards:
-        options: dict[str, Any] = {"compression": compression, "overwrite": overwrite, "progress": settings.progress}
         return written(probes.merge(shards, output, **options), output)
 
 
 @verb
 def info(
     settings: Settings,
-    path: Annotated[Path, typer.Argument(help="An activations file, or a folder of shards.")],
-) -> Said:
+    path: SourceFile,
+) -> CommandResult:
     """Say where activations come from, and what is in them."""
-    import probes
-
     with probes.open(path, partial=True) as source:
         complete = all(store.complete for store in getattr(source, "stores", [source]) if isinstance(store, probes.Store))
         state = "complete" if complete else f"INCOMPLETE: writing stopped after {len(source)} samples"
@@ -67,41 +61,33 @@ def info(
     ]
     lines = "\n".join(printable(f"{key:16} {value}") for key, value in facts.items())
     text = f"{lines}\n\n{columns(['order', 'layer', 'type', 'shape', 'pool', 'depth'], rows)}{without(left_out)}"
-    return Said(text, facts | {"complete": complete, "layers": found, "left_out": left_out})
+    return CommandResult(text, facts | {"complete": complete, "layers": found, "left_out": left_out})
 
 
 @verb
 def verify(
     settings: Settings,
     model: ModelSpec,
-    path: Annotated[Path, typer.Argument(help="An activations file, or a folder of shards.")],
-    weights: Weights = None,
-    data: Annotated[str | None, typer.Option(help="The data that the file was made from.")] = None,
-    trust_file: Annotated[bool, typer.Option("--trust-file", help="Without --data, open what the file names.")] = False,
-    samples: Annotated[int, typer.Option(min=1, help="How many samples to run again.")] = 32,
-    device: Device = None,
-    workers: Workers = 0,
-) -> Said:
+    path: SourceFile,
+    options: Annotated[Any, Options(extraction.verify)] = None,
+) -> CommandResult:
     """Run the model again on random samples of a file, and compare what its layers give out."""
-    from repanalysis import extraction
-
-    found = extraction.verify(
-        model, path, weights=weights, data=data, samples=samples, device=device, workers=workers, seed=settings.seed,
-        trust_file=trust_file,
-    )  # fmt: skip
+    found = extraction.verify(model, path, **options)
     rows = [[one.layer, f"{one.largest:.2g}", f"{one.scale:.4g}", "equal" if one.ok else "DIFFERENT"] for one in found]
     text = columns(["layer", "largest difference", "largest value", ""], rows)
     if odd := [one.layer for one in found if not one.ok]:
         raise DataError(f"{path} is not what {model} gives out now: {len(odd)} of {len(found)} layers differ ({odd[0]} first).")
     data_out = [asdict(one) | {"ok": one.ok} for one in found]
-    return Said(f"{text}\n\n{path}: {len(found)} layers come out again, on {samples} random samples at most.", data_out)
+    return CommandResult(
+        f"{text}\n\n{path}: {len(found)} layers come out again, on {options['samples']} random samples at most.", data_out
+    )
 
 
 @verb
 def doctor(
     settings: Settings,
-    path: Annotated[Path, typer.Argument(help="An activations file, or a folder of shards.")],
-) -> Said:
+    path: SourceFile,
+) -> CommandResult:
     """Read everything that a file holds; say what is whole, what is not, and what to do."""
     from probes.checking import doctor as examine
 
@@ -111,7 +97,7 @@ def doctor(
         + (f"\n{'':10} {printable(one.advice)}" if one.advice else "")
         for one in found
     ]
-    said = Said("\n".join(lines), [asdict(one) for one in found])
+    said = CommandResult("\n".join(lines), [asdict(one) for one in found])
     if all(one.ok for one in found):
         return said
     if not settings.quiet:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
+import torch
 import typer
 
-from repanalysis.cli._choices import Colours, DataSpec, Device, Layers, ModelSpec, Ops, Overwrite, Size, Split, Strict, numbers
+from probes.options import CaptureOptions, PassKeywords, keywords_of
+from repanalysis.analyses.stability.filter_energy import filter_energy as measure_filter_energy
+from repanalysis.analyses.stability.sensitivity import stability as measure_stability
+from repanalysis.analyses.stability.twins import stability_runs
+from repanalysis.cli._arguments import DataSpec, FigureFile, ModelSpec, Overwrite, TableFile
+from repanalysis.cli._declared import Options
 from repanalysis.cli._outputs import FIGURES, TABLES, file_plots, free, missing, saved
 from repanalysis.cli._texts import MOST_COLUMNS, MOST_EPOCHS, columns, data_of, notes, number, pretty
-from repanalysis.cli._verbs import Said, Settings, verb
+from repanalysis.cli._verbs import CommandResult, Settings, verb
+from repanalysis.inputs.models import load_model
+from repanalysis.table import Table
 
-if TYPE_CHECKING:
-    from repanalysis.table import Table
+MEASURE = ("statistic", "self_pairs", "batch_norm", "strict")
 
 
 @verb
@@ -29,46 +36,26 @@ def stability(
             "--perturb", "-p", help="diffeo:delta=1,c=3, noise:match=diffeo, noise:sigma=0.1, shift:1..8, rotation:5."
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")],
-    figure: Annotated[Path | None, typer.Option("--figure", "-f", help="Figure to draw: .svg, .pdf or .png.")] = None,
-    weights: Annotated[
-        list[str] | None, typer.Option(help="Weights file, one per model; or several checkpoints of one model.")
-    ] = None,
-    init: Annotated[int, typer.Option(min=0, help="Untrained networks to average over, beside the model.")] = 0,
-    shuffled: Annotated[int, typer.Option(min=0, help="Channel-shuffled copies to average over, beside the model.")] = 0,
-    split: Split = None,
-    limit: Annotated[int, typer.Option(min=0, help="Random subset of so many images; 0 for all.")] = 500,
-    layers: Layers = None,
-    ops: Ops = False,
-    statistic: Annotated[str, typer.Option(help="mean or median, over images.")] = "mean",
-    self_pairs: Annotated[bool, typer.Option(help="Count an image's distance to itself among all pairs.")] = True,
-    batch_norm: Annotated[str, typer.Option(help="What batch norms use: running or batch statistics.")] = "running",
-    size: Size = None,
-    mean: Colours = None,
-    std: Colours = None,
+    output: TableFile,
+    figure: FigureFile = None,
+    networks: Annotated[Any, Options(stability_runs)] = None,
+    measure: Annotated[Any, Options(measure_stability, only=MEASURE)] = None,
+    passes: Annotated[Any, Options(CaptureOptions, only=keywords_of(PassKeywords), without=("batch_size",))] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step, before they are perturbed.")] = None,
-    device: Device = None,
-    precision: Annotated[str, typer.Option(help="float32; bfloat16 or float16 for automatic mixed precision.")] = "float32",
-    strict: Strict = False,
     overwrite: Overwrite = False,
-) -> Said:
-    """Say how far perturbations of the images move what each layer makes of them."""
-    from repanalysis.analyses.stability.twins import stability_runs
-
+) -> CommandResult:
+    """Measure how far perturbations of the images move the output of each layer."""
     free("table format", output, TABLES, overwrite=overwrite)
     free("figure format", figure, FIGURES, overwrite=overwrite)
-    table = stability_runs(
-        models, data, perturb, weights=weights, init=init, shuffled=shuffled, split=split, limit=limit or None, layers=layers,
-        ops=ops, statistic=statistic, self_pairs=self_pairs, size=size, mean=numbers(mean), std=numbers(std),  # type: ignore[arg-type]
-        batch_norm=batch_norm, batch_size=batch_size, device=device, precision=precision,  # type: ignore[arg-type]
-        seed=settings.seed, progress=settings.progress, strict=strict,
-    )  # fmt: skip
+    options = {name: getattr(passes, name) for name in keywords_of(PassKeywords) if name != "batch_size"}
+    options |= {} if batch_size is None else {"batch_size": batch_size}
+    table = stability_runs(models, data, perturb, **options, **measure, **networks)
     table.save(output)
     if figure is not None:
         saved(file_plots().stability(table), figure)
     wide = _sensitivities(table)
     text = f"{wide}\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o stability.svg"
-    return Said(text, data_of(table), missing(table.failures, table.failure))
+    return CommandResult(text, data_of(table), missing(table.failures, table.failure))
 
 
 def _sensitivities(table: Table) -> str:
@@ -96,26 +83,22 @@ def _sensitivities(table: Table) -> str:
 def filter_energy(
     settings: Settings,
     model: ModelSpec,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv or .parquet.")],
+    output: TableFile,
     weights: Annotated[list[str] | None, typer.Option(help="Weights file; repeat it for several checkpoints.")] = None,
     overwrite: Overwrite = False,
-) -> Said:
+) -> CommandResult:
     """Say how smooth the filters are: their energy on the eigenspaces of the grid's Laplacian, layer by layer."""
-    import torch
-
-    from repanalysis.analyses.stability.filter_energy import filter_energy as energy_of
-    from repanalysis.inputs.models import load_model
-    from repanalysis.table import Table
-
     free("table format", output, TABLES, overwrite=overwrite)
     tables = []
     files: list[str | None] = list(weights) if weights else [None]
     for file in files:
         torch.manual_seed(settings.seed)
         built = load_model(model, weights=file)
-        tables.append(energy_of(built.module, run=output.stem if file is None else Path(file).stem, name=built.card["model"]))
+        tables.append(
+            measure_filter_energy(built.module, run=output.stem if file is None else Path(file).stem, name=built.card["model"])
+        )
     table = Table.concat(tables)
     table.save(output)
     shown = table.select(metric="filter_homogeneity")
     then = f"repanalysis plot {output} -m filter_homogeneity -o energy.svg"
-    return Said(f"{pretty(shown)}\n\n{output}: {len(table)} values. Next: {then}", data_of(table))
+    return CommandResult(f"{pretty(shown)}\n\n{output}: {len(table)} values. Next: {then}", data_of(table))

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+from annotated_doc import Doc
 from jaxtyping import Bool, Float, Float64, Int64
 from numpy.typing import NDArray
 from scipy.linalg import blas
@@ -24,7 +25,7 @@ from scipy.linalg import blas
 from probes.errors import DataError, UsageError
 from repanalysis._checks import one_of
 
-__all__ = ["FilterClusters", "Gauge", "Order", "clusters_of", "display_order", "field_of", "first_fit"]
+__all__ = ["ClusterOptions", "FilterClusters", "Gauge", "Order", "clusters_of", "display_order", "field_of", "first_fit"]
 
 Order = Literal["label", "degree"]
 Gauge = Literal["center", "none"]
@@ -32,6 +33,32 @@ Gauge = Literal["center", "none"]
 _CHUNK_BYTES = 64 << 20
 _FRAGILE = 1e-5
 _EMPTY = 1e-12
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """How clusters are found.
+
+    Attributes
+    ----------
+    theta : float
+        Share of the largest entry above which a field counts, in (0, 1).
+    order : {"label", "degree"}
+        In which clusters are sought: ascending labels, or those first that go with most others. What is served is the same.
+    gauge : {"center", "none"}
+        Whether the mean weight over outputs is taken away first. It changes no decision of the head, but shifts whole rows of
+        the fields.
+    """
+
+    theta: Annotated[float, Doc("Share of the largest entry above which a field counts.")] = 0.3
+    order: Annotated[Order, Doc("In which clusters are sought: label or degree.")] = "label"
+    gauge: Annotated[Gauge, Doc("center, or none for weights as they are.")] = "center"
+
+    def __post_init__(self) -> None:
+        one_of("order", self.order, get_args(Order))
+        one_of("gauge", self.gauge, get_args(Gauge))
+        if not 0 < self.theta < 1:
+            raise UsageError(f"theta is {self.theta}; it must lie between 0 and 1.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +86,8 @@ class FilterClusters:
         P.
     fragile : int
         Elements within 1e-5 of the threshold: another order of summation may turn them.
+    options : ClusterOptions
+        With which they were found.
     """
 
     maximum: Float64[np.ndarray, " F"]
@@ -73,6 +102,7 @@ class FilterClusters:
     fields: dict[str, NDArray[np.float64]]
     places: int
     fragile: int
+    options: ClusterOptions = ClusterOptions()
 
     @property
     def serves(self) -> Bool[np.ndarray, "F K"]:
@@ -148,10 +178,8 @@ def _over(a: float, b: float) -> float:
 def clusters_of(
     means: NDArray[Any],
     weights: NDArray[Any],
+    options: ClusterOptions = ClusterOptions(),  # frozen
     *,
-    theta: float = 0.3,
-    order: str = "label",
-    gauge: str = "center",
     fields: bool = True,
 ) -> FilterClusters:
     """Clusters, noise and votes of every filter.
@@ -162,13 +190,8 @@ def clusters_of(
         Mean activations of each label's samples.
     weights : (K, F, P) array
         The head's, an output for each of the same labels. Offsets belong to no filter.
-    theta : float, default 0.3
-        Share of the largest entry above which a field counts, in (0, 1).
-    order : {"label", "degree"}, default "label"
-        In which clusters are sought: ascending labels, or those first that go with most others. What is served is the same.
-    gauge : {"center", "none"}, default "center"
-        Whether the mean weight over outputs is taken away first. It changes no decision of the head, but shifts whole rows of
-        the fields.
+    options : ClusterOptions
+        Threshold, order and gauge.
     fields : bool, default True
         Whether to sum fields as well as votes.
 
@@ -180,16 +203,12 @@ def clusters_of(
     Raises
     ------
     UsageError, DataError
-        If theta is not in (0, 1), shapes don't match, there is one label only, or a number is not finite.
+        If shapes don't match, there is one label only, or a number is not finite.
 
     Notes
     -----
     Time F K^2 (P + 20), memory 64 MB and a few K x K matrices: fields are looked at a few filters at a time.
     """
-    one_of("order", order, ("label", "degree"))
-    one_of("gauge", gauge, ("center", "none"))
-    if not 0 < theta < 1:
-        raise UsageError(f"theta is {theta}; it must lie between 0 and 1.")
     if means.ndim != 3 or means.shape != weights.shape:
         raise UsageError(f"Means {means.shape} and weights {weights.shape} must both be labels x filters x places.")
     k, f, p = means.shape
@@ -198,7 +217,7 @@ def clusters_of(
     if not (np.isfinite(means).all() and np.isfinite(weights).all()):
         raise DataError("Activations or head weights hold NaN or infinite values.")
     means, weights = means.astype(np.float64), weights.astype(np.float64)
-    if gauge == "center":
+    if options.gauge == "center":
         weights = weights - weights.mean(0)
     chunk = max(1, _CHUNK_BYTES // (8 * k * k))
     tops = np.zeros(f)
@@ -213,10 +232,10 @@ def clusters_of(
         # What is left of a filter whose entries should be 0 is rounding of this size.
         rounding = _EMPTY * p * np.abs(means[:, rows]).max(axis=(0, 2)) * np.abs(weights[:, rows]).max(axis=(0, 2))
         top[top <= rounding] = 0.0
-        limit = np.where(top > 0, theta * top, np.inf)[:, None, None]
+        limit = np.where(top > 0, options.theta * top, np.inf)[:, None, None]
         above = field > limit
         fragile += int((field > limit * (1 - _FRAGILE)).sum() - (field > limit * (1 + _FRAGILE)).sum())
-        found = first_fit(above, order=order)
+        found = first_fit(above, order=options.order)
         one, i, j = above.nonzero()
         same = (found[one, i] == found[one, j]) & (found[one, i] >= 0)
         cell, squares = i * k + j, np.bincount(one[same], minlength=len(top))
@@ -241,7 +260,7 @@ def clusters_of(
             square[f"{kind} rest"] = total - square[f"{kind} inside"] - square[f"{kind} outside"]
     return FilterClusters(
         tops, cluster, **per, votes=votes.reshape(k, k), votes_internal=inner.reshape(k, k), fields=square, places=p,
-        fragile=fragile,
+        fragile=fragile, options=options,
     )  # fmt: skip
 
 

@@ -10,9 +10,12 @@ without offsets. The default solver is L-BFGS, which ends where it ends on every
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_doc import Doc
+from annotated_types import Ge
 from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from scipy.linalg import blas
@@ -21,12 +24,26 @@ from scipy.optimize import minimize
 from probes.errors import DataError
 from repanalysis._checks import not_negative, one_of
 
-__all__ = ["UnconvergedWarning", "fit_head", "refitted"]
+__all__ = ["HeadOptions", "UnconvergedWarning", "fit_head", "refitted"]
 
 SOLVERS = ("lbfgs", "sgd")
 _STEPS = 3000
 _NEWTON_STEPS = 60
 _EPOCHS, _BATCH, _RATE, _MOMENTUM, _FALL = 200, 100, 0.01, 0.975, 0.975
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """How linear heads are fitted; see `fit_head`."""
+
+    solver: Annotated[str, Doc("lbfgs, or sgd for the papers' protocol.")] = "lbfgs"
+    alpha: Annotated[float, Ge(0), Doc("Penalty of the squared weights.")] = 1e-3
+
+    def fit(
+        self, x: NDArray[Any], y: NDArray[np.int64], classes: int, *, mask: NDArray[np.bool_] | None = None, seed: int = 0
+    ) -> NDArray[np.float64]:
+        """A head, (classes, d), for features (n, d)."""
+        return fit_head(x, y, classes=classes, alpha=self.alpha, solver=self.solver, mask=mask, seed=seed)
 
 
 class UnconvergedWarning(UserWarning):

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from probes.capturing.network import unwrap, weights_sha256
 from probes.errors import UsageError, did_you_mean
 from repanalysis.inputs.hubs import download
+from repanalysis.inputs.options import Size
 from repanalysis.inputs.weights import load_weights
 from repanalysis.specs import options
 
@@ -151,7 +152,6 @@ def _check_colours(mean: tuple[float, ...] | None, std: tuple[float, ...] | None
 
 
 Transform = Callable[[Any], Tensor]
-Size = int | str | tuple[int, ...]
 Weights = str | PathLike[str] | None
 
 

@@ -107,6 +107,11 @@ class Metric:
         signature = inspect.signature(self.function).parameters.values()
         return {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY} | dict(self.chosen)
 
+    @property
+    def spec(self) -> str:
+        """The specification that `parse` makes it of."""
+        return ":".join(filter(None, [self.name, ",".join(f"{key}={value}" for key, value in self.chosen.items())]))
+
     @cached_property
     def needs(self) -> Statistic:
         """The statistic whose state it takes."""

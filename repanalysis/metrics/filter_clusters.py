@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from repanalysis.heads.clusters import Gauge, Order, clusters_of
+from repanalysis.heads.clusters import ClusterOptions, Gauge, Order, clusters_of
 from repanalysis.heads.head import Head, unfit
 from repanalysis.metrics._pairs import present
 from repanalysis.metrics._registry import Noted, metric
@@ -92,6 +92,6 @@ def filter_clusters(
         return {variant: Noted(math.nan, reason) for variant in _SHOWN}
     assert head is not None
     means, weights = moments.mean[there], head.weight[labels]
-    found = clusters_of(means[:, :, None], weights[:, :, None], theta=theta, order=order, gauge=gauge, fields=False).summary()
+    found = clusters_of(means[:, :, None], weights[:, :, None], ClusterOptions(theta, order, gauge), fields=False).summary()
     note = "" if np.isfinite(found["clusters"]) else "no filter serves a label"
     return {variant: Noted(found[name], "" if name in ("kept", "empty") else note) for variant, name in _SHOWN.items()}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from probes.errors import UsageError
 from probes.printable import as_label
-from repanalysis.heads.clusters import FilterClusters, Gauge, display_order, field_of
+from repanalysis.heads.clusters import FilterClusters, display_order, field_of
 from repanalysis.plots.curves import INK
 
 __all__ = ["filter_sheet", "telling"]
@@ -45,8 +45,6 @@ def filter_sheet(
     chosen: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
     images: Mapping[int, Sequence[Any]] | None = None,
-    theta: float = 0.3,
-    gauge: Gauge = "center",
     title: str = "",
 ) -> Figure:
     """Draw filters' matrices.
@@ -63,8 +61,6 @@ def filter_sheet(
         Of the labels.
     images : mapping of filter to sequence of images, optional
         (h, w) or (h, w, 3) arrays in [0, 1] that drive it most.
-    theta, gauge
-        As they were found with.
     title : str
         Such as the layer's name.
 
@@ -90,7 +86,7 @@ def filter_sheet(
     figure, grid = plt.subplots(rows, columns, figsize=(4.4 * columns, height * rows), layout="constrained", squeeze=False)
     for ax, one in zip(grid.flat, shown, strict=False):
         turn = display_order(found.cluster[one])
-        field = field_of(means, weights, one, gauge=gauge)
+        field = field_of(means, weights, one, gauge=found.options.gauge)
         top = found.maximum[one] or 1.0
         shares = field[np.ix_(turn, turn)] / top
         picture = ax.imshow(shares, cmap="RdBu_r", vmin=-1, vmax=1)
@@ -98,7 +94,7 @@ def filter_sheet(
         for size in -np.sort(-np.bincount(found.cluster[one][found.cluster[one] >= 0], minlength=1)):
             ax.add_patch(Rectangle((start - 0.5, start - 0.5), size, size, fill=False, edgecolor=INK, linewidth=1.6))
             start += int(size)
-        above = np.argwhere(shares > theta) if k <= _MOST_NAMES else np.zeros((0, 2), int)
+        above = np.argwhere(shares > found.options.theta) if k <= _MOST_NAMES else np.zeros((0, 2), int)
         ax.scatter(above[:, 1], above[:, 0], s=4, c=["white" if shares[i, j] > 0.75 else INK for i, j in above])
         if k <= _MOST_NAMES:
             told = [as_label(names[label] if names else label) for label in turn]
@@ -128,6 +124,7 @@ def filter_sheet(
     figure.suptitle(
         f"{as_label(title)}   ({f} filters, {k} labels, {places}; columns are outputs)", fontsize=10, x=0.01, ha="left"
     )
-    caption = f"{len(shown)} of {f} filters{rule}; mean noise of the layer {mean:.1f}. Frames: clusters; dots: above {theta:g}."
+    legend = f"Frames: clusters; dots: above {found.options.theta:g}."
+    caption = f"{len(shown)} of {f} filters{rule}; mean noise of the layer {mean:.1f}. {legend}"
     figure.supxlabel(caption, x=0.01, ha="left", fontsize=8, color="#6b7280")
     return figure

@@ -6,7 +6,6 @@ both, and leaves two activations files, the weights, the results and a figure.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,8 @@ from tqdm.auto import tqdm
 import probes
 from probes.atomic_files import replacing
 from probes.errors import UsageError
+from probes.options import OverwriteOption
+from probes.provenance import command_line
 from repanalysis._checks import writable
 from repanalysis.analyses.geometry.engine import analyze
 from repanalysis.inputs.data import Data, load_data
@@ -61,7 +62,7 @@ class Demo(NamedTuple):
     files: list[Path]
 
 
-def run_demo(folder: Path, *, seed: int = 0, overwrite: bool = False, progress: bool | None = None) -> Demo:
+def run_demo(folder: Path, *, seed: int = 0, overwrite: OverwriteOption = False, progress: bool | None = None) -> Demo:
     """Train, record, analyze and plot.
 
     Parameters
@@ -99,7 +100,7 @@ def run_demo(folder: Path, *, seed: int = 0, overwrite: bool = False, progress: 
             "model": f"{SPEC} ({path.stem})",
             "dataset": "digits, split test",
             "seed": seed,
-            "command": " ".join(["repanalysis", *sys.argv[1:]]),
+            "command": command_line(),
         }
         probes.record(
             model.module,

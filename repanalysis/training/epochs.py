@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_doc import Doc
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
@@ -21,7 +23,7 @@ from repanalysis._checks import not_negative, one_of, positive
 from repanalysis.inputs.data import Data
 from repanalysis.networks.crops import random_crops
 
-__all__ = ["Images", "Recipe", "accuracy", "one_epoch"]
+__all__ = ["Images", "TrainConfig", "accuracy", "train_epoch"]
 
 SCHEDULES = ("steps", "cosine", "constant")
 LOSSES = ("cross-entropy", "hinge")
@@ -33,14 +35,14 @@ _BORDER = 8  # crops move by up to 1/8 of the side: 4 pixels of 32
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """How a network is trained.
 
     Attributes
     ----------
     epochs, batch_size, seed : int
         Passes over the data, samples per step, and what everything random depends on.
-    rate : float
+    lr : float
         Learning rate at the start.
     schedule : {"steps", "cosine", "constant"}
         A tenth of the rate after every 70 of 300 epochs, down to 0 as half a cosine, or the same throughout.
@@ -48,7 +50,7 @@ class Recipe:
         Random flips and crops; None: where images have three colours.
     loss : {"cross-entropy", "hinge"}
         Hinge: max(0, 1 - y f) of a single score f, for two classes y = -1, 1.
-    momentum, decay : float
+    momentum, weight_decay : float
         Of SGD; the weight decay is that of all but constrained matrices.
     noise : float
         Euclidean norm of white noise that is added to every image, drawn anew in every epoch: N(0, noise^2 / d) in each of its
@@ -59,25 +61,25 @@ class Recipe:
         AdamW, which transformers need, takes no momentum; its moments fade at their usual rates.
     """
 
-    epochs: int = 300
-    batch_size: int = 128
-    rate: float = 0.01
-    schedule: str = "steps"
-    augment: bool | None = None
+    epochs: Annotated[int, Ge(1), Doc("Passes over the data.")] = 300
+    batch_size: Annotated[int, Ge(2), Doc("Images per step.")] = 128
+    lr: Annotated[float, Doc("Learning rate at the start.")] = 0.01
+    schedule: Annotated[str, Doc("steps: a tenth after every 70 of 300 epochs; cosine or constant.")] = "steps"
+    augment: Annotated[bool | None, Doc("Random flips and crops; default for images in colour.")] = None
     seed: int = 0
-    loss: str = "cross-entropy"
-    momentum: float = 0.9
-    decay: float = 1e-4
-    noise: float = 0.0
-    until_fitted: bool = False
-    optimizer: str = "sgd"
+    loss: Annotated[str, Doc("cross-entropy, or hinge for one score and two classes.")] = "cross-entropy"
+    momentum: Annotated[float, Doc("Of SGD.")] = 0.9
+    weight_decay: Annotated[float, Doc("Weight decay.")] = 1e-4
+    noise: Annotated[float, Doc("Norm of white noise that is added to the images.")] = 0.0
+    until_fitted: Annotated[bool, Doc("Stop once the training images are fitted.")] = False
+    optimizer: Annotated[str, Doc("sgd, or adamw for transformers, with a learning rate of 0.001 or so.")] = "sgd"
 
     def __post_init__(self) -> None:
         one_of("schedule", self.schedule, SCHEDULES)
         one_of("loss", self.loss, LOSSES)
         one_of("optimizer", self.optimizer, OPTIMIZERS)
-        positive("rate", self.rate)
-        for what in ("momentum", "decay", "noise"):
+        positive("lr", self.lr)
+        for what in ("momentum", "weight_decay", "noise"):
             not_negative(what, getattr(self, what))
         if self.epochs < 1 or self.batch_size < 2:
             raise UsageError(f"{self.epochs} epochs of batches of {self.batch_size}; at least 1 and 2 are needed.")
@@ -85,22 +87,22 @@ class Recipe:
     def optimizer_of(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
         """The optimiser of parameters, or of groups of them with weight decays of their own."""
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(parameters, self.rate, weight_decay=self.decay)
-        return torch.optim.SGD(parameters, self.rate, momentum=self.momentum, weight_decay=self.decay)
+            return torch.optim.AdamW(parameters, self.lr, weight_decay=self.weight_decay)
+        return torch.optim.SGD(parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
-    def rate_at(self, progress: float) -> float:
+    def lr_at(self, progress: float) -> float:
         """Learning rate after a share of all steps, in [0, 1].
 
         Examples
         --------
-        >>> [round(Recipe().rate_at(epoch / 300), 6) for epoch in (0, 69, 70, 140, 299)]
+        >>> [round(TrainConfig().lr_at(epoch / 300), 6) for epoch in (0, 69, 70, 140, 299)]
         [0.01, 0.01, 0.001, 0.0001, 1e-06]
         """
         if self.schedule == "constant":
-            return self.rate
+            return self.lr
         if self.schedule == "cosine":
-            return self.rate * (1 + math.cos(math.pi * progress)) / 2
-        return float(self.rate * 0.1 ** math.floor(progress * _STEPS + 1e-9))
+            return self.lr * (1 + math.cos(math.pi * progress)) / 2
+        return float(self.lr * 0.1 ** math.floor(progress * _STEPS + 1e-9))
 
 
 class Images:
@@ -149,11 +151,11 @@ class Images:
         return torch.stack([self.data[int(row)][0] for row in rows]), self.labels[rows]
 
 
-def one_epoch(
+def train_epoch(
     network: nn.Module,
     images: Images,
     optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
+    config: TrainConfig,
     *,
     epoch: int,
     device: str,
@@ -170,7 +172,7 @@ def one_epoch(
         Whole batches of them are used; a rest is left out.
     optimizer : torch.optim.Optimizer
         Of the parameters that are to move.
-    recipe : Recipe
+    config : TrainConfig
         Rate, batches, loss, noise and augmentation.
     epoch : int
         Which, from 1 on.
@@ -184,42 +186,42 @@ def one_epoch(
     Returns
     -------
     dict
-        rate at the start, mean loss, train_accuracy.
+        lr at the start, mean loss, train_accuracy.
 
     Raises
     ------
     DataError
         If the loss is no longer finite, or there is no whole batch.
     """
-    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-    if not (steps := len(images) // recipe.batch_size):
-        raise DataError(f"{len(images)} images do not fill a batch of {recipe.batch_size}; take more images.")
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+    if not (steps := len(images) // config.batch_size):
+        raise DataError(f"{len(images)} images do not fill a batch of {config.batch_size}; take more images.")
     loss_sum, hits = 0.0, 0
     for step, rows in enumerate(
-        tqdm(_order(len(images), recipe.batch_size, generator), leave=False, disable=hidden, unit=" steps")
+        tqdm(_order(len(images), config.batch_size, generator), leave=False, disable=hidden, unit=" steps")
     ):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.rate_at((epoch - 1 + step / steps) / recipe.epochs)
+            group["lr"] = config.lr_at((epoch - 1 + step / steps) / config.epochs)
         x, labels = images.batch(rows)
-        if recipe.augment or (recipe.augment is None and x.shape[1] == 3):
+        if config.augment or (config.augment is None and x.shape[1] == 3):
             x = _moved(x, generator)
-        if recipe.noise:
-            x = x + torch.randn(x.shape, generator=generator) * (recipe.noise / x[0].numel() ** 0.5)
+        if config.noise:
+            x = x + torch.randn(x.shape, generator=generator) * (config.noise / x[0].numel() ** 0.5)
         x, labels = x.to(device), labels.to(device)
         optimizer.zero_grad()
         scores = network(x)
-        loss = _loss(scores, labels, recipe.loss)
+        loss = _loss(scores, labels, config.loss)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise DataError(f"The loss is {value} in epoch {epoch}: the rate {recipe.rate} is too large; lower --rate.")
+            raise DataError(f"The loss is {value} in epoch {epoch}: the learning rate {config.lr} is too large; lower --lr.")
         torch.autograd.backward(loss)
         optimizer.step()
         if after_step is not None:
             after_step()
         loss_sum += value * len(rows)
         hits += _hits(scores, labels)
-    seen = steps * recipe.batch_size
-    return {"rate": recipe.rate_at((epoch - 1) / recipe.epochs), "loss": loss_sum / seen, "train_accuracy": hits / seen}
+    seen = steps * config.batch_size
+    return {"lr": config.lr_at((epoch - 1) / config.epochs), "loss": loss_sum / seen, "train_accuracy": hits / seen}
 
 
 def accuracy(network: nn.Module, images: Images, batch_size: int, device: str) -> float:

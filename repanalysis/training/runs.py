@@ -1,6 +1,6 @@
 """Training a classifier from a specification: SGD or AdamW, seeded, with checkpoints that can be resumed and analysed.
 
-The recipe is that of the scattering networks (specification of separation, section 4.7), for any network: cross-entropy,
+The config is that of the scattering networks (specification of separation, section 4.7), for any network: cross-entropy,
 momentum 0.9, weight decay 1e-4 on everything but constrained matrices, a rate that falls by 10 in steps or to 0 as a cosine;
 random flips and crops of images in colour. Order and augmentation of an epoch depend on (seed, epoch) only, so that a run that
 was stopped goes on to the same end. A folder holds
@@ -21,10 +21,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
+from annotated_doc import Doc
+from annotated_types import Ge
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -35,30 +37,33 @@ from repanalysis._checks import writable
 from repanalysis.inputs.data import load_data
 from repanalysis.inputs.devices import device_of
 from repanalysis.inputs.models import input_channels, load_model
+from repanalysis.inputs.options import DeviceOption, LimitOption, SplitOption
 from repanalysis.inputs.weights import save_weights
 from repanalysis.networks.concentrated import frames
-from repanalysis.training.epochs import Images, Recipe, accuracy, one_epoch
+from repanalysis.training.epochs import Images, TrainConfig, accuracy, train_epoch
 
-__all__ = ["Recipe", "train"]
+__all__ = ["TrainConfig", "train"]
 
 LAST = "last.safetensors"
-_EPOCH_SEEDS = 1_000_003  # as in `one_epoch`
+_EPOCH_SEEDS = 1_000_003  # as in `train_epoch`
 
 
 def train(
     model: str,
     data: str,
     folder: str | PathLike[str],
-    recipe: Recipe | None = None,
+    config: TrainConfig | None = None,
     *,
-    split: str | None = None,
-    test: str | None = None,
-    test_split: str | None = None,
-    limit: int | None = None,
-    weights: str | None = "random",
-    device: str | None = None,
-    save_every: int | None = None,
-    resume: bool = False,
+    split: SplitOption = None,
+    test: Annotated[str | None, Doc("Data to score after every epoch; default --data.")] = None,
+    test_split: Annotated[str | None, Doc("Split of the data to score.")] = None,
+    limit: LimitOption = None,
+    weights: Annotated[
+        str | None, Doc("Safetensors or torch file to start from; 'random' for an untrained network.")
+    ] = "random",
+    device: DeviceOption = None,
+    save_every: Annotated[int | None, Ge(1), Doc("Keep every so many epochs; default ten in all.")] = None,
+    resume: Annotated[bool, Doc("Go on with a folder whose training was stopped.")] = False,
     progress: bool | None = None,
 ) -> pd.DataFrame:
     """Train a network and leave its checkpoints in a folder.
@@ -71,7 +76,7 @@ def train(
         Training images; as for `load_data`.
     folder : path-like
         Where everything goes.
-    recipe : Recipe, optional
+    config : TrainConfig, optional
         How; by default the original's 300 epochs.
     test, test_split : str, optional
         Images to score after every epoch; by default `data` with the test split, if either is given.
@@ -105,7 +110,7 @@ def train(
     -----
     Images are read, prepared and kept in memory once, up to 4 GB; beyond that they are read anew in every epoch.
     """
-    recipe, folder = recipe or Recipe(), Path(folder)
+    config, folder = config or TrainConfig(), Path(folder)
     where = device_of(device)
     writable(folder, folder=True)
     scores = test or test_split
@@ -116,38 +121,38 @@ def train(
         "test": test or data if scores else None,
         "test_split": test_split,
     }
-    asked |= {"limit": limit, "weights": None if weights is None else str(weights), **asdict(recipe)}
+    asked |= {"limit": limit, "weights": None if weights is None else str(weights), **asdict(config)}
     _epochs_done(folder, asked, resume=resume)  # what must be refused, is refused at once
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(config.seed)
     built = load_model(model, weights=weights)
     network = built.module.to(where)
     options: dict[str, Any] = {"transform": built.transform, "colours": input_channels(built)}
     samples = load_data(data, split=split, **options)
-    samples = samples if limit is None else samples.sample(limit, seed=recipe.seed)
+    samples = samples if limit is None else samples.sample(limit, seed=config.seed)
     scored = load_data(test or data, split=test_split, **options) if scores else None
-    if len(samples) < recipe.batch_size:
-        raise DataError(f"{len(samples)} images do not fill a batch of {recipe.batch_size}; choose a smaller batch size.")
+    if len(samples) < config.batch_size:
+        raise DataError(f"{len(samples)} images do not fill a batch of {config.batch_size}; choose a smaller batch size.")
     hidden = None if progress is None else not progress
     training, testing = Images.of(samples, hidden=hidden), None if scored is None else Images.of(scored, hidden=hidden)
     asked |= {"images": len(samples), "test_images": None if scored is None else len(scored)}
-    optimizer = recipe.optimizer_of(_groups(network, recipe.decay))
+    optimizer = config.optimizer_of(_groups(network, config.weight_decay))
 
     def row_of(epoch: int) -> dict[str, Any]:
-        return _epoch(network, optimizer, training, testing, recipe, epoch=epoch, device=where, hidden=hidden)
+        return _epoch(network, optimizer, training, testing, config, epoch=epoch, device=where, hidden=hidden)
 
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder), tqdm(total=recipe.epochs, desc="train", unit=" epochs", disable=hidden) as bar:
+    with locked(folder), tqdm(total=config.epochs, desc="train", unit=" epochs", disable=hidden) as bar:
         log = _epochs_done(folder, asked, resume=resume)
         try:
-            _train(folder, asked, recipe, network, optimizer, row_of, log, save_every or max(1, recipe.epochs // 10), bar)
+            _train(folder, asked, config, network, optimizer, row_of, log, save_every or max(1, config.epochs // 10), bar)
         except KeyboardInterrupt as error:
-            error.add_note(f"{folder} holds {len(log)} of {recipe.epochs} epochs; resume (--resume) goes on from there")
+            error.add_note(f"{folder} holds {len(log)} of {config.epochs} epochs; resume (--resume) goes on from there")
             raise
     return pd.DataFrame(log)
 
 
 def _train(  # noqa: PLR0917  # one call, above
-    folder: Path, asked: Mapping[str, Any], recipe: Recipe, network: nn.Module, optimizer: torch.optim.Optimizer,
+    folder: Path, asked: Mapping[str, Any], config: TrainConfig, network: nn.Module, optimizer: torch.optim.Optimizer,
     row_of: Callable[[int], dict[str, Any]], log: list[dict[str, Any]], save_every: int, bar: Any,
 ) -> None:  # fmt: skip
     """Epoch after epoch from where the log ends; each is done once `last.safetensors` has it."""
@@ -156,7 +161,7 @@ def _train(  # noqa: PLR0917  # one call, above
         bar.update(len(log))
     while True:
         epoch = len(log)
-        ended = epoch == recipe.epochs or (bool(log) and recipe.until_fitted and _fitted(log[-1], recipe.loss))
+        ended = epoch == config.epochs or (bool(log) and config.until_fitted and _fitted(log[-1], config.loss))
         if epoch % save_every == 0 or ended:
             save_weights(folder / _epoch_file(epoch), network.state_dict(), {"model": asked["model"], "epoch": epoch})
         _write_readable(folder, asked, log)
@@ -175,7 +180,7 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     training: Images,
     testing: Images | None,
-    recipe: Recipe,
+    config: TrainConfig,
     *,
     epoch: int,
     device: str,
@@ -189,11 +194,11 @@ def _epoch(
         for one in constrained:
             one.constrain()
 
-    torch.manual_seed(recipe.seed * _EPOCH_SEEDS + epoch)  # of dropout and the like
+    torch.manual_seed(config.seed * _EPOCH_SEEDS + epoch)  # of dropout and the like
     options: dict[str, Any] = {"epoch": epoch, "device": device, "after_step": constrain, "hidden": hidden}
-    row: dict[str, Any] = {"epoch": epoch, **one_epoch(network.train(), training, optimizer, recipe, **options)}
+    row: dict[str, Any] = {"epoch": epoch, **train_epoch(network.train(), training, optimizer, config, **options)}
     if testing is not None:
-        row["test_accuracy"] = accuracy(network, testing, recipe.batch_size, device)
+        row["test_accuracy"] = accuracy(network, testing, config.batch_size, device)
     row["frame_deviation"] = max((one.deviation() for one in constrained), default=math.nan)
     return row | {"seconds": time.perf_counter() - start}
 

@@ -62,7 +62,7 @@ def test_heads_of_recorded_layers_are_pruned(tmp_path: Path) -> None:
 
 def test_a_network_is_trained_pruned_saved_and_loaded_again(tmp_path: Path) -> None:
     net = "small:vgg_bn,width=8,colours=1,size=8"
-    run("train", net, "--data", "digits", "--split", "train", "--epochs", "5", "--rate", "0.05", "--batch-size", "50",
+    run("train", net, "--data", "digits", "--split", "train", "--epochs", "5", "--lr", "0.05", "--batch-size", "50",
         "--schedule", "cosine", "-o", tmp_path / "run")  # fmt: skip
     weights = tmp_path / "run" / "epoch-005.safetensors"
     words = ("filters", "prune", net, "--weights", weights, "--data", "digits", "-o", tmp_path / "p.csv")
@@ -94,7 +94,7 @@ def test_the_first_verb_needs_no_name_and_options_of_a_file_reach_it(tmp_path: P
     run("filters", "measure", "--theta", "0.5", "--bootstrap", "0", "--seed", "1", *files, "-o", tmp_path / "b.csv")
     one, two = (Table.load(tmp_path / f"{name}.csv") for name in "ab")
     assert one.frame.equals(two.frame)
-    assert one.provenance["train"]["theta"] == 0.5
+    assert one.provenance["train"]["parameters"]["clusters"]["theta"] == 0.5
     assert "prune-head" in run("filters", "--help").stdout
     assert run("filters").exit_code == 2
 

@@ -14,7 +14,7 @@ from tests.training.test_runs import MODEL
 
 def test_train_extract_analyze_from_the_command_line(tmp_path: Path) -> None:
     folder = tmp_path / "sc"
-    options = ("--split", "train", "--test-split", "test", "--epochs", "1", "--batch-size", "32", "--rate", "0.1")
+    options = ("--split", "train", "--test-split", "test", "--epochs", "1", "--batch-size", "32", "--lr", "0.1")
     done = run("train", MODEL, "--data", "digits", *options, "-o", folder)
     assert "1 epochs." in done.stdout
     for epoch in (0, 1):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from probes.errors import DataError, UsageError
-from repanalysis.heads.clusters import FilterClusters, clusters_of, display_order, field_of, first_fit
+from repanalysis.heads.clusters import ClusterOptions, FilterClusters, clusters_of, display_order, field_of, first_fit
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -103,7 +103,7 @@ def test_t5_both_orders_of_the_example() -> None:
 @given(st.integers(0, 10_000), st.integers(1, 3), st.floats(0.05, 0.95))
 def test_t6_identities(seed: int, p: int, theta: float) -> None:
     means, weights = layer(8, 6, p, seed)
-    found = clusters_of(means, weights, theta=theta)
+    found = clusters_of(means, weights, ClusterOptions(theta=theta))
     for one in range(6):
         field = field_of(means, weights, one)
         above = field > theta * field.max()
@@ -128,7 +128,7 @@ def test_t6_identities(seed: int, p: int, theta: float) -> None:
 
 def test_t7_a_higher_threshold_serves_fewer() -> None:
     means, weights = layer(20, 30, 2)
-    found = [clusters_of(means, weights, theta=theta) for theta in (0.1, 0.3, 0.5, 0.9)]
+    found = [clusters_of(means, weights, ClusterOptions(theta=theta)) for theta in (0.1, 0.3, 0.5, 0.9)]
     for low, high in pairwise(found):
         assert (low.serves >= high.serves).all()
         assert low.served.sum() >= high.served.sum()
@@ -145,7 +145,7 @@ def test_t8_edges() -> None:
     means[:, 3, 0], weights[:, 3, 0] = (1.0, 0.3, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0)  # exactly at the threshold: not above
     means[0, 4] = 1.0
     weights[:, 4, 0] = (1.0, 0.0, 0.0, 0.0)
-    found = clusters_of(means, weights, gauge="none")
+    found = clusters_of(means, weights, ClusterOptions(gauge="none"))
     assert found.maximum[:2].tolist() == [0.0, 0.0]
     assert found.clusters.tolist() == [0, 0, 0, 1, 1]
     assert found.noise.tolist() == [0, 0, 1, 0, 0]
@@ -154,7 +154,7 @@ def test_t8_edges() -> None:
     assert said["empty"] == 3
     assert said["noise"] == 0
     assert found.summary(count_empty=True)["noise"] == pytest.approx(1 / 5)
-    assert np.isnan(clusters_of(means[:, :2], weights[:, :2], gauge="none").summary()["snr_pair"])
+    assert np.isnan(clusters_of(means[:, :2], weights[:, :2], ClusterOptions(gauge="none")).summary()["snr_pair"])
 
 
 @pytest.mark.parametrize("k", [2, 5])
@@ -183,7 +183,7 @@ def planted(samples: bool) -> Arrays:
 
 @pytest.mark.parametrize("samples", [False, True])
 def test_t9_a_planted_layer_is_found(samples: bool) -> None:
-    found = clusters_of(*planted(samples), gauge="none")
+    found = clusters_of(*planted(samples), ClusterOptions(gauge="none"))
     assert set(found.clusters.tolist()) == {2}
     assert set(found.served.tolist()) == {6}
     assert set(found.noise.tolist()) == {15}
@@ -205,7 +205,7 @@ def test_t10_the_cyclic_design() -> None:
     # Any field is a sum over K places of label times output.
     means = np.broadcast_to(np.eye(k)[:, None], (k, k, k))
     weights = field.transpose(2, 0, 1)
-    found = clusters_of(means, weights, gauge="none")
+    found = clusters_of(means, weights, ClusterOptions(gauge="none"))
     said = found.summary()
     assert np.diagonal(found.votes).tolist() == [4] * k
     assert (found.votes.sum() - 80) / (k * (k - 1)) == pytest.approx(14 / 19)
@@ -224,7 +224,7 @@ def test_t11_twice_the_filters_is_twice_the_signal_and_the_same_ratio() -> None:
 
 def test_t12_one_place_forces_noise_between_clusters() -> None:
     means, weights = layer(15, 40, 1, seed=5)
-    found = clusters_of(means, weights, gauge="none")
+    found = clusters_of(means, weights, ClusterOptions(gauge="none"))
     for cluster, noise in zip(found.cluster, found.noise, strict=True):
         served = np.flatnonzero(cluster >= 0)
         split = sum(cluster[i] != cluster[j] for at, i in enumerate(served) for j in served[at + 1 :])
@@ -234,7 +234,7 @@ def test_t12_one_place_forces_noise_between_clusters() -> None:
         for cluster in lists(found.cluster[one]):
             assert alpha[cluster].min() * omega[cluster].min() > 0.3
     signed = np.array([1.0, -1.0, 0.0])[:, None, None]
-    apart = clusters_of(signed, signed, gauge="none")
+    apart = clusters_of(signed, signed, ClusterOptions(gauge="none"))
     assert lists(apart.cluster[0]) == [[0], [1]]
     assert apart.noise[0] == 0
 
@@ -245,12 +245,13 @@ def test_t14_the_gauge() -> None:
     same_statistics(clusters_of(means, weights), clusters_of(means, shifted))
     assert np.abs(field_of(means, weights, 2).sum(1)).max() < 1e-12
     assert clusters_of(means, weights).maximum.min() >= 0
-    assert not np.array_equal(clusters_of(means, weights, gauge="none").votes, clusters_of(means, shifted, gauge="none").votes)
+    plain = ClusterOptions(gauge="none")
+    assert not np.array_equal(clusters_of(means, weights, plain).votes, clusters_of(means, shifted, plain).votes)
 
 
 def test_t15_the_mask_of_a_head_is_what_is_served() -> None:
     means, weights = layer()
-    found = [clusters_of(means, weights, order=order) for order in ("label", "degree")]
+    found = [clusters_of(means, weights, ClusterOptions(order=order)) for order in ("label", "degree")]
     np.testing.assert_array_equal(found[0].serves, found[1].serves)
     for one in range(9):
         field = field_of(means, weights, one)
@@ -299,9 +300,9 @@ def test_clusters_are_blocks_on_the_diagonal_when_displayed() -> None:
     ],
 )
 def test_what_does_not_fit_is_one_sentence(change: dict[str, object], error: type[Exception], sentence: str) -> None:
-    options = {"means": np.ones((3, 2, 1)), "weights": np.ones((3, 2, 1))} | change
+    values: dict = {"means": np.ones((3, 2, 1)), "weights": np.ones((3, 2, 1))} | change
     with pytest.raises(error, match=sentence):
-        clusters_of(options.pop("means"), options.pop("weights"), **options)  # type: ignore[arg-type]
+        clusters_of(values.pop("means"), values.pop("weights"), ClusterOptions(**values))
 
 
 def test_random_labels_keep_the_share_of_pairs_that_they_should() -> None:

@@ -14,15 +14,15 @@ import repanalysis.studies.noise
 from probes.errors import UsageError
 from repanalysis.studies.noise import noise_study
 from repanalysis.table import Table
-from repanalysis.training.runs import Recipe
+from repanalysis.training.runs import TrainConfig
 
 MODELS = ["small:mlp,width=2,colours=1,size=8", "small:lenet,width=4,colours=1,size=8"]
-RECIPE = Recipe(2, 50, 0.05, "cosine")
+RECIPE = TrainConfig(2, 50, 0.05, "cosine")
 
 
 def study(folder: Path, noises: tuple[float, ...] = (0.0, 2.0)) -> pd.DataFrame:
     return noise_study(
-        MODELS, "digits", folder, noises=noises, recipe=RECIPE, diffeo="diffeo:delta=0.8", images=60, progress=False
+        MODELS, "digits", folder, noises=noises, config=RECIPE, diffeo="diffeo:delta=0.8", images=60, progress=False
     )
 
 
@@ -54,14 +54,14 @@ def test_a_study_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
         study(tmp_path / "stopped")
     assert len(pd.read_csv(tmp_path / "stopped" / "runs.csv")) == 2
     pd.testing.assert_frame_equal(study(tmp_path / "stopped"), whole)
-    other: dict[str, Any] = {"recipe": Recipe(3, 50, 0.05, "cosine"), "diffeo": "diffeo:delta=0.8", "images": 60}
+    other: dict[str, Any] = {"config": TrainConfig(3, 50, 0.05, "cosine"), "diffeo": "diffeo:delta=0.8", "images": 60}
     with pytest.raises(UsageError, match="another run"):
         noise_study(MODELS, "digits", tmp_path / "whole", noises=[0.0], progress=False, **other)
 
 
 def test_curves_that_were_measured_otherwise_are_not_handed_out(tmp_path: Path) -> None:
     """They were returned for whatever --images or --diffeo."""
-    options: dict[str, Any] = {"noises": [0.0], "recipe": Recipe(1, 50, 0.05, "cosine"), "progress": False}
+    options: dict[str, Any] = {"noises": [0.0], "config": TrainConfig(1, 50, 0.05, "cosine"), "progress": False}
     options |= {"images": 40, "diffeo": "diffeo:delta=0.8"}
     first = noise_study(MODELS[:1], "digits", tmp_path, **options)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}

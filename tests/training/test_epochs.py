@@ -11,9 +11,9 @@ from torch import nn
 
 from probes.errors import DataError, UsageError
 from repanalysis.inputs.data import Data, load_data
-from repanalysis.training.epochs import Images, Recipe, accuracy, one_epoch
+from repanalysis.training.epochs import Images, TrainConfig, accuracy, train_epoch
 
-RECIPE = Recipe(2, 32, 0.1, "constant", augment=True)
+RECIPE = TrainConfig(2, 32, 0.1, "constant", augment=True)
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,9 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
 
 
-def after(images: Images, epoch: int, recipe: Recipe = RECIPE, net: nn.Module | None = None) -> dict[str, torch.Tensor]:
+def after(images: Images, epoch: int, config: TrainConfig = RECIPE, net: nn.Module | None = None) -> dict[str, torch.Tensor]:
     net = network() if net is None else net
-    one_epoch(net, images, torch.optim.SGD(net.parameters(), 0.1), recipe, epoch=epoch, device="cpu", hidden=True)
+    train_epoch(net, images, torch.optim.SGD(net.parameters(), 0.1), config, epoch=epoch, device="cpu", hidden=True)
     return net.state_dict()
 
 
@@ -57,9 +57,9 @@ def test_the_mode_is_the_callers(digits: Images) -> None:
 def test_something_is_done_after_every_whole_batch(digits: Images) -> None:
     net, calls = network(), []
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
-    said = one_epoch(net, digits, optimizer, RECIPE, epoch=1, device="cpu", after_step=lambda: calls.append(1), hidden=True)
+    said = train_epoch(net, digits, optimizer, RECIPE, epoch=1, device="cpu", after_step=lambda: calls.append(1), hidden=True)
     assert len(calls) == 200 // 32
-    assert said["rate"] == 0.1
+    assert said["lr"] == 0.1
     assert 0 < said["train_accuracy"] < 1
 
 
@@ -78,7 +78,7 @@ def test_what_goes_wrong_is_one_sentence(digits: Images) -> None:
     net = network()
     with torch.no_grad():
         net[0].weight.fill_(torch.nan)
-    with pytest.raises(DataError, match="lower --rate"):
+    with pytest.raises(DataError, match="lower --lr"):
         after(digits, 1, net=net)
     with pytest.raises(UsageError, match="takes one score per image"):
         after(digits, 1, replace(RECIPE, loss="hinge"))

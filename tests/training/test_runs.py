@@ -17,15 +17,15 @@ from probes.atomic_files import locked
 from probes.errors import DataError, UsageError
 from repanalysis.inputs.models import load_model
 from repanalysis.training import runs as training
-from repanalysis.training.runs import Recipe, train
+from repanalysis.training.runs import TrainConfig, train
 
 MODEL = "scattering:variant=SC,J=2,L=4,width=8,redundancy=2,size=8,colours=1"
-RECIPE = Recipe(epochs=3, batch_size=32, rate=0.1, schedule="cosine", augment=True)
+RECIPE = TrainConfig(epochs=3, batch_size=32, lr=0.1, schedule="cosine", augment=True)
 
 
-def trained(folder: Path, recipe: Recipe = RECIPE, **options: object) -> object:
+def trained(folder: Path, config: TrainConfig = RECIPE, **options: object) -> object:
     given = {"split": "train", "test_split": "test", "device": "cpu", "progress": False} | options
-    return train(MODEL, "digits", folder, recipe, **given)  # type: ignore[arg-type]
+    return train(MODEL, "digits", folder, config, **given)  # type: ignore[arg-type]
 
 
 def test_it_learns_and_frames_stay_tight(tmp_path: Path) -> None:
@@ -64,17 +64,17 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(tmp_path: Path, monkeypa
 
 
 def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
-    trained(tmp_path, Recipe(epochs=1, batch_size=32))
+    trained(tmp_path, TrainConfig(epochs=1, batch_size=32))
     with pytest.raises(UsageError, match=r"holds another run \(epochs was 1, not 2\)"):
-        trained(tmp_path, Recipe(epochs=2, batch_size=32), resume=True)
+        trained(tmp_path, TrainConfig(epochs=2, batch_size=32), resume=True)
 
 
 TINY = "small:mlp,width=2,colours=1,size=8"
 
 
-def tiny(folder: Path, recipe: Recipe | None = None, **options: Any) -> pd.DataFrame:
+def tiny(folder: Path, config: TrainConfig | None = None, **options: Any) -> pd.DataFrame:
     given = {"split": "train", "test_split": "test", "limit": 64, "device": "cpu", "progress": False, "model": TINY} | options
-    return train(given.pop("model"), given.pop("data", "digits"), folder, recipe or Recipe(2, 32, 0.1), **given)
+    return train(given.pop("model"), given.pop("data", "digits"), folder, config or TrainConfig(2, 32, 0.1), **given)
 
 
 def state(folder: Path) -> dict[str, Any]:
@@ -92,16 +92,16 @@ def state(folder: Path) -> dict[str, Any]:
 
 def test_a_training_that_fails_blocks_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="batches of 1"):
-        Recipe(batch_size=1)
+        TrainConfig(batch_size=1)
     with pytest.raises(DataError, match="do not fill a batch of 5000"):
-        tiny(tmp_path / "run", Recipe(1, 5000))
+        tiny(tmp_path / "run", TrainConfig(1, 5000))
     with pytest.raises(UsageError, match="Did you mean"):
         tiny(tmp_path / "run", model="small:mpl,width=2")
     with pytest.raises((UsageError, FileNotFoundError), match="nowhere"):
         tiny(tmp_path / "run", data=f"npz:{tmp_path / 'nowhere.npz'}")
     assert not (tmp_path / "run").exists()
     with pytest.raises(DataError, match="is too large"):
-        tiny(tmp_path / "run", Recipe(2, 32, 1e30))
+        tiny(tmp_path / "run", TrainConfig(2, 32, 1e30))
     tiny(tmp_path / "run")
     tiny(tmp_path / "direct")
     assert state(tmp_path / "run") == state(tmp_path / "direct")
@@ -113,8 +113,8 @@ def test_options_that_decide_the_result_must_be_as_they_were(tmp_path: Path) -> 
     others: list[dict[str, Any]] = [
         {"split": "test"}, {"test_split": "train"}, {"test_split": None}, {"limit": 65}, {"weights": None},
         {"model": "small:mlp,width=3,colours=1,size=8"},
-        {"test": "gaussians:K=10,d=64"}, {"recipe": Recipe(2, 32, 0.1, noise=1.0)}, {"recipe": Recipe(2, 32, 0.1, seed=1)},
-        {"recipe": Recipe(2, 16, 0.1)}, {"recipe": Recipe(3, 32, 0.1)},
+        {"test": "gaussians:K=10,d=64"}, {"config": TrainConfig(2, 32, 0.1, noise=1.0)},
+        {"config": TrainConfig(2, 32, 0.1, seed=1)}, {"config": TrainConfig(2, 16, 0.1)}, {"config": TrainConfig(3, 32, 0.1)},
     ]  # fmt: skip
     for other in others:
         with pytest.raises(UsageError, match="holds another run"):
@@ -134,7 +134,7 @@ def test_a_data_set_that_has_grown_is_another_one(tmp_path: Path) -> None:
         tiny(tmp_path / "run", resume=True, **options)
 
 
-@pytest.mark.parametrize("damage", [b"", b"epoch,rate\n1,0.", None])
+@pytest.mark.parametrize("damage", [b"", b"epoch,lr\n1,0.", None])
 def test_what_people_read_is_made_again_from_the_checkpoint(tmp_path: Path, damage: bytes | None) -> None:
     """A log cut in half was read with an invented loss, one of 0 bytes lost the run, an empty run.json blocked both ways."""
     log = tiny(tmp_path)
@@ -187,10 +187,10 @@ def test_networks_that_draw_at_random_go_on_to_the_same_end(
 ) -> None:
     options: dict[str, Any] = {
         "model": "py:tests.training.test_runs:dropping",
-        "recipe": Recipe(3, 16, 0.01, optimizer=optimizer),
+        "config": TrainConfig(3, 16, 0.01, optimizer=optimizer),
     }
     tiny(tmp_path / "whole", **options)
-    real, calls = training.one_epoch, []
+    real, calls = training.train_epoch, []
 
     def stopping(*given: Any, **more: Any) -> Any:
         calls.append(1)
@@ -199,7 +199,7 @@ def test_networks_that_draw_at_random_go_on_to_the_same_end(
             raise KeyboardInterrupt
         return real(*given, **more)
 
-    monkeypatch.setattr(training, "one_epoch", stopping)
+    monkeypatch.setattr(training, "train_epoch", stopping)
     with pytest.raises(KeyboardInterrupt) as error:
         tiny(tmp_path / "stopped", **options)
     assert error.value.__notes__ == [f"{tmp_path / 'stopped'} holds 1 of 3 epochs; resume (--resume) goes on from there"]
@@ -212,28 +212,28 @@ def test_what_has_no_labels_or_diverges_is_one_sentence(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((64, 1, 8, 8), np.float32))
     with pytest.raises(DataError, match="has no labels to train on"):
         train(MODEL, f"npz:{tmp_path / 'x.npz'}", tmp_path / "a", RECIPE, progress=False)
-    with pytest.raises(DataError, match="the rate 1e\\+30 is too large"):
-        trained(tmp_path / "b", Recipe(epochs=1, batch_size=32, rate=1e30))
+    with pytest.raises(DataError, match="the learning rate 1e\\+30 is too large"):
+        trained(tmp_path / "b", TrainConfig(epochs=1, batch_size=32, lr=1e30))
 
 
 def test_checkpoints_of_another_architecture_are_refused_with_the_reason(tmp_path: Path) -> None:
-    trained(tmp_path, Recipe(epochs=1, batch_size=32))
+    trained(tmp_path, TrainConfig(epochs=1, batch_size=32))
     load_model(MODEL, weights=tmp_path / "epoch-001.safetensors")
     with pytest.raises(UsageError, match="do not fit Sequential"):
         load_model(MODEL.replace("width=8", "width=6"), weights=tmp_path / "epoch-001.safetensors")
 
 
 def test_the_rate_falls_in_steps_or_as_a_cosine() -> None:
-    cosine = Recipe(rate=0.2, schedule="cosine")
-    assert [round(cosine.rate_at(share), 6) for share in (0, 0.5, 1)] == [0.2, 0.1, 0.0]
+    cosine = TrainConfig(lr=0.2, schedule="cosine")
+    assert [round(cosine.lr_at(share), 6) for share in (0, 0.5, 1)] == [0.2, 0.1, 0.0]
     with pytest.raises(UsageError, match="Unknown schedule 'step'. Did you mean 'steps'"):
-        Recipe(schedule="step")
+        TrainConfig(schedule="step")
 
 
 SCALES = "scale-detection:task=2,pixels=32,scale=8"
 NET = "scale-net:blocks=5,width=2,stride=2,channels=64"
-FITTED = Recipe(
-    epochs=80, batch_size=8, rate=0.64, schedule="constant", loss="hinge", momentum=0.0, decay=0.0, until_fitted=True
+FITTED = TrainConfig(
+    epochs=80, batch_size=8, lr=0.64, schedule="constant", loss="hinge", momentum=0.0, weight_decay=0.0, until_fitted=True
 )
 
 
@@ -263,23 +263,32 @@ def test_scale_detection_is_trained_to_zero_loss_and_then_deformations_fade(tmp_
 
 def test_noise_is_added_to_training_images_alone_and_seeded(tmp_path: Path) -> None:
     model, options = "py:repanalysis.networks.digits_cnn:digits_cnn", {"split": "train", "limit": 200, "progress": False}
-    recipes = [Recipe(1, 50, 0.05, noise=noise) for noise in (0.0, 3.0, 3.0)]
-    logs = [train(model, "digits", tmp_path / str(i), one, **options) for i, one in enumerate(recipes)]  # type: ignore[arg-type]
+    configs = [TrainConfig(1, 50, 0.05, noise=noise) for noise in (0.0, 3.0, 3.0)]
+    logs = [train(model, "digits", tmp_path / str(i), one, **options) for i, one in enumerate(configs)]  # type: ignore[arg-type]
     losses = [float(log["loss"].iloc[0]) for log in logs]
     assert losses[1] == losses[2] != losses[0]
 
 
 def test_the_hinge_loss_needs_a_single_score(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="one score per image"):
-        train("py:repanalysis.networks.digits_cnn:digits_cnn", "digits", tmp_path / "x", Recipe(1, 50, loss="hinge"), limit=100)
+        train(
+            "py:repanalysis.networks.digits_cnn:digits_cnn",
+            "digits",
+            tmp_path / "x",
+            TrainConfig(1, 50, loss="hinge"),
+            limit=100,
+        )
     with pytest.raises(UsageError, match="Did you mean 'hinge'"):
-        Recipe(loss="hing")
+        TrainConfig(loss="hing")
 
 
 def test_a_transformer_is_trained_by_adamw_and_goes_on_to_the_same_end(tmp_path: Path) -> None:
-    model, recipe = "small:vit,width=8,colours=1,size=8", Recipe(4, 32, 3e-3, "constant", decay=0.05, optimizer="adamw")
+    model, config = (
+        "small:vit,width=8,colours=1,size=8",
+        TrainConfig(4, 32, 3e-3, "constant", weight_decay=0.05, optimizer="adamw"),
+    )
     options = {"split": "train", "test_split": "test", "device": "cpu", "progress": False}
-    whole = train(model, "digits", tmp_path / "whole", recipe, **options)  # type: ignore[arg-type]
+    whole = train(model, "digits", tmp_path / "whole", config, **options)  # type: ignore[arg-type]
     assert whole["test_accuracy"].iloc[-1] > 2 * whole["test_accuracy"].iloc[0]
     real, calls = torch.optim.AdamW.step, []
 
@@ -291,9 +300,9 @@ def test_a_transformer_is_trained_by_adamw_and_goes_on_to_the_same_end(tmp_path:
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(torch.optim.AdamW, "step", failing)
-        train(model, "digits", tmp_path / "stopped", recipe, **options)  # type: ignore[arg-type]
-    train(model, "digits", tmp_path / "stopped", recipe, resume=True, **options)  # type: ignore[arg-type]
+        train(model, "digits", tmp_path / "stopped", config, **options)  # type: ignore[arg-type]
+    train(model, "digits", tmp_path / "stopped", config, resume=True, **options)  # type: ignore[arg-type]
     once, again = (load_file(tmp_path / name / "epoch-004.safetensors") for name in ("whole", "stopped"))
     assert all(torch.equal(once[name], again[name]) for name in once)
     with pytest.raises(UsageError, match="Unknown optimizer 'adam'. Did you mean 'adamw'"):
-        Recipe(optimizer="adam")
+        TrainConfig(optimizer="adam")

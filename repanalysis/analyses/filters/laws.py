@@ -11,17 +11,21 @@ clusters, section 5; O. Tevet et al., Physica A 635, 2024).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_doc import Doc
+from annotated_types import Ge
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from probes.errors import DataError, UsageError, did_you_mean
+from repanalysis.analyses.declaration import analysis
 from repanalysis.analyses.filters.measures import SHOWN, Held, class_means
-from repanalysis.heads.clusters import clusters_of
-from repanalysis.heads.fitting import fit_head
+from repanalysis.heads.clusters import ClusterOptions, clusters_of
+from repanalysis.heads.fitting import HeadOptions
 from repanalysis.heads.scoring import accuracy_of
+from repanalysis.specs import Names, Read
 from repanalysis.table import Table
 from repanalysis.theory.label_subsets import beaten_by, error_by_labels, linear_fit, power_law
 
@@ -31,17 +35,21 @@ CLUSTERS = ("clusters_per_filter", "cluster_size", "labels_per_filter", "noise_p
 _SIZES = 6
 
 
+@analysis
 def against_labels(
     train: Held,
     test: Held,
     *,
-    sizes: Sequence[int] | None = None,
-    subsets: int = 5,
+    sizes: Annotated[
+        Sequence[int] | None,
+        Doc("Number of labels, 2 or more; repeat it. Default six, 2 to all."),
+        Read(list, Annotated[list[int], Ge(2)]),
+        Names("--size"),
+    ] = None,
+    subsets: Annotated[int, Ge(1), Doc("Random subsets of labels of each size.")] = 5,
     classes: int | None = None,
-    theta: float = 0.3,
-    order: str = "label",
-    gauge: str = "center",
-    alpha: float = 1e-3,
+    clusters: ClusterOptions = ClusterOptions(),  # noqa: B008  # frozen
+    heads: HeadOptions = HeadOptions(),  # noqa: B008  # frozen
     run: str = "run",
     layer: str = "layer",
     seed: int = 0,
@@ -59,10 +67,8 @@ def against_labels(
         Random subsets of labels of each size; one of all K.
     classes : int, optional
         K; by default the largest class plus one.
-    theta, order, gauge
-        As for `metrics.filter_clusters`.
-    alpha : float, default 1e-3
-        Penalty of the heads.
+    clusters, heads
+        As for `filters`.
     run, layer : str
         What the table calls them.
     seed : int, default 0
@@ -94,7 +100,7 @@ def against_labels(
     if subsets < 1:
         raise UsageError(f"{subsets} subsets of labels; at least one is needed.")
     flat, flat_test = x.reshape(len(x), -1), z.reshape(len(z), -1)
-    fixed = fit_head(flat, y, classes=k, alpha=alpha)
+    fixed = heads.fit(flat, y, k)
     exact = error_by_labels(beaten_by(flat_test @ fixed.T, t), k, np.array(wanted))
     base = {"run": run, "layer": layer, "perturbation": "labels", "n": len(t)}
     rows: list[dict[str, Any]] = [
@@ -107,13 +113,11 @@ def against_labels(
         chosen = np.sort(np.random.default_rng((seed, size, turn)).choice(k, size, replace=False))
         parts = [_those(part, chosen) for part in (train, test)]
         own, its = parts[0][0].reshape(len(parts[0][1]), -1), parts[0][1]
-        weights = fixed if size == k else fit_head(own, its, classes=size, alpha=alpha)  # all labels: the head that is there
+        weights = fixed if size == k else heads.fit(own, its, size)  # all labels: the head that is there
         share, error = accuracy_of(weights, parts[1][0].reshape(len(parts[1][1]), -1), parts[1][1])
         means = class_means(parts[1].x, parts[1].y, size)
-        clusters = clusters_of(
-            means, weights.reshape(means.shape), theta=theta, order=order, gauge=gauge, fields=False
-        ).summary()
-        said = {name: clusters[SHOWN[name]] for name in CLUSTERS}
+        summary = clusters_of(means, weights.reshape(means.shape), clusters, fields=False).summary()
+        said = {name: summary[SHOWN[name]] for name in CLUSTERS}
         found.setdefault(size, []).append({"error_rate": 1 - share, "error_rate se": error} | said)
     for metric in ("error_rate", *CLUSTERS):
         for size, every in found.items():
@@ -131,11 +135,7 @@ def against_labels(
             fitted = {"error_slope": fit.slope, "error_offset": fit.offset, "error_r_squared": fit.r_squared}
             rows += [base | {"metric": name, "variant": variant, "value": value} for name, value in fitted.items()]
             rows[-3]["se"] = fit.slope_se
-    facts = {
-        "sizes": wanted, "subsets": subsets, "theta": theta, "order": order, "gauge": gauge, "alpha": alpha, "seed": seed,
-        "places": int(x.shape[2]), "n_train": len(y),
-    }  # fmt: skip
-    return Table.from_rows(rows, {run: facts})
+    return Table.from_rows(rows, {run: {"sizes": wanted, "places": int(x.shape[2]), "n_train": len(y)}})
 
 
 def _those(part: Held, chosen: NDArray[np.int64]) -> Held:
@@ -144,6 +144,7 @@ def _those(part: Held, chosen: NDArray[np.int64]) -> Held:
     return Held(part.x[rows], np.searchsorted(chosen, part.y[rows]), part.ids[rows])
 
 
+@analysis
 def against_width(table: Table, *, layer: str | None = None) -> Table:
     """Power laws of error and noise per filter against width, over networks of several widths.
 

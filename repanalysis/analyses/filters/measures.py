@@ -11,9 +11,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from annotated_doc import Doc
+from annotated_types import Ge
 from numpy.typing import NDArray
 from scipy import sparse
 from tqdm.auto import tqdm
@@ -22,12 +24,14 @@ import probes
 from probes.batch import LayerInfo
 from probes.errors import DataError, LeftOutWarning, UsageError, reason_of
 from probes.labels import IGNORED
-from probes.patterns import Patterns, matches, select
+from probes.patterns import matches, select
 from probes.source import Source
+from repanalysis.analyses.declaration import LayersOption, Result, StrictOption, analysis
 from repanalysis.analyses.uncertainty import few_groups
-from repanalysis.heads.clusters import FilterClusters, clusters_of
-from repanalysis.heads.fitting import fit_head, refitted
+from repanalysis.heads.clusters import ClusterOptions, FilterClusters, clusters_of
+from repanalysis.heads.fitting import HeadOptions, refitted
 from repanalysis.heads.scoring import accuracy_of, beats_chance
+from repanalysis.specs import Names, Read
 from repanalysis.statistics.draws import fitted_on
 from repanalysis.table import Table
 
@@ -74,24 +78,44 @@ class LayerFilters:
     labels: NDArray[np.int64]
 
 
+def groups_by_pattern(texts: Sequence[str]) -> dict[str, int]:
+    """Numbers of groups by layer pattern, from `PATTERN=COUNT`.
+
+    Examples
+    --------
+    >>> groups_by_pattern(["*attn*=3"])
+    {'*attn*': 3}
+    """
+    groups = {}
+    for text in texts:
+        pattern, equals, count = text.rpartition("=")
+        if not equals or not count.isdigit() or int(count) < 1:
+            raise UsageError(f"{text!r} is no PATTERN=COUNT, such as '*attn*=3'.")
+        groups[pattern] = int(count)
+    return groups
+
+
+@analysis
 def filters(
     train: Source | str | PathLike[str],
     test: Source | str | PathLike[str] | None = None,
     *,
-    layers: Patterns = None,
-    theta: float = 0.3,
-    order: str = "label",
-    gauge: str = "center",
-    solver: str = "lbfgs",
-    alpha: float = 1e-3,
-    groups: Mapping[str, int] | None = None,
-    bootstrap: int = 20,
+    layers: LayersOption = None,
+    clusters: ClusterOptions = ClusterOptions(),  # noqa: B008  # frozen
+    heads: HeadOptions = HeadOptions(),  # noqa: B008  # frozen
+    groups: Annotated[
+        Mapping[str, int] | None,
+        Doc("Channels that count as one filter, PATTERN=COUNT, such as '*attn*=3' heads."),
+        Read(groups_by_pattern, list[str]),
+        Names("--group"),
+    ] = None,
+    bootstrap: Annotated[int, Ge(0), Doc("Resamplings for standard errors.")] = 20,
     run: str | None = None,
     seed: int = 0,
     state_budget: int = 4 << 30,
     progress: bool | None = None,
-    strict: bool = False,
-) -> tuple[Table, dict[str, LayerFilters]]:
+    strict: StrictOption = False,
+) -> Result[LayerFilters]:
     """Accuracy per layer, and the label clusters of its filters.
 
     Parameters
@@ -102,10 +126,10 @@ def filters(
         that the read-out metrics fit and score on.
     layers : str or sequence of str, optional
         Which; by default all.
-    theta, order, gauge
-        As for `metrics.filter_clusters`.
-    solver, alpha
-        As for `heads.fit_head`.
+    clusters : ClusterOptions
+        Threshold, order and gauge of clusters.
+    heads : HeadOptions
+        Solver and penalty of the layers' heads.
     groups : mapping of pattern to int, optional
         Layers whose channels come in so many groups that count as one filter each, such as attention heads: their nodes' fields
         are added before they are looked at.
@@ -126,11 +150,10 @@ def filters(
 
     Returns
     -------
-    Table
-        Per layer `layer_accuracy` and what `FilterClusters.summary` says; variant "with empty filters" where these count as
-        zeros. `n` is the number of test samples. Where the head is no better than chance the note says so.
-    dict of str to LayerFilters
-        Heads and clusters.
+    Result
+        `table`: per layer `layer_accuracy` and what `FilterClusters.summary` says; variant "with empty filters" where these
+        count as zeros. `n` is the number of test samples. Where the head is no better than chance the note says so.
+        `artifacts`: heads and clusters, a `LayerFilters` per layer.
 
     Raises
     ------
@@ -156,7 +179,6 @@ def filters(
     wanted = select(layers, both, f"{first.title} and {last.title}")
     labels = [_labels(*part) for part in parts]
     known, missing = _common(labels)
-    clusters = {"theta": theta, "order": order, "gauge": gauge}
     name = run or first.title.rpartition("/")[2].partition(".")[0]
     rows: list[dict[str, Any]] = []
     kept: dict[str, LayerFilters] = {}
@@ -174,9 +196,9 @@ def filters(
             kinds = [info.module_type]
             grouped = next((count for pattern, count in (groups or {}).items() if matches(pattern, layer, kinds)), 1)
             data = [_rows(*part, layer, own, known, grouped, state_budget) for part, own in zip(parts, labels, strict=True)]
-            head = _head(data[0], len(known), alpha, solver, seed)
+            head = _head(data[0], len(known), heads, seed)
             one, note = _measured(head, data[1], known, clusters)
-            spread = _spread(data, one, clusters, alpha, bootstrap, seed)
+            spread = _spread(data, one, heads.alpha, bootstrap, seed)
         except UsageError:  # a mistake in what was asked for is none of the layer's
             raise
         except Exception as error:
@@ -190,8 +212,7 @@ def filters(
         told = "; ".join(filter(None, [note, f"labels {missing} are missing in one part" if missing else ""]))
         rows += [base | row for row in _table(one, spread, told)]
     facts: dict[str, Any] = {
-        "source": first.title, "test": last.title, "theta": theta, "order": order, "gauge": gauge, "solver": solver,
-        "alpha": alpha, "bootstrap": bootstrap, "seed": seed, "model": str(first.attrs.get("model", "")),
+        "source": first.title, "test": last.title, "model": str(first.attrs.get("model", "")),
         "places": {layer: one.found.places for layer, one in kept.items()},
     }  # fmt: skip
     if failures:
@@ -199,7 +220,7 @@ def filters(
     table = Table.from_rows(_with_all_metrics(rows, failures), {name: facts})
     if failures:
         warnings.warn(f"{table.failure}; what is missing is NaN.", LeftOutWarning, stacklevel=2)
-    return table, kept
+    return Result(table, kept)
 
 
 def _with_all_metrics(rows: Sequence[dict[str, Any]], failures: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -315,15 +336,15 @@ class Held(NamedTuple):
     ids: NDArray[np.int64]
 
 
-def _head(train: Held, k: int, alpha: float, solver: str, seed: int) -> NDArray[np.float64]:
+def _head(train: Held, k: int, options: HeadOptions, seed: int) -> NDArray[np.float64]:
     """The head of one layer, (K, F, P)."""
     x, y, _ = train
-    weights = fit_head(x.reshape(len(x), -1), y, classes=k, alpha=alpha, solver=solver, seed=seed)
+    weights = options.fit(x.reshape(len(x), -1), y, k, seed=seed)
     return weights.reshape(k, *x.shape[1:])
 
 
 def _measured(
-    weight: NDArray[np.float64], test: Held, known: NDArray[np.int64], options: Mapping[str, Any]
+    weight: NDArray[np.float64], test: Held, known: NDArray[np.int64], options: ClusterOptions
 ) -> tuple[LayerFilters, str]:
     """Accuracy and clusters of one layer."""
     k = len(weight)
@@ -331,7 +352,7 @@ def _measured(
     chance = f"the head's accuracy {share:.3f} is no better than chance {1 / k:.3f}"
     note = "" if beats_chance(share, error, k) else f"uninformative: {chance}"
     means = class_means(test.x, test.y, k)
-    found = clusters_of(means, weight, **options)
+    found = clusters_of(means, weight, options)
     return LayerFilters(weight, means, share, error, found, known), note
 
 
@@ -392,8 +413,8 @@ def driving(source: Source, layer: str, one: int, count: int) -> NDArray[np.int6
     return np.asarray(source.ids[np.argsort(-strength, kind="stable")[:count]])
 
 
-def _spread(  # noqa: PLR0917  # one call, above
-    data: Sequence[Held], one: LayerFilters, options: Mapping[str, Any], alpha: float, bootstrap: int, seed: int
+def _spread(  # one call, above
+    data: Sequence[Held], one: LayerFilters, alpha: float, bootstrap: int, seed: int
 ) -> dict[str, float]:
     """Standard deviations over resampled training and test samples, by name of `summary`.
 
@@ -416,7 +437,7 @@ def _spread(  # noqa: PLR0917  # one call, above
         for label in range(k):
             mine = np.flatnonzero(y == label)
             weight[mine] = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine))) / counts[label]
-        said.append(clusters_of(_means(x, y, weight, k).reshape(k, f, p), head, **options).summary())
+        said.append(clusters_of(_means(x, y, weight, k).reshape(k, f, p), head, one.found.options).summary())
     with np.errstate(invalid="ignore"):
         spread = {name: float(np.std([one.get(name, np.nan) for one in said], ddof=1)) for name in said[0]}
     return {name: value * few_groups(bootstrap) for name, value in spread.items() if value > 0 and name in _MOVING - _SHORT}

@@ -12,18 +12,18 @@ import math
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from annotated_doc import Doc
+from annotated_types import Ge, Le
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
@@ -35,12 +35,23 @@ from probes.labels import MISSING
 from probes.patterns import Patterns, select
 from probes.relabelled import Relabelled
 from probes.source import Source as Opened
+from repanalysis._checks import MOST_PROCESSES
+from repanalysis.analyses.declaration import (
+    GroupsOption,
+    LayersOption,
+    MetricsOption,
+    StateBudgetOption,
+    StrictOption,
+    analysis,
+)
 from repanalysis.analyses.geometry.states import Job, LayerStates, Plan, first_of_types, place_of, planned, resolution_of_layer
-from repanalysis.analyses.geometry.subset import Subset, subset_of
+from repanalysis.analyses.geometry.subset import Subset, read_superclasses, subset_of
 from repanalysis.analyses.uncertainty import permutation_test, permuted
 from repanalysis.heads.matching import by_class, relabelled
 from repanalysis.inputs.labels import Column, aligned, label_file
+from repanalysis.inputs.options import LABELS, TARGETS, IgnoreLabelsOption
 from repanalysis.metrics import Head, Metric, get, names, parse
+from repanalysis.specs import Read
 from repanalysis.table import Table
 
 __all__ = ["Source", "analyze"]
@@ -58,31 +69,49 @@ class LayerRows(NamedTuple):
     error: Exception | None = None
 
 
+def _head_from(text: str) -> tuple[Any, ...]:
+    """The head that FILE:NAME holds."""
+    from repanalysis.inputs.weights import load_head
+
+    return load_head(text)
+
+
+@analysis
 def analyze(
     source: Source,
-    metrics: str | Iterable[str | Metric] | None = None,
+    metrics: MetricsOption = None,
     *,
-    layers: Patterns = None,
+    layers: LayersOption = None,
     run: str | None = None,
     model: str | None = None,
-    split: str | None = None,
-    by_split: bool = False,
-    classes: Sequence[int | str] | None = None,
-    superclasses: Mapping[str, Sequence[int | str]] | None = None,
-    groups: int = 10,
-    null: int = 0,
+    split: Annotated[str | None, Doc("Analyze this split alone.")] = None,
+    by_split: Annotated[bool, Doc("Analyze every split by itself.")] = False,
+    classes: Annotated[
+        Sequence[int | str] | None, Doc("Classes to look at, by label or name: cat,dog,7"), Read(lambda text: text.split(","))
+    ] = None,
+    superclasses: Annotated[
+        Mapping[str, Sequence[int | str]] | None,
+        Doc('TOML file of classes to join: animal = ["cat", "dog"]'),
+        Read(read_superclasses, Path),
+    ] = None,
+    groups: GroupsOption = 10,
+    null: Annotated[int, Ge(0), Doc("Permutations of the labels: what chance alone would give.")] = 0,
     seed: int = 0,
-    head: tuple[Any, ...] | None = None,
-    partial: bool = False,
-    state_budget: int = 2 << 30,
+    head: Annotated[
+        tuple[Any, ...] | None,
+        Doc("Weights of the last linear layer, FILE:NAME, such as model.safetensors:fc"),
+        Read(_head_from),
+    ] = None,
+    partial: Annotated[bool, Doc("Read what is there of an incomplete file.")] = False,
+    state_budget: StateBudgetOption = 2 << 30,
     executor: Executor | None = None,
-    workers: int = 0,
+    workers: Annotated[int, Ge(0), Le(MOST_PROCESSES), Doc("Processes that analyze layers.")] = 0,
     recorded: Mapping[str, Any] | None = None,
     progress: bool | None = None,
-    strict: bool = False,
-    ignore_labels: Collection[int] = (),
-    labels: ArrayLike | str | PathLike[str] | None = None,
-    targets: ArrayLike | str | PathLike[str] | None = None,
+    strict: StrictOption = False,
+    ignore_labels: IgnoreLabelsOption = (),
+    labels: Annotated[ArrayLike | str | PathLike[str] | None, *LABELS] = None,
+    targets: Annotated[ArrayLike | str | PathLike[str] | None, *TARGETS] = None,
 ) -> Table:
     """Compute metrics of every layer, with their standard errors.
 
@@ -293,9 +322,9 @@ def _of_file(
                 (index, functools.partial(_analyzed, source, *task, bar)) for index, task in enumerate(tasks)
             )
         else:
-            recipe = _recipe(source)
+            config = _recipe(source)
             bar = stack.enter_context(tqdm(total=len(tasks), unit=" layers", desc="analyze", disable=hidden))
-            results_of = _in_processes(workers, recipe, tasks) if executor is None else _submitted(executor, recipe, tasks)
+            results_of = _in_processes(workers, config, tasks) if executor is None else _submitted(executor, config, tasks)
             pending = stack.enter_context(closing(results_of))
         for index, result in pending:
             results[index] = _attempted(result, source, *tasks[index])
@@ -360,13 +389,13 @@ def _with_variants(results: Sequence[LayerRows]) -> list[dict[str, Any]]:
     return rows
 
 
-def _submitted(executor: Executor, recipe: Any, tasks: Sequence[Task]) -> Generator[tuple[int, Callable[[], Any]]]:
+def _submitted(executor: Executor, config: Any, tasks: Sequence[Task]) -> Generator[tuple[int, Callable[[], Any]]]:
     """Results of tasks, as an executor has them.
 
     Dask does the tasks of a dead worker again, three times by default, and then gives up all that were on it each time. Each of
     these is done again by itself: most likely another has taken it along.
     """
-    futures = {executor.submit(_elsewhere, recipe, *task): index for index, task in enumerate(tasks)}
+    futures = {executor.submit(_elsewhere, config, *task): index for index, task in enumerate(tasks)}
     killed = {}
     for done in _completed(futures):
         if _was_killed(done):
@@ -376,7 +405,7 @@ def _submitted(executor: Executor, recipe: Any, tasks: Sequence[Task]) -> Genera
     for index, died in killed.items():
         again = died
         with suppress(RuntimeError):  # unless the executor is gone
-            again = executor.submit(_elsewhere, recipe, *tasks[index], attempt=2)
+            again = executor.submit(_elsewhere, config, *tasks[index], attempt=2)
         yield index, functools.partial(_outcome, again, tasks[index][0])
 
 
@@ -398,7 +427,7 @@ def _completed(futures: Mapping[Any, int]) -> Iterator[Any]:
         yield from futures
 
 
-def _in_processes(workers: int, recipe: Any, tasks: Sequence[Task]) -> Generator[tuple[int, Callable[[], Any]]]:
+def _in_processes(workers: int, config: Any, tasks: Sequence[Task]) -> Generator[tuple[int, Callable[[], Any]]]:
     """Results of tasks, as processes of this machine have them.
 
     Where a process dies, Python gives up all of them. The tasks that may have run in it are the first that are not done: they
@@ -406,21 +435,21 @@ def _in_processes(workers: int, recipe: Any, tasks: Sequence[Task]) -> Generator
     """
     left = dict(enumerate(tasks))
     while left:
-        yield from _in_a_pool(workers, recipe, left)
+        yield from _in_a_pool(workers, config, left)
         for index in list(left)[: workers + 1]:  # one more than run: a pool hands out the next in advance
             task = left.pop(index)
             pool = _processes(1, workers)
-            future = pool.submit(_elsewhere, recipe, *task)
+            future = pool.submit(_elsewhere, config, *task)
             pool.shutdown()
             yield index, functools.partial(_outcome, future, task[0])
 
 
-def _in_a_pool(workers: int, recipe: Any, left: dict[int, Task]) -> Generator[tuple[int, Callable[[], Any]]]:
+def _in_a_pool(workers: int, config: Any, left: dict[int, Task]) -> Generator[tuple[int, Callable[[], Any]]]:
     """Results of tasks that a pool of processes comes to; these are taken out of those that are left."""
     pool = _processes(workers, workers)
     try:
         with suppress(BrokenExecutor):  # while tasks are handed out
-            futures = {pool.submit(_elsewhere, recipe, *task): index for index, task in left.items()}
+            futures = {pool.submit(_elsewhere, config, *task): index for index, task in left.items()}
             for done in as_completed(futures):
                 if not isinstance(done.exception(), BrokenExecutor):
                     del left[futures[done]]
@@ -462,14 +491,14 @@ def _recipe(source: Opened) -> Any:
     return source
 
 
-def _elsewhere(recipe: Any, layer: str, job: Job, *, attempt: int = 1) -> LayerRows:  # noqa: ARG001  # dask takes equal calls for one
+def _elsewhere(config: Any, layer: str, job: Job, *, attempt: int = 1) -> LayerRows:  # noqa: ARG001  # dask takes equal calls for one
     """One layer, in another process."""
-    return _analyzed(recipe if isinstance(recipe, Opened) else _reopened(*recipe), layer, job, None)
+    return _analyzed(config if isinstance(config, Opened) else _reopened(*config), layer, job, None)
 
 
 @functools.lru_cache(maxsize=1)
 def _reopened(files: tuple[tuple[str, Any], ...], kind: str) -> Opened:
-    """The files of a recipe; a process opens them once, not for every layer."""
+    """The files of a config; a process opens them once, not for every layer."""
     paths = [path for path, _ in files]
     source = probes.open(
         paths if kind == "many" else paths[0], partial=True
@@ -708,19 +737,12 @@ def _provenance(
 ) -> dict[str, Any]:
     """How the numbers were obtained, as JSON can hold it."""
     stored = source if isinstance(source, Opened) else None
-    try:
-        ours = version("repanalysis")
-    except PackageNotFoundError:
-        ours = "not installed"
     return {
         "source": stored.title if stored else "batches in memory",
         "recorded": {key: value for key, value in (stored.attrs if stored else recorded).items() if key != "left_out"},
         "layers": {name: {key: _plain(value) for key, value in facts.items()} for name, facts in layers.items()},
         "metrics": {metric.name: {key: _plain(value) for key, value in metric.parameters.items()} for metric in metrics},
         **drawn,
-        "analyzed": datetime.now(UTC).isoformat(timespec="seconds"),
-        "repanalysis": ours,
-        "numpy": np.__version__,
     }
 
 

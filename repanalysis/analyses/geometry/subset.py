@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from jaxtyping import Bool, Int64
 
 from probes.errors import DataError, UsageError, did_you_mean
 from probes.labels import IGNORED, MISSING
+from repanalysis.inputs.toml_files import read_toml
 
-__all__ = ["Subset", "subset_of"]
+__all__ = ["Subset", "read_superclasses", "subset_of"]
 
 
 @dataclass(frozen=True)
@@ -107,3 +109,18 @@ def _label(one: int | str, names: Sequence[str] | None, there: set[int]) -> int:
     if label not in there:
         raise UsageError(f"No sample is of class {label}; there are {', '.join(map(str, sorted(there)[:20]))}.")
     return label
+
+
+def read_superclasses(path: Path) -> dict[str, list[int | str]]:
+    """Names of superclasses and the classes that they join, from a TOML file.
+
+    Raises
+    ------
+    UsageError
+        If it holds something else than lists of classes.
+    """
+    content = read_toml(path)
+    names = [name for classes in content.values() for name in (classes if isinstance(classes, list) else [None])]
+    if not names or not all(isinstance(name, str | int) and not isinstance(name, bool) for name in names):
+        raise UsageError(f'{path} should hold a list of classes per superclass, such as animal = ["cat", "dog"].')
+    return content

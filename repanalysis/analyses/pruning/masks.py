@@ -7,12 +7,19 @@ are the control.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Annotated
+
 import numpy as np
+from annotated_doc import Doc
 from jaxtyping import Bool
 
 from probes.errors import UsageError
+from repanalysis.specs import Names, Read
 
-__all__ = ["conv_mask", "head_mask", "random_alike", "random_serves"]
+ThetasOption = Annotated[Sequence[float], Doc("Threshold of clusters; repeat it."), Read(tuple, list[float]), Names("--theta")]
+
+__all__ = ["ThetasOption", "conv_mask", "head_mask", "random_alike", "random_serves"]
 
 
 def head_mask(serves: Bool[np.ndarray, "F K"], places: int = 1) -> Bool[np.ndarray, "K d"]:

@@ -14,10 +14,12 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_doc import Doc
+from annotated_types import Ge
 from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -26,21 +28,23 @@ from tqdm.auto import tqdm
 
 from probes.errors import DataError, LeftOutWarning, UsageError
 from probes.patterns import Patterns
+from repanalysis.analyses.declaration import Result, analysis
 from repanalysis.analyses.filters.measures import class_means
 from repanalysis.analyses.pruning.applying import kept_masked, masked, multiplications
 from repanalysis.analyses.pruning.chains import OUTPUT, Link, hooked, links
-from repanalysis.analyses.pruning.masks import conv_mask, random_alike
-from repanalysis.heads.clusters import clusters_of
-from repanalysis.heads.fitting import fit_head
+from repanalysis.analyses.pruning.masks import ThetasOption, conv_mask, random_alike
+from repanalysis.heads.clusters import ClusterOptions, clusters_of
+from repanalysis.heads.fitting import HeadOptions
 from repanalysis.heads.scoring import beats_chance
+from repanalysis.specs import Read
 from repanalysis.statistics.draws import fitted_on
 from repanalysis.statistics.shares import share_error
 from repanalysis.table import Table
-from repanalysis.training.epochs import Images, Recipe, accuracy, one_epoch
+from repanalysis.training.epochs import Images, TrainConfig, accuracy, train_epoch
 
 __all__ = ["RETRAINING", "UntrainedWarning", "filter_fields", "masks_of", "prune", "retrain"]
 
-RETRAINING = Recipe(2, 100, 0.01, "constant", momentum=0.95, decay=0.0)
+RETRAINING = TrainConfig(2, 100, 0.01, "constant", momentum=0.95, weight_decay=0.0)
 """How a pruned network is trained again, by default: two passes, batches of 100, rate 0.01, momentum 0.95."""
 
 
@@ -55,7 +59,7 @@ def filter_fields(  # numbers of one loop
     *,
     classes: int,
     places: int = 2,
-    alpha: float = 1e-3,
+    heads: HeadOptions = HeadOptions(),  # noqa: B008  # frozen
     batch_size: int = 100,
     device: str = "cpu",
     state_budget: int = 4 << 30,
@@ -75,8 +79,8 @@ def filter_fields(  # numbers of one loop
         K.
     places : int, default 2
         Maps are averaged to so many by so many places.
-    alpha : float
-        Penalty of the heads. The network's own last layer is its own head.
+    heads : HeadOptions
+        Solver and penalty of the heads. The network's own last layer is its own head.
     batch_size, device
         Of the pass.
     state_budget : int, default 4 GiB
@@ -135,13 +139,13 @@ def filter_fields(  # numbers of one loop
             own: Any = network.get_submodule(name)
             weights = own.weight.detach().double().cpu().numpy().reshape(classes, x.shape[1], -1)
         else:
-            weights = fit_head(x[half].reshape(int(half.sum()), -1), y[half], classes=classes, alpha=alpha)
+            weights = heads.fit(x[half].reshape(int(half.sum()), -1), y[half], classes)
         found[name] = (class_means(x[~half], y[~half], classes), weights.reshape(classes, *x.shape[1:]))
     return found
 
 
 def masks_of(
-    chain: Mapping[str, Link], fields: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], *, theta: float = 0.3
+    chain: Mapping[str, Link], fields: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], options: ClusterOptions
 ) -> dict[str, Bool[np.ndarray, "G F"]]:
     """Which pairs of filters stay joined, by name of the layer.
 
@@ -159,7 +163,7 @@ def masks_of(
     UsageError
         If theta is not in (0, 1).
     """
-    serves = {name: clusters_of(*field, theta=theta, fields=False).serves for name, field in fields.items()}
+    serves = {name: clusters_of(*field, options, fields=False).serves for name, field in fields.items()}
     outputs = {one.name: np.eye(one.after, dtype=bool) for one in chain.values() if one.seen == OUTPUT}
     return {
         name: conv_mask(outputs[name] if name in outputs else serves[one.seen], serves[name]) for name, one in chain.items()
@@ -178,7 +182,7 @@ def retrain(
     network: nn.Module,
     images: Images,
     masks: Mapping[str, Tensor],
-    recipe: Recipe = RETRAINING,
+    config: TrainConfig = RETRAINING,
     *,
     device: str = "cpu",
     hidden: bool | None = None,
@@ -193,7 +197,7 @@ def retrain(
         To train on.
     masks : mapping of parameter name to bool tensor
         As for `kept_masked`.
-    recipe : Recipe
+    config : TrainConfig
         How; by default two passes with rate 0.01 and momentum 0.95.
     device : str
         Where the network is.
@@ -208,10 +212,10 @@ def retrain(
         for value in network.parameters():
             value.requires_grad_(id(value) in touched)
         moving = [value for value in network.parameters() if value.requires_grad]
-        optimizer = recipe.optimizer_of(moving)
-        for epoch in range(1, recipe.epochs + 1):
-            one_epoch(
-                network, images, optimizer, recipe, epoch=epoch, device=device,
+        optimizer = config.optimizer_of(moving)
+        for epoch in range(1, config.epochs + 1):
+            train_epoch(
+                network, images, optimizer, config, epoch=epoch, device=device,
                 after_step=lambda: kept_masked(network, masks), hidden=hidden,
             )  # fmt: skip
     finally:
@@ -219,23 +223,26 @@ def retrain(
             value.requires_grad_(before[name])
 
 
+@analysis
 def prune(  # noqa: PLR0915  # the rows of one table
     network: nn.Module,
     train: Images,
     test: Images,
     *,
-    layers: Patterns = None,
-    thetas: Sequence[float] = (0.3,),
-    places: int = 2,
-    alpha: float = 1e-3,
-    controls: int = 1,
-    recipe: Recipe = RETRAINING,
+    layers: Annotated[
+        Patterns, Doc("Convolutions and linear layers to prune; default the last convolution and on."), Read(list, list[str])
+    ] = None,
+    thetas: ThetasOption = (0.3,),
+    places: Annotated[int, Ge(1), Doc("Maps are averaged to so many by so many places.")] = 2,
+    heads: HeadOptions = HeadOptions(),  # noqa: B008  # frozen
+    controls: Annotated[int, Ge(0), Doc("Random masks of equal size, trained alike, to average over.")] = 1,
+    config: TrainConfig = RETRAINING,
     run: str = "run",
     card: Mapping[str, Any] | None = None,
     device: str = "cpu",
     state_budget: int = 4 << 30,
     progress: bool | None = None,
-) -> tuple[Table, dict[float, nn.Module]]:
+) -> Result[nn.Module]:
     """Prune a trained network by its filters' clusters, train it again, and say what accuracy and how many products are left.
 
     Parameters
@@ -249,11 +256,11 @@ def prune(  # noqa: PLR0915  # the rows of one table
         it. Where more are pruned at once, a lower rate and more epochs are needed: batch norms are frozen.
     thetas : sequence of float, default (0.3,)
         Thresholds; higher ones keep less.
-    places, alpha, state_budget
+    places, heads, state_budget
         As for `filter_fields`.
     controls : int, default 1
         Random masks of equal size, trained alike, over which the control is averaged.
-    recipe : Recipe
+    config : TrainConfig
         How the pruned network is trained again; see `retrain`.
     run : str
         What the table calls the run.
@@ -289,9 +296,9 @@ def prune(  # noqa: PLR0915  # the rows of one table
     if left_out:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
         warnings.warn(f"{len(left_out)} layers are not pruned: {reasons}.", LeftOutWarning, stacklevel=2)
-    options: dict[str, Any] = {"batch_size": recipe.batch_size, "device": device}
+    options: dict[str, Any] = {"batch_size": config.batch_size, "device": device}
     fields = filter_fields(
-        network, chain, train, classes=classes, places=places, alpha=alpha, state_budget=state_budget, hidden=hidden, **options
+        network, chain, train, classes=classes, places=places, heads=heads, state_budget=state_budget, hidden=hidden, **options
     )
     whole = sum(multiplications(network, example[:1]).values())
     n = len(test)
@@ -301,14 +308,14 @@ def prune(  # noqa: PLR0915  # the rows of one table
     steps = tqdm(total=2 + len(thetas) * (2 + controls), desc=run, unit=" networks", disable=hidden)
 
     def scored(variant: str, one: nn.Module, **more: Any) -> float:
-        share = accuracy(one, test, recipe.batch_size, device)
+        share = accuracy(one, test, config.batch_size, device)
         rows.append(base | {"variant": variant, "value": share, "se": share_error(share, n)} | more)
         steps.update()
         return share
 
     def trained(masks: Mapping[str, NDArray[np.bool_]]) -> nn.Module:
         one = copy.deepcopy(network)
-        retrain(one, train, _of_weights(chain, masks), recipe, device=device, hidden=hidden)
+        retrain(one, train, _of_weights(chain, masks), config, device=device, hidden=hidden)
         return one
 
     found: dict[float, nn.Module] = {}
@@ -321,7 +328,7 @@ def prune(  # noqa: PLR0915  # the rows of one table
         everything = {name: np.ones((one.after, one.before), bool) for name, one in chain.items()}
         scored("full retrained", trained(everything), strength=0.0)
         for theta in thetas:
-            masks = masks_of(chain, fields, theta=theta)
+            masks = masks_of(chain, fields, ClusterOptions(theta))
             tensors = _of_weights(chain, masks)
             told: dict[str, Any] = {"strength": 1 - _kept(chain, masks, network), "note": f"theta = {theta:g}"}
             with masked(network, tensors):
@@ -330,8 +337,8 @@ def prune(  # noqa: PLR0915  # the rows of one table
             scored("clusters retrained", found[theta], **told)
             drawn = []
             for seed in range(controls):
-                random = {name: random_alike(mask, seed=recipe.seed + seed) for name, mask in masks.items()}
-                drawn.append(accuracy(trained(random), test, recipe.batch_size, device))
+                random = {name: random_alike(mask, seed=config.seed + seed) for name, mask in masks.items()}
+                drawn.append(accuracy(trained(random), test, config.batch_size, device))
                 steps.update()
             if drawn:
                 mean = float(np.mean(drawn))
@@ -344,12 +351,10 @@ def prune(  # noqa: PLR0915  # the rows of one table
                 rows.append(at | {"metric": "kept_weights", "value": float(mask.mean())})
                 rows.append(at | {"metric": "empty_filters", "value": float((~mask.any(0)).sum())})
     facts = {
-        **(card or {}), "thetas": list(thetas), "layers": list(chain), "seen": {name: one.seen for name, one in chain.items()},
-        "left_out": left_out, "places": places, "alpha": alpha, "controls": controls, "epochs": recipe.epochs,
-        "rate": recipe.rate, "momentum": recipe.momentum, "decay": recipe.decay, "batch_size": recipe.batch_size,
-        "seed": recipe.seed, "train": train.data.spec, "test": test.data.spec, "n_train": len(train), "multiplications": whole,
+        **(card or {}), "layers": list(chain), "seen": {name: one.seen for name, one in chain.items()}, "left_out": left_out,
+        "train": train.data.spec, "test": test.data.spec, "n_train": len(train), "multiplications": whole,
     }  # fmt: skip
-    return Table.from_rows(rows, {run: facts}), found
+    return Result(Table.from_rows(rows, {run: facts}), found)
 
 
 def _kept(chain: Mapping[str, Link], masks: Mapping[str, NDArray[np.bool_]], network: nn.Module) -> float:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_doc import Doc
+from annotated_types import Ge
 from tqdm.auto import tqdm
 
+from repanalysis.analyses.declaration import analysis
 from repanalysis.analyses.filters.measures import Held, class_means
-from repanalysis.analyses.pruning.masks import head_mask, random_alike
-from repanalysis.heads.clusters import clusters_of
-from repanalysis.heads.fitting import fit_head
+from repanalysis.analyses.pruning.masks import ThetasOption, head_mask, random_alike
+from repanalysis.heads.clusters import ClusterOptions, clusters_of
+from repanalysis.heads.fitting import HeadOptions
 from repanalysis.heads.scoring import accuracy_of
 from repanalysis.statistics.draws import fitted_on
 from repanalysis.table import Table
@@ -19,14 +21,15 @@ from repanalysis.table import Table
 __all__ = ["prune_head"]
 
 
+@analysis
 def prune_head(
     train: Held,
     test: Held,
     *,
-    thetas: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
+    thetas: ThetasOption = (0.1, 0.3, 0.5, 0.7, 0.9),
     classes: int | None = None,
-    alpha: float = 1e-3,
-    controls: int = 3,
+    heads: HeadOptions = HeadOptions(),  # noqa: B008  # frozen
+    controls: Annotated[int, Ge(0), Doc("Random masks of equal size, to average over.")] = 3,
     run: str = "run",
     seed: int = 0,
     progress: bool | None = None,
@@ -42,8 +45,8 @@ def prune_head(
         Thresholds; higher ones keep less.
     classes : int, optional
         K; by default the largest class plus one.
-    alpha : float, default 1e-3
-        Penalty of the heads.
+    heads : HeadOptions
+        Solver and penalty of the heads.
     controls : int, default 3
         Random masks of equal size, over which the control is averaged.
     run : str
@@ -73,30 +76,30 @@ def prune_head(
     k = classes or int(max(y.max(), t.max())) + 1
     f, p = x.shape[1:]
     flat, flat_test = x.reshape(len(x), -1), z.reshape(len(z), -1)
-    full = fit_head(flat, y, classes=k, alpha=alpha)
+    full = heads.fit(flat, y, k)
     centred, half = full - full.mean(0), fitted_on(ids, cut=2)
-    weights = fit_head(flat[half], y[half], classes=k, alpha=alpha).reshape(k, f, p)
+    weights = heads.fit(flat[half], y[half], k).reshape(k, f, p)
     means = class_means(x[~half], y[~half], k)
     share, error = accuracy_of(full, flat_test, t)
     base = {"run": run, "layer": "head", "metric": "head_accuracy", "perturbation": "dilution", "n": len(t)}
     rows: list[dict[str, Any]] = [base | {"variant": "full", "strength": 0.0, "value": share, "se": error}]
     for theta in tqdm(thetas, desc=run, unit=" thresholds", disable=None if progress is None else not progress):
-        found = clusters_of(means, weights, theta=theta, fields=False)
+        found = clusters_of(means, weights, ClusterOptions(theta), fields=False)
         mask = head_mask(found.serves, p)
         dilution = 1 - float(mask.mean())
         at = base | {"strength": dilution, "note": f"theta = {theta:g}"}
         for variant, left in (
             ("clusters masked", centred * mask),
-            ("clusters retrained", fit_head(flat, y, classes=k, alpha=alpha, mask=mask)),
+            ("clusters retrained", heads.fit(flat, y, k, mask=mask)),
         ):
             share, error = accuracy_of(left, flat_test, t)
             rows.append(at | {"variant": variant, "value": share, "se": error})
         chance = [
-            accuracy_of(fit_head(flat, y, classes=k, alpha=alpha, mask=random_alike(mask, seed=seed + one)), flat_test, t)[0]
+            accuracy_of(heads.fit(flat, y, k, mask=random_alike(mask, seed=seed + one)), flat_test, t)[0]
             for one in range(controls)
         ]
         if chance:
             spread = float(np.std(chance, ddof=1) / np.sqrt(controls)) if controls > 1 else np.nan
             rows.append(at | {"variant": "random retrained", "value": float(np.mean(chance)), "se": spread})
         rows.append(at | {"metric": "kept_multiplications", "value": float(mask.mean())})
-    return Table.from_rows(rows, {run: {"alpha": alpha, "controls": controls, "seed": seed, "thetas": list(thetas)}})
+    return Table.from_rows(rows, {run: {"n_train": len(y)}})

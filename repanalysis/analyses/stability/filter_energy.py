@@ -21,6 +21,7 @@ from scipy.fft import dctn
 from torch import nn
 
 from probes.errors import UsageError
+from repanalysis.analyses.declaration import analysis
 from repanalysis.table import Table
 
 __all__ = ["Eigenspaces", "eigenspaces", "filter_energy"]
@@ -71,6 +72,7 @@ def energies(filters: Float[np.ndarray, "n h w"]) -> tuple[Float[np.ndarray, " m
     return q.mean(0), q.std(0, ddof=1) / np.sqrt(len(q)) if len(q) > 1 else np.full(q.shape[1], np.nan)
 
 
+@analysis
 def filter_energy(model: nn.Module, *, run: str = "run", name: str = "") -> Table:
     """Energy of every layer's filters on the eigenspaces of the grid's Laplacian.
 

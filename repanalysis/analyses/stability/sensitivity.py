@@ -18,10 +18,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from types import MethodType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Unpack
 
 import numpy as np
 import torch
+from annotated_doc import Doc
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -33,39 +34,41 @@ from probes.errors import DataError, LeftOutWarning, UsageError
 from probes.loading.loaders import as_loader
 from probes.loading.numbering import Identified, identified
 from probes.loading.reader import Reader
-from probes.patterns import Patterns
+from probes.options import PassKeywords, shows_options
 from repanalysis._checks import one_of
+from repanalysis.analyses.declaration import StrictOption, analysis
 from repanalysis.perturbations import MatchedNoise, Perturbation
 from repanalysis.perturbations.base import drawn_by, images_of
 from repanalysis.table import Table
 
-__all__ = ["INPUT", "Statistic", "batch_statistics", "geometric_mean", "pooling_parts", "stability"]
+__all__ = ["INPUT", "Norm", "Reduction", "batch_statistics", "geometric_mean", "pooling_parts", "stability"]
 
 INPUT = "input"
-Statistic = Literal["mean", "median"]
+Reduction = Literal["mean", "median"]
+Norm = Literal["running", "batch"]
 
 _CHUNK = 1 << 22  # numbers whose differences are taken together
 _STRETCH = 1 << 12
 _HELD_BYTES = 4 << 30  # outputs that medians may keep
 
 
+@analysis
+@shows_options(PassKeywords)
 def stability(
     model: nn.Module,
     loader: Iterable[Any],
     perturbations: Sequence[Perturbation],
     *,
-    layers: Patterns = None,
-    ops: bool = False,
-    statistic: Statistic = "mean",
-    self_pairs: bool = True,
-    batch_norm: Literal["running", "batch"] = "running",
+    statistic: Annotated[Reduction, Doc("mean or median, over images.")] = "mean",
+    self_pairs: Annotated[bool, Doc("Count an image's distance to itself among all pairs.")] = True,
+    batch_norm: Annotated[Norm, Doc("What batch norms use: running or batch statistics.")] = "running",
     device: torch.device | str | None = None,
-    precision: str = "float32",
     run: str = "run",
     name: str = "",
     recorded: Mapping[str, Any] | None = None,
     progress: bool | None = None,
-    strict: bool = False,
+    strict: StrictOption = False,
+    **options: Unpack[PassKeywords],
 ) -> Table:
     r"""Sensitivity of every layer to perturbations of the images, and relative stability where noise matches one.
 
@@ -78,8 +81,6 @@ def stability(
         depends on its id.
     perturbations : sequence of Perturbation
         As `perturbations("diffeo:delta=1,c=3")` makes them.
-    layers, ops
-        As for `probes.attach`: which layers; by default every leaf call. The input is a layer of its own, the first.
     statistic : {"mean", "median"}, default "mean"
         Of squared distances, over images in the numerator and over pairs of images in the denominator. The median in the
         numerator is taken coordinate by coordinate and summed, as in Petrini et al. 2021; it has no standard error, depends on
@@ -90,7 +91,7 @@ def stability(
     batch_norm : {"running", "batch"}, default "running"
         What batch norms normalise with: their running statistics, or those of the images that go through together, each
         perturbation's by themselves. An untrained network has no running statistics worth the name.
-    device, precision
+    device
         As for `probes.capture`.
     run, name : str
         What the table calls the run and the network.
@@ -101,6 +102,9 @@ def stability(
     strict : bool, default False
         Whether to stop where a layer gives NaN or infinite values for an image, clean or perturbed. Otherwise its values are
         NaN with the reason in their note, the table's `failures` names it, and a warning says so.
+    **options
+        `layers`, `ops`, `precision`, `channels_last`, `batch_size`, as for `probes.capture`. The input is a layer of its own,
+        the first.
 
     Returns
     -------
@@ -155,12 +159,9 @@ def stability(
     parts = len(perturbations) + 1
     measured = _Distances(parts) if statistic == "mean" else _Outputs(parts)
     model = unwrap(model)
-    counted = _Counted(model, as_loader(loader, 64))
+    counted = _Counted(model, as_loader(loader, options.get("batch_size", 64)))
     with batch_statistics(model, parts) if batch_norm == "batch" else nullcontext():
-        batches = capture(
-            model, _steps(counted, perturbations, measured), layers=layers, ops=ops, device=device, precision=precision,
-            reduce=measured,
-        )  # fmt: skip
+        batches = capture(model, _steps(counted, perturbations, measured), device=device, reduce=measured, **options)
         info: dict[str, LayerInfo] = {}
         left_out: dict[str, str] = {}
         total = getattr(loader, "__len__", lambda: None)()

@@ -5,56 +5,66 @@ The command line and the notebook call `stability_runs`; what it measures is in 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Unpack
 
 import torch
+from annotated_doc import Doc
+from annotated_types import Ge
 
 from probes.errors import UsageError
-from probes.patterns import Patterns
-from repanalysis.analyses.stability.sensitivity import Statistic, geometric_mean, pooling_parts, stability
+from probes.options import PassKeywords
+from repanalysis.analyses.declaration import analysis
+from repanalysis.analyses.stability.sensitivity import Norm, Reduction, geometric_mean, pooling_parts, stability
 from repanalysis.inputs.data import Data, load_data
 from repanalysis.inputs.devices import device_of
-from repanalysis.inputs.models import Model, Size, input_channels, load_model
+from repanalysis.inputs.models import Model, input_channels, load_model
+from repanalysis.inputs.options import ColoursOption, DeviceOption, SizeOption, SplitOption
 from repanalysis.networks.shuffling import shuffled_channels
 from repanalysis.perturbations import Perturbation, perturbations
+from repanalysis.specs import Read
 from repanalysis.table import Table
 
 __all__ = ["stability_runs"]
 
-Norm = Literal["running", "batch"]
+
+class StabilityKeywords(PassKeywords, total=False):
+    """Options of `stability` that every network is measured with."""
+
+    statistic: Reduction
+    self_pairs: bool
+    batch_norm: Norm
+    strict: bool
+
 
 _ROWS = 96  # images, with their perturbed versions, that go through together by default
 
 
+@analysis
 def stability_runs(
     models: str | Sequence[str],
     data: str,
     perturb: str | Sequence[str],
     *,
-    weights: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None,
-    init: int = 0,
-    shuffled: int = 0,
-    split: str | None = None,
-    limit: int | None = 500,
-    layers: Patterns = None,
-    ops: bool = False,
-    statistic: Statistic = "mean",
-    self_pairs: bool = True,
-    batch_norm: Norm = "running",
-    size: Size | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    batch_size: int | None = None,
-    device: str | None = None,
-    precision: str = "float32",
+    weights: Annotated[
+        str | PathLike[str] | Sequence[str | PathLike[str]] | None,
+        Doc("Weights file, one per model; or several checkpoints of one model."),
+        Read(list, list[str]),
+    ] = None,
+    init: Annotated[int, Ge(0), Doc("Untrained networks to average over, beside the model.")] = 0,
+    shuffled: Annotated[int, Ge(0), Doc("Channel-shuffled copies to average over, beside the model.")] = 0,
+    split: SplitOption = None,
+    limit: Annotated[int | None, Ge(0), Doc("Random subset of so many images; 0 for all.")] = 500,
+    size: SizeOption = None,
+    mean: ColoursOption = None,
+    std: ColoursOption = None,
+    device: DeviceOption = None,
     seed: int = 0,
     progress: bool | None = None,
-    strict: bool = False,
+    **options: Unpack[StabilityKeywords],
 ) -> Table:
     """Stability of one or several networks, and of their untrained and shuffled twins.
 
@@ -74,20 +84,20 @@ def stability_runs(
     shuffled : int, default 0
         So many copies of every network with shuffled channels, likewise.
     limit : int or None, default 500
-        Random subset of so many images; None for all.
-    layers, ops, statistic, self_pairs, batch_norm, precision, strict
-        As for `stability`. The running statistics of a shuffled network are those of another wiring; with "batch", all networks
-        normalise alike, which is what to compare them with.
+        Random subset of so many images; None or 0 for all.
     size, mean, std
         As for `load_model`.
-    batch_size : int, optional
-        Images per step; by default as many as make 96 with their perturbed versions.
     device : str, optional
         By default the GPU, if there is one.
     seed : int, default 0
         Of the subset, the perturbations, the initialisations and the shuffles.
     progress : bool, optional
         Show progress bars; by default only on a terminal.
+    **options
+        `statistic`, `self_pairs`, `batch_norm`, `strict`, `layers`, `ops`, `precision`, `channels_last`, as for `stability`.
+        The running statistics of a shuffled network are those of another wiring; with batch_norm="batch", all networks
+        normalise alike, which is what to compare them with. `batch_size` images go through per step; by default as many as
+        make 96 with their perturbed versions.
 
     Returns
     -------
@@ -101,6 +111,41 @@ def stability_runs(
         If the numbers of models and weights don't go together, a network to be initialised comes with its weights, or as the
         functions above say.
     """
+    specs, files = _paired(models, weights)
+    chosen = perturbations(perturb, seed=seed)
+    look: dict[str, Any] = {"size": size, "mean": mean, "std": std}
+    images: dict[str, Any] = {"split": split, "limit": limit or None, "seed": seed}
+    options.setdefault("batch_size", max(4, _ROWS // (len(chosen) + 1)))
+    measuring = _Measuring(chosen, device_of(device), options, progress)
+    tables: list[Table] = []
+    for spec, file in zip(specs, files, strict=True):
+        torch.manual_seed(seed)
+        model = load_model(spec, weights=file, **look)
+        samples = _images(model, data, **images)
+        names = [run for table in tables for run in table.provenance]
+        run = _run_name(spec, file, several=len(set(map(str, files))) > 1, taken=names)
+        facts = {"dataset": data, "split": split or "", "seed": seed, "batch_size": options["batch_size"]}
+        tables.append(measuring(model, samples, run, facts))
+        seen = {str(model.card["weights_sha256"])}
+        initial = [
+            measuring(_initialised(spec, seen, look, seed + 1 + number), samples, f"{run}, init {number}",
+                      facts | {"init_seed": seed + 1 + number}, batch_norm="batch")
+            for number in range(init)
+        ]  # fmt: skip
+        rewired = [
+            measuring(replace(model, module=shuffled_channels(model.module, seed=seed + number)), samples,
+                      f"{run}, shuffled {number}", facts | {"shuffle_seed": seed + number})
+            for number in range(shuffled)
+        ]  # fmt: skip
+        groups = ((initial, "init"), (rewired, "shuffled"))
+        means = [geometric_mean(group, run=f"{run}, {kind}") for group, kind in groups if group]
+        parts = [pooling_parts(tables[-1], means[1], means[0], run=f"{run}, parts")] if len(means) == 2 else []
+        tables += means + parts
+    return Table.concat(tables)
+
+
+def _paired(models: str | Sequence[str], weights: Any) -> tuple[list[str], list[Any]]:
+    """Models and weights, as many of both."""
     specs = [models] if isinstance(models, str) else list(models)
     files: list[Any] = [weights] if weights is None or isinstance(weights, str | PathLike) else list(weights)
     if len(specs) == 1:
@@ -109,62 +154,50 @@ def stability_runs(
         files *= len(specs)
     if len(specs) != len(files):
         raise UsageError(f"{len(specs)} models and {len(files)} weights; give one of them once, or as many of both.")
-    made = perturbations(perturb, seed=seed)
-    where = device_of(device)
-    look = {"size": size, "mean": mean, "std": std}
-    options: dict[str, Any] = {
-        "layers": layers, "ops": ops, "statistic": statistic, "self_pairs": self_pairs, "device": where, "precision": precision,
-        "progress": progress, "strict": strict,
-    }  # fmt: skip
-    step = batch_size or max(4, _ROWS // (len(made) + 1))
-    tables: list[Table] = []
-    for spec, file in zip(specs, files, strict=True):
-        torch.manual_seed(seed)
-        built = load_model(spec, weights=file, **look)  # type: ignore[arg-type]
-        samples = _images(built, data, split, limit, seed)
-        taken = [run for table in tables for run in table.provenance]
-        run = _named(spec, file, several=len(set(map(str, files))) > 1, taken=taken)
-        facts = {
-            "dataset": data, "split": split or "", "batch_size": step, "seed": seed,
-            "command": " ".join(["repanalysis", *sys.argv[1:]]),
-        }  # fmt: skip
-        loader = samples.loader(step)
-        tables.append(_measured(built, loader, made, run, facts, options | {"batch_norm": batch_norm}))
-        twins, met = [], {str(built.card["weights_sha256"])}
-        for number in range(init):
-            torch.manual_seed(seed + 1 + number)  # the network itself may be random, from the seed
-            fresh = load_model(spec, weights="random", **look)  # type: ignore[arg-type]
-            if fresh.card["weights_sha256"] in met:
-                raise UsageError(f"{spec} gives the same weights every time: it has no random initialisation to compare with.")
-            met.add(fresh.card["weights_sha256"])
-            known = facts | {"init_seed": seed + 1 + number}
-            twins.append(_measured(fresh, loader, made, f"{run}, init {number}", known, options | {"batch_norm": "batch"}))
-        copies = []
-        for number in range(shuffled):
-            twin = replace(built, module=shuffled_channels(built.module, seed=seed + number))
-            known = facts | {"shuffle_seed": seed + number}
-            copies.append(
-                _measured(twin, loader, made, f"{run}, shuffled {number}", known, options | {"batch_norm": batch_norm})
-            )
-        means = [geometric_mean(some, run=f"{run}, {what}") for some, what in ((twins, "init"), (copies, "shuffled")) if some]
-        parts = [pooling_parts(tables[-1], means[1], means[0], run=f"{run}, parts")] if len(means) == 2 else []
-        tables += means + parts
-    return Table.concat(tables)
+    return specs, files
 
 
-def _measured(  # noqa: PLR0917
-    built: Model, loader: Any, made: Sequence[Perturbation], /, run: str, facts: dict[str, Any], options: dict[str, Any]
-) -> Table:
-    built.module.to(options["device"])
-    return stability(built.module, loader, made, run=run, name=built.card["model"], recorded=built.card | facts, **options)
+@dataclass(frozen=True)
+class _Measuring:
+    """Measures one network after another in the same way."""
+
+    perturbations: Sequence[Perturbation]
+    device: str
+    options: StabilityKeywords
+    progress: bool | None
+
+    def __call__(self, model: Model, samples: Data, run: str, facts: Mapping[str, Any], **changed: Any) -> Table:
+        """Stability of a network that is called `run`."""
+        model.module.to(self.device)
+        options: Any = {**self.options, **changed}
+        return stability(
+            model.module, samples.loader(self.options["batch_size"]), self.perturbations, run=run, name=model.card["model"],
+            recorded={**model.card, **facts}, device=self.device, progress=self.progress, **options,
+        )  # fmt: skip
 
 
-def _images(built: Model, data: str, split: str | None, limit: int | None, seed: int) -> Data:
-    samples = load_data(data, split=split, transform=built.transform, colours=input_channels(built))
+def _initialised(spec: str, seen: set[str], look: Mapping[str, Any], seed: int) -> Model:
+    """The network with random weights of a seed.
+
+    Raises
+    ------
+    UsageError
+        If a network had the same before: it does not draw them.
+    """
+    torch.manual_seed(seed)  # the network itself may be random, from the seed
+    model = load_model(spec, weights="random", **look)
+    if (weights := str(model.card["weights_sha256"])) in seen:
+        raise UsageError(f"{spec} gives the same weights every time: it has no random initialisation to compare with.")
+    seen.add(weights)
+    return model
+
+
+def _images(model: Model, data: str, *, split: str | None, limit: int | None, seed: int) -> Data:
+    samples = load_data(data, split=split, transform=model.transform, colours=input_channels(model))
     return samples if limit is None else samples.sample(limit, seed=seed)
 
 
-def _named(spec: str, file: Any, *, several: bool, taken: Sequence[str]) -> str:
+def _run_name(spec: str, file: Any, *, several: bool, taken: Sequence[str]) -> str:
     """A run's name: the model's, with its weights where there are several."""
     scheme, _, last = spec.rpartition(":")
     first = last.partition(",")[0]

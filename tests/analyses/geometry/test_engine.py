@@ -95,6 +95,12 @@ def test_a_file_gives_its_name_and_provenance(
     assert facts["metrics"]["rate_reduction"] == {"eps_sq": 0.1, "normalization": "frobenius"}
     assert facts["layers"]["conv"]["d"] == 6
     assert facts["recorded"]["format_version"] == 3
+    assert facts["analysis"] == "analyze"
+    assert facts["parameters"]["metrics"] == ["fisher_ratio", "rate_reduction:eps_sq=0.1"]
+    assert facts["parameters"]["layers"] == "re:c.*"
+    assert facts["parameters"]["groups"] == 10
+    assert facts["versions"]["numpy"] == np.__version__
+    assert "progress" not in facts["parameters"]
 
 
 def test_what_metrics_share_is_computed_once(

@@ -12,12 +12,12 @@ from torch import nn
 from probes.errors import DataError, LeftOutWarning, UsageError
 from repanalysis.analyses.pruning.chains import links
 from repanalysis.analyses.pruning.networks import RETRAINING, UntrainedWarning, filter_fields, masks_of, prune, retrain
-from repanalysis.heads.clusters import clusters_of
+from repanalysis.heads.clusters import ClusterOptions, clusters_of
 from repanalysis.heads.fitting import fit_head
 from repanalysis.inputs.data import load_data
 from repanalysis.networks.small import small
 from repanalysis.statistics.draws import fitted_on
-from repanalysis.training.epochs import Images, Recipe, accuracy, one_epoch
+from repanalysis.training.epochs import Images, TrainConfig, accuracy, train_epoch
 
 Parts = tuple[Images, Images]
 
@@ -33,7 +33,9 @@ def trained(digits: Parts) -> nn.Module:
     net = small("vgg_bn", width=16, colours=1, size=8)
     optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9)
     for epoch in range(1, 9):
-        one_epoch(net.train(), digits[0], optimizer, Recipe(8, 64, 0.05, "cosine"), epoch=epoch, device="cpu", hidden=True)
+        train_epoch(
+            net.train(), digits[0], optimizer, TrainConfig(8, 64, 0.05, "cosine"), epoch=epoch, device="cpu", hidden=True
+        )
     return net.eval()
 
 
@@ -54,14 +56,14 @@ def test_fields_and_masks_are_those_of_a_plain_calculation(trained: nn.Module, d
         pooled = nn.functional.adaptive_avg_pool2d(x, 2).numpy().reshape(len(y), x.shape[1], 4)
         weights = fit_head(pooled[half].reshape(half.sum(), -1), y[half], classes=10).reshape(10, x.shape[1], 4)
         means = np.stack([pooled[~half & (y == label)].mean(0) for label in range(10)])
-        serves.append(clusters_of(means, weights, theta=0.4).serves)
-    masks = masks_of(chain, fields, theta=0.4)
+        serves.append(clusters_of(means, weights, ClusterOptions(theta=0.4)).serves)
+    masks = masks_of(chain, fields, ClusterOptions(0.4))
     expected = np.array([[bool((g & f).any()) for f in serves[0]] for g in serves[1]])
     np.testing.assert_array_equal(masks["conv4"], expected)
     means = fields["head"][0]
     own = trained.get_submodule("head").weight.detach().double().numpy().reshape(10, 64, -1)  # type: ignore[union-attr, operator]
     np.testing.assert_array_equal(fields["head"][1], own)
-    np.testing.assert_array_equal(masks["head"], clusters_of(means, own, theta=0.4).serves.T)
+    np.testing.assert_array_equal(masks["head"], clusters_of(means, own, ClusterOptions(theta=0.4)).serves.T)
 
 
 def test_only_touched_layers_move_and_masked_weights_stay_0(trained: nn.Module, digits: Parts) -> None:
@@ -106,7 +108,7 @@ def test_t19_a_pruned_network_is_nearly_as_good_and_better_than_at_random(traine
 
 def test_the_network_itself_is_not_changed(trained: nn.Module, digits: Parts) -> None:
     before = {name: value.clone() for name, value in trained.state_dict().items()}
-    prune(trained, *digits, layers="head", controls=0, recipe=replace(RETRAINING, epochs=1), progress=False)
+    prune(trained, *digits, layers="head", controls=0, config=replace(RETRAINING, epochs=1), progress=False)
     assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
 
 
@@ -116,7 +118,7 @@ def test_what_goes_wrong_is_one_sentence(trained: nn.Module, digits: Parts) -> N
     with pytest.raises(UsageError, match="take fewer images or fewer layers"):
         prune(trained, *digits, state_budget=1000, progress=False)
     with pytest.raises(UsageError, match="theta is"):
-        prune(trained, *digits, layers="head", thetas=(1.5,), recipe=replace(RETRAINING, epochs=1), progress=False)
+        prune(trained, *digits, layers="head", thetas=(1.5,), config=replace(RETRAINING, epochs=1), progress=False)
     few = load_data("digits", split="train")
     assert few.labels is not None
     without = Images.of(few.pick(few.ids[few.labels != 3]), hidden=True)
@@ -127,7 +129,7 @@ def test_what_goes_wrong_is_one_sentence(trained: nn.Module, digits: Parts) -> N
         pytest.warns(LeftOutWarning, match="1 layers are not pruned: 1: its channels come in groups"),
         pytest.warns(UntrainedWarning, match="no better than chance; give the weights of a trained one"),
     ):
-        table, _ = prune(net, *digits, layers="*", controls=0, recipe=replace(RETRAINING, epochs=1), progress=False)
+        table, _ = prune(net, *digits, layers="*", controls=0, config=replace(RETRAINING, epochs=1), progress=False)
     assert table.select(variant="full").frame["note"].item() == "no better than chance, 0.100"
     with pytest.raises(UsageError, match="digits is trained on and scored"):
         prune(trained, digits[0], digits[0], progress=False)

@@ -1,0 +1,81 @@
+"""How a result was obtained stands in it: the analysis, every parameter, versions, time."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from probes import Batch, from_arrays
+from repanalysis.analyses.declaration import Result, analysis, as_plain, stamp
+from repanalysis.heads.clusters import ClusterOptions
+from repanalysis.metrics import get
+from repanalysis.perturbations import Shift
+from repanalysis.table import Table
+
+
+@analysis
+def question(source: object, *, theta: float = 0.3, classes: tuple[int, ...] = (), progress: bool | None = None) -> Table:
+    """One row of a run."""
+    return Table.from_rows([{"run": "a", "value": theta}], {"a": {"source": "x"}})
+
+
+def test_a_table_says_how_it_was_obtained() -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    facts = question(np.zeros((3, 2)), classes=(1, 2), progress=False).provenance["a"]
+    assert facts["source"] == "x"
+    assert facts["analysis"] == "question"
+    assert facts["parameters"] == {"source": "ndarray of shape (3, 2)", "theta": 0.3, "classes": [1, 2]}
+    assert facts["versions"]["numpy"] == np.__version__
+    assert before <= datetime.fromisoformat(facts["time"]) <= datetime.now(UTC)
+    assert "command" not in facts
+
+
+def test_results_with_artifacts_are_stamped_in_their_table() -> None:
+    @analysis
+    def other(k: int) -> Result[int]:
+        return Result(question(None), {"k": k})
+
+    table, artifacts = other(3)
+    assert artifacts == {"k": 3}
+    assert table.provenance["a"]["analysis"] == "other"  # the outermost, by which it can be repeated
+    assert table.provenance["a"]["parameters"] == {"k": 3}
+
+
+def test_the_function_stays_what_it_was() -> None:
+    assert question.__name__ == "question"
+    assert question.__doc__ == "One row of a run."
+    with pytest.raises(TypeError):
+        question()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (None, None),
+        (True, True),
+        (0.5, 0.5),
+        ("a", "a"),
+        (Path("a/b"), "a/b"),
+        ([1, "b"], [1, "b"]),
+        ({"a": (1, None)}, {"a": [1, None]}),
+        ([], []),
+        (np.zeros(3), "ndarray of shape (3,)"),
+        (torch.zeros(2, 3), "Tensor of shape (2, 3)"),
+        (torch.nn.ReLU(), "ReLU"),
+        (get("rate_reduction", eps_sq=0.1), "rate_reduction:eps_sq=0.1"),
+        ([Shift(pixels=2.0)], ["shift"]),
+        (ClusterOptions(0.5), {"theta": 0.5, "order": "label", "gauge": "center"}),
+        ([Batch(np.arange(2), {"a": np.zeros((2, 1))})], "1 of type Batch"),
+        (range(3), "range"),
+        (list(range(101)), "101 of type int"),
+        (from_arrays({"a": np.zeros((2, 1))}), "the arrays"),
+    ],
+)
+def test_parameters_as_json_can_hold_them(value: object, plain: object) -> None:
+    assert as_plain(value) == plain
+    assert json.loads(json.dumps(stamp("x", {"value": value})))["parameters"]["value"] == plain
