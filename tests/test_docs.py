@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from repanalysis.metrics import names
 
@@ -28,3 +33,29 @@ def test_every_metric_is_on_the_page_with_all_that_was_promised() -> None:
         assert part.count("$$") == 2
         for word in ("Unchanged by", "Parameters", "Standard error", "Bias, cost", "Source"):
             assert f"**{word}:**" in part, f"{name} lacks {word}"
+
+
+def test_what_docs_say_about_code_of_your_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(encoding="utf-8"), re.DOTALL)
+    metric, check, perturbation, plot = blocks
+    for name, code in (("my_metrics", metric), ("my_parts", perturbation), ("my_plots", plot)):
+        (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
+    code = f"""{check}
+import numpy as np
+import torch
+import matplotlib
+matplotlib.use("agg")
+from probes import from_arrays
+from repanalysis import analyze, metrics, plots
+from repanalysis.perturbations import perturbations
+
+x = np.random.default_rng(0).normal(size=(60, 4))
+source = from_arrays({{"a": x, "b": 2 * x}}, labels=np.arange(60) % 3)
+table = analyze(source, "py:my_metrics:largest_gap,power=2,fisher_ratio")
+assert table.frame["value"].notna().all() and table.frame["se"].notna().any()
+assert metrics.get("largest_gap", power=2.0)
+(darker,) = perturbations("py:my_parts:Darker,share=0.25")
+assert torch.equal(darker(torch.ones(1, 1, 2, 2), [0]), torch.full((1, 1, 2, 2), 0.75))
+assert plots.own("py:my_plots:last_layer", table).axes
+"""
+    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True, cwd=tmp_path)

@@ -24,6 +24,7 @@ from repanalysis.cli._config import configured
 from repanalysis.cli._declared import parameters_of, regrouped
 from repanalysis.cli._failures import complain, exit_code_of, notes_of, say, sentence_of
 from repanalysis.cli._signals import stoppable
+from repanalysis.plugins import load_plugin
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,16 @@ _COMMON: dict[str, Any] = {
     ],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")],
     "as_json": Annotated[bool, typer.Option("--json", help="Print the result as JSON.")],
+    "plugin": Annotated[
+        list[Path] | None, typer.Option(help="Python file with metrics or perturbations of your own; repeat it.")
+    ],
     "config": Annotated[
         Path | None, typer.Option(callback=configured, is_eager=True, help="TOML file with options of this command.")
     ],
 }
 
 
-_DEFAULTS = {"seed": 0, "threads": None, "quiet": False, "as_json": False, "config": None}
+_DEFAULTS = {"seed": 0, "threads": None, "quiet": False, "as_json": False, "plugin": None, "config": None}
 
 
 def verb(function: Callable[..., CommandResult]) -> Callable[..., None]:
@@ -78,6 +82,7 @@ def verb(function: Callable[..., CommandResult]) -> Callable[..., None]:
     @wraps(function)
     def run(**values: Any) -> None:
         settings = Settings(*(values.pop(name) for name in ("seed", "threads", "quiet", "as_json")))
+        plugins = values.pop("plugin")
         values.pop("config")
         with stoppable() as stop:
             try:
@@ -85,6 +90,8 @@ def verb(function: Callable[..., CommandResult]) -> Callable[..., None]:
                     warnings.showwarning = _print_warning
                     for category in (LeftOutWarning, NonFiniteWarning):  # commands report these themselves
                         warnings.simplefilter("ignore", category)
+                    for path in plugins or ():
+                        load_plugin(path)
                     arguments = regrouped(signature, values, {"seed": settings.seed, "progress": settings.progress})
                     result = function(settings=settings, **arguments)
             except (Exception, KeyboardInterrupt) as error:

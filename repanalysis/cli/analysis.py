@@ -100,6 +100,9 @@ def plot(
     variant: Annotated[str | None, typer.Option(help="Variant of a single metric, such as relative.")] = None,
     x: Annotated[str, typer.Option("--x", help="auto, layer or depth; strength for sensitivities")] = "auto",
     heatmap: Annotated[bool, typer.Option("--heatmap", help="One metric over layers and runs, such as epochs.")] = False,
+    kind: Annotated[
+        str | None, typer.Option(help="Plot of your own, py:module:function or the name of an installed one.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> CommandResult:
     """Draw metrics against depth; with --heatmap, one metric over depth and runs."""
@@ -108,6 +111,9 @@ def plot(
     if variant is not None and len(metric or ()) != 1:
         raise UsageError("--variant belongs to one metric; give --metric once.")
     table, plots = Table.concat([Table.load(path) for path in tables]), file_plots()
+    if kind is not None:
+        saved(plots.own(kind, table), output)
+        return CommandResult(f"{output}: {len(table)} values.", {"path": str(output)})
     if not metric and not heatmap and "sensitivity" in set(table.frame["metric"]):
         saved(plots.stability(table, x="strength" if x == "strength" else "depth"), output)
         return CommandResult(f"{output}: {table.frame['perturbation'].nunique() - 1} perturbations.", {"path": str(output)})

@@ -11,14 +11,13 @@ interpolation, crop_pct.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import EntryPoint
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -32,6 +31,7 @@ from probes.errors import UsageError, did_you_mean
 from repanalysis.inputs.hubs import download
 from repanalysis.inputs.options import Size
 from repanalysis.inputs.weights import load_weights
+from repanalysis.plugins import attribute_of, entry_points
 from repanalysis.specs import options
 
 __all__ = ["Model", "Size", "load_model", "sample_shape"]
@@ -114,13 +114,17 @@ def load_model(
     """
     _check_colours(mean, std)
     scheme, _, name = spec.partition(":")
-    if scheme not in _SCHEMES or not (name or scheme in _ALONE):
+    installed = entry_points("networks")
+    if scheme not in installed and (scheme not in _SCHEMES or not (name or scheme in _ALONE)):
         raise UsageError(f"Unknown model {spec!r}.{did_you_mean(scheme, _SCHEMES)} {_FORMS}")
-    build = {
+    build: dict[str, Callable[[str, Weights], tuple[nn.Module, Transform | None]]] = {
         "timm": _timm, "torchvision": _torchvision, "hf": _hf, "py": _factory, "scattering": _scattering,
         "scale-net": _scale_net, "small": _small,
-    }[scheme]  # fmt: skip
-    module, own = build(name, weights)
+    }  # fmt: skip
+    if scheme in installed:
+        module, own = _installed(installed[scheme], name)
+    else:
+        module, own = build[scheme](name, weights)
     random = weights is not None and str(weights) == "random"
     if weights is not None and not random:
         load_weights(module, Path(weights))
@@ -264,24 +268,20 @@ def _small(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  
 
 
 def _factory(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # taken as it comes
-    path, _, attribute = name.partition(":")
-    if not attribute or not all(part.isidentifier() for part in path.split(".")):
-        raise UsageError(f"'py:{name}' names no factory; write py:package.module:factory.")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a module of the current folder, as `python -m` finds it
-    try:
-        content = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        raise UsageError(f"There is no module {error.name!r} for 'py:{name}', seen from this folder.") from error
-    except SystemExit as error:
-        raise UsageError(f"Module {path!r} is a program: importing it ended with exit code {error.code}.") from error
-    if not hasattr(content, attribute):
-        raise UsageError(f"Module {path!r} has no {attribute!r}.{did_you_mean(attribute, vars(content))}")
-    factory = getattr(content, attribute)
+    factory = attribute_of(name)
     _refuse_uncallable(name, factory)
     module = factory()
     if not isinstance(module, nn.Module):
         raise UsageError(f"'py:{name}' returned a {type(module).__name__}; a torch.nn.Module is needed.")
+    return unwrap(module), None
+
+
+def _installed(point: EntryPoint, text: str) -> tuple[nn.Module, Transform | None]:
+    """The network of an installed package's factory, whose parameters the specification chooses."""
+    factory = point.load()
+    module = factory(**options(text, factory, point.name))
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"{point.name!r} ({point.value}) returned a {type(module).__name__}; a torch.nn.Module is needed.")
     return unwrap(module), None
 
 

@@ -1,16 +1,18 @@
 """The registry of metrics: a metric is a pure function `state -> float or {variant: float}` and what it `needs`.
 
 A new metric is one new file in this folder whose function carries `@metric(needs=...)`; nothing else is edited. The
-command line, `analyze`, the documentation and the conformance tests find it here.
+command line, `analyze`, the documentation and the conformance tests find it here. Metrics of other people's code are known by
+an entry point of their package, `py:module:function`, a plugin file or a notebook cell (`repanalysis.plugins`).
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+import pickle
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from importlib import import_module
 from typing import Any, Literal, TypeVar
@@ -18,6 +20,7 @@ from typing import Any, Literal, TypeVar
 from probes.errors import UsageError
 from probes.specs import parse_specs
 from repanalysis._checks import one_of
+from repanalysis.plugins import attribute_of, by_value, entry_points, origin_of
 from repanalysis.specs import bind
 from repanalysis.statistics import ClassMoments, Statistic
 
@@ -39,7 +42,7 @@ STRUCTURES = {
 }
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_FOUND: dict[str, Metric] = {}
+_METRICS: dict[str, Metric] = {}  # by name, of all modules that were imported
 
 
 class Noted(float):
@@ -138,9 +141,17 @@ class Metric:
         """Whether it lacks the weights of the network's last linear layer, which `analyze(head=...)` gives."""
         return "head" in self.parameters and self.parameters["head"] is None
 
+    @property
+    def origin(self) -> str:
+        """Where a function that is not ours comes from, with a hash of its source; empty for ours."""
+        return origin_of(self.function)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled by name and parameters, for other processes."""
-        return _restored, (self.name, dict(self.chosen))
+        """For other processes: by name and parameters, or, where they may lack the function, by value."""
+        if not self.origin:
+            return _restored, (self.name, dict(self.chosen))
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return _restored_from, (by_value(values, self.function),)
 
     @property
     def summary(self) -> str:
@@ -198,32 +209,51 @@ def metric(
         statistic = needs if not isinstance(needs, Statistic) else lambda **_: needs
         name = function.__name__
         classes = 0 if targets else min_classes
-        found = Metric(name, function, statistic, classes, frozenset(invariant), structure, frozenset(steps))
-        _FOUND[name] = replace(found, needs_targets=targets, by_class=by_class or classes > 0)
+        if name in _files() and function.__module__ != f"{__name__.rpartition('.')[0]}.{name}":
+            raise UsageError(f"There is a metric {name} already; give yours another name.")
+        declared = Metric(name, function, statistic, classes, frozenset(invariant), structure, frozenset(steps))
+        _METRICS[name] = replace(declared, needs_targets=targets, by_class=by_class or classes > 0)
         return function
 
     return register
 
 
 @cache
-def _discover() -> None:
-    """Import every module of this folder once; each registers what it holds."""
-    package = __name__.rpartition(".")[0]
-    for module in pkgutil.iter_modules(import_module(package).__path__):
-        if not module.name.startswith("_"):
-            import_module(f"{package}.{module.name}")
+def _files() -> list[str]:
+    """Names of the modules of this folder that hold a metric of their name."""
+    folder = import_module(__name__.rpartition(".")[0]).__path__
+    return [module.name for module in pkgutil.iter_modules(folder) if not module.name.startswith("_")]
 
 
 def names() -> list[str]:
-    """Names of all metrics, sorted.
+    """Names of all metrics, sorted: of this folder, of installed packages, of plugins and notebooks.
 
     Examples
     --------
     >>> "fisher_ratio" in names()
     True
     """
-    _discover()
-    return sorted(_FOUND)
+    return sorted({*_files(), *_METRICS, *entry_points("metrics")})
+
+
+def _registered(name: str) -> Metric:
+    """The metric of a name, whose module is imported now if it was not yet."""
+    if name.startswith("py:"):
+        return _metric_of(attribute_of(name.removeprefix("py:")), name)
+    one_of("metric", name, names())
+    if name not in _METRICS and name in _files():
+        import_module(f"{__name__.rpartition('.')[0]}.{name}")
+    if name not in _METRICS:
+        _METRICS[name] = _metric_of(entry_points("metrics")[name].load(), name)
+    return _METRICS[name]
+
+
+def _metric_of(function: Any, what: str) -> Metric:
+    """The metric that a function is."""
+    for metric in _METRICS.values():
+        if metric.function is function:
+            return metric
+    raise UsageError(f"{what!r} is no metric: decorate the function with @metric(needs=...) of repanalysis.metrics.")
 
 
 def get(name: str, **parameters: Any) -> Metric:
@@ -246,8 +276,8 @@ def get(name: str, **parameters: Any) -> Metric:
     >>> get("rate_reduction", eps_sq=0.1).chosen
     {'eps_sq': 0.1}
     """
-    metric = _FOUND[one_of("metric", name, names())]
-    return replace(metric, chosen=bind(parameters, metric.function, name))
+    metric = _registered(name)
+    return replace(metric, chosen=bind(parameters, metric.function, metric.name))
 
 
 def parse(text: str) -> list[Metric]:
@@ -265,10 +295,15 @@ def parse(text: str) -> list[Metric]:
     """
     metrics = []
     for spec in parse_specs(text):
-        if spec.argument:
+        name = f"py:{spec.argument}" if spec.name == "py" else spec.name
+        if spec.argument and spec.name != "py":
             raise UsageError(f"{spec.argument!r} in {text!r} is no parameter; write name:key=value,key=value.")
-        metrics.append(get(spec.name, **spec.options))
+        metrics.append(get(name, **spec.options))
     return metrics
+
+
+def _restored_from(content: bytes) -> Metric:
+    return Metric(**pickle.loads(content))
 
 
 def _restored(name: str, chosen: dict[str, Any]) -> Metric:

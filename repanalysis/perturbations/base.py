@@ -40,7 +40,9 @@ class Perturbation(ABC):
     kinds: ClassVar[list[type[Perturbation]]] = []  # all that there are
 
     def __init_subclass__(cls) -> None:
-        Perturbation.kinds.append(cls)
+        place = cls.__module__, cls.__qualname__  # a notebook cell that runs again replaces its class
+        kinds = [kind for kind in Perturbation.kinds if (kind.__module__, kind.__qualname__) != place]
+        Perturbation.kinds[:] = [*kinds, cls]
 
     @property
     def label(self) -> str:

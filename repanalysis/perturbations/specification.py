@@ -2,6 +2,7 @@
 
 NAME:key=value,...          diffeo:delta=1,c=3    shift:pixels=2,border=reflect    noise:sigma=0.1
 NAME:AMOUNT                 shift:2               rotation:10
+py:MODULE:CLASS,key=value   py:blur:Blur,sigma=2  a class of your own
 a..b                        shift:1..8            every whole number from a to b
 a..b/k                      diffeo:0.1..10/20     k amounts from a to b, equal factors apart
 noise:match=NAME            noise as strong, image by image, as the perturbation of that name beside it
@@ -20,6 +21,7 @@ from probes.specs import Spec, parse_spec
 from repanalysis._checks import one_of
 from repanalysis.perturbations.base import Perturbation
 from repanalysis.perturbations.noise import MatchedNoise
+from repanalysis.plugins import attribute_of, entry_points
 from repanalysis.specs import bind
 
 __all__ = ["perturbations"]
@@ -80,21 +82,35 @@ def _matching(spec: Spec, families: dict[str, list[Perturbation]], seed: int) ->
 
 def _family(spec: Spec, seed: int) -> list[Perturbation]:
     """One specification's perturbations: one for every strength."""
-    kinds = [kind for kind in Perturbation.kinds if kind.name == spec.name and kind is not MatchedNoise]
-    if not kinds:
-        one_of("perturbation", spec.name, sorted({kind.name for kind in Perturbation.kinds}))
+    kinds, argument = _kinds_of(spec)
     if len(kinds) > 1 and not spec.options:
         choices = " or ".join(f"{kind.amount}=..." for kind in kinds)
         raise UsageError(f"{spec.name!r} does not say which: match=diffeo, {choices}.")
     kind = next((kind for kind in kinds if set(spec.options) <= {field.name for field in fields(kind)}), kinds[0])
     options = dict(spec.options)
-    if spec.argument:
+    if argument:
         if kind.amount in options:
             raise UsageError(f"{kind.amount} of perturbation {spec.name} is given twice.")
-        options[kind.amount] = spec.argument
+        options[kind.amount] = argument
     sweep = _strengths(options.pop(kind.amount), spec.name) if ".." in options.get(kind.amount, "") else None
     perturbation = kind(**({"seed": seed} | bind(options, kind, f"perturbation {spec.name}")))
     return [perturbation] if sweep is None else [perturbation.at(strength) for strength in sweep]
+
+
+def _kinds_of(spec: Spec) -> tuple[list[type[Perturbation]], str]:
+    """The classes that a specification may mean, and its argument."""
+    if spec.name == "py":
+        kind = attribute_of(spec.argument)
+        if not (isinstance(kind, type) and issubclass(kind, Perturbation)):
+            raise UsageError(f"'py:{spec.argument}' is no perturbation; a subclass of Perturbation is needed.")
+        return [kind], ""
+    installed = entry_points("perturbations")
+    if spec.name in installed:
+        return [installed[spec.name].load()], spec.argument
+    kinds = [kind for kind in Perturbation.kinds if kind.name == spec.name and kind is not MatchedNoise]
+    if not kinds:
+        one_of("perturbation", spec.name, sorted({kind.name for kind in Perturbation.kinds} | set(installed)))
+    return kinds, spec.argument
 
 
 def _strengths(text: str, name: str) -> list[float]:

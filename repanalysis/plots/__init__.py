@@ -8,6 +8,7 @@ from repanalysis.plots.error_curves import errors
 from repanalysis.plots.filter_sheets import filter_sheet
 from repanalysis.plots.heatmaps import checkpoints, similarity
 from repanalysis.plots.label_laws import laws
+from repanalysis.plots.own_plots import own
 from repanalysis.plots.stability_curves import sensitivities, stability
 from repanalysis.plots.theorems import theorem
 
@@ -19,6 +20,7 @@ __all__ = [
     "filter_sheet",
     "laws",
     "overview",
+    "own",
     "sensitivities",
     "similarity",
     "stability",

@@ -23,7 +23,7 @@ from tests.conformance.stopping import Server, server
 from tests.conformance.test_crashes import content as h5_content
 
 MLP, LENET = "small:mlp,width=2,colours=1,size=8", "small:lenet,width=4,colours=1,size=8"
-TRAINING = ["--split", "train", "--limit", "64", "--epochs", "2", "--batch-size", "32", "--rate", "0.1", "--test-split", "test"]
+TRAINING = ["--split", "train", "--limit", "64", "--epochs", "2", "--batch-size", "32", "--lr", "0.1", "--test-split", "test"]
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
         ("resnet18", "Unknown model 'resnet18'.* Write timm:NAME, .*, scattering:J=3,L=8 or py:package.module:factory"),
         ("tim:resnet18", "Did you mean 'timm'?"),
         ("timm:resnet81", "timm has no model 'resnet81'. Did you mean 'resnet"),
-        ("py:os.path", "names no factory"),
+        ("py:os.path", "names no part of a module"),
         ("py:no_such_package.x:f", "There is no module 'no_such_package'"),
         ("py:tests.networks.cifar_resnet:resnet21", "has no 'resnet21'. Did you mean 'resnet"),
         ("py:os:getenvb", "needs key"),
@@ -114,9 +114,9 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
         ("py:pathlib:Path", "is a type; a function or class"),
         ("py:tests.inputs.test_models:RESNET", "is a str"),
         ("py:torch.nn:Linear", "needs in_features, out_features"),
-        ("py::f", "names no factory"),
-        ("py:.x:f", "names no factory"),
-        ("py:os:", "names no factory"),
+        ("py::f", "names no part of a module"),
+        ("py:.x:f", "names no part of a module"),
+        ("py:os:", "names no part of a module"),
     ],
 )
 def test_what_is_unknown_is_one_sentence(spec: str, sentence: str) -> None:

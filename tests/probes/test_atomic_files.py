@@ -184,7 +184,7 @@ SAVERS = {
     "savetxt", "tofile", "dump", "write_table", "write_html", "write_image", "copy", "copyfile", "move", "rename",
 }  # fmt: skip
 LIBRARIES = {"torch", "np", "image", "shutil"}  # whose `save` or `copy` writes a file
-OURS = {"self", "table", "found"}  # of classes whose own savers write drafts
+OURS = {"self", "table", "similarity"}  # of classes whose own savers write drafts
 
 
 def in_place(tree: ast.AST) -> Iterator[ast.Call]:

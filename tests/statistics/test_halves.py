@@ -16,7 +16,7 @@ from repanalysis.analyses.filters import measures as filters
 from repanalysis.analyses.filters.measures import Held
 from repanalysis.analyses.pruning import networks, recorded_heads
 from repanalysis.analyses.pruning.chains import OUTPUT, Link
-from repanalysis.heads import fitting as heads
+from repanalysis.heads import fitting
 from repanalysis.statistics import Samples
 from repanalysis.statistics.draws import fitted_on
 from repanalysis.training.epochs import Images
@@ -37,15 +37,14 @@ def marked() -> np.ndarray:
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
     """Ids of the samples of every head that is fitted."""
     fits: list[set[int]] = []
-    real: Callable[..., Any] = heads.fit_head
+    real: Callable[..., Any] = fitting.fit_head
 
     def fit(x: np.ndarray, y: np.ndarray, **options: Any) -> np.ndarray:
         fits.append({int(value) for value in np.rint(x[:, -1])})
         fitted: np.ndarray = real(x, y, **options)
         return fitted
 
-    for module in (filters, networks, recorded_heads):
-        monkeypatch.setattr(module, "fit_head", fit)
+    monkeypatch.setattr(fitting, "fit_head", fit)
     return fits
 
 

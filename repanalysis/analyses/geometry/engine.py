@@ -742,6 +742,7 @@ def _provenance(
         "recorded": {key: value for key, value in (stored.attrs if stored else recorded).items() if key != "left_out"},
         "layers": {name: {key: _plain(value) for key, value in facts.items()} for name, facts in layers.items()},
         "metrics": {metric.name: {key: _plain(value) for key, value in metric.parameters.items()} for metric in metrics},
+        **({"code": code} if (code := {metric.name: metric.origin for metric in metrics if metric.origin}) else {}),
         **drawn,
     }
 
