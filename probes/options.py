@@ -137,6 +137,10 @@ class CaptureOptions:
             if (value := getattr(self, name)) not in known:
                 raise UsageError(f"Unknown {name} {value!r}.{did_you_mean(str(value), known)} Known are {', '.join(known)}.")
 
+    def n_of(self, n: int | None) -> int | None:
+        """How many of a loader's n samples a run takes, None where the loader does not know; all of them."""
+        return n
+
     def to_attrs(self) -> dict[str, str | int]:
         """The options as attributes of a file."""
         attrs = {field.name: getattr(self, field.name) for field in fields(self)}

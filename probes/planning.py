@@ -141,7 +141,7 @@ def plan(
             found.append(_planned(info, layout, pooling.of(info.name, [info.module_type])[0], dtype, recording[info.name]))
         except UnfitError as error:
             left_out[info.name] = str(error)
-    return Plan(tuple(found), n, left_out, dtype)
+    return Plan(tuple(found), chosen.n_of(n) or 0, left_out, dtype)
 
 
 def _planned(info: LayerInfo, layout: Layout, spec: str, dtype: str, like: Tensor | torch.dtype) -> PlannedLayer:

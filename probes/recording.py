@@ -120,9 +120,9 @@ def record(
     if begun is None and not resume:
         refuse_existing(path, overwrite=overwrite)
     if begun is not None and not is_interrupted(begun):
-        return _complete(begun, path, loader)
+        return _complete(begun, path, loader, chosen)
     passed = 0 if begun is None or is_empty(begun) else len(Store(begun, partial=True))
-    expected = _length(loader)
+    expected = chosen.n_of(_length(loader))
     rest = (
         _after(loader, passed, begun, Reader(forward or network, class_names=class_names))
         if passed and begun is not None
@@ -187,13 +187,13 @@ def _begun(path: Path, facts: Mapping[str, Any], class_names: Sequence[str] | No
     return None
 
 
-def _complete(begun: Path, path: Path, loader: Any) -> Store:
+def _complete(begun: Path, path: Path, loader: Any, options: CaptureOptions) -> Store:
     """A file that needs no more, if the data have no sample that it lacks; one that was not yet in its place is put there."""
     if begun != path:
         install(begun, path)
     Journal.beside(path).unlink(missing_ok=True)  # left by a run that was killed after the seal
     store = Store(path)
-    known = ids_at(loader.dataset, range(len(loader.dataset))) if in_fixed_order(loader) else None
+    known = ids_at(loader.dataset, range(options.n_of(len(loader.dataset)) or 0)) if in_fixed_order(loader) else None
     if known is None or known[1] != store.attrs.get("ids_from"):
         return store
     present = set(store.ids.tolist())
