@@ -50,6 +50,7 @@ class PassKeywords(TypedDict, total=False):
     precision: str
     channels_last: bool
     batch_size: int
+    max_batches: int | None
 
 
 class CaptureKeywords(PassKeywords, total=False):
@@ -97,6 +98,8 @@ class CaptureOptions:
         What ran in place of the model, see `probes.capturing.network.description_of`; empty where the model itself ran.
     batch_size : int
         Samples of a forward pass, which change results by rounding; 0 where the loader does not say it.
+    max_batches : int or None
+        How many batches are run, the first that the loader gives; None: all.
 
     Examples
     --------
@@ -131,15 +134,20 @@ class CaptureOptions:
     ] = ()
     forward: str = ""
     batch_size: Annotated[int, Ge(1), Doc("Samples per forward pass.")] = 64
+    max_batches: Annotated[int | None, Ge(1), Doc("Run so many batches at most, the first ones; default all.")] = None
 
     def __post_init__(self) -> None:
+        if self.max_batches is not None and self.max_batches < 0:
+            raise UsageError(f"max_batches is {self.max_batches}; it must be at least 0.")
         for name, known in (("dtype", DTYPES), ("precision", PRECISIONS)):
             if (value := getattr(self, name)) not in known:
                 raise UsageError(f"Unknown {name} {value!r}.{did_you_mean(str(value), known)} Known are {', '.join(known)}.")
 
     def n_of(self, n: int | None) -> int | None:
-        """How many of a loader's n samples a run takes, None where the loader does not know; all of them."""
-        return n
+        """How many of a loader's n samples a run takes; None where that is not known."""
+        if n is None or self.max_batches is None:
+            return n
+        return min(n, self.max_batches * self.batch_size) if self.batch_size else None
 
     def to_attrs(self) -> dict[str, str | int]:
         """The options as attributes of a file."""

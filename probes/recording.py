@@ -128,7 +128,9 @@ def record(
         if passed and begun is not None
         else loader
     )
-    batches = captured(model, rest, chosen, device=device, early_stop=early_stop, forward=forward, class_names=class_names)
+    batches = captured(
+        model, rest, _remaining(chosen, passed), device=device, early_stop=early_stop, forward=forward, class_names=class_names
+    )
     first = next(batches, None)
     if first is None and not passed:
         raise DataError("The loader gave no batch; there is nothing to record.")
@@ -283,6 +285,15 @@ def _unread(loader: Any, passed: int) -> tuple[int, tuple[NDArray[Any], str] | N
         multiprocessing_context=loader.multiprocessing_context, generator=loader.generator,
     )  # fmt: skip
     return done, ids_at(loader.dataset, range(done)), rest
+
+
+def _remaining(options: CaptureOptions, passed: int) -> CaptureOptions:
+    """The options for the batches that are not in the file yet."""
+    if options.max_batches is None or not passed:
+        return options
+    if not options.batch_size:
+        raise UsageError("How many batches are left of max_batches is not known: the loader does not say its batch size.")
+    return replace(options, max_batches=max(0, options.max_batches - -(-passed // options.batch_size)))
 
 
 def _non_finite(counts: Mapping[str, int]) -> str:

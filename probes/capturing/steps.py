@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any, Unpack
 
 import numpy as np
@@ -172,7 +173,7 @@ def captured(
     left_out: dict[str, str] = {}
     padded: list[str] | None = None  # layers that are pooled with their padding, once a batch has any
     done = 0
-    for step, (item, ids, ids_from) in enumerate(identified(loader, reader, first=first_id)):
+    for step, (item, ids, ids_from) in enumerate(islice(identified(loader, reader, first=first_id), options.max_batches)):
         rows = item.inputs.rows
         if step == 0:
             steps.measure(item.inputs)

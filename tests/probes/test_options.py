@@ -20,6 +20,7 @@ from probes.planning import plan
 FULL = CaptureOptions(
     layers=("a*", "re:b|c"), pool=("a*=none", "project:7,seed=3"), ops=True, prefix_tokens=2, dtype="float16", seed=3,
     split="val", precision="bfloat16", channels_last=True, axes=("a*=TBC",), forward="module.f sha256 00", batch_size=12,
+    max_batches=5,
 )  # fmt: skip
 NAMES = {field.name for field in fields(CaptureOptions)}
 
@@ -56,7 +57,7 @@ def test_texts_in_files_are_those_of_format_3() -> None:
     assert FULL.to_attrs() == {
         "layers": '["a*", "re:b|c"]', "pool": "a*=none; project:7,seed=3", "ops": 1, "prefix_tokens": 2, "dtype": "float16",
         "seed": 3, "split": "val", "precision": "bfloat16", "channels_last": 1, "axes": "a*=TBC",
-        "forward": "module.f sha256 00", "batch_size": 12,
+        "forward": "module.f sha256 00", "batch_size": 12, "max_batches": 5,
     }  # fmt: skip
     assert CaptureOptions().to_attrs()["layers"] == "leaf calls"
     assert CaptureOptions().to_attrs()["prefix_tokens"] == "auto"

@@ -436,3 +436,47 @@ def test_a_file_whose_samples_have_numbers_does_not_go_on_with_names(tmp_path: P
     with pytest.raises(probes.DataError, match="have numbers, as in older files, those of the loader names"):
         probes.record(model, named, path, resume=True)
     assert probes.open(path, partial=True).ids.tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("data_set", [True, False])
+def test_the_first_batches_alone_and_stopped_in_between(tmp_path: Path, data_set: bool) -> None:
+    """What stands in the file is the same, whether it was written at once or in two runs, and it is complete."""
+    net, x = nn.Sequential(nn.Linear(4, 3)), torch.randn(50, 4)
+    data = TensorDataset(x, torch.arange(50) % 3)
+    batches: Any = data if data_set else DataLoader(data, batch_size=8)
+    options: Any = {"max_batches": 4} | ({"batch_size": 8} if data_set else {})
+    whole = probes.record(net, batches, tmp_path / "a.h5", **options)
+    assert whole.ids.tolist() == list(range(32))
+    assert whole.complete
+
+    class Stop(Exception):
+        """Raised in the third batch."""
+
+    def stopping(module: nn.Module, args: Any) -> None:
+        count[0] += 1
+        if count[0] > 5:  # three passes measure the axes
+            raise Stop
+
+    count = [0]
+    handle = net.register_forward_pre_hook(stopping)
+    with pytest.raises(Stop):
+        probes.record(net, batches, tmp_path / "b.h5", **options)
+    handle.remove()
+    with probes.Store(tmp_path / "b.h5", partial=True) as part:
+        assert 0 < len(part) < 32
+    again = probes.record(net, batches, tmp_path / "b.h5", resume=True, **options)
+    np.testing.assert_array_equal(again["0"], whole["0"])
+    assert again.ids.tolist() == whole.ids.tolist()
+    assert probes.record(net, batches, tmp_path / "b.h5", resume=True, **options).complete
+    with pytest.raises(probes.UsageError, match="max_batches"):
+        probes.record(net, batches, tmp_path / "b.h5", resume=True, **options | {"max_batches": 5})
+
+
+def test_how_many_batches_are_left_is_known_or_refused(tmp_path: Path) -> None:
+    net, x = nn.Sequential(nn.Linear(4, 3)), torch.randn(40, 4)
+    parts = [x[:8], x[8:20], x[20:]]  # no batch size
+    store = probes.record(net, parts, tmp_path / "a.h5", max_batches=2)
+    assert len(store) == 20
+    assert len(list(probes.capture(net, parts, max_batches=1))) == 1
+    with pytest.raises(probes.UsageError, match="max_batches is -1"):
+        probes.capture(net, parts, max_batches=-1)
