@@ -232,8 +232,8 @@ class _Counted:
                 raise UsageError(f"Stability perturbs images, one tensor; the loader's x is a {kinds}.")
             self.name = next(iter(item.inputs.kwargs), None)
             self.ids.append(ids)
-            yield images, ids
             self.n += len(images)
+            yield images, ids
 
 
 def _steps(loader: _Counted, perturbations: Sequence[Perturbation], measured: _Measure) -> Iterator[Any]:

@@ -291,3 +291,12 @@ def test_a_layer_that_is_not_finite_stops_no_other_and_is_not_taken_for_a_dead_o
 def alone_like(table: Table) -> Table:
     """A network of the same layers, of which none failed."""
     return Table(table.frame.assign(value=1.0, note=""), {"whole": {}})
+
+
+def test_the_first_batches_are_a_smaller_loader(images: Tensor) -> None:
+    net = nn.Sequential(nn.Conv2d(images.shape[1], 4, 3), nn.ReLU())
+    batches = list(torch.split(images, 5))
+    first = stability(net, batches, perturbations("shift:1"), max_batches=2, progress=False)
+    expected = stability(net, batches[:2], perturbations("shift:1"), progress=False)
+    assert first.frame.equals(expected.frame)
+    assert set(first.frame["n"]) == {10}
