@@ -6,15 +6,12 @@ both, and leaves two activations files, the weights, the results and a figure.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
-from torch import nn
-from torch.nn import functional
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 import probes
 from probes.atomic_files import replacing
@@ -23,15 +20,16 @@ from probes.options import OverwriteOption
 from probes.provenance import command_line
 from repanalysis._checks import writable
 from repanalysis.analyses.geometry.engine import analyze
-from repanalysis.inputs.data import Data, load_data
+from repanalysis.inputs.data import load_data
 from repanalysis.inputs.models import load_model
 from repanalysis.inputs.weights import save_weights
-from repanalysis.networks.crops import random_crops
 from repanalysis.plots import overview
 from repanalysis.table import Table
+from repanalysis.training.epochs import Images, TrainConfig, accuracy, fit
 
-__all__ = ["Demo", "accuracy", "run_demo", "train"]
+__all__ = ["TRAINING", "Demo", "run_demo"]
 
+TRAINING = TrainConfig(20, 64, 3e-3, "cosine", augment="crops", weight_decay=0.0, optimizer="adamw")
 SPEC = "py:repanalysis.networks.digits_cnn:digits_cnn"
 FILES = ("untrained.h5", "trained.h5", "trained.safetensors", "results.csv", "depth.svg", "depth.png")
 PANELS = (
@@ -113,7 +111,7 @@ def run_demo(folder: Path, *, seed: int = 0, overwrite: OverwriteOption = False,
             progress=progress,
         )
         if path is untrained:
-            train(model.module, train_half, seed=seed, progress=progress)
+            fit(model.module, train_half, replace(TRAINING, seed=seed), progress=progress)
             save_weights(weights, model.module.state_dict())
     table = Table.concat([analyze(path, progress=progress) for path in (untrained, trained)])
     table.to_csv(results)
@@ -122,44 +120,4 @@ def run_demo(folder: Path, *, seed: int = 0, overwrite: OverwriteOption = False,
         with replacing(path) as draft:
             figure.savefig(draft, dpi=150)
     plt.close(figure)
-    return Demo(table, accuracy(model.module, test_half), files)
-
-
-def train(model: nn.Module, data: Data, *, epochs: int = 20, seed: int = 0, progress: bool | None = None) -> None:
-    """Train in place: cross-entropy, Adam, learning rate 3e-3 falling to 0 as a cosine, random shifts by one pixel.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        From images to class scores.
-    data : Data
-        Training images with labels.
-    epochs : int, default 20
-        Passes over the data.
-    seed : int, default 0
-        For the order of the samples and the shifts.
-    progress : bool, optional
-        Show a progress bar; by default only on a terminal.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    loader = DataLoader(data, 64, shuffle=True, generator=generator, drop_last=True)
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(loader))
-    model.train()
-    for _ in tqdm(range(epochs), desc="train", unit=" epochs", disable=None if progress is None else not progress):
-        for images, labels, _ids in loader:
-            optimizer.zero_grad()
-            loss = functional.cross_entropy(model(random_crops(images, 1, generator)), labels)
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-    model.eval()
-
-
-def accuracy(model: nn.Module, data: Data) -> float:
-    """Share of the samples whose highest score is their own class, in [0, 1]."""
-    hits = 0
-    with torch.no_grad():
-        for images, labels, _ids in data.loader(256):
-            hits += int((model(images).argmax(1) == labels).sum())
-    return hits / len(data)
+    return Demo(table, accuracy(model.module, Images.of(test_half, hidden=True), 256, "cpu"), files)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from repanalysis._checks import not_negative, one_of, positive
 from repanalysis.inputs.data import Data
 from repanalysis.networks.crops import random_crops
 
-__all__ = ["Images", "TrainConfig", "accuracy", "train_epoch"]
+__all__ = ["Images", "TrainConfig", "accuracy", "fit", "train_epoch"]
 
 SCHEDULES = ("steps", "cosine", "constant")
 LOSSES = ("cross-entropy", "hinge")
@@ -46,8 +46,8 @@ class TrainConfig:
         Learning rate at the start.
     schedule : {"steps", "cosine", "constant"}
         A tenth of the rate after every 70 of 300 epochs, down to 0 as half a cosine, or the same throughout.
-    augment : bool or None
-        Random flips and crops; None: where images have three colours.
+    augment : bool, "crops" or None
+        Random flips and crops, crops alone, or neither; None: both where images have three colours.
     loss : {"cross-entropy", "hinge"}
         Hinge: max(0, 1 - y f) of a single score f, for two classes y = -1, 1.
     momentum, weight_decay : float
@@ -65,7 +65,7 @@ class TrainConfig:
     batch_size: Annotated[int, Ge(2), Doc("Images per step.")] = 128
     lr: Annotated[float, Doc("Learning rate at the start.")] = 0.01
     schedule: Annotated[str, Doc("steps: a tenth after every 70 of 300 epochs; cosine or constant.")] = "steps"
-    augment: Annotated[bool | None, Doc("Random flips and crops; default for images in colour.")] = None
+    augment: Annotated[bool | Literal["crops"] | None, Doc("Random flips and crops; default for images in colour.")] = None
     seed: int = 0
     loss: Annotated[str, Doc("cross-entropy, or hinge for one score and two classes.")] = "cross-entropy"
     momentum: Annotated[float, Doc("Of SGD.")] = 0.9
@@ -204,7 +204,7 @@ def train_epoch(
             group["lr"] = config.lr_at((epoch - 1 + step / steps) / config.epochs)
         x, labels = images.batch(rows)
         if config.augment or (config.augment is None and x.shape[1] == 3):
-            x = _moved(x, generator)
+            x = _moved(x, generator, mirror=config.augment != "crops")
         if config.noise:
             x = x + torch.randn(x.shape, generator=generator) * (config.noise / x[0].numel() ** 0.5)
         x, labels = x.to(device), labels.to(device)
@@ -222,6 +222,37 @@ def train_epoch(
         hits += _hits(scores, labels)
     seen = steps * config.batch_size
     return {"lr": config.lr_at((epoch - 1) / config.epochs), "loss": loss_sum / seen, "train_accuracy": hits / seen}
+
+
+def fit(
+    network: nn.Module, data: Data, config: TrainConfig = TrainConfig(), *, device: str = "cpu", progress: bool | None = None
+) -> None:
+    """Train a network in place; afterwards it is in eval mode. `repanalysis.train` leaves checkpoints and goes on after a stop.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        From images to class scores.
+    data : Data
+        Training images with labels.
+    config : TrainConfig
+        How.
+    device : str, default "cpu"
+        Where the network is.
+    progress : bool, optional
+        Show a progress bar; by default only on a terminal.
+
+    Raises
+    ------
+    DataError
+        If the images have no labels or do not fill a batch, or the loss is no longer finite.
+    """
+    hidden = None if progress is None else not progress
+    images = Images.of(data, hidden=hidden)
+    optimizer = config.optimizer_of(network.parameters())
+    for epoch in tqdm(range(1, config.epochs + 1), desc="train", unit=" epochs", disable=hidden):
+        train_epoch(network.train(), images, optimizer, config, epoch=epoch, device=device, hidden=True)
+    network.eval()
 
 
 def accuracy(network: nn.Module, images: Images, batch_size: int, device: str) -> float:
@@ -255,8 +286,9 @@ def _order(n: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
     return list(torch.randperm(n, generator=generator)[: n // batch_size * batch_size].view(-1, batch_size))
 
 
-def _moved(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Half of the images mirrored, and each moved by up to 1/8 of its side; zeros, the mean colour, come in."""
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
-    images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+def _moved(images: Tensor, generator: torch.Generator, *, mirror: bool) -> Tensor:
+    """Each image moved by up to 1/8 of its side, and half of them mirrored; zeros, the mean colour, come in."""
+    if mirror:
+        mirrored = torch.rand(len(images), generator=generator) < 0.5
+        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     return random_crops(images, max(1, max(images.shape[-2:]) // _BORDER), generator).contiguous()

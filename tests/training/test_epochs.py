@@ -11,7 +11,9 @@ from torch import nn
 
 from probes.errors import DataError, UsageError
 from repanalysis.inputs.data import Data, load_data
-from repanalysis.training.epochs import Images, TrainConfig, accuracy, train_epoch
+from repanalysis.networks.digits_cnn import digits_cnn
+from repanalysis.studies.demo import TRAINING
+from repanalysis.training.epochs import Images, TrainConfig, _moved, accuracy, fit, train_epoch
 
 RECIPE = TrainConfig(2, 32, 0.1, "constant", augment=True)
 
@@ -82,3 +84,25 @@ def test_what_goes_wrong_is_one_sentence(digits: Images) -> None:
         after(digits, 1, net=net)
     with pytest.raises(UsageError, match="takes one score per image"):
         after(digits, 1, replace(RECIPE, loss="hinge"))
+
+
+def test_fitting_is_seeded_and_learns() -> None:
+    data, test = (load_data("digits", split=split) for split in ("train", "test"))
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = digits_cnn()
+        fit(model, data, replace(TRAINING, epochs=5), progress=False)
+        weights.append(model.state_dict())
+        assert not model.training
+        assert accuracy(model, Images.of(test, hidden=True), 256, "cpu") > 0.9
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_crops_alone_mirror_nothing() -> None:
+    """An image that is 0 but for its left column never has its right column at 1, however it is moved by one pixel."""
+    images = torch.zeros(64, 1, 8, 8)
+    images[..., 0] = 1.0
+    generator = torch.Generator().manual_seed(0)
+    assert _moved(images, generator, mirror=False)[..., -1].max() == 0
+    assert _moved(images, generator, mirror=True)[..., -1].max() == 1
