@@ -121,37 +121,42 @@ def record(
         refuse_existing(path, overwrite=overwrite)
     if begun is not None and not is_interrupted(begun):
         return _complete(begun, path, loader, chosen)
-    passed = 0 if begun is None or is_empty(begun) else len(Store(begun, partial=True))
-    expected = chosen.n_of(_length(loader))
-    rest = (
-        _after(loader, passed, begun, Reader(forward or network, class_names=class_names))
-        if passed and begun is not None
-        else loader
-    )
+    n_resumed = 0 if begun is None or is_empty(begun) else len(Store(begun, partial=True))
+    rest = loader
+    if begun is not None and n_resumed:
+        rest = _remaining_batches(loader, n_resumed, begun, Reader(forward or network, class_names=class_names))
     batches = captured(
-        model, rest, _remaining(chosen, passed), device=device, early_stop=early_stop, forward=forward, class_names=class_names
-    )
-    first = next(batches, None)
-    if first is None and not passed:
-        raise DataError("The loader gave no batch; there is nothing to record.")
-    writer = (
-        resume_file(path, attrs=facts, expected=expected, source=begun)
-        if passed
-        else create(path, attrs=facts | _origin(first), class_names=class_names, head=head_of(network), compression=compression,
-                    expected=expected, overwrite=overwrite or begun is not None)
+        model, rest, _remaining(chosen, n_resumed), device=device, early_stop=early_stop, forward=forward,
+        class_names=class_names,
     )  # fmt: skip
+    first = next(batches, None)
+    if first is None and not n_resumed:
+        raise DataError("The loader gave no batch; there is nothing to record.")
+    expected = chosen.n_of(_length(loader))
+    if n_resumed:
+        writer = resume_file(path, attrs=facts, expected=expected, source=begun)
+    else:
+        writer = create(
+            path, attrs=facts | _origin(first), class_names=class_names, head=head_of(network), compression=compression,
+            expected=expected, overwrite=overwrite or begun is not None,
+        )  # fmt: skip
+    return _write(writer, batches if first is None else chain([first], batches), n_resumed, expected, progress=progress)
+
+
+def _write(writer: Writer, batches: Iterable[Batch], n_resumed: int, expected: int | None, *, progress: bool | None) -> Store:
+    """Write batches with a progress bar; warns of values that are not finite."""
     hidden = None if progress is None else not progress
     try:
-        with writer, tqdm(total=expected, initial=passed, unit=" samples", disable=hidden, desc=path.name) as bar:
-            for batch in batches if first is None else chain([first], batches):
+        with writer, tqdm(total=expected, initial=n_resumed, unit=" samples", disable=hidden, desc=writer.path.name) as bar:
+            for batch in batches:
                 writer.put(batch)
                 bar.update(len(batch))
     except BaseException as error:
         error.add_note(_left(writer))
         raise
-    store = Store(path)
+    store = Store(writer.path)
     if store.non_finite:
-        warnings.warn(_non_finite(store.non_finite), NonFiniteWarning, stacklevel=2)
+        warnings.warn(_non_finite(store.non_finite), NonFiniteWarning, stacklevel=3)
     return store
 
 
@@ -232,8 +237,8 @@ def _other_classes(store: Store, class_names: Sequence[str] | None) -> list[str]
     return [f"the classes: {shown[0]} in the file, {shown[1]} now"]
 
 
-def _after(loader: Iterable[Any], passed: int, path: Path, reader: Reader) -> Iterator[Identified]:
-    """What a loader gives after the samples that are in the file; raises where those are others than it gives now."""
+def _remaining_batches(loader: Iterable[Any], passed: int, path: Path, reader: Reader) -> Iterator[Identified]:
+    """The loader's batches after the samples that are in the file; raises DataError if it yields other samples than those."""
     with Store(path, partial=True) as store:
         existing, labels, origin = store.ids, store.labels, store.attrs.get("ids_from")
     seen = SeenIds()

@@ -168,10 +168,7 @@ def captured(
     loader = as_loader(loader, options.batch_size)
     reader = Reader(forward or model, class_names=class_names)
     steps = _Steps(model, recording, forward or model, where, _autocast(options.precision, where), options.channels_last)
-    shapes: dict[str, tuple[int, ...]] = {}
-    info: dict[str, LayerInfo] = {}
-    left_out: dict[str, str] = {}
-    padded: list[str] | None = None  # layers that are pooled with their padding, once a batch has any
+    layers = _Layers(recording)
     done = 0
     for step, (item, ids, ids_from) in enumerate(islice(identified(loader, reader, first=first_id), options.max_batches)):
         rows = item.inputs.rows
@@ -179,36 +176,70 @@ def captured(
             steps.measure(item.inputs)
         steps.run(item.inputs, done, step)
         if step == 0:
-            info = recording.info
-            shapes = recording.shapes
-            left_out = recording.left_out | recording.idle
-            if early_stop and forward is None and info and (last := list(info)[-1]) and info[last].depth < 1:
-                recording.last = last
-        varied = _varied(recording, shapes, done) if step else {}
-        left_out |= varied
-        shapes = {name: shape for name, shape in shapes.items() if name not in varied}
-        if not shapes:
-            reasons = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
-            reasons = reasons or "no module was called that the layer patterns select"
-            raise DataError(f"No layer of {type(model).__name__} can be recorded ({reasons}).")
-        if said := _ran(varied if step else left_out):
-            warnings.warn(_left_out(said), LeftOutWarning, stacklevel=2)
-        if padded is None and recording.mask is not None and not recording.mask.all():
-            padded = [name for name in shapes if info[name].padding.startswith(UNKNOWN_LENGTH)]
-            if padded:
-                warnings.warn(_padded(padded), IgnoredWarning, stacklevel=2)
+            layers.begin(early_stop=early_stop and forward is None)
+        else:
+            layers.drop_changed(done)
+        if not layers.shapes:
+            raise DataError(f"No layer of {type(model).__name__} can be recorded ({layers.reasons}).")
+        layers.warn_of_padding()
         yield Batch(
             ids=ids,
-            layers={name: recording.array(name) for name in shapes},
+            layers={name: recording.array(name) for name in layers.shapes},
             labels=item.labels,
             split=np.full(rows, options.split) if options.split else None,
-            info={name: info[name] for name in shapes},
-            left_out=dict(left_out),
+            info={name: layers.info[name] for name in layers.shapes},
+            left_out=dict(layers.left_out),
             ids_from=ids_from,
             targets=item.targets,
             target_names=item.target_names,
         )
         done += rows
+
+
+class _Layers:
+    """The layers of a run that have had the same shape in every step so far, and why the others are left out."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.info: dict[str, LayerInfo] = {}
+        self.left_out: dict[str, str] = {}
+        self._has_padding = False
+
+    def begin(self, *, early_stop: bool) -> None:
+        """Take the layers of the first step; with `early_stop`, later passes end after the last of them."""
+        recording = self.recording
+        self.info, self.shapes = recording.info, recording.shapes
+        self.left_out = recording.left_out | recording.idle
+        if early_stop and self.info and (last := list(self.info)[-1]) and self.info[last].depth < 1:
+            recording.last = last
+        self._warn(_called(self.left_out))
+
+    def drop_changed(self, done: int) -> None:
+        """Leave out the layers whose shape is not that of the first step; `done` samples came before."""
+        changed = _changed_shapes(self.recording, self.shapes, done)
+        self.left_out |= changed
+        self.shapes = {name: shape for name, shape in self.shapes.items() if name not in changed}
+        self._warn(_called(changed))
+
+    @property
+    def reasons(self) -> str:
+        """Why the first layers are left out."""
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(self.left_out.items())[:3])
+        return reasons or "no module was called that the layer patterns select"
+
+    def warn_of_padding(self) -> None:
+        """Warn, once a batch has padding, of the layers that are pooled with it."""
+        mask = self.recording.mask
+        if self._has_padding or mask is None or mask.all():
+            return
+        self._has_padding = True
+        if padded := [name for name in self.shapes if self.info[name].padding.startswith(UNKNOWN_LENGTH)]:
+            warnings.warn(_padded(padded), IgnoredWarning, stacklevel=3)
+
+    def _warn(self, reasons: Mapping[str, str]) -> None:
+        if reasons and self.shapes:
+            warnings.warn(_left_out(reasons), LeftOutWarning, stacklevel=4)
 
 
 def examined(model: nn.Module, example: Any, **options: Unpack[CaptureKeywords]) -> Recording:
@@ -292,17 +323,18 @@ def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractCont
     return nullcontext if precision == "float32" else partial(torch.autocast, device.type, getattr(torch, precision))
 
 
-def _varied(recording: Recording, shapes: Mapping[str, tuple[int, ...]], done: int) -> dict[str, str]:
+def _changed_shapes(recording: Recording, shapes: Mapping[str, tuple[int, ...]], done: int) -> dict[str, str]:
     """Layers that do not give out what they gave out in the first step, each with the reason."""
-    found: dict[str, str] = {}
+    changed: dict[str, str] = {}
     if shapes == (now_shapes := recording.shapes):
-        return found
+        return changed
     for name, before in shapes.items():
         now = now_shapes.get(name)
-        if now != before:
-            what = f"its shape is {now} from sample {done} on, and was {before} before: pool it (mean, max)"
-            found[name] = what if now else f"it did not run at sample {done}, as it had before"
-    return found
+        if now is None:
+            changed[name] = f"it did not run at sample {done}, as it had before"
+        elif now != before:
+            changed[name] = f"its shape is {now} from sample {done} on, and was {before} before: pool it (mean, max)"
+    return changed
 
 
 def _padded(names: list[str]) -> str:
@@ -314,7 +346,7 @@ def _padded(names: list[str]) -> str:
     )
 
 
-def _ran(reasons: Mapping[str, str]) -> dict[str, str]:
+def _called(reasons: Mapping[str, str]) -> dict[str, str]:
     """The layers that did run."""
     return {name: why for name, why in reasons.items() if not why.startswith("the forward pass never calls it")}
 

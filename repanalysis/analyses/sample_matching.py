@@ -75,13 +75,13 @@ def shared_ids(first: Source, second: Source, *, same_samples: bool = False) -> 
         sentence = f"{names} share {len(ids)} sample ids, but {reason}: equal ids may be different samples."
         if not agreed:
             raise DataError(f"{sentence} {_OVERRULE}")
-        warnings.warn(f"{sentence} Their labels agree.", ArrivalOrderWarning, stacklevel=4)
+        warnings.warn(f"{sentence} Their labels agree.", ArrivalOrderWarning, stacklevel=5)
     elif arrived := [source.title for source in (first, second) if _origin(source) == "arrival"]:
         warnings.warn(
             f"The sample ids of {' and '.join(arrived)} are the order in which samples came: they are the same samples only if "
             f"both loaders gave the same ones in the same order.",
             ArrivalOrderWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return ids
 

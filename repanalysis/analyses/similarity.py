@@ -273,7 +273,7 @@ def compare(
         }
         result = Similarity(_framed(sides, method, (measure.pairs, errors, draws), rows, reasons), failures)
         if failures:
-            warnings.warn(f"{result.failure}; its pairs are NaN.", LeftOutWarning, stacklevel=2)
+            warnings.warn(f"{result.failure}; its pairs are NaN.", LeftOutWarning, stacklevel=3)
         return result
     finally:
         for source, ours in ((first, mine), (second, theirs)):

@@ -12,7 +12,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
@@ -84,32 +86,10 @@ def filter_sheet(
     rows = -(-len(shown) // columns)
     height = 4.6 + (1.3 if images else 0.0)
     figure, grid = plt.subplots(rows, columns, figsize=(4.4 * columns, height * rows), layout="constrained", squeeze=False)
-    for ax, one in zip(grid.flat, shown, strict=False):
-        turn = display_order(found.cluster[one])
-        field = field_of(means, weights, one, gauge=found.options.gauge)
-        top = found.maximum[one] or 1.0
-        shares = field[np.ix_(turn, turn)] / top
-        picture = ax.imshow(shares, cmap="RdBu_r", vmin=-1, vmax=1)
-        start = 0
-        for size in -np.sort(-np.bincount(found.cluster[one][found.cluster[one] >= 0], minlength=1)):
-            ax.add_patch(Rectangle((start - 0.5, start - 0.5), size, size, fill=False, edgecolor=INK, linewidth=1.6))
-            start += int(size)
-        above = np.argwhere(shares > found.options.theta) if k <= _MOST_NAMES else np.zeros((0, 2), int)
-        ax.scatter(above[:, 1], above[:, 0], s=4, c=["white" if shares[i, j] > 0.75 else INK for i, j in above])
-        if k <= _MOST_NAMES:
-            told = [as_label(names[label] if names else label) for label in turn]
-            ax.set_xticks(range(k), told, rotation=90, fontsize=7)
-            ax.set_yticks(range(k), told, fontsize=7)
-        else:
-            ax.set_xticks([])
-            ax.set_yticks([])
-        numbers = (
-            f"{_counted(found.clusters[one], 'cluster')}, {_counted(found.served[one], 'label')}, noise {found.noise[one]}"
-        )
-        room = _ROOM if images else 6.0  # for the images
-        ax.set_title(f"filter {one}: {numbers}", fontsize=8.5, loc="left", color=INK, pad=room)
-        ax.set_ylabel("true label", fontsize=8)
-        for at, image in enumerate(list((images or {}).get(one, ()))[:5]):
+    for ax, index in zip(grid.flat, shown, strict=False):
+        picture = _draw_filter(ax, found, field_of(means, weights, index, gauge=found.options.gauge), index, names)
+        ax.set_title(ax.get_title(loc="left"), fontsize=8.5, loc="left", color=INK, pad=_ROOM if images else 6.0)
+        for at, image in enumerate(list((images or {}).get(index, ()))[:5]):
             inset = ax.inset_axes((at * 0.2, 1.02, 0.19, 0.19))
             inset.imshow(image, cmap="gray", interpolation="nearest")
             inset.set_axis_off()
@@ -128,3 +108,31 @@ def filter_sheet(
     caption = f"{len(shown)} of {f} filters{rule}; mean noise of the layer {mean:.1f}. {legend}"
     figure.supxlabel(caption, x=0.01, ha="left", fontsize=8, color="#6b7280")
     return figure
+
+
+def _draw_filter(
+    ax: Axes, found: FilterClusters, field: NDArray[np.float64], index: int, names: Sequence[str] | None
+) -> AxesImage:
+    """One filter's field over its largest entry, labels of a cluster side by side, with frames, dots and a title."""
+    k = found.cluster.shape[1]
+    cluster = found.cluster[index]
+    order = display_order(cluster)
+    shares = field[np.ix_(order, order)] / (found.maximum[index] or 1.0)
+    picture = ax.imshow(shares, cmap="RdBu_r", vmin=-1, vmax=1)
+    start = 0
+    for size in -np.sort(-np.bincount(cluster[cluster >= 0], minlength=1)):
+        ax.add_patch(Rectangle((start - 0.5, start - 0.5), size, size, fill=False, edgecolor=INK, linewidth=1.6))
+        start += int(size)
+    above = np.argwhere(shares > found.options.theta) if k <= _MOST_NAMES else np.zeros((0, 2), int)
+    ax.scatter(above[:, 1], above[:, 0], s=4, c=["white" if shares[i, j] > 0.75 else INK for i, j in above])
+    if k <= _MOST_NAMES:
+        labels = [as_label(names[label] if names else label) for label in order]
+        ax.set_xticks(range(k), labels, rotation=90, fontsize=7)
+        ax.set_yticks(range(k), labels, fontsize=7)
+    else:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    clusters, served = _counted(found.clusters[index], "cluster"), _counted(found.served[index], "label")
+    ax.set_title(f"filter {index}: {clusters}, {served}, noise {found.noise[index]}", loc="left")
+    ax.set_ylabel("true label", fontsize=8)
+    return picture

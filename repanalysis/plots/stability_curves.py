@@ -85,6 +85,14 @@ def sensitivities(
             style["marker"] = marker if len(strengths) == 1 else ""
             style["alpha"] = 1.0 if len(strengths) == 1 else 0.25 + 0.75 * rank / (len(strengths) - 1)
             _line(ax, part[part["strength"] == strength].sort_values("order"), "depth", label, style)
+    values = f"strength {strengths[0]:g} to {strengths[-1]:g}" if len(strengths) > 1 else f"strength {strengths[0]:g}"
+    where = f" in {rows['layer'].iloc[0]}" if x == "strength" else f", {values}"
+    _label(ax, metric, x, as_label(f"{perturbation}{where}"))
+    return ax
+
+
+def _label(ax: Axes, metric: str, x: Across, name: str) -> None:
+    """Scales, labels and title."""
     ax.axhline(1.0, color=INK, linewidth=0.8, linestyle="--", alpha=0.6)
     framed(ax)
     ax.set_yscale("log")
@@ -99,13 +107,10 @@ def sensitivities(
     ax.yaxis.set_major_formatter("{x:g}")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_minor_formatter(NullFormatter())
-    name = "Sensitivity to" if metric == "sensitivity" else "Relative stability,"
-    many = f", strength {strengths[0]:g} to {strengths[-1]:g}" if len(strengths) > 1 else f", strength {strengths[0]:g}"
-    where = f" in {rows['layer'].iloc[0]}" if x == "strength" else many
-    ax.set_title(f"{name} {as_label(f'{perturbation}{where}')}", loc="left", fontsize=10, fontweight="bold", color=INK)
-    what = "||f(τx) − f(x)||² / ||f(x) − f(x′)||²" if metric == "sensitivity" else "sensitivity / sensitivity to noise"
-    ax.set_ylabel(what, fontsize=8.5, color=INK)
-    return ax
+    title = "Sensitivity to" if metric == "sensitivity" else "Relative stability,"
+    ax.set_title(f"{title} {name}", loc="left", fontsize=10, fontweight="bold", color=INK)
+    formula = "||f(τx) − f(x)||² / ||f(x) − f(x′)||²" if metric == "sensitivity" else "sensitivity / sensitivity to noise"
+    ax.set_ylabel(formula, fontsize=8.5, color=INK)
 
 
 def _line(ax: Axes, rows: pd.DataFrame, across: str, label: str, style: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from probes import Batch, from_arrays
+import repanalysis
+from probes import Batch, LeftOutWarning, from_arrays
 from repanalysis.analyses.declaration import Result, analysis, as_plain, stamp
 from repanalysis.heads.clusters import ClusterOptions
 from repanalysis.metrics import get
@@ -79,3 +81,32 @@ def test_the_function_stays_what_it_was() -> None:
 def test_parameters_as_json_can_hold_them(value: object, plain: object) -> None:
     assert as_plain(value) == plain
     assert json.loads(json.dumps(stamp("x", {"value": value})))["parameters"]["value"] == plain
+
+
+def broken() -> tuple[object, object]:
+    """Two sources with a layer that holds NaN, and a network that gives NaN."""
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    bad = np.where(np.arange(40)[:, None] == 7, np.nan, x)
+    pair = [from_arrays({"a": x, "b": bad}, labels=np.arange(40) % 2, ids=np.arange(40) + start) for start in (0, 100)]
+    return pair[0], pair[1]
+
+
+@pytest.mark.parametrize("name", ["analyze", "compare", "filters", "stability"])
+def test_a_warning_names_the_line_that_called_the_analysis(name: str) -> None:
+    first, second = broken()
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2), torch.nn.Identity())
+    with torch.no_grad():
+        net[1].weight[:] = float("inf")
+    images = [torch.rand(4, 1, 2, 2)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if name == "analyze":
+            repanalysis.analyze(first, "fisher_ratio", progress=False)
+        elif name == "compare":
+            repanalysis.compare(first, progress=False)
+        elif name == "filters":
+            repanalysis.filters(first, second, bootstrap=0, progress=False)
+        else:
+            repanalysis.stability(net, images, [Shift(pixels=1.0)], progress=False)
+    (place,) = {warning.filename for warning in caught if issubclass(warning.category, LeftOutWarning)}
+    assert place == __file__

@@ -10,7 +10,7 @@ clusters, section 5; O. Tevet et al., Physica A 635, 2024).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -107,27 +107,14 @@ def against_labels(
         base | {"metric": "error_rate", "variant": "fixed head", "strength": r.labels, "value": r.error, "se": r.se}
         for r in exact.itertuples()
     ]
-    drawn = [(size, one) for size in wanted for one in range(1 if size == k else subsets)]
-    found: dict[int, list[dict[str, float]]] = {}
-    for size, turn in tqdm(drawn, desc=run, unit=" heads", disable=None if progress is None else not progress):
-        chosen = np.sort(np.random.default_rng((seed, size, turn)).choice(k, size, replace=False))
-        parts = [_those(part, chosen) for part in (train, test)]
-        own, its = parts[0][0].reshape(len(parts[0][1]), -1), parts[0][1]
-        weights = fixed if size == k else heads.fit(own, its, size)  # all labels: the head that is there
-        share, error = accuracy_of(weights, parts[1][0].reshape(len(parts[1][1]), -1), parts[1][1])
-        means = class_means(parts[1].x, parts[1].y, size)
-        summary = clusters_of(means, weights.reshape(means.shape), clusters, fields=False).summary()
-        said = {name: summary[SHOWN[name]] for name in CLUSTERS}
-        found.setdefault(size, []).append({"error_rate": 1 - share, "error_rate se": error} | said)
-    for metric in ("error_rate", *CLUSTERS):
-        for size, every in found.items():
-            values = np.array([one[metric] for one in every])
-            alone = every[0].get(f"{metric} se", np.nan)
-            spread = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else alone
-            variant = "refitted heads" if metric == "error_rate" else ""
-            told = {"note": "" if np.isfinite(values).all() else "no noise, or no filter serves a label, in some subset"}
-            at = {"metric": metric, "variant": variant, "strength": size, "value": float(values.mean()), "se": spread}
-            rows.append(base | at | told)
+    draws = [(size, draw) for size in wanted for draw in range(1 if size == k else subsets)]
+    measured: dict[int, list[dict[str, float]]] = {}
+    for size, draw in tqdm(draws, desc=run, unit=" heads", disable=None if progress is None else not progress):
+        chosen = np.sort(np.random.default_rng((seed, size, draw)).choice(k, size, replace=False))
+        parts = _those(train, chosen), _those(test, chosen)
+        head = fixed if size == k else heads.fit(parts[0].x.reshape(len(parts[0].y), -1), parts[0].y, size)
+        measured.setdefault(size, []).append(_subset(head, parts[1], size, clusters))
+    rows += [base | row for row in _averages(measured)]
     for variant in ("fixed head", "refitted heads"):
         curve = [(row["strength"], row["value"]) for row in rows if row.get("variant") == variant]
         if len(curve) > 2:
@@ -142,6 +129,31 @@ def _those(part: Held, chosen: NDArray[np.int64]) -> Held:
     """The samples of some labels, which are numbered anew."""
     rows = np.flatnonzero(np.isin(part.y, chosen))
     return Held(part.x[rows], np.searchsorted(chosen, part.y[rows]), part.ids[rows])
+
+
+def _subset(head: NDArray[np.float64], test: Held, size: int, options: ClusterOptions) -> dict[str, float]:
+    """Error, with its standard error, and clusters of one subset of labels."""
+    share, error = accuracy_of(head, test.x.reshape(len(test.y), -1), test.y)
+    means = class_means(test.x, test.y, size)
+    summary = clusters_of(means, head.reshape(means.shape), options, fields=False).summary()
+    clusters = {name: summary[SHOWN[name]] for name in CLUSTERS}
+    return {"error_rate": 1 - share, "error_rate se": error} | clusters
+
+
+def _averages(measured: Mapping[int, Sequence[Mapping[str, float]]]) -> Iterator[dict[str, Any]]:
+    """Rows of the averages over subsets of each size, with standard errors over subsets; of one subset, over samples."""
+    for metric in ("error_rate", *CLUSTERS):
+        for size, subsets in measured.items():
+            values = np.array([subset[metric] for subset in subsets])
+            alone = subsets[0].get(f"{metric} se", np.nan)
+            yield {
+                "metric": metric,
+                "variant": "refitted heads" if metric == "error_rate" else "",
+                "strength": size,
+                "value": float(values.mean()),
+                "se": float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else alone,
+                "note": "" if np.isfinite(values).all() else "no noise, or no filter serves a label, in some subset",
+            }
 
 
 @analysis

@@ -52,6 +52,9 @@ _COMPARED = 20  # samples whose activations tell whether two files hold the same
 _RESAMPLED = 10**8  # elements of all resampled fields, above which errors are not estimated
 
 
+Part = tuple[Source, NDArray[np.int64]]  # rows of a source
+
+
 @dataclass(frozen=True, eq=False)
 class LayerFilters:
     """One layer's head and clusters.
@@ -176,29 +179,22 @@ def filters(
     both = {layer: info for layer, info in first.info.items() if layer in last.info}
     if not both:
         raise UsageError(f"{first.title} and {last.title} share no layer; the second has {', '.join(last.layers[:5])}.")
-    wanted = select(layers, both, f"{first.title} and {last.title}")
+    selected = select(layers, both, f"{first.title} and {last.title}")
     labels = [_labels(*part) for part in parts]
-    known, missing = _common(labels)
+    classes, missing = _common(labels)
+    measuring = _Measuring(parts, labels, classes, clusters, heads, dict(groups or {}), bootstrap, seed, state_budget)
     name = run or first.title.rpartition("/")[2].partition(".")[0]
     rows: list[dict[str, Any]] = []
-    kept: dict[str, LayerFilters] = {}
+    measured: dict[str, LayerFilters] = {}
     failures: dict[str, str] = {}
-    for layer in tqdm(wanted, desc=name, unit=" layers", disable=None if progress is None else not progress):
+    for layer in tqdm(selected, desc=name, unit=" layers", disable=None if progress is None else not progress):
         info = first.info[layer]
         base = {
             "run": name, "model": str(first.attrs.get("model", "")), "layer": layer, "order": info.order, "depth": info.depth,
-            "n": int(np.isin(labels[1], known).sum()),
+            "n": int(np.isin(labels[1], classes).sum()),
         }  # fmt: skip
         try:
-            if info.source_shape and last.info[layer].source_shape != info.source_shape:
-                shapes = info.source_shape, last.info[layer].source_shape
-                raise DataError(f"Layer {layer} is {shapes[0]} in training and {shapes[1]} in test data.")
-            kinds = [info.module_type]
-            grouped = next((count for pattern, count in (groups or {}).items() if matches(pattern, layer, kinds)), 1)
-            data = [_rows(*part, layer, own, known, grouped, state_budget) for part, own in zip(parts, labels, strict=True)]
-            head = _head(data[0], len(known), heads, seed)
-            one, note = _measured(head, data[1], known, clusters)
-            spread = _spread(data, one, heads.alpha, bootstrap, seed)
+            measured[layer], note, errors = measuring(layer)
         except UsageError:  # a mistake in what was asked for is none of the layer's
             raise
         except Exception as error:
@@ -208,19 +204,47 @@ def filters(
             failures[layer] = reason_of(error)
             rows.append(base | {"metric": "layer_accuracy", "value": np.nan, "note": failures[layer]})
             continue
-        kept[layer] = one
-        told = "; ".join(filter(None, [note, f"labels {missing} are missing in one part" if missing else ""]))
-        rows += [base | row for row in _table(one, spread, told)]
+        note = "; ".join(filter(None, [note, f"labels {missing} are missing in one part" if missing else ""]))
+        rows += [base | row for row in _table(measured[layer], errors, note)]
     facts: dict[str, Any] = {
         "source": first.title, "test": last.title, "model": str(first.attrs.get("model", "")),
-        "places": {layer: one.found.places for layer, one in kept.items()},
+        "places": {name: layer.found.places for name, layer in measured.items()},
     }  # fmt: skip
+    table = Table.from_rows(_with_all_metrics(rows, failures), {name: facts | ({"failures": failures} if failures else {})})
     if failures:
-        facts["failures"] = failures
-    table = Table.from_rows(_with_all_metrics(rows, failures), {name: facts})
-    if failures:
-        warnings.warn(f"{table.failure}; what is missing is NaN.", LeftOutWarning, stacklevel=2)
-    return Result(table, kept)
+        warnings.warn(f"{table.failure}; what is missing is NaN.", LeftOutWarning, stacklevel=3)
+    return Result(table, measured)
+
+
+@dataclass(frozen=True)
+class _Measuring:
+    """Fits and measures one layer after another."""
+
+    parts: Sequence[Part]
+    labels: Sequence[NDArray[np.int64]]
+    classes: NDArray[np.int64]
+    clusters: ClusterOptions
+    heads: HeadOptions
+    groups: Mapping[str, int]
+    bootstrap: int
+    seed: int
+    state_budget: int
+
+    def __call__(self, layer: str) -> tuple[LayerFilters, str, dict[str, float]]:
+        """A layer's head and clusters, a note, and standard errors by name of `summary`."""
+        infos = [source.info[layer] for source, _ in self.parts]
+        shapes = infos[0].source_shape, infos[1].source_shape
+        if shapes[0] and shapes[0] != shapes[1]:
+            raise DataError(f"Layer {layer} is {shapes[0]} in training and {shapes[1]} in test data.")
+        kinds = [infos[0].module_type]
+        grouped = next((count for pattern, count in self.groups.items() if matches(pattern, layer, kinds)), 1)
+        data = [
+            _rows(*part, layer, own, self.classes, grouped, self.state_budget)
+            for part, own in zip(self.parts, self.labels, strict=True)
+        ]
+        head = _head(data[0], len(self.classes), self.heads, self.seed)
+        filters, note = _measured(head, data[1], self.classes, self.clusters)
+        return filters, note, _spread(data, filters, self.heads.alpha, self.bootstrap, self.seed)
 
 
 def _with_all_metrics(rows: Sequence[dict[str, Any]], failures: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -231,9 +255,6 @@ def _with_all_metrics(rows: Sequence[dict[str, Any]], failures: Mapping[str, str
         for row in rows
         for metric, variant in (keys if row["layer"] in failures else [("", "")])
     ]
-
-
-Part = tuple[Source, NDArray[np.int64]]
 
 
 def _parts(*given: Source | str | PathLike[str] | None) -> list[Part]:

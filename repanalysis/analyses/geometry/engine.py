@@ -232,7 +232,7 @@ def analyze(
         raise DataError("There were no samples to analyze.")
     if head is not None and metrics is None and not any(row["metric"] == "nc3_duality" for row in rows):
         warnings.warn(
-            f"No layer has the {np.shape(head[0])[1]} features that the head takes; its metrics were left out.", stacklevel=2
+            f"No layer has the {np.shape(head[0])[1]} features that the head takes; its metrics were left out.", stacklevel=3
         )
     name = run or "run"
     choice = {key: _plain(value) for key, value in asked.items() if value is not None}
@@ -242,7 +242,7 @@ def analyze(
         provenance["failures"] = failures
     table = Table.from_rows([{"run": name, "model": model or "", **row} for row in rows], {name: provenance})
     if failures:
-        warnings.warn(f"{table.failure}; what is missing is NaN.", LeftOutWarning, stacklevel=2)
+        warnings.warn(f"{table.failure}; what is missing is NaN.", LeftOutWarning, stacklevel=3)
     return table
 
 
@@ -293,7 +293,7 @@ def _answered(job: Job, title: str, *, labels: bool, targets: bool) -> Job:
         if targets and not labels and of_classes:
             warnings.warn(
                 f"The targets of {title} are continuous: {len(of_classes)} metrics that compare classes are left out.",
-                stacklevel=4,
+                stacklevel=5,
             )
         return replace(job, metrics=tuple(metric for metric in job.metrics if metric.name not in lacking))
     if of_classes and targets and not labels:
@@ -652,7 +652,7 @@ def _relabelled(source: Opened | Iterable[Batch], labels: Any, targets: Any, ign
         given = label_file(str(values)) if isinstance(values, str | PathLike) else Column("the array", values)
         known, how = aligned(given, source.ids, source.title, ignore=ignored, continuous=continuous)
         if known.note:
-            warnings.warn(known.note, stacklevel=3)
+            warnings.warn(known.note, stacklevel=4)
         both = "; ".join(filter(None, [str(source.attrs.get("labels", "")) if continuous else "", how]))
         attrs = source.attrs if known.labels is None else relabelled(source.attrs)
         source = Relabelled(source, known, dict(attrs) | {"labels": both})

@@ -295,7 +295,7 @@ def prune(  # noqa: PLR0915  # the rows of one table
     classes = _classes(network, example, train, test)
     if left_out:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        warnings.warn(f"{len(left_out)} layers are not pruned: {reasons}.", LeftOutWarning, stacklevel=2)
+        warnings.warn(f"{len(left_out)} layers are not pruned: {reasons}.", LeftOutWarning, stacklevel=3)
     options: dict[str, Any] = {"batch_size": config.batch_size, "device": device}
     fields = filter_fields(
         network, chain, train, classes=classes, places=places, heads=heads, state_budget=state_budget, hidden=hidden, **options
@@ -324,7 +324,7 @@ def prune(  # noqa: PLR0915  # the rows of one table
         if not beats_chance(share, rows[-1]["se"], classes):
             rows[-1]["note"] = f"no better than chance, {1 / classes:.3f}"
             chance = f"The network's accuracy {share:.3f} is no better than chance; give the weights of a trained one."
-            warnings.warn(chance, UntrainedWarning, stacklevel=2)
+            warnings.warn(chance, UntrainedWarning, stacklevel=3)
         everything = {name: np.ones((one.after, one.before), bool) for name, one in chain.items()}
         scored("full retrained", trained(everything), strength=0.0)
         for theta in thetas:

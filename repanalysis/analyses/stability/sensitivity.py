@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from probes.batch import LayerInfo
+from probes.batch import Batch, LayerInfo
 from probes.capturing.network import unwrap
 from probes.capturing.steps import capture
 from probes.errors import DataError, LeftOutWarning, UsageError
@@ -157,54 +157,58 @@ def stability(
     if not perturbations:
         raise UsageError("Stability needs at least one perturbation.")
     parts = len(perturbations) + 1
-    measured = _Distances(parts) if statistic == "mean" else _Outputs(parts)
+    distances = _Distances(parts) if statistic == "mean" else _Outputs(parts)
     model = unwrap(model)
-    counted = _Counted(model, as_loader(loader, options.get("batch_size", 64)))
+    images = _Counted(model, as_loader(loader, options.get("batch_size", 64)))
     with batch_statistics(model, parts) if batch_norm == "batch" else nullcontext():
-        batches = capture(model, _steps(counted, perturbations, measured), device=device, reduce=measured, **options)
-        info: dict[str, LayerInfo] = {}
-        left_out: dict[str, str] = {}
+        batches = capture(model, _steps(images, perturbations, distances), device=device, reduce=distances, **options)
         total = getattr(loader, "__len__", lambda: None)()
-        non_finite: dict[str, list[int | str]] = {}  # images, by layer
         hidden = None if progress is None else not progress
-        for step, batch in enumerate(tqdm(batches, desc=run, total=total, unit=" steps", disable=hidden)):
-            info, left_out = info or dict(batch.info), left_out | dict(batch.left_out)
-            for layer, rows in batch.layers.items():
-                if (finite := measured.add(layer, rows)).all():
-                    continue
-                ids = counted.ids[step][~finite].tolist()
-                if strict:
-                    raise DataError(
-                        f"Layer {layer!r} gives NaN or infinite values for image {ids[0]!r}; leave it out (--layers)."
-                    )
-                non_finite.setdefault(layer, []).extend(ids)
-    if counted.n < 2:
-        raise DataError(f"{counted.n} image{'s' * (counted.n != 1)} came; distances between images need at least two.")
-    pairs = 1.0 if self_pairs else counted.n / (counted.n - 1)
-    rows_out: list[dict[str, Any]] = []
+        bar = tqdm(batches, desc=run, total=total, unit=" steps", disable=hidden)
+        layers, left_out, non_finite = _summed(bar, distances, images, strict=strict)
+    if images.n < 2:
+        raise DataError(f"{images.n} image{'s' * (images.n != 1)} came; distances between images need at least two.")
+    pairs = 1.0 if self_pairs else images.n / (images.n - 1)
+    rows: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
-    first = LayerInfo(name=INPUT, order=-1, depth=0.0, dims=("sample", "channel", "height", "width"))
-    for one in (first, *(layer for layer in info.values() if layer.name not in left_out)):
-        base = {"run": run, "model": name, "layer": one.name, "order": one.order + 1, "depth": one.depth, "n": counted.n}
-        results = _rows(perturbations, measured.finish(one.name), counted.n, pairs)
-        if ids_of := non_finite.get(one.name):
-            others = "the only one" if len(ids_of) == 1 else f"the first of {len(ids_of):,}"
-            failures[one.name] = f"gives NaN or infinite values for image {ids_of[0]!r}, {others} of {counted.n:,}"
-            undefined = {"value": np.nan, "se": np.nan, "note": failures[one.name]}
-            rows_out += [base | row | undefined for row in results]
-        else:
-            rows_out += [base | row for row in results]
+    for layer in layers:
+        base = {"run": run, "model": name, "layer": layer.name, "order": layer.order + 1, "depth": layer.depth, "n": images.n}
+        values = _rows(perturbations, distances.finish(layer.name), images.n, pairs)
+        undefined: dict[str, Any] = {}
+        if ids := non_finite.get(layer.name):
+            others = "the only one" if len(ids) == 1 else f"the first of {len(ids):,}"
+            failures[layer.name] = f"gives NaN or infinite values for image {ids[0]!r}, {others} of {images.n:,}"
+            undefined = {"value": np.nan, "se": np.nan, "note": failures[layer.name]}
+        rows += [base | row | undefined for row in values]
     facts: dict[str, Any] = {
-        "model": name, "statistic": statistic, "self_pairs": self_pairs, "batch_norm": batch_norm, "n": counted.n,
-        "perturbations": [{"label": one.label} | _plain(asdict(one)) for one in perturbations], "left_out": left_out,
+        "model": name, "statistic": statistic, "self_pairs": self_pairs, "batch_norm": batch_norm, "n": images.n,
+        "perturbations": [{"label": each.label} | _plain(asdict(each)) for each in perturbations], "left_out": left_out,
         **(recorded or {}),
     }  # fmt: skip
+    table = Table.from_rows(rows, {run: facts | ({"failures": failures} if failures else {})})
     if failures:
-        facts["failures"] = failures
-    table = Table.from_rows(rows_out, {run: facts})
-    if failures:
-        warnings.warn(f"{table.failure}; what is missing is NaN.", LeftOutWarning, stacklevel=2)
+        warnings.warn(f"{table.failure}; what is missing is NaN.", LeftOutWarning, stacklevel=3)
     return table
+
+
+def _summed(
+    batches: Iterable[Batch], distances: _Measure, images: _Counted, *, strict: bool
+) -> tuple[list[LayerInfo], dict[str, str], dict[str, list[int | str]]]:
+    """Sum the distances of all batches; returns the layers, the input first, those left out, and images that are not finite."""
+    info: dict[str, LayerInfo] = {}
+    left_out: dict[str, str] = {}
+    non_finite: dict[str, list[int | str]] = {}  # images, by layer
+    for step, batch in enumerate(batches):
+        info, left_out = info or dict(batch.info), left_out | dict(batch.left_out)
+        for layer, rows in batch.layers.items():
+            if (finite := distances.add(layer, rows)).all():
+                continue
+            ids = images.ids[step][~finite].tolist()
+            if strict:
+                raise DataError(f"Layer {layer!r} gives NaN or infinite values for image {ids[0]!r}; leave it out (--layers).")
+            non_finite.setdefault(layer, []).extend(ids)
+    first = LayerInfo(name=INPUT, order=-1, depth=0.0, dims=("sample", "channel", "height", "width"))
+    return [first, *(layer for layer in info.values() if layer.name not in left_out)], left_out, non_finite
 
 
 def _plain(facts: dict[str, Any]) -> dict[str, Any]:
