@@ -124,7 +124,7 @@ def paths(rounds: int) -> list[dict[str, Any]]:
         made, times = {}, {}
         for path in ("fft", "matrix", "auto"):
             made[path] = Filtering()
-            made[path].prepare(filters, x, stride=2, size=(side, side), margin=1, path=path)
+            made[path].build_run(filters, x, stride=2, size=(side, side), margin=1, path=path)
             times[path] = []
         with torch.no_grad():
             for _ in range(rounds + 1):

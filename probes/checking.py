@@ -21,11 +21,11 @@ from probes.storage.seal import check_bytes, is_empty, is_interrupted
 from probes.storage.shards import Shards
 from probes.storage.store import Store
 
-__all__ = ["Finding", "doctor"]
+__all__ = ["FileStatus", "doctor"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class FileStatus:
     """What `doctor` says of one file.
 
     Attributes
@@ -51,7 +51,7 @@ class Finding:
         return self.state in ("whole", "features")
 
 
-def doctor(path: str | PathLike[str], *, progress: bool | None = None) -> list[Finding]:
+def doctor(path: str | PathLike[str], *, progress: bool | None = None) -> list[FileStatus]:
     """Read everything that a file, or every shard of a folder, holds, and say what is whole and what to do.
 
     Parameters
@@ -78,27 +78,27 @@ def doctor(path: str | PathLike[str], *, progress: bool | None = None) -> list[F
         ours = ENDINGS.get(path.suffix.lower(), "hdf5") == "hdf5" and is_recording(path)
         return [_examine(path, progress=progress) if ours else _examine_features(path, progress=progress)]
     files = sorted(path.glob("*.h5"))
-    found = [_examine(file, progress=progress) for file in files]
+    findings = [_examine(file, progress=progress) for file in files]
     if not files:
-        return [Finding(path, "missing", "the folder holds no *.h5 file", "Extract into it.")]
-    if all(finding.state == "whole" for finding in found):
-        found.append(_together(path, files))
-    return found
+        return [FileStatus(path, "missing", "the folder holds no *.h5 file", "Extract into it.")]
+    if all(finding.state == "whole" for finding in findings):
+        findings.append(_together(path, files))
+    return findings
 
 
-def _together(path: Path, files: list[Path]) -> Finding:
+def _together(path: Path, files: list[Path]) -> FileStatus:
     try:
         with Shards([Store(file) for file in files]) as shards:
-            return Finding(path, "whole", f"{len(files)} shards fit together: {len(shards)} samples, none twice")
+            return FileStatus(path, "whole", f"{len(files)} shards fit together: {len(shards)} samples, none twice")
     except IncompleteError as error:
-        return Finding(path, "missing", str(error), "Extract again with --resume, by as many processes as before.")
+        return FileStatus(path, "missing", str(error), "Extract again with --resume, by as many processes as before.")
     except ReportedError as error:
-        return Finding(path, "foreign", str(error), "Keep the shards of one run in a folder of their own.")
+        return FileStatus(path, "foreign", str(error), "Keep the shards of one run in a folder of their own.")
 
 
-def _examine(path: Path, *, progress: bool | None) -> Finding:
+def _examine(path: Path, *, progress: bool | None) -> FileStatus:
     if is_empty(path) and is_interrupted(path):
-        return Finding(path, "empty", "writing stopped before anything was committed", "Extract it again, with --resume.")
+        return FileStatus(path, "empty", "writing stopped before anything was committed", "Extract it again, with --resume.")
     try:
         with Store(path, partial=True) as store:
             refuse_duplicates(store.ids, str(path))
@@ -107,11 +107,11 @@ def _examine(path: Path, *, progress: bool | None) -> Finding:
                 store.check()
                 check_bytes(path)
             n, state = len(store), "whole" if store.complete else "resumable"
-            odd = store.non_finite
+            non_finite = store.non_finite
     except (UsageError, DataError) as error:
         busy = isinstance(error, UsageError)
         advice = "Wait until it is written." if busy else "Extract it again: which of the rows is the sample's is not known."
-        return Finding(path, "busy" if busy else "damaged", str(error), advice)
+        return FileStatus(path, "busy" if busy else "damaged", str(error), advice)
     except FormatError as error:
         foreign = "no HDF5 file" in str(error) or "not an activations file" in str(error)
         journal = Journal.beside(path)
@@ -121,22 +121,22 @@ def _examine(path: Path, *, progress: bool | None) -> Finding:
         if not foreign and not journal.exists():
             advice += f" If it is a copy of a file that was not finished, copy {journal.name} as well."
         what = str(error).partition(" Copy it again")[0].rstrip(".")
-        return Finding(path, "foreign" if foreign else "damaged", what, advice)
+        return FileStatus(path, "foreign" if foreign else "damaged", what, advice)
     if broken:
         names = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-        return Finding(
+        return FileStatus(
             path, "damaged", f"{len(broken)} of {len(store.info)} layers can't be read ({names}); the others are whole",
             "Copy it again from where it was written, or extract it again; the other layers can be used.",
         )  # fmt: skip
     what = f"{n} samples, {len(store.info)} layers, every byte as it was written"
-    if odd:
-        what += f"; {sum(odd.values())} values are NaN or infinite, in {', '.join(list(odd)[:3])}"
+    if non_finite:
+        what += f"; {sum(non_finite.values())} values are NaN or infinite, in {', '.join(list(non_finite)[:3])}"
     if state == "whole":
-        return Finding(path, "whole", what)
-    return Finding(path, "resumable", f"writing stopped; {n} samples are whole", "Go on with the same command and --resume.")
+        return FileStatus(path, "whole", what)
+    return FileStatus(path, "resumable", f"writing stopped; {n} samples are whole", "Go on with the same command and --resume.")
 
 
-def _examine_features(path: Path, *, progress: bool | None) -> Finding:
+def _examine_features(path: Path, *, progress: bool | None) -> FileStatus:
     """Read every number of a file of features."""
     hidden = None if progress is None else not progress
     try:
@@ -145,9 +145,9 @@ def _examine_features(path: Path, *, progress: bool | None) -> Finding:
                 for _ in source.iter([name]):
                     pass
             what = f"{len(source)} samples, {len(source.layers)} layers of features ({source.attrs['kind']}) can be read"
-            return Finding(path, "features", f"{what}; such files have no checksums that say whether they are as written")
+            return FileStatus(path, "features", f"{what}; such files have no checksums that say whether they are as written")
     except ReportedError as error:
-        return Finding(path, "foreign", str(error).rstrip("."), "Leave it alone, or save arrays as docs/inputs.md says.")
+        return FileStatus(path, "foreign", str(error).rstrip("."), "Leave it alone, or save arrays as docs/inputs.md says.")
 
 
 def _broken_layers(store: Store, *, progress: bool | None) -> list[str]:

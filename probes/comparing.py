@@ -16,14 +16,14 @@ from probes.batch import Batch
 from probes.errors import DataError
 from probes.source import Source
 
-__all__ = ["Difference", "compare"]
+__all__ = ["LayerDifference", "compare"]
 
 
 _TOLERANCE = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
 
 
 @dataclass(frozen=True)
-class Difference:
+class LayerDifference:
     """How far a layer is from what the file holds.
 
     Attributes
@@ -49,7 +49,7 @@ class Difference:
         return self.largest <= self.tolerance * self.scale
 
 
-def compare(source: Source, batches: Iterable[Batch]) -> list[Difference]:
+def compare(source: Source, batches: Iterable[Batch]) -> list[LayerDifference]:
     """Compare what a network gives out now with what a file holds, sample by sample.
 
     Parameters
@@ -100,7 +100,7 @@ def compare(source: Source, batches: Iterable[Batch]) -> list[Difference]:
     kinds = {name: "float16" if source.attrs.get("dtype") == "float16" else info[name].dtype_source for name in largest}
     if (precision := str(source.attrs.get("precision", "float32"))) != "float32":
         kinds = dict.fromkeys(kinds, precision)
-    return [Difference(name, largest[name], scale[name], _TOLERANCE.get(kinds[name], 1e-4)) for name in largest]
+    return [LayerDifference(name, largest[name], scale[name], _TOLERANCE.get(kinds[name], 1e-4)) for name in largest]
 
 
 def _refuse_other_labels(source: Source, batch: Batch, rows: NDArray[np.int64]) -> None:

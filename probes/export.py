@@ -107,8 +107,8 @@ def to_anndata(source: Source, layer: str) -> anndata.AnnData:
             frame["class_name"] = pd.Categorical(categories[np.maximum(labels, -1)])
     if (targets := source.targets) is not None:
         names = list(source.target_names) or [f"target_{column}" for column in range(targets.shape[1])]
-        if taken := sorted({*names} & {"label", "class_name", "split"}):
-            raise UsageError(f"A target is called {taken[0]!r}, as what stands beside it is; rename it.")
+        if clashes := sorted({*names} & {"label", "class_name", "split"}):
+            raise UsageError(f"A target is called {clashes[0]!r}, as what stands beside it is; rename it.")
         frame = frame.assign(**{name: targets[:, column] for column, name in enumerate(names)})
         uns["target_names"] = json.dumps(names)
     if (split := source.split) is not None:

@@ -150,8 +150,8 @@ def duplicate(ids: Ids) -> int | str | None:
     first = np.unique(ids, return_index=True)[1]
     again = np.ones(len(ids), bool)
     again[first] = False
-    found: int | str = ids[again][:1].tolist()[0]
-    return found
+    repeated: int | str = ids[again][:1].tolist()[0]
+    return repeated
 
 
 class SeenIds:
@@ -170,11 +170,11 @@ class SeenIds:
     def add(self, ids: Ids) -> int | str | None:
         """Take more ids in; one that has come before, if there is any."""
         new = id_keys(ids)
-        for known in self._sorted:
-            twice = known[np.minimum(np.searchsorted(known, new), len(known) - 1)] == new
+        for block in self._sorted:
+            twice = block[np.minimum(np.searchsorted(block, new), len(block) - 1)] == new
             if twice.any():
-                found: int | str = ids[twice].tolist()[0]
-                return found
+                repeated: int | str = ids[twice].tolist()[0]
+                return repeated
         new = np.sort(new)
         while self._sorted and len(self._sorted[-1]) <= len(new):
             new = np.sort(np.concatenate([self._sorted.pop(), new]))

@@ -243,8 +243,8 @@ def split_of(name: str, stems: Collection[str]) -> str | None:
         return ""
     if tail in stems and head in _SPLITS:
         return _alias(head)
-    known = tail in _SPLITS or (tail and head in ("x", "y"))
-    return _alias(tail) if head in stems and known else None
+    is_split = tail in _SPLITS or (tail and head in ("x", "y"))
+    return _alias(tail) if head in stems and is_split else None
 
 
 def _column(values: Any, what: str) -> tuple[NDArray[Any], list[str] | None, list[str] | None]:
@@ -307,12 +307,12 @@ def _of_text(array: NDArray[Any], names: Sequence[str] | None, what: str) -> Ann
     if all(re.fullmatch(r"-?[0-9]+", name) for name in present):
         absent |= np.isin(array, [str(value) for value in IGNORED])
         present = [name for name in present if int(name) not in IGNORED]
-    known = list(names) if names is not None else class_order(present)
-    if unknown := [name for name in present if name not in known]:
-        raise DataError(f"{what} hold {unknown[0]!r}, which is none of the class names ({', '.join(known[:5])}, ...).")
-    place = {name: index for index, name in enumerate(known)}
+    classes = list(names) if names is not None else class_order(present)
+    if unknown := [name for name in present if name not in classes]:
+        raise DataError(f"{what} hold {unknown[0]!r}, which is none of the class names ({', '.join(classes[:5])}, ...).")
+    place = {name: index for index, name in enumerate(classes)}
     labels = np.array([MISSING if gone else place[name] for name, gone in zip(array.tolist(), absent, strict=True)], np.int64)
-    return Annotations(labels, class_names=known)
+    return Annotations(labels, class_names=classes)
 
 
 def _of_floats(

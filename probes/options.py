@@ -139,9 +139,11 @@ class CaptureOptions:
     def __post_init__(self) -> None:
         if self.max_batches is not None and self.max_batches < 0:
             raise UsageError(f"max_batches is {self.max_batches}; it must be at least 0.")
-        for name, known in (("dtype", DTYPES), ("precision", PRECISIONS)):
-            if (value := getattr(self, name)) not in known:
-                raise UsageError(f"Unknown {name} {value!r}.{did_you_mean(str(value), known)} Known are {', '.join(known)}.")
+        for name, choices in (("dtype", DTYPES), ("precision", PRECISIONS)):
+            if (value := getattr(self, name)) not in choices:
+                raise UsageError(
+                    f"Unknown {name} {value!r}.{did_you_mean(str(value), choices)} Known are {', '.join(choices)}."
+                )
 
     def n_of(self, n: int | None) -> int | None:
         """How many of a loader's n samples a run takes; None where that is not known."""

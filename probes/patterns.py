@@ -31,10 +31,10 @@ def as_patterns(patterns: Patterns) -> list[str] | None:
     """
     if patterns is None:
         return None
-    found = [patterns] if isinstance(patterns, str) else list(patterns)
-    if not found:
+    texts = [patterns] if isinstance(patterns, str) else list(patterns)
+    if not texts:
         raise UsageError("The list of layer patterns is empty. Give at least one, or None for the default.")
-    for pattern in found:
+    for pattern in texts:
         body = pattern.removeprefix("!")
         if not body:
             raise UsageError(f"Layer pattern {pattern!r} is empty; '!NAME' excludes a layer; name the layer.")
@@ -43,7 +43,7 @@ def as_patterns(patterns: Patterns) -> list[str] | None:
                 re.compile(body[3:])
             except re.error as error:
                 raise UsageError(f"Layer pattern {pattern!r} is no regular expression: {error}.") from error
-    return found
+    return texts
 
 
 def excludes(pattern: str) -> bool:
@@ -107,8 +107,8 @@ def closest(pattern: str, names: Iterable[str]) -> str:
     parts = {part for name in names for part in name.split(".")}
     mended = []
     for part in pattern.split("."):
-        known = any(fnmatchcase(candidate, part) for candidate in parts)
-        close = [] if known else get_close_matches(part, sorted(parts, reverse=True), n=1)
+        matches_part = any(fnmatchcase(candidate, part) for candidate in parts)
+        close = [] if matches_part else get_close_matches(part, sorted(parts, reverse=True), n=1)
         mended.append(close[0] if close else part)
     guess = ".".join(mended)
     if guess != pattern and any(fnmatchcase(name, guess) for name in names):
@@ -133,17 +133,17 @@ def select(patterns: Patterns, info: Mapping[str, LayerInfo], where: str) -> lis
     UsageError
         If a pattern matches nothing, or all layers are excluded.
     """
-    wanted = as_patterns(patterns)
-    if wanted is None:
+    texts = as_patterns(patterns)
+    if texts is None:
         return list(info)
-    hits = {name: [p for p in wanted if matches(p, name, [layer.module_type])] for name, layer in info.items()}
-    matched = {pattern for found in hits.values() for pattern in found}
-    for pattern in wanted:
+    hits = {name: [p for p in texts if matches(p, name, [layer.module_type])] for name, layer in info.items()}
+    matched = {pattern for matching in hits.values() for pattern in matching}
+    for pattern in texts:
         if pattern not in matched:
             raise UsageError(
                 f"No layer of {where} matches {pattern!r}.{closest(pattern, info)} `repanalysis info` lists all {len(info)}."
             )
-    selected = [name for name, found in hits.items() if selects(found, wanted)]
+    selected = [name for name, matching in hits.items() if selects(matching, texts)]
     if not selected:
-        raise UsageError(f"The patterns {', '.join(map(repr, wanted))} exclude all {len(info)} layers of {where}.")
+        raise UsageError(f"The patterns {', '.join(map(repr, texts))} exclude all {len(info)} layers of {where}.")
     return selected

@@ -134,22 +134,22 @@ def plan(
     chosen = options_of(**options)
     pooling, dtype = Pooling(chosen.pool, seed=chosen.seed), chosen.dtype
     recording = examined(model, example, **options)
-    found, left_out = [], dict(recording.left_out)
+    layers, left_out = [], dict(recording.left_out)
     for info in recording.info.values():
         layout = Layout(info.dims, info.prefix_tokens)
         try:
-            found.append(_planned(info, layout, pooling.of(info.name, [info.module_type])[0], dtype, recording[info.name]))
+            layers.append(_planned(info, layout, pooling.of(info.name, [info.module_type])[0], dtype, recording[info.name]))
         except UnfitError as error:
             left_out[info.name] = str(error)
-    return Plan(tuple(found), chosen.n_of(n) or 0, left_out, dtype)
+    return Plan(tuple(layers), chosen.n_of(n) or 0, left_out, dtype)
 
 
 def _planned(info: LayerInfo, layout: Layout, spec: str, dtype: str, like: Tensor | torch.dtype) -> PlannedLayer:
     """A layer under a pool, computed on a tensor without memory."""
     source = torch.empty(1, *info.source_shape, device="meta", dtype=like.dtype if isinstance(like, Tensor) else like)
-    kept, dims = keep(source, layout, pool_named(spec)[1], DTYPES[dtype])
-    shape = tuple(kept.shape[1:])
-    return PlannedLayer(replace(info, pool=pool_named(spec)[0], dims=dims), layout, shape, prod(shape) * kept.element_size())
+    pooled, dims = keep(source, layout, pool_named(spec)[1], DTYPES[dtype])
+    shape = tuple(pooled.shape[1:])
+    return PlannedLayer(replace(info, pool=pool_named(spec)[0], dims=dims), layout, shape, prod(shape) * pooled.element_size())
 
 
 def fit(planned: Plan, budget: int) -> Plan:

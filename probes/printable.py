@@ -39,7 +39,7 @@ def printable(value: object, *, lines: bool = False) -> str:
     >>> printable("conv\x1b[31m1\n"), printable("gar\u00e7on 図")
     ('conv\\x1b[31m1\\n', 'garçon 図')
     """
-    return _SUSPECT.sub(lambda found: found[0] if lines and found[0] == "\n" else _escaped(found[0]), str(value))
+    return _SUSPECT.sub(lambda match: match[0] if lines and match[0] == "\n" else _escaped(match[0]), str(value))
 
 
 def as_label(value: object) -> str:
@@ -66,9 +66,9 @@ def as_json(value: Any) -> str:
     '"é\\u009b\\udcff"'
     """
 
-    def escaped(found: re.Match[str]) -> str:
-        acts = found[0] != "\n" and unicodedata.category(found[0]) in _ACTING
-        return json.dumps(found[0])[1:-1] if acts else found[0]
+    def escaped(match: re.Match[str]) -> str:
+        acts = match[0] != "\n" and unicodedata.category(match[0]) in _ACTING
+        return json.dumps(match[0])[1:-1] if acts else match[0]
 
     return _SUSPECT.sub(escaped, json.dumps(value, ensure_ascii=False, indent=1))
 

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from probes.atomic_files import plain_file
 from probes.batch import Batch
 from probes.capturing.keywords import options_of
-from probes.capturing.network import head_of, unwrap, weights_sha256
+from probes.capturing.network import final_linear, unwrap, weights_sha256
 from probes.capturing.steps import captured, device_of
 from probes.errors import DataError, IncompleteError, NonFiniteWarning, UsageError
 from probes.ids import SeenIds, are_texts
@@ -36,7 +36,7 @@ from probes.provenance import versions
 from probes.storage.journal import Journal, install
 from probes.storage.seal import is_empty, is_interrupted
 from probes.storage.store import Store
-from probes.storage.writer import Writer, create, differences, part_of, refuse_existing, refuse_other
+from probes.storage.writer import Writer, create, part_of, provenance_diff, refuse_existing, refuse_other
 from probes.storage.writer import resume as resume_file
 
 __all__ = ["record"]
@@ -137,7 +137,7 @@ def record(
         writer = resume_file(path, attrs=facts, expected=expected, source=begun)
     else:
         writer = create(
-            path, attrs=facts | _origin(first), class_names=class_names, head=head_of(network), compression=compression,
+            path, attrs=facts | _origin(first), class_names=class_names, head=final_linear(network), compression=compression,
             expected=expected, overwrite=overwrite or begun is not None,
         )  # fmt: skip
     return _write(writer, batches if first is None else chain([first], batches), n_resumed, expected, progress=progress)
@@ -182,11 +182,11 @@ def _begun(path: Path, facts: Mapping[str, Any], class_names: Sequence[str] | No
         if is_interrupted(begun) and is_empty(begun):  # where nothing was committed, it may be anybody's
             return begun
         with Store(begun, partial=True) as store:
-            found = differences(store.attrs, facts) + (_other_classes(store, class_names) if len(store) else [])
-        if not found:
+            mismatches = provenance_diff(store.attrs, facts) + (_other_classes(store, class_names) if len(store) else [])
+        if not mismatches:
             return begun
         try:
-            refuse_other(begun, found)
+            refuse_other(begun, mismatches)
         except UsageError as error:
             refusal = refusal or error
     if refusal is not None:
@@ -200,13 +200,13 @@ def _complete(begun: Path, path: Path, loader: Any, options: CaptureOptions) -> 
         install(begun, path)
     Journal.beside(path).unlink(missing_ok=True)  # left by a run that was killed after the seal
     store = Store(path)
-    known = ids_at(loader.dataset, range(options.n_of(len(loader.dataset)) or 0)) if in_fixed_order(loader) else None
-    if known is None or known[1] != store.attrs.get("ids_from"):
+    current = ids_at(loader.dataset, range(options.n_of(len(loader.dataset)) or 0)) if in_fixed_order(loader) else None
+    if current is None or current[1] != store.attrs.get("ids_from"):
         return store
     present = set(store.ids.tolist())
-    if new := [sample for sample in known[0].tolist() if sample not in present]:
+    if new := [sample for sample in current[0].tolist() if sample not in present]:
         raise IncompleteError(
-            f"{path} is complete, but {len(new)} of the {len(known[0])} samples that there are now are not in it ({new[0]!r} "
+            f"{path} is complete, but {len(new)} of the {len(current[0])} samples that there are now are not in it ({new[0]!r} "
             f"first): they came after it was written. Extract them to another file, or write this one anew (--overwrite)."
         )
     return store
@@ -243,8 +243,8 @@ def _remaining_batches(loader: Iterable[Any], passed: int, path: Path, reader: R
         existing, labels, origin = store.ids, store.labels, store.attrs.get("ids_from")
     seen = SeenIds()
     seen.add(existing)
-    done, known, rest = _unread(loader, passed)
-    same = known is None or known[1] != origin or np.array_equal(known[0], existing[:done])
+    done, positions, rest = _unread(loader, passed)
+    same = positions is None or positions[1] != origin or np.array_equal(positions[0], existing[:done])
     for value in identified(rest, reader, first=done) if same and done <= passed else ():
         if done == passed:
             if are_texts(value.ids) != are_texts(existing):

@@ -23,8 +23,8 @@ from annotated_types import Ge
 import probes
 from probes import FormatError, Store, UsageError
 from probes.capturing.keywords import options_of
-from probes.capturing.network import head_of
-from probes.comparing import Difference, compare
+from probes.capturing.network import final_linear
+from probes.comparing import LayerDifference, compare
 from probes.options import CaptureKeywords, CaptureOptions, CompressionOption, OverwriteOption, ResumeOption
 from probes.planning import Plan
 from probes.planning import plan as plan_recording
@@ -50,7 +50,7 @@ from repanalysis.inputs.options import (
 )
 from repanalysis.table import Table
 
-__all__ = ["Run", "plan", "prepare", "stream", "verify", "without_labels", "write"]
+__all__ = ["Run", "build_run", "plan", "stream", "verify", "without_labels", "write"]
 
 _COLLECTIONS = ("timm", "torchvision", "hf")
 
@@ -87,7 +87,7 @@ class Run:
         return self.data.loader(self.options.batch_size, workers=self.workers, pinned=self.device.startswith("cuda"))
 
 
-def prepare(
+def build_run(
     model: str,
     data: str,
     *,
@@ -156,7 +156,7 @@ def _described(data: Data, *, labels: bool) -> dict[str, Any]:
 
 def _head_rows(model: Model, spec: str, data: Data, weights: Any, file: Path | None) -> dict[str, Any]:
     """Which rows of a pretrained head the classes are; nothing where the classes themselves say it."""
-    head = head_of(model.module)
+    head = final_linear(model.module)
     if head is None or str(weights) == "random":
         return {}
     rows = len(head[0])
@@ -169,10 +169,10 @@ def _head_rows(model: Model, spec: str, data: Data, weights: Any, file: Path | N
     if data.labels is None:
         return relabelled({"head_rows": ""})
     count = int(data.labels.max(initial=-1)) + 1 if data.class_names is None else len(data.class_names)
-    found, how = matched(data.class_names, count, rows, names)
-    if found is None and not pretrained and file is None:
+    matching_rows, how = matched(data.class_names, count, rows, names)
+    if matching_rows is None and not pretrained and file is None:
         return {}  # weights of one's own may have classes of their own
-    return {"head_rows": attribute(found, how)}
+    return {"head_rows": attribute(matching_rows, how)}
 
 
 def without_labels(run: Run) -> str:
@@ -204,7 +204,7 @@ def write(
     Parameters
     ----------
     run : Run
-        As `prepare` makes it.
+        As `build_run` makes it.
     output : pathlib.Path
         A file, or the folder of the shards.
     compression, overwrite, resume, progress
@@ -260,7 +260,7 @@ def stream(
     Parameters
     ----------
     run : Run
-        As `prepare` makes it.
+        As `build_run` makes it.
     metrics, state_budget, progress, strict
         As for `analyze`.
     name : str
@@ -281,7 +281,7 @@ def stream(
     batches = probes.capture(
         run.model.module, run.loader(), class_names=run.data.class_names, device=run.device, **run.options.keywords()
     )
-    head: tuple[Any, ...] | None = head_of(run.model.module)
+    head: tuple[Any, ...] | None = final_linear(run.model.module)
     if head is not None and run.data.labels is not None and len(run.data):
         head = by_class((head[0], head[1]), run.attrs, run.data.class_names, run.data.labels[run.data.labels >= 0])
     facts = run.attrs | run.options.to_attrs() | {"device": run.device}
@@ -308,7 +308,7 @@ def verify(
     workers: WorkersOption = 0,
     seed: int = 0,
     trust_file: Annotated[bool, Doc("Without --data, open what the file names.")] = False,
-) -> list[Difference]:
+) -> list[LayerDifference]:
     """Run a network again on some of a file's samples, as the file says it was run, and compare.
 
     Parameters
@@ -322,7 +322,7 @@ def verify(
     samples : int, default 32
         How many, drawn from the seed.
     device, workers
-        As for `prepare`.
+        As for `build_run`.
     seed : int, default 0
         Of the draw.
     trust_file : bool, default False

@@ -43,11 +43,11 @@ def load_plugin(path: Path) -> None:
         raise UsageError(f"There is no plugin {path}.")
     if not name.isidentifier() or path.suffix != ".py":
         raise UsageError(f"{path} is no plugin: a Python file is needed whose name is an identifier, such as my_metrics.py.")
-    known = sys.modules.get(name)
-    if known is not None and Path(str(getattr(known, "__file__", ""))).resolve() == path.resolve():
+    loaded = sys.modules.get(name)
+    if loaded is not None and Path(str(getattr(loaded, "__file__", ""))).resolve() == path.resolve():
         return
-    other = None if known is not None else importlib.util.find_spec(name)
-    if known is not None or (other is not None and Path(str(other.origin)).resolve() != path.resolve()):
+    other = None if loaded is not None else importlib.util.find_spec(name)
+    if loaded is not None or (other is not None and Path(str(other.origin)).resolve() != path.resolve()):
         raise UsageError(f"{path} has the name of another module, {name}; give the file another name.")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

@@ -102,11 +102,11 @@ class Table:
     def failures(self) -> dict[str, str]:
         """Layers that could not be analyzed, each with the reason; with their run's name in front where there are several."""
         several = len(self.provenance) > 1
-        found = {}
+        failures_by_layer = {}
         for run, facts in self.provenance.items():
             for layer, reason in facts.get("failures", {}).items():
-                found[f"{run}, {layer}" if several else layer] = str(reason)
-        return found
+                failures_by_layer[f"{run}, {layer}" if several else layer] = str(reason)
+        return failures_by_layer
 
     @property
     def failure(self) -> str:
@@ -128,9 +128,9 @@ class Table:
             If there is no such column.
         """
         frame = self.frame
-        for column, wanted in equal.items():
+        for column, values in equal.items():
             one_of("column", column, COLUMNS)
-            frame = frame[frame[column].isin(wanted if isinstance(wanted, list | tuple | set) else [wanted])]
+            frame = frame[frame[column].isin(values if isinstance(values, list | tuple | set) else [values])]
         return type(self)(frame.reset_index(drop=True), self.provenance)
 
     def __len__(self) -> int:
@@ -217,9 +217,9 @@ class Table:
             raise FormatError(f"{path} is no table of results: it lacks the columns {', '.join(missing)}.")
         provenance: dict[str, Mapping[str, Any]] = {}
         if "provenance" in frame:
-            told = frame[frame["provenance"].fillna("") != ""]
+            stated_rows = frame[frame["provenance"].fillna("") != ""]
             stated = []
-            for run, text in zip(told["run"], told["provenance"], strict=True):
+            for run, text in zip(stated_rows["run"], stated_rows["provenance"], strict=True):
                 facts, written = _facts(text, path)
                 stated.append((run, written))
                 provenance[run] = provenance.get(run) or facts

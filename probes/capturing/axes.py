@@ -49,8 +49,8 @@ class Layout:
     fold : {"", "major", "minor"}
         Whether that axis holds something else too, `dims[1]`: all of one sample in a row ("major"), or one of each sample in
         turn ("minor").
-    found : {"measured", "weight", "given", "guessed"}
-        How the axes were found.
+    origin : {"measured", "weight", "given", "guessed"}
+        How the axes are known.
     length : bool
         Whether the one axis of positions is as long as the input: a padding mask of the input applies to it.
     mask : (n, positions) tensor of bool, optional
@@ -61,7 +61,7 @@ class Layout:
     prefix: int = 0
     sample: int = 0
     fold: Literal["", "major", "minor"] = ""
-    found: Found = "guessed"
+    origin: Found = "guessed"
     length: bool = False
     mask: Tensor | None = field(default=None, compare=False, repr=False)
 
@@ -171,10 +171,10 @@ def _stated(pattern: str, text: str) -> Layout:
     what = f"Axes {pattern}={text}"
     match = re.fullmatch(r"([A-Z]*)(?:\(([A-Z]{2})\))?([A-Z]*)", text)
     letters = [*match[1], *(match[2] or ""), *match[3]] if match else []
-    known = ", ".join(f"{letter} {name}" for letter, name in LETTERS.items() if letter != "N")
+    choices = ", ".join(f"{letter} {name}" for letter, name in LETTERS.items() if letter != "N")
     if not match or not set(letters) <= LETTERS.keys():
         raise UsageError(
-            f"{what}: write one letter an axis, such as TBC, or (BP)TC for windows in the batch. Known are {known}."
+            f"{what}: write one letter an axis, such as TBC, or (BP)TC for windows in the batch. Known are {choices}."
         )
     names = [LETTERS[letter] for letter in letters]
     if len(set(names)) < len(names) or "sample" not in names:
@@ -182,11 +182,11 @@ def _stated(pattern: str, text: str) -> Layout:
     if match[2] is None:
         axis = names.index("sample")
         names.remove("sample")
-        return Layout(("sample", *names), sample=axis, found="given")
+        return Layout(("sample", *names), sample=axis, origin="given")
     pair = [LETTERS[letter] for letter in match[2]]
     if "sample" not in pair:
         raise UsageError(f"{what}: brackets stand for one axis that holds the samples, B, and one thing more.")
     other = next(name for name in pair if name != "sample")
     rest = [name for name in names if name not in pair]
     fold: Literal["major", "minor"] = "major" if pair[0] == "sample" else "minor"
-    return Layout(("sample", other, *rest), sample=len(match[1]), fold=fold, found="given")
+    return Layout(("sample", other, *rest), sample=len(match[1]), fold=fold, origin="given")

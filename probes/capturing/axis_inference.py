@@ -133,7 +133,7 @@ class _Spec:
 
     sample: int
     dims: Dims
-    found: Found
+    origin: Found
     prefix: int | None = None  # measured
     kind: str = ""  # of the input whose size moves its positions
     length: bool = False  # the positions are those of the input
@@ -257,8 +257,8 @@ class AxisInference:
         sizes = _first(shape, spec.sample)
         prefix = self._prefix(name, spec, sizes)
         self._remember(spec.dims, sizes, prefix)
-        length = spec.length or (spec.kind == "" and spec.found == "weight")
-        return Layout(spec.dims, prefix, spec.sample, found=spec.found, length=length and _one_place(spec.dims))
+        length = spec.length or (spec.kind == "" and spec.origin == "weight")
+        return Layout(spec.dims, prefix, spec.sample, origin=spec.origin, length=length and _one_place(spec.dims))
 
     def _as_stated(self, name: str, stated: Layout, shape: Shape, rows: int | None) -> Layout:
         """What the user states, if it can be."""
@@ -276,7 +276,7 @@ class AxisInference:
                 f"samples; its shape is {shape}."
             )
         measured = self._specs.get(name)
-        if isinstance(measured, _Spec) and measured.found == "measured" and (stated.fold or measured.sample != stated.sample):
+        if isinstance(measured, _Spec) and measured.origin == "measured" and (stated.fold or measured.sample != stated.sample):
             warnings.warn(
                 f"Axes {letters!r} of {name!r} contradict what was measured: axis {measured.sample} of shape {shape} grows "
                 f"with the batch, one row a sample. What is stated is taken.",
@@ -306,9 +306,9 @@ class AxisInference:
             size = "no axis has that size" if not fitting else "more than one axis has that size"
             return f"{size}, so that rows are not samples as far as one pass can tell"
         sizes = tuple(size for axis, size in enumerate(shape) if axis != sample)
-        dims, found = self._names(Output(name, module, sizes))
+        dims, origin = self._names(Output(name, module, sizes))
         return _Spec(
-            sample, ("sample", *dims), found if sample == 0 or samples_of(module, name, shape) == sample else "guessed"
+            sample, ("sample", *dims), origin if sample == 0 or samples_of(module, name, shape) == sample else "guessed"
         )
 
     def _infer(self, name: str, trace: Trace, growth: _Growth) -> _Spec:
@@ -321,17 +321,17 @@ class AxisInference:
         steps = [(change, tuple(after[axis] for axis in rest)) for change, after in growth.steps]
         inherited = self._inherited(name, trace, growth, sample)
         takers = tuple(trace.takers.get(name, ()))
-        dims, found = self._names(Output(name, trace.modules.get(name), sizes, moved, steps, inherited, takers))
+        dims, origin = self._names(Output(name, trace.modules.get(name), sizes, moved, steps, inherited, takers))
         moving = [(change, after) for change, after in steps if after != sizes]
         kind = moving[0][0].kind if moving else ""
-        spec = _Spec(sample, ("sample", *dims), found, kind=kind)
+        spec = _Spec(sample, ("sample", *dims), origin, kind=kind)
         if ("token" not in dims and "width" not in dims) or not moving:
             return spec
         axis = dims.index("token") if "token" in dims else dims.index("width")
         change, after = moving[0]
         prefix = measured_prefix(change, sizes[axis], after[axis]) if "token" in dims else None
         length = change.kind != "image" and sizes[axis] == change.before[0] and after[axis] == change.after[0]
-        return _Spec(sample, ("sample", *dims), found, prefix, kind, length)
+        return _Spec(sample, ("sample", *dims), origin, prefix, kind, length)
 
     def _names(self, output: Output) -> tuple[Dims, Found]:
         """Names of the axes other than the samples'."""
@@ -344,7 +344,7 @@ class AxisInference:
         spec = self._specs.get(source)
         if not isinstance(spec, _Spec) or trace.shapes.get(source) != growth.shape or spec.sample != sample:
             return None
-        return spec.dims[1:], spec.found
+        return spec.dims[1:], spec.origin
 
     def _remember(self, dims: Dims, sizes: Shape, prefix: int) -> None:
         """Keep sizes for outputs to come: maps' places, tokens, and the axes of this shape."""

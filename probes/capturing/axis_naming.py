@@ -91,14 +91,14 @@ class Output:
         return any(change.kind == "image" for change, _ in self.changes)
 
 
-def named(output: Output, known: Mapping[Shape, Dims], tokens: set[int]) -> tuple[Dims, Found]:
+def named(output: Output, named_shapes: Mapping[Shape, Dims], tokens: set[int]) -> tuple[Dims, Found]:
     """Names of the axes other than the samples', and how they were found.
 
     Parameters
     ----------
     output : Output
         What is known of the output.
-    known : mapping of tuple of int to tuple of str
+    named_shapes : mapping of tuple of int to tuple of str
         Axes of shapes that came before, for guesses.
     tokens : set of int
         Numbers of tokens that came before, for guesses.
@@ -116,12 +116,12 @@ def named(output: Output, known: Mapping[Shape, Dims], tokens: set[int]) -> tupl
         return inherited
     if moved is None or not any(moved) or moved.count(False) > 1:
         for module in output.takers:
-            taken = _expected(module, sizes)
-            if taken is not None and not (moved and moved[taken.channel or 0]):
-                return taken.dims or _beside(output, taken.channel or 0, tokens, weighted=True), "weight"
+            expected = _expected(module, sizes)
+            if expected is not None and not (moved and moved[expected.channel or 0]):
+                return expected.dims or _beside(output, expected.channel or 0, tokens, weighted=True), "weight"
     if inherited is not None:
         return inherited
-    return _by_moves(output, moved, tokens) if moved is not None and any(moved) else _guessed(output, known, tokens)
+    return _by_moves(output, moved, tokens) if moved is not None and any(moved) else _guessed(output, named_shapes, tokens)
 
 
 def _by_moves(output: Output, moved: tuple[bool, ...], tokens: set[int]) -> tuple[Dims, Found]:
@@ -169,22 +169,22 @@ def _beside(output: Output, channel: int, tokens: set[int], *, weighted: bool) -
     return tuple("channel" if axis == channel else "head" if axis == head else names[axis] for axis in range(len(sizes)))
 
 
-def _guessed(output: Output, known: Mapping[Shape, Dims], tokens: set[int]) -> tuple[Dims, Found]:
+def _guessed(output: Output, named_shapes: Mapping[Shape, Dims], tokens: set[int]) -> tuple[Dims, Found]:
     """Names from sizes that were seen before, else from the number of axes."""
     sizes = output.sizes
     wide = [axis for axis, size in enumerate(sizes) if size > 1]
     single = 1 in output.widths and sizes[wide[0]] not in output.widths if wide else False  # one channel at many places
     if len(wide) == 1 and len(sizes) < 5 and not single:  # axes of size 1 do not matter
         return _beside(output, wide[0], tokens, weighted=True), "measured"
-    if sizes not in known and len(sizes) == 3 and (dims := _attention(output, tokens)):
+    if sizes not in named_shapes and len(sizes) == 3 and (dims := _attention(output, tokens)):
         return dims, "guessed"
     square = len(sizes) == 3 and sizes[0] == sizes[1]
-    if sizes not in known and output.moved is not None and len(sizes) > 2 and len(wide) in (2, 3) and not square:
+    if sizes not in named_shapes and output.moved is not None and len(sizes) > 2 and len(wide) in (2, 3) and not square:
         names = dict(zip(wide, ("head", "feature", "channel")[-len(wide) :], strict=True))  # no position among them
         ones = [axis for axis in range(len(sizes)) if axis not in wide]
         places = dict(zip(ones, _positions(output, ones), strict=True))
         return tuple((names | places)[axis] for axis in range(len(sizes))), "guessed"
-    return known.get(sizes) or _usual(output), "guessed"
+    return named_shapes.get(sizes) or _usual(output), "guessed"
 
 
 def _attention(output: Output, tokens: set[int]) -> Dims:

@@ -248,10 +248,10 @@ class Recording(Mapping[str, Tensor]):
     @property
     def left_out(self) -> dict[str, str]:
         """Selected layers that the latest forward pass called or, once it has ended, never called, each with the reason."""
-        return self._reasons | (self.idle if self._complete else {})
+        return self._reasons | (self.uncalled_modules if self._complete else {})
 
     @property
-    def idle(self) -> dict[str, str]:
+    def uncalled_modules(self) -> dict[str, str]:
         """Selected modules without children that the latest forward pass never called, each with the reason."""
         reason = "the forward pass never calls it (its parent may use its weights directly, or skip it in eval mode)"
         return {
@@ -472,7 +472,7 @@ class Recording(Mapping[str, Tensor]):
             dtype_source=str(dtype).removeprefix("torch."),
             prefix_tokens=layout.prefix,
             source_dims=layout.source_dims,
-            axes_from=layout.found,
+            axes_from=layout.origin,
             padding=padding_note(pool_spec, layout, arranged, length),
         )
         self._specs[name] = _OutputSpec(output.shape, dtype, self.rows, length, layout, pool, info)
@@ -559,8 +559,8 @@ def _reducing(name: str, reduce: Reduction) -> Pool:
     """A reduction as the pool of one layer."""
 
     def pool(x: Tensor, layout: Layout) -> tuple[Tensor, tuple[str, ...]]:  # noqa: ARG001  # pools share one signature
-        kept = reduce(name, x)
-        return kept, ("sample", *(f"axis{axis}" for axis in range(1, kept.ndim)))
+        reduced = reduce(name, x)
+        return reduced, ("sample", *(f"axis{axis}" for axis in range(1, reduced.ndim)))
 
     return pool
 

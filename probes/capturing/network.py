@@ -17,7 +17,7 @@ from torch import nn
 
 from probes.errors import UsageError
 
-__all__ = ["description_of", "head_of", "is_compiled", "unwrap", "weights_sha256"]
+__all__ = ["description_of", "final_linear", "is_compiled", "unwrap", "weights_sha256"]
 
 
 def weights_sha256(module: nn.Module) -> str:
@@ -199,7 +199,7 @@ def is_compiled(model: nn.Module) -> bool:
     )
 
 
-def head_of(model: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+def final_linear(model: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
     """Weights (K, d) and offsets (K,) of the linear layer that a network ends with; None where it ends with something else.
 
     The last module that holds parameters of its own, in the order of definition, is taken for the end. A head of more than
@@ -208,10 +208,10 @@ def head_of(model: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]]
     Examples
     --------
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 10), nn.Softmax(dim=1))
-    >>> weight, bias = head_of(net)
+    >>> weight, bias = final_linear(net)
     >>> weight.shape, bias.shape
     ((10, 8), (10,))
-    >>> head_of(net[:2]) is None
+    >>> final_linear(net[:2]) is None
     True
     """
     last = [module for module in unwrap(model).modules() if next(module.parameters(recurse=False), None) is not None][-1:]

@@ -225,9 +225,9 @@ def pool_named(spec: str, *, seed: int = 0) -> tuple[str, Pool]:
     """
     pool = parse_spec(spec)
     name, size = pool.name, pool.argument
-    known = [f"{each}:{_SIZED[each][0]}" if each in _SIZED else each for each in POOLS]
+    names = [f"{each}:{_SIZED[each][0]}" if each in _SIZED else each for each in POOLS]
     if name not in POOLS:
-        raise UsageError(f"Unknown pool {spec!r}.{did_you_mean(name, POOLS)} Known are {', '.join(known)}.")
+        raise UsageError(f"Unknown pool {spec!r}.{did_you_mean(name, POOLS)} Known are {', '.join(names)}.")
     if name not in _SIZED:
         if size or pool.options:
             raise UsageError(f"Pool {spec!r} takes no size; write {name}.")
@@ -290,9 +290,9 @@ class Pooling:
 
 def _pattern_and_pool(text: str) -> tuple[str, str]:
     """`"PATTERN=POOL"` or `"POOL"`; a pattern may itself hold an equals sign."""
-    found = re.fullmatch(rf"(?P<pattern>.+)=(?P<pool>({'|'.join(POOLS)})(:\d+)?(,seed=\d+)?)", text)
-    if found:
-        return found["pattern"], found["pool"]
+    match = re.fullmatch(rf"(?P<pattern>.+)=(?P<pool>({'|'.join(POOLS)})(:\d+)?(,seed=\d+)?)", text)
+    if match:
+        return match["pattern"], match["pool"]
     if "=" in text and text.partition(":")[0] not in POOLS:
         pattern, _, pool = text.rpartition("=")
         if not pattern:
@@ -329,12 +329,12 @@ def keep(x: Tensor, layout: Layout, pool: Pool, dtype: torch.dtype | None = None
         If the pool can't be applied.
     """
     x = x.detach()
-    kept, kept_dims = pool(x, layout)
-    if dtype is not None or kept.dtype == torch.bfloat16:
-        kept = kept.to(dtype or torch.float32)
-    if kept.ndim == 1:
-        kept, kept_dims = kept[:, None], ("sample", "channel")
-    return kept, kept_dims
+    pooled, kept_dims = pool(x, layout)
+    if dtype is not None or pooled.dtype == torch.bfloat16:
+        pooled = pooled.to(dtype or torch.float32)
+    if pooled.ndim == 1:
+        pooled, kept_dims = pooled[:, None], ("sample", "channel")
+    return pooled, kept_dims
 
 
 def averaged(x: Tensor, layout: Layout, pool: Pool) -> float:

@@ -81,12 +81,12 @@ class Selection:
             With the closest pattern that would have matched, or the modules that matched but never ran.
         """
         for pattern in (pattern for pattern, met in self.met.items() if not met):
-            idle = [name for name, module in model.named_modules() if name and matches(pattern, name, types_of(module))]
-            if idle and excludes(pattern):
+            uncalled = [name for name, module in model.named_modules() if name and matches(pattern, name, types_of(module))]
+            if uncalled and excludes(pattern):
                 continue
-            if idle:
+            if uncalled:
                 raise UsageError(
-                    f"Layer pattern {pattern!r} matches {idle[0]!r}, but the forward pass of {_title(model)} never calls "
+                    f"Layer pattern {pattern!r} matches {uncalled[0]!r}, but the forward pass of {_title(model)} never calls "
                     f"that module (its parent may use its weights directly, or skip it in eval mode)."
                 )
             raise UsageError(

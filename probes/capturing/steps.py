@@ -167,7 +167,7 @@ def captured(
     where = torch.device(device) if device is not None else device_of(model)
     loader = as_loader(loader, options.batch_size)
     reader = Reader(forward or model, class_names=class_names)
-    steps = _Steps(model, recording, forward or model, where, _autocast(options.precision, where), options.channels_last)
+    steps = _ForwardPass(model, recording, forward or model, where, _autocast(options.precision, where), options.channels_last)
     layers = _Layers(recording)
     done = 0
     for step, (item, ids, ids_from) in enumerate(islice(identified(loader, reader, first=first_id), options.max_batches)):
@@ -210,7 +210,7 @@ class _Layers:
         """Take the layers of the first step; with `early_stop`, later passes end after the last of them."""
         recording = self.recording
         self.info, self.shapes = recording.info, recording.shapes
-        self.left_out = recording.left_out | recording.idle
+        self.left_out = recording.left_out | recording.uncalled_modules
         if early_stop and self.info and (last := list(self.info)[-1]) and self.info[last].depth < 1:
             recording.last = last
         self._warn(_called(self.left_out))
@@ -268,14 +268,14 @@ def examined(model: nn.Module, example: Any, **options: Unpack[CaptureKeywords])
     model = unwrap(model)
     recording = Recording(model, replace(options_of(**options), pool=("none",), dtype="auto"))
     inputs = as_inputs(model, example)
-    steps = _Steps(model, recording, model, device_of(model), nullcontext, channels_last=False)
+    steps = _ForwardPass(model, recording, model, device_of(model), nullcontext, channels_last=False)
     steps.measure(inputs)
     steps.run(inputs, 0, 0)
     return recording
 
 
 @dataclass
-class _Steps:
+class _ForwardPass:
     """One step of a recording: hooks on, eval mode, no gradients; afterwards the model is as it was."""
 
     model: nn.Module

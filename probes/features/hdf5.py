@@ -89,8 +89,8 @@ def _name_classes(columns: dict[str, Any], arrays: Mapping[str, Rows], named: An
     elif "class_names" not in columns:
         labels = np.asarray(arrays[key][:])
         if labels.dtype.kind in "iu" and len(labels):
-            known = dict(zip(labels.tolist(), named.tolist(), strict=True))
-            columns["class_names"] = [known.get(label, str(label)) for label in range(int(labels.max()) + 1)]
+            name_of = dict(zip(labels.tolist(), named.tolist(), strict=True))
+            columns["class_names"] = [name_of.get(label, str(label)) for label in range(int(labels.max()) + 1)]
 
 
 def _datasets(group: h5py.Group, path: Path, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
@@ -168,7 +168,7 @@ def _shaped(rows: Rows, shape: tuple[int, ...]) -> Rows:
     if not shape or shape == rows.shape[1:] or int(np.prod(shape)) != rows.shape[1]:
         return rows
     return ReadRows(
-        (rows.shape[0], *shape), rows.dtype, lambda part: (found := np.asarray(rows[part])).reshape(len(found), *shape)
+        (rows.shape[0], *shape), rows.dtype, lambda part: (values := np.asarray(rows[part])).reshape(len(values), *shape)
     )
 
 

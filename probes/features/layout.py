@@ -148,8 +148,8 @@ def _beside(content: Content, where: str) -> dict[str, Any]:
     called = [name for name in content.arrays if split_of(name, LABEL_NAMES) is not None]
     targets = [name for name in called if _last(name).lower() in _TARGETS]
     names: dict[str, str | None] = {}
-    for key, known in (("ids", _IDS), ("split", _SPLITS), ("class_names", _NAMES), ("target_names", _TARGET_NAMES)):
-        names[key] = _named(content.arrays, known, key, where)
+    for key, candidates in (("ids", _IDS), ("split", _SPLITS), ("class_names", _NAMES), ("target_names", _TARGET_NAMES)):
+        names[key] = _named(content.arrays, candidates, key, where)
     named = "target_names" in columns or names["target_names"] is not None
     if len(targets) == 1 and (len(called) > 1 or "labels" in columns or named):
         names["targets"] = targets[0]
@@ -167,8 +167,8 @@ def _samples(lengths: Mapping[str, int], beside: Mapping[str, int], where: str, 
     most = max(votes.values())
     winners = [length for length, count in votes.items() if count == most]
     if len(winners) > 1:
-        known = set(beside.values())
-        winners = [length for length in winners if length in known] or winners
+        columns = set(beside.values())
+        winners = [length for length in winners if length in columns] or winners
     if len(winners) > 1:
         shown = ", ".join(f"{name}: {length:,}" for name, length in list(lengths.items())[:4])
         raise DataError(
@@ -180,11 +180,11 @@ def _samples(lengths: Mapping[str, int], beside: Mapping[str, int], where: str, 
     return winners[0]
 
 
-def _named(names: Iterable[str], known: Iterable[str], what: str, where: str) -> str | None:
-    found = [name for name in names if _last(name).lower() in known]
-    if len(found) > 1:
-        raise UsageError(f"{where} has {' and '.join(map(repr, found[:3]))}, and each may hold the {what}: leave one.")
-    return found[0] if found else None
+def _named(names: Iterable[str], candidates: Iterable[str], what: str, where: str) -> str | None:
+    matches = [name for name in names if _last(name).lower() in candidates]
+    if len(matches) > 1:
+        raise UsageError(f"{where} has {' and '.join(map(repr, matches[:3]))}, and each may hold the {what}: leave one.")
+    return matches[0] if matches else None
 
 
 def _last(name: str) -> str:

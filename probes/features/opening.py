@@ -133,9 +133,9 @@ def _kind_of(path: Path) -> str:
     if expected is None and what == "an HDF5 file":
         return "hdf5"
     if expected is None:
-        known = ", ".join(ENDINGS)
+        endings = ", ".join(ENDINGS)
         raise FormatError(
-            f"{path} is no file of activations or features.{did_you_mean(ending, ENDINGS)} Features are read from {known}."
+            f"{path} is no file of activations or features.{did_you_mean(ending, ENDINGS)} Features are read from {endings}."
         )
     if what and expected not in kinds:
         raise FormatError(f"{path} is {what} by its first bytes, and none of the kind that its ending {ending} says.")

@@ -83,7 +83,7 @@ class Features(Arrays):
             beside["ids"] = _ids(beside["ids"], str(path))
         if (names := beside.pop("target_names", None)) is not None and "targets" in beside:
             beside["targets"] = _framed(beside["targets"], names)
-        with self._checked():
+        with self._wrap_errors():
             columns = from_arrays({"": np.zeros((layout.n, 1), np.int8)}, **beside)  # reads labels, ids and splits for us
         modified = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.stamp.modified / 1e9))
         facts = {
@@ -119,9 +119,9 @@ class Features(Arrays):
         for run in np.split(ascending, cuts):
             part = self._read(layer, slice(int(run[0]), int(run[-1]) + 1))
             parts.append(part[run - run[0]])
-        taken = np.concatenate(parts)
-        result = np.empty_like(taken)
-        result[order] = taken
+        rows_read = np.concatenate(parts)
+        result = np.empty_like(rows_read)
+        result[order] = rows_read
         return result
 
     def iter(self, layers: Sequence[str] | None = None, size: int | None = None) -> Iterator[Batch]:
@@ -143,12 +143,12 @@ class Features(Arrays):
             self._close()
 
     def _read(self, layer: str, rows: slice) -> NDArray[Any]:
-        with self._checked():
+        with self._wrap_errors():
             array = as_floats(self._rows[layer][rows])
         return array[:, None] if array.ndim == 1 else array
 
     @contextmanager
-    def _checked(self) -> Iterator[None]:
+    def _wrap_errors(self) -> Iterator[None]:
         """Turn whatever a damaged file provokes into one sentence."""
         try:
             yield

@@ -179,9 +179,9 @@ def _table(
         elif column.dtype.kind in "fiub":
             features.append(name)
         else:
-            if found := _mostly_numbers(column):
+            if problem := _mostly_numbers(column):
                 raise DataError(
-                    f"Column {name!r} of {path} holds {found} among numbers; leave the cell empty where one is missing."
+                    f"Column {name!r} of {path} holds {problem} among numbers; leave the cell empty where one is missing."
                 )
             left_out[name] = "it holds text; labels are called so (label, class, target), ids id"
     if features:
@@ -194,5 +194,5 @@ def _table(
 def _mostly_numbers(column: Sequence[Any] | NDArray[Any]) -> str:
     """The first text of a column that holds numbers for the most part, with its row."""
     texts = [str(item) for item in islice(column, 10_000)]
-    odd = [(row, text) for row, text in enumerate(texts) if not _is_number(text)]
-    return f"{odd[0][1]!r} (row {odd[0][0] + 1})" if odd and 2 * len(odd) < len(texts) else ""
+    others = [(row, text) for row, text in enumerate(texts) if not _is_number(text)]
+    return f"{others[0][1]!r} (row {others[0][0] + 1})" if others and 2 * len(others) < len(texts) else ""

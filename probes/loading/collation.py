@@ -75,6 +75,8 @@ def _hashes(content: Any, rows: int) -> list[int]:
     content = as_tensors(content)
     if isinstance(content, list | tuple) and all(isinstance(part, list | tuple) and len(part) == rows for part in content):
         entries = [list(tensors_in(entry)) for entry in zip(*content, strict=True)]  # as detection has it: (images, targets)
-        return [xxhash.xxh3_64_intdigest(b"".join(one.numpy(force=True).tobytes() for one in own)) for own in entries if own]
-    found = row_hashes(content)
-    return found if len(found) == rows else []
+        return [
+            xxhash.xxh3_64_intdigest(b"".join(tensor.numpy(force=True).tobytes() for tensor in own)) for own in entries if own
+        ]
+    hashes = row_hashes(content)
+    return hashes if len(hashes) == rows else []

@@ -153,8 +153,8 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 def are_images(parts: Sequence[Any]) -> bool:
     """Whether all are images (C, H, W), of one, three or four colours."""
-    shaped = bool(parts) and all(isinstance(one, Tensor) and not one.is_nested and one.ndim == 3 for one in parts)
-    return shaped and all(one.shape[0] in _COLOURS and one.is_floating_point() for one in parts)
+    shaped = bool(parts) and all(isinstance(part, Tensor) and not part.is_nested and part.ndim == 3 for part in parts)
+    return shaped and all(part.shape[0] in _COLOURS and part.is_floating_point() for part in parts)
 
 
 def _cut(value: Any, k: int, rows: int, *, listed: bool) -> Any:
@@ -166,9 +166,9 @@ def _cut(value: Any, k: int, rows: int, *, listed: bool) -> Any:
         padded, lengths = pad_packed_sequence(value, batch_first=True)
         return pack_padded_sequence(padded[:k], lengths[:k], batch_first=True, enforce_sorted=False)
     entries = Tensor if listed else str | int | float
-    if isinstance(value, list | tuple) and len(value) == rows and all(isinstance(one, entries) for one in value):
+    if isinstance(value, list | tuple) and len(value) == rows and all(isinstance(item, entries) for item in value):
         return value[:k]
-    return rebuilt(value, lambda one: _cut(one, k, rows, listed=listed))
+    return rebuilt(value, lambda item: _cut(item, k, rows, listed=listed))
 
 
 def _entries(value: Any) -> Iterator[Any]:
@@ -180,10 +180,10 @@ def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
     """A mapping, list or tuple of the same kind with its entries changed; anything else as it is."""
     if isinstance(value, UserDict):
         result = copy.copy(value)  # keeps the class, and with it access by attribute
-        result.update({key: change(one) for key, one in value.items()})
+        result.update({key: change(item) for key, item in value.items()})
         return result
     if isinstance(value, Mapping):
-        changed = {key: change(one) for key, one in value.items()}
+        changed = {key: change(item) for key, item in value.items()}
         try:
             return type(value)(changed)  # type: ignore[call-arg]  # most mappings are made of one
         except TypeError:
@@ -197,7 +197,7 @@ def as_tensors(value: Any) -> Any:
     """Numpy arrays of numbers turned into tensors, however nested."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         return torch.from_numpy(np.ascontiguousarray(value))
-    if isinstance(value, Tensor | PackedSequence) or not any(_holds_arrays(one) for one in _entries(value)):
+    if isinstance(value, Tensor | PackedSequence) or not any(_holds_arrays(entry) for entry in _entries(value)):
         return value
     return rebuilt(value, as_tensors)
 
@@ -215,7 +215,7 @@ def length_of(value: Tensor | PackedSequence) -> int | None:
 
 def rows_among(value: Any, count: int | None) -> int:
     """Samples of several inputs: as many as labels, if some tensor has so many rows, or those of the first."""
-    if count is not None and any(length_of(one) == count for one in tensors_in(value)):
+    if count is not None and any(length_of(tensor) == count for tensor in tensors_in(value)):
         return count
     return rows_of(value) or 0
 
@@ -224,15 +224,15 @@ def explained(error: Exception, inputs: Inputs, model: nn.Module) -> UsageError 
     """The sentence that an error of the network's own stands for, where the inputs' types or a guess are its cause."""
     if isinstance(error, ReportedError):
         return None
-    own = next((one.dtype for one in model.parameters() if one.is_floating_point()), None)
-    types = {one.dtype for one in tensors_in((inputs.args, inputs.kwargs))}
-    mismatched = [one for one in types if one != own and (one.is_floating_point or len(types) == 1)]
+    own = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), None)
+    types = {tensor.dtype for tensor in tensors_in((inputs.args, inputs.kwargs))}
+    mismatched = [tensor for tensor in types if tensor != own and (tensor.is_floating_point or len(types) == 1)]
     reason = str(error).strip().partition("\n")[0]
     if isinstance(error, RuntimeError) and own is not None and mismatched and re.search(r"type|[Ll]ong|[Bb]yte", reason):
-        given, needed = (str(one).removeprefix("torch.") for one in (mismatched[0], own))
+        actual, needed = (str(tensor).removeprefix("torch.") for tensor in (mismatched[0], own))
         advice = f"x.to(torch.{needed})" + ("" if mismatched[0].is_floating_point else ", scaled as in training,")
         return UsageError(
-            f"The loader's inputs are {given} and the weights of {type(model).__name__} are {needed} ({reason}): yield "
+            f"The loader's inputs are {actual} and the weights of {type(model).__name__} are {needed} ({reason}): yield "
             f"{advice} or another type that the network takes."
         )
     if isinstance(error, RuntimeError) and "indices" in reason and own in types:

@@ -79,8 +79,8 @@ def identified(loader: Iterable[Any], reader: Reader, *, first: int = 0) -> Iter
                 f"(x, labels, ids)."
             )
         if (twice := seen.add(ids)) is not None:
-            given = " If they are something else than ids, leave them out." if item.ids is not None else ""
-            advice = " Does the sampler draw with replacement? Each sample may come once." if by_position else given
+            hint = " If they are something else than ids, leave them out." if item.ids is not None else ""
+            advice = " Does the sampler draw with replacement? Each sample may come once." if by_position else hint
             raise DataError(
                 f"Sample id {twice!r} comes a second time in the batch from row {done} on; ids must be unique.{advice}"
             )
@@ -105,9 +105,9 @@ def ids_at(data: Any, positions: Sequence[Any]) -> tuple[NDArray[Any], str] | No
         return as_ids(plain), "key"
     if not _are_numbers(plain):
         return None
-    known = getattr(data, "sample_ids", None)
-    if known is not None:
-        return as_ids(np.asarray(known)[np.array(plain, np.int64)]), str(getattr(data, "ids_from", "given"))
+    names = getattr(data, "sample_ids", None)
+    if names is not None:
+        return as_ids(np.asarray(names)[np.array(plain, np.int64)]), str(getattr(data, "ids_from", "given"))
     if plain and min(plain) < 0:
         plain = [position + len(data) if position < 0 else position for position in plain]
     return np.array(plain, np.int64), "index"
@@ -161,17 +161,17 @@ class _Drawn(NamedTuple):
     @property
     def origin(self) -> str:
         """Where the ids would come from; empty where there are none."""
-        known = None if self.positions is None or self.why else ids_at(self.data, self.positions)
-        return "" if known is None else known[1]
+        named = None if self.positions is None or self.why else ids_at(self.data, self.positions)
+        return "" if named is None else named[1]
 
     def ids(self, rows: int) -> Ids | None:
         """One id per row, where that can be said."""
-        known = None if self.positions is None or self.unknown(rows) else ids_at(self.data, self.positions)
-        if known is None:
+        named = None if self.positions is None or self.unknown(rows) else ids_at(self.data, self.positions)
+        if named is None:
             return None
         if self.whole and rows > 1:
-            return as_ids([f"{known[0][0]}/{row}" for row in range(rows)])
-        return known[0]
+            return as_ids([f"{named[0][0]}/{row}" for row in range(rows)])
+        return named[0]
 
     def unknown(self, rows: int) -> str:
         """Why rows have no ids; empty where they have."""

@@ -78,16 +78,18 @@ class _Signature:
         except (TypeError, ValueError):  # compiled code without a signature: anything may fit
             return cls(title, (), 0, frozenset(), frozenset(), any_positional=True, any_name=True, annotation="")
         kinds = inspect.Parameter
-        positional = [one for one in parameters if one.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
-        named = [one for one in parameters if one.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
+        positional = [
+            parameter for parameter in parameters if parameter.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+        ]
+        named = [parameter for parameter in parameters if parameter.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)]
         return cls(
             title,
-            tuple(one.name for one in positional),
-            sum(one.default is kinds.empty for one in positional),
-            frozenset(one.name for one in named),
-            frozenset(one.name for one in named if one.default is kinds.empty),
-            any_positional=any(one.kind == kinds.VAR_POSITIONAL for one in parameters),
-            any_name=any(one.kind == kinds.VAR_KEYWORD for one in parameters),
+            tuple(parameter.name for parameter in positional),
+            sum(parameter.default is kinds.empty for parameter in positional),
+            frozenset(parameter.name for parameter in named),
+            frozenset(parameter.name for parameter in named if parameter.default is kinds.empty),
+            any_positional=any(parameter.kind == kinds.VAR_POSITIONAL for parameter in parameters),
+            any_name=any(parameter.kind == kinds.VAR_KEYWORD for parameter in parameters),
             annotation=_annotation(positional[0]) if positional else "",
         )
 
@@ -153,9 +155,9 @@ class Reader:
         inputs, labels, ids, name = self._apart(value)
         count = count_of(labels)
         inputs = inputs if isinstance(inputs, Inputs) else self._called(as_tensors(inputs), count)
-        known = self._annotated(labels, inputs) if self._wants_labels else Annotations()
+        annotations = self._annotated(labels, inputs) if self._wants_labels else Annotations()
         numbers = self._checked(ids_of, ids, inputs.rows, name)
-        item = Item(inputs, known.labels, numbers, known.targets, known.target_names)
+        item = Item(inputs, annotations.labels, numbers, annotations.targets, annotations.target_names)
         if inputs.rows:
             self._same(item)
         return item
@@ -235,7 +237,7 @@ class Reader:
         number = next((key for key in _IDS if key in items), "")
         drop = {label} if label not in (ask.needed if label in ("labels", "label") else ask.names) else set()
         drop |= {number} if number not in ask.names else set()
-        return {key: one for key, one in items.items() if key not in drop}
+        return {key: item for key, item in items.items() if key not in drop}
 
     def _fits(self, items: Mapping[str, Any]) -> bool:
         """Whether forward takes these entries by name; some may be too many, but one at least is an input."""
@@ -255,16 +257,16 @@ class Reader:
         if not any(True for _ in tensors_in(rest)):
             raise UsageError(f"The loader's dicts hold no tensor ({', '.join(map(str, items))}); {ask.arguments} needs one.")
         if self._fits(rest):
-            known = {name: one for name, one in rest.items() if ask.any_name or name in ask.names}
-            if extra := [str(name) for name in rest if name not in known]:
+            arguments = {name: item for name, item in rest.items() if ask.any_name or name in ask.names}
+            if extra := [str(name) for name in rest if name not in arguments]:
                 self._warn(f"{ask.arguments} does not take {', '.join(extra)} of the loader's dicts: not read.")
-            if ask.any_name and (unnamed := [str(name) for name in known if name not in ask.names]):
+            if ask.any_name and (unnamed := [str(name) for name in arguments if name not in ask.names]):
                 self._warn(
                     f"{ask.title}.forward names no argument {', '.join(unnamed)}; it takes any, and may not read what it does "
                     f"not know. Is that what it is called?"
                 )
-            listed = any(isinstance(one, list | tuple) and are_images(one) for one in known.values())
-            return Inputs((), known, rows_among(known, count), listed=listed), labels, items.get(number), number
+            listed = any(isinstance(item, list | tuple) and are_images(item) for item in arguments.values())
+            return Inputs((), arguments, rows_among(arguments, count), listed=listed), labels, items.get(number), number
         keys = ", ".join(map(str, rest))
         if ask.required <= 1 <= ask.most and ask.needed <= set(ask.positional):
             guess = (
@@ -304,8 +306,8 @@ class Reader:
         ask, m = self._signature, len(parts)
         if not any(True for _ in tensors_in(parts)):
             raise UsageError(f"The loader's x holds no tensor; it should yield {_FORMS}.")
-        tensors = all(isinstance(one, Tensor) for one in parts)
-        lengths = {length_of(one) for one in parts if isinstance(one, Tensor | PackedSequence)}
+        tensors = all(isinstance(part, Tensor) for part in parts)
+        lengths = {length_of(part) for part in parts if isinstance(part, Tensor | PackedSequence)}
         per_row, per_entry = lengths == {count}, tensors and count == m
         samples = per_entry and (not per_row or (self._first is not None and self._first.inputs.listed))
         if count is None:

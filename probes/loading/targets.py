@@ -128,8 +128,8 @@ def _listed(ids: Any, what: str) -> Any:
     if isinstance(ids, Tensor):
         ids = ids.detach().cpu().numpy() if ids.dtype != torch.bfloat16 else ids.detach().cpu().float().numpy()
     if isinstance(ids, list | tuple):
-        ids = [one.item() if isinstance(one, Tensor) and one.numel() == 1 else one for one in ids]
-        if any(isinstance(one, list | tuple | Mapping | Tensor) for one in ids):
+        ids = [item.item() if isinstance(item, Tensor) and item.numel() == 1 else item for item in ids]
+        if any(isinstance(item, list | tuple | Mapping | Tensor) for item in ids):
             raise DataError(f"{what} are {_described(ids)}; one integer or one text per sample is needed.")
     elif isinstance(ids, str | bytes | PurePath | Integral):
         ids = [ids]
@@ -184,10 +184,10 @@ def _array(values: Any) -> NDArray[Any] | None:
         values = values.detach().cpu()
         return np.asarray(values.float() if values.dtype == torch.bfloat16 else values)
     if isinstance(values, list | tuple):
-        values = [one.item() if isinstance(one, Tensor) and one.numel() == 1 else one for one in values]
-        if any(isinstance(one, Tensor | Mapping) for one in values):
+        values = [entry.item() if isinstance(entry, Tensor) and entry.numel() == 1 else entry for entry in values]
+        if any(isinstance(entry, Tensor | Mapping) for entry in values):
             return None
-        if any(one is None for one in values):
+        if any(entry is None for entry in values):
             return np.array([*values, ()], object)[:-1]  # flat, whatever the others are
     try:
         array = np.asarray(values)

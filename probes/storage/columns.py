@@ -19,7 +19,7 @@ class Column:
 
     def __init__(self, data: h5py.Dataset) -> None:
         self.data = data
-        self.packed = bool(filters_of(data))
+        self.encode_attr = bool(filters_of(data))
         self.rows = len(data)
         self.waiting: list[NDArray[Any]] = []
 
@@ -35,19 +35,19 @@ class Column:
         """Let rows wait."""
         self.waiting.append(array)
 
-    def drain(self) -> None:
+    def flush_full_chunks(self) -> None:
         """Write what waits; of a compressed dataset whole chunks only, so that none is packed twice."""
         if not self.waiting:
             return
         rows = self.waiting[0] if len(self.waiting) == 1 else np.concatenate(self.waiting)
-        cut = len(rows) - (self.rows + len(rows)) % self.data.chunks[0] if self.packed else len(rows)
+        cut = len(rows) - (self.rows + len(rows)) % self.data.chunks[0] if self.encode_attr else len(rows)
         if cut > 0:
             self._write(rows[:cut])
         self.waiting = [rows[max(cut, 0) :].copy()] if cut < len(rows) else []
 
     def flush(self) -> None:
         """Write everything that waits."""
-        self.drain()
+        self.flush_full_chunks()
         if self.waiting:
             self._write(self.waiting[0])
             self.waiting = []
@@ -58,7 +58,7 @@ class Column:
         Text has none: HDF5 reads what it overwrites there, to free the strings that it points to.
         """
         used = self.rows % self.data.chunks[0]
-        if self.packed or not used or self.data.dtype.hasobject:
+        if self.encode_attr or not used or self.data.dtype.hasobject:
             return []
         chunk = self.data.id.get_chunk_info_by_coord((self.rows, *(0 for _ in self.data.shape[1:])))
         start = chunk.byte_offset + used * (chunk.size // self.data.chunks[0])

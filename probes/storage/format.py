@@ -22,13 +22,13 @@ __all__ = [
     "LAYER_FIELDS",
     "LAYER_TABLE",
     "OBS",
-    "VOLATILE",
+    "RUN_DEPENDENT_ATTRS",
+    "encode_attr",
     "filter_arguments",
     "filters_of",
     "group_of",
     "load_plugins",
     "open_hdf5",
-    "packed",
 ]
 
 FORMAT = "repanalysis-activations"
@@ -41,7 +41,9 @@ LAYER_TABLE = "layer_info"  # the attribute of the root that describes all layer
 LAYER_FIELDS = [field.name for field in fields(LayerInfo)]
 # Attributes of the root that say when and how a file was written, not what is in it: they may differ between the runs that
 # wrote its parts.
-VOLATILE = frozenset(("format", "format_version", "seal", "complete", "n_committed", "created", "command", "versions")) | {
+RUN_DEPENDENT_ATTRS = frozenset(
+    ("format", "format_version", "seal", "complete", "n_committed", "created", "command", "versions")
+) | {
     "left_out",
     "non_finite",
     "resumed",
@@ -62,12 +64,12 @@ def group_of(layer: str) -> str:
     return f"layers/{quote(layer, safe=' ()[],:=+')}"
 
 
-def packed(value: Any) -> str | int | float:
+def encode_attr(value: Any) -> str | int | float:
     """An attribute's value as it is stored: text and numbers as they are, the rest as JSON.
 
     Examples
     --------
-    >>> packed(("sample", "channel"))
+    >>> encode_attr(("sample", "channel"))
     '["sample", "channel"]'
     """
     return value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)

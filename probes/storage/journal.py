@@ -261,12 +261,12 @@ class AtomicFile(io.RawIOBase):
             piece = view[at : stop - start]
             if straight:
                 _write_at(self._fd, piece, start + at)
-                self._soil(start + at, stop)
+                self._mark_dirty(start + at, stop)
             else:
                 self._held.put(start + at, piece)
             at = stop - start
         if self._position > self._size:
-            self._soil(self._size, start)  # a gap, should there be one
+            self._mark_dirty(self._size, start)  # a gap, should there be one
             self._size = self._position
         return len(view)
 
@@ -276,7 +276,7 @@ class AtomicFile(io.RawIOBase):
         if not self._discard:
             if size >= self._committed:
                 os.ftruncate(self._fd, size)
-            self._soil(min(size, self._size), max(size, self._size))
+            self._mark_dirty(min(size, self._size), max(size, self._size))
             self._size = size
         return size
 
@@ -304,12 +304,12 @@ class AtomicFile(io.RawIOBase):
         self.commits += 1
         for start, data in self._held:
             _write_at(self._fd, data, start)
-            self._soil(start, start + len(data))
+            self._mark_dirty(start, start + len(data))
         os.ftruncate(self._fd, self._size)
         self._held.clear()
         self._committed = self._size
         self._free = ([start for start, _ in sorted(free)], [stop for _, stop in sorted(free)])
-        self._wash()
+        self._update_checksums()
 
     def discard(self) -> None:
         """From now on nothing is written: the file stays as it was at the last commit."""
@@ -318,7 +318,7 @@ class AtomicFile(io.RawIOBase):
 
     def seal(self) -> None:
         """Append the checksums of all pages, bring everything to disk, and remove the journal."""
-        self._wash()
+        self._update_checksums()
         pages = self._checksums[: -(-self._committed // PAGE)]
         head = SEAL.pack(SEAL_MAGIC, 1, PAGE, self._committed, self.uuid.encode(), 0)[:-8]
         table = pages.tobytes()
@@ -342,10 +342,10 @@ class AtomicFile(io.RawIOBase):
                 start, straight = min(stop, later, self._committed), False
             yield start, straight
 
-    def _soil(self, start: int, stop: int) -> None:
+    def _mark_dirty(self, start: int, stop: int) -> None:
         self._dirty.update(range(start // PAGE, -(-stop // PAGE)))
 
-    def _wash(self) -> None:
+    def _update_checksums(self) -> None:
         """Compute the checksums of the pages that have changed; they are still in the system's cache."""
         pages = -(-self._committed // PAGE)
         if len(self._checksums) < pages:

@@ -18,9 +18,9 @@ import xxhash
 from probes.errors import FormatError, UsageError
 from probes.storage.journal import PAGE, SEAL, SEAL_MAGIC, Journal, page_checksums, read_at
 
-__all__ = ["MARK", "RawFile", "check_bytes", "is_empty", "is_interrupted", "open_bytes", "refuse_writing", "uuid_of"]
+__all__ = ["UUID_TAG", "RawFile", "check_bytes", "is_empty", "is_interrupted", "open_bytes", "refuse_writing", "uuid_of"]
 
-MARK = b"repanalysis-seal:"  # stands near the start of every sealed file, with the file's uuid after it
+UUID_TAG = b"repanalysis-seal:"  # stands near the start of every sealed file, with the file's uuid after it
 _HEAD = 1 << 16
 _RECENT = 64  # pages kept, for the small structures that HDF5 reads again and again
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -30,8 +30,8 @@ def uuid_of(path: Path) -> str | None:
     """The uuid that a file carries near its start; None where it has none."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    at = head.find(MARK)
-    uuid = head[at + len(MARK) : at + len(MARK) + 32]
+    at = head.find(UUID_TAG)
+    uuid = head[at + len(UUID_TAG) : at + len(UUID_TAG) + 32]
     return uuid.decode() if at >= 0 and len(uuid) == 32 and uuid.isalnum() else None
 
 
@@ -87,11 +87,11 @@ def _open(fd: int, path: Path) -> RawFile | None:
     uuid = uuid_of(path)
     journal = Journal.read(path)
     if footer.startswith(SEAL_MAGIC):
-        return _Pages(fd, path, _table(fd, footer, size, path, uuid))
+        return _ChecksummedReader(fd, path, _table(fd, footer, size, path, uuid))
     if journal is not None and journal.eof == 0:
         raise FormatError(f"{path} holds nothing yet: its writing stopped before anything was committed. Extract it again.")
     if journal is not None and journal.uuid == uuid and journal.eof <= size:
-        return _Overlaid(fd, path, journal)
+        return _JournaledReader(fd, path, journal)
     if os.pread(fd, 8, 0) != _HDF5:
         raise FormatError(f"{path} is not an activations file: it is no HDF5 file. `repanalysis extract` writes one.")
     if uuid is not None:
@@ -183,7 +183,7 @@ class RawFile(io.RawIOBase):
         super().close()
 
 
-class _Overlaid(RawFile):
+class _JournaledReader(RawFile):
     """The last commit of a file whose writing was stopped."""
 
     is_interrupted = True
@@ -201,7 +201,7 @@ class _Overlaid(RawFile):
         return len(view)
 
 
-class _Pages(RawFile):
+class _ChecksummedReader(RawFile):
     """A sealed file: whole pages are read and checked, whatever part of them is wanted."""
 
     def __init__(self, fd: int, path: Path, table: tuple[int, list[int]]) -> None:

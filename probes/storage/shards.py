@@ -20,9 +20,9 @@ from probes.errors import FormatError, IncompleteError, UsageError
 from probes.ids import are_texts, duplicate
 from probes.options import CompressionOption, OverwriteOption
 from probes.source import Source
-from probes.storage.format import VOLATILE
+from probes.storage.format import RUN_DEPENDENT_ATTRS
 from probes.storage.store import Store
-from probes.storage.writer import create, described
+from probes.storage.writer import create, layer_signature
 
 __all__ = ["Shards", "merge", "shard_name"]
 
@@ -65,9 +65,9 @@ class Shards(Source):
         for store in self.stores[1:]:
             ours, theirs = _kind(first), _kind(store)
             if ours != theirs:
-                odd = next(name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
+                mismatched = next(name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
                 raise FormatError(
-                    f"{store.path} and {first.path} are no shards of one run: layer {odd!r} is not the same in both."
+                    f"{store.path} and {first.path} are no shards of one run: layer {mismatched!r} is not the same in both."
                 )
             for key in _IDENTITY:
                 if (first.attrs.get(key) or "") != (store.attrs.get(key) or ""):  # older files name no forward
@@ -104,20 +104,20 @@ class Shards(Source):
     @property
     def labels(self) -> NDArray[np.int64] | None:
         """Class of each sample, (n,), or None."""
-        found = [labels for store in self.stores if (labels := store.labels) is not None]
-        return np.concatenate(found) if found else None
+        parts = [labels for store in self.stores if (labels := store.labels) is not None]
+        return np.concatenate(parts) if parts else None
 
     @property
     def targets(self) -> NDArray[np.float64] | None:
         """Continuous targets of each sample, (n, t), or None."""
-        found = [targets for store in self.stores if (targets := store.targets) is not None]
-        return np.concatenate(found) if found else None
+        parts = [targets for store in self.stores if (targets := store.targets) is not None]
+        return np.concatenate(parts) if parts else None
 
     @property
     def split(self) -> NDArray[np.str_] | None:
         """Split of each sample, (n,), or None."""
-        found = [split for store in self.stores if (split := store.split) is not None]
-        return np.concatenate(found) if found else None
+        parts = [split for store in self.stores if (split := store.split) is not None]
+        return np.concatenate(parts) if parts else None
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -196,7 +196,11 @@ def merge(
     return Store(path)
 
 
-_WRITTEN_ANEW = (VOLATILE - {"command", "versions", "device", "created", "ids_from"}) | {"shard", "shards", "compression"}
+_WRITTEN_ANEW = (RUN_DEPENDENT_ATTRS - {"command", "versions", "device", "created", "ids_from"}) | {
+    "shard",
+    "shards",
+    "compression",
+}
 
 
 def _refuse_missing(stores: Sequence[Store]) -> None:
@@ -204,12 +208,12 @@ def _refuse_missing(stores: Sequence[Store]) -> None:
     totals = {int(store.attrs["shards"]) for store in stores if "shards" in store.attrs}
     if not totals:
         return
-    there = [int(store.attrs["shard"]) for store in stores if "shard" in store.attrs]
+    present = [int(store.attrs["shard"]) for store in stores if "shard" in store.attrs]
     folder = stores[0].path.parent
-    if len(totals) > 1 or len(set(there)) < len(stores):
+    if len(totals) > 1 or len(set(present)) < len(stores):
         raise FormatError(f"The files in {folder} are no shards of one run: their numbers do not fit together.")
     total = totals.pop()
-    if missing := sorted(set(range(total)) - set(there)):
+    if missing := sorted(set(range(total)) - set(present)):
         names = ", ".join(shard_name(shard, total) for shard in missing[:3])
         raise IncompleteError(
             f"{len(missing)} of {total} shards are missing in {folder}: {names}{', ...' if len(missing) > 3 else ''}. "
@@ -225,4 +229,4 @@ def _columns(store: Store) -> tuple[bool, bool, int | None]:
 
 def _kind(store: Store) -> dict[str, Any]:
     """What must be the same in every shard."""
-    return {name: (described(info), store.shape(name)[1:]) for name, info in store.info.items()}
+    return {name: (layer_signature(info), store.shape(name)[1:]) for name, info in store.info.items()}

@@ -99,7 +99,7 @@ class Store(Source):
         self._forget()
         self._texts: NDArray[Any] | None = None
         self.identity: tuple[Any, ...] | None = None
-        with self._checked():
+        with self._wrap_errors():
             file = self._file
             attrs = _attributes(file)
             table = attrs.pop(LAYER_TABLE, None)
@@ -147,7 +147,7 @@ class Store(Source):
         """Sample ids, (n,): integers or texts."""
         if self._texts is not None:
             return self._texts
-        with self._checked():
+        with self._wrap_errors():
             ids = self._column("id") if "obs/id" in self._file else np.zeros(0, np.int64)
         if are_texts(ids):  # a million of them take seconds to read, and every layer's rows come with them
             ids.setflags(write=False)
@@ -157,31 +157,31 @@ class Store(Source):
     @property
     def labels(self) -> NDArray[np.int64] | None:
         """Class of each sample, (n,), or None."""
-        with self._checked():
+        with self._wrap_errors():
             return self._column("label") if "obs/label" in self._file else None
 
     @property
     def targets(self) -> NDArray[np.float64] | None:
         """Continuous targets of each sample, (n, t), NaN where it has none; or None."""
-        with self._checked():
+        with self._wrap_errors():
             return self._column("target") if "obs/target" in self._file else None
 
     @property
     def split(self) -> NDArray[np.str_] | None:
         """Split of each sample, (n,), or None."""
-        with self._checked():
+        with self._wrap_errors():
             return self._column("split") if "obs/split" in self._file else None
 
     @property
     def class_names(self) -> list[str] | None:
         """Name of class 0, 1, ..., or None."""
-        with self._checked():
+        with self._wrap_errors():
             return _class_names(self._dataset("obs/class_names")) if "obs/class_names" in self._file else None
 
     @property
     def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         """Weights (K, d) and offsets (K,) of the linear layer that the network ends with, or None."""
-        with self._checked():
+        with self._wrap_errors():
             if "head" not in self._file:
                 return None
             parts = [self._dataset(f"head/{part}") for part in ("weight", "bias")]
@@ -209,29 +209,29 @@ class Store(Source):
 
     def __getitem__(self, layer: str) -> NDArray[Any]:
         """All rows of one layer, (n, ...)."""
-        with self._checked():
+        with self._wrap_errors():
             return _read(self._data(layer), slice(0, self.n_committed))
 
     def take(self, layer: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Chosen rows of one layer, (len(rows), ...); the others are not read."""
-        with self._checked():
+        with self._wrap_errors():
             data = self._data(layer)
             return np.concatenate([_read(data, slice(int(row), int(row) + 1)) for row in rows])
 
     def shape(self, layer: str) -> tuple[int, ...]:
         """Shape of one layer's rows, (n, ...), without reading them."""
-        with self._checked():
+        with self._wrap_errors():
             return (self.n_committed, *self._data(layer).shape[1:])
 
     def iter(self, layers: Sequence[str] | None = None, size: int | None = None) -> Iterator[Batch]:
         """Batches of rows in file order; by default of whole chunks, about 32 MB. See `Source.iter`."""
-        with self._checked():
+        with self._wrap_errors():
             data = {name: self._data(name) for name in (self.layers if layers is None else layers)}
             step = size or self._block_rows(list(data.values()))
         ids, labels, split, targets, names = self.ids, self.labels, self.split, self.targets, self.target_names
         for start in range(0, self.n_committed, step):
             rows = slice(start, min(start + step, self.n_committed))
-            with self._checked():
+            with self._wrap_errors():
                 arrays = {name: _read(source, rows) for name, source in data.items()}
             yield Batch(
                 ids=ids[rows],
@@ -256,7 +256,7 @@ class Store(Source):
         FormatError
             If something leads to other files or round in circles, or if a layer has not a row per sample, or two descriptions.
         """
-        with self._checked():
+        with self._wrap_errors():
             _refuse_foreign(self._file, self.path)
             scale = self._dataset("sample")
             if self.complete and scale.shape != (self.n_committed,):
@@ -290,7 +290,7 @@ class Store(Source):
             _OPEN.discard(self)
 
     @contextmanager
-    def _checked(self) -> Iterator[None]:
+    def _wrap_errors(self) -> Iterator[None]:
         """Turn whatever a damaged file provokes into one sentence."""
         try:
             yield
@@ -298,9 +298,9 @@ class Store(Source):
             self.close()
             raise
         except Exception as error:
-            found = None if self._raw is None else self._raw.error
+            damage = None if self._raw is None else self._raw.error
             self.close()
-            raise (found or FormatError(_damaged(self.path, error))) from error
+            raise (damage or FormatError(_damaged(self.path, error))) from error
 
     def _data(self, layer: str) -> h5py.Dataset:
         self.check_layer(layer)
@@ -374,11 +374,11 @@ def _open(path: Path) -> tuple[h5py.File, RawFile | None]:
     try:
         return (h5py.File(path, "r") if raw is None else open_hdf5(raw, writable=False)), raw
     except OSError as error:
-        found = None if raw is None else raw.error
+        damage = None if raw is None else raw.error
         if raw is not None:
             raw.close()
         what = "it ends before its data does" if "truncated" in str(error) else str(error)
-        raise (found or FormatError(_damaged(path, what))) from error
+        raise (damage or FormatError(_damaged(path, what))) from error
 
 
 def _mapping(text: Any, kind: Callable[[Any], Any]) -> dict[str, Any]:

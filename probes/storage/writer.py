@@ -37,22 +37,22 @@ from probes.storage.format import (
     FORMAT_VERSION,
     LAYER_TABLE,
     OBS,
-    VOLATILE,
+    RUN_DEPENDENT_ATTRS,
+    encode_attr,
     filter_arguments,
     group_of,
     open_hdf5,
-    packed,
 )
 from probes.storage.journal import AtomicFile, install
-from probes.storage.seal import MARK, is_empty, is_interrupted, refuse_writing, uuid_of
+from probes.storage.seal import UUID_TAG, is_empty, is_interrupted, refuse_writing, uuid_of
 from probes.storage.store import Store, read_layers
 
 __all__ = [
     "Writer",
     "create",
-    "described",
-    "differences",
+    "layer_signature",
     "part_of",
+    "provenance_diff",
     "refuse_existing",
     "refuse_other",
     "resume",
@@ -181,9 +181,9 @@ def create(
         atomic = AtomicFile(target, uuid, fresh=True)
         with _closing(atomic):
             file = h5py.File(atomic, "w", rdcc_nbytes=0)  # no chunk cache: rows go straight to the file, memory stays flat
-            file.attrs["seal"] = np.bytes_(MARK + uuid.encode())
+            file.attrs["seal"] = np.bytes_(UUID_TAG + uuid.encode())
             for key, value in header.items():
-                file.attrs[key] = packed(value)
+                file.attrs[key] = encode_attr(value)
             dimension(file, "sample", 0, maxshape=None)
             if class_names is not None:
                 dimension(file, "obs/class", len(class_names))
@@ -240,7 +240,7 @@ def resume(
     path = Path(path)
     source = source or (part if is_interrupted(part := part_of(path)) else path)
     with Store(source, partial=True) as store:
-        refuse_other(source, differences(store.attrs, attrs or {}))
+        refuse_other(source, provenance_diff(store.attrs, attrs or {}))
         version = int(store.attrs["format_version"])
         if version < FORMAT_VERSION:
             raise UsageError(
@@ -255,37 +255,37 @@ def resume(
         with _closing(atomic):
             file = open_hdf5(atomic, writable=True)
             steps = json.loads(file.attrs.get("resumed", "[]"))
-            now = {key: packed(value) for key, value in (attrs or {}).items() if key in ("versions", "command")}
+            now = {key: encode_attr(value) for key, value in (attrs or {}).items() if key in ("versions", "command")}
             changed = {key: value for key, value in now.items() if value != {"versions": versions, "command": command}[key]}
             steps.append({"at": int(file.attrs["n_committed"]), "on": _now(), **changed})
-            file.attrs["resumed"] = packed(steps)
+            file.attrs["resumed"] = encode_attr(steps)
             return atomic, file
 
     return Writer(path, begin, compression, expected)
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+def provenance_diff(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """What two runs do not have in common, of what must be equal for one to go on with the other's file.
 
     Examples
     --------
-    >>> differences({"model": "a", "created": 1}, {"model": "b", "created": 2})
+    >>> provenance_diff({"model": "a", "created": 1}, {"model": "b", "created": 2})
     ["model: 'a' in the file, 'b' now"]
     """
-    found = []
+    mismatches = []
     for key in dict.fromkeys([*ours, *theirs]):
-        a, b = (packed(side[key]) if key in side else None for side in (ours, theirs))
+        a, b = (encode_attr(side[key]) if key in side else None for side in (ours, theirs))
         unknown = key == "batch_size" and 0 in (a, b)  # a loader that does not say it
-        if a != b and key not in VOLATILE and key != "compression" and not unknown:
-            found.append(f"{key}: {_short(a)} in the file, {_short(b)} now")
-    return found
+        if a != b and key not in RUN_DEPENDENT_ATTRS and key != "compression" and not unknown:
+            mismatches.append(f"{key}: {_short(a)} in the file, {_short(b)} now")
+    return mismatches
 
 
-def refuse_other(path: Path, found: Sequence[str]) -> None:
-    """Raise `UsageError` if there are `differences` between a file's run and the one that would go on with it."""
-    if found:
+def refuse_other(path: Path, mismatches: Sequence[str]) -> None:
+    """Raise `UsageError` if there are `provenance_diff` between a file's run and the one that would go on with it."""
+    if mismatches:
         raise UsageError(
-            f"{path} was written by another run, and can't be continued by this one ({'; '.join(found)}). "
+            f"{path} was written by another run, and can't be continued by this one ({'; '.join(mismatches)}). "
             f"Nothing was changed; run what wrote it, or give another name."
         )
 
@@ -356,7 +356,7 @@ class Writer:
             self._thread.run(self._open, begin)
         except BaseException:
             if hasattr(self, "_atomic"):  # an interrupt, or a file that can't be gone on with
-                self._thread.run(self._give_back)
+                self._thread.run(self._abort)
             self._end()
             raise
         _OPEN.add(self)
@@ -417,7 +417,7 @@ class Writer:
     def abandon(self) -> None:
         """Leave the file as it was at its last commit; for a process that ends, whose other threads have ended already."""
         if os.getpid() == self._process:
-            self._give_back()
+            self._abort()
         else:
             self._atomic.discard()
 
@@ -448,7 +448,7 @@ class Writer:
     def _open(self, begin: Callable[[], tuple[AtomicFile, h5py.File]]) -> None:
         self._atomic, file = begin()
         self._file, self.file = file, self._atomic.path
-        with self._whole():
+        with self._abort_on_error():
             self.n_committed = self.n_written = int(file.attrs["n_committed"])
             self.left_out: dict[str, str] = json.loads(file.attrs.get("left_out", "{}"))
             self.non_finite: dict[str, int] = json.loads(file.attrs.get("non_finite", "{}"))
@@ -466,16 +466,16 @@ class Writer:
             raise OSError(f"{self.path} is closed; {self.n_committed} samples are whole in it.")
         arrays = {"id": batch.ids, "label": batch.labels, "split": batch.split, "target": batch.targets}
         columns = {key: value for key, value in arrays.items() if value is not None}
-        with self._whole():
+        with self._abort_on_error():
             if not self._layers:
                 self._start(batch, columns)
             if self._info:
                 self._refuse_other_layers(batch)
             if batch.left_out.keys() & self._layers.keys():
-                self._drop(batch.left_out)
+                self._remove_layers(batch.left_out)
             layers = {name: array for name, array in batch.layers.items() if name not in self.left_out}
             self._check(layers, columns)
-            self._take(layers, columns, len(batch))
+            self._buffer_rows(layers, columns, len(batch))
             if monotonic() - self._committed_at > _COMMIT_SECONDS[self._compression != "none"]:
                 self._commit()
 
@@ -483,10 +483,10 @@ class Writer:
         """Refuse rows that do not fit those that are there, before any of them is written."""
         for what, ours, theirs in (("layers", self._layers, layers), ("columns", self._columns, columns)):
             if list(ours) != list(theirs):
-                odd = sorted(set(ours) ^ set(theirs)) or list(theirs)
+                mismatched = sorted(set(ours) ^ set(theirs)) or list(theirs)
                 raise DataError(
                     f"The batch after sample {self.n_written} has other {what} than the first one "
-                    f"({', '.join(odd[:3])}); a file needs the same {what} for every sample."
+                    f"({', '.join(mismatched[:3])}); a file needs the same {what} for every sample."
                 )
         for name, array in layers.items():
             self._layers[name].check(name, array, self.n_written)
@@ -500,7 +500,7 @@ class Writer:
         if (twice := self._seen.add(columns["id"])) is not None:
             raise DataError(f"Sample id {twice!r} is in {self.path} already; ids must be unique.")
 
-    def _take(self, layers: Mapping[str, NDArray[Any]], columns: Mapping[str, NDArray[Any]], rows: int) -> None:
+    def _buffer_rows(self, layers: Mapping[str, NDArray[Any]], columns: Mapping[str, NDArray[Any]], rows: int) -> None:
         """Hold rows until enough wait to be written."""
         for name, array in layers.items():
             self._layers[name].append(array)
@@ -512,11 +512,11 @@ class Writer:
         self._waiting += sum(array.nbytes for array in layers.values())
         if self._waiting > _WAITING_BYTES:
             for column in self._layers.values():
-                column.drain()
+                column.flush_full_chunks()
             self._waiting = 0
 
     def _commit(self) -> None:
-        with self._whole():
+        with self._abort_on_error():
             columns = {**self._layers, **self._columns}
             for column in columns.values():
                 column.flush()
@@ -530,7 +530,7 @@ class Writer:
             self._file["sample"].resize(self.n_written, axis=0)
             self._file.attrs["n_committed"] = self.n_written
             if self.non_finite:
-                self._file.attrs["non_finite"] = packed(self.non_finite)
+                self._file.attrs["non_finite"] = encode_attr(self.non_finite)
             self._file.flush()
             before = self._atomic.commits
             try:
@@ -545,7 +545,7 @@ class Writer:
             return
         complete = complete and self._thread.error is None
         if not self._broken:
-            with self._whole():
+            with self._abort_on_error():
                 self._file.attrs["complete"] = int(complete)
                 self._commit()
         try:
@@ -558,10 +558,10 @@ class Writer:
                         install(self.file, self.path)
                     self.complete = True
         finally:
-            self._give_back()
+            self._abort()
 
     @contextmanager
-    def _whole(self) -> Iterator[None]:
+    def _abort_on_error(self) -> Iterator[None]:
         """Leave the file at its last commit, should the block fail: HDF5's state is then not to be trusted."""
         try:
             yield
@@ -569,10 +569,10 @@ class Writer:
             raise
         except BaseException:
             self._broken = True
-            self._give_back()
+            self._abort()
             raise
 
-    def _give_back(self) -> None:
+    def _abort(self) -> None:
         """Close everything; what was not committed is dropped."""
         self._atomic.discard()
         if self._file:
@@ -582,30 +582,34 @@ class Writer:
 
     def _refuse_other_layers(self, batch: Batch) -> None:
         """Refuse to go on with other layers or pools than the file has; once, before the first row."""
-        found = []
+        mismatches = []
         for name in dict.fromkeys([*self._info, *(name for name in batch.info if name not in self.left_out)]):
             a, b = self._info.get(name), batch.info.get(name)
             if a is None or b is None:
-                found.append(f"layer {name!r}: {'not' if a is None else 'is'} in the file, {'not' if b is None else 'is'} now")
-            elif described(a) != described(b):
-                odd = [key for key in described(a) if described(a)[key] != described(b)[key]]
-                found += [f"{key} of layer {name!r}: {getattr(a, key)!r} in the file, {getattr(b, key)!r} now" for key in odd]
+                mismatches.append(
+                    f"layer {name!r}: {'not' if a is None else 'is'} in the file, {'not' if b is None else 'is'} now"
+                )
+            elif layer_signature(a) != layer_signature(b):
+                mismatched = [key for key in layer_signature(a) if layer_signature(a)[key] != layer_signature(b)[key]]
+                mismatches += [
+                    f"{key} of layer {name!r}: {getattr(a, key)!r} in the file, {getattr(b, key)!r} now" for key in mismatched
+                ]
         self._info = {}
-        refuse_other(self.path, found[:3] + ([f"and {len(found) - 3} more"] if len(found) > 3 else []))
+        refuse_other(self.path, mismatches[:3] + ([f"and {len(mismatches) - 3} more"] if len(mismatches) > 3 else []))
 
-    def _drop(self, reasons: Mapping[str, str]) -> None:
+    def _remove_layers(self, reasons: Mapping[str, str]) -> None:
         """Take layers out of the file that can't be recorded any more, and say why."""
         for name in reasons.keys() & self._layers.keys():
             del self._layers[name]
             del self._file[group_of(name)]
             self.non_finite.pop(name, None)
         self.left_out = dict(reasons)
-        self._file.attrs["left_out"] = packed(self.left_out)
+        self._file.attrs["left_out"] = encode_attr(self.left_out)
         self._describe([info for info in json.loads(self._file.attrs[LAYER_TABLE]) if info["name"] in self._layers])
 
     def _describe(self, infos: Sequence[Mapping[str, Any]]) -> None:
         """Write all descriptions in one place: gathering them from 20,000 layers would take a reader a minute."""
-        self._file.attrs[LAYER_TABLE] = packed(infos)
+        self._file.attrs[LAYER_TABLE] = encode_attr(infos)
 
     def _start(self, batch: Batch, columns: Mapping[str, NDArray[Any]]) -> None:
         """Create the datasets that the first batch asks for."""
@@ -613,8 +617,10 @@ class Writer:
             raise DataError("The first batch holds no layer; there is nothing to write.")
         if empty := [name for name, array in batch.layers.items() if not array.size]:
             raise DataError(f"Layer {empty[0]!r} has shape {batch.layers[empty[0]].shape}: it holds no numbers; leave it out.")
-        if odd := [name for name, array in batch.layers.items() if array.dtype.kind not in "fiub"]:
-            raise DataError(f"Layer {odd[0]!r} has type {batch.layers[odd[0]].dtype}; only real numbers can be kept.")
+        if unsupported := [name for name, array in batch.layers.items() if array.dtype.kind not in "fiub"]:
+            raise DataError(
+                f"Layer {unsupported[0]!r} has type {batch.layers[unsupported[0]].dtype}; only real numbers can be kept."
+            )
         sample = self._file["sample"]
         for name, values in columns.items():
             text, rows = values.dtype.kind in "OUST", max(1, min(4096, self._expected or 4096))
@@ -624,7 +630,7 @@ class Writer:
             name_axes(data, [sample, *(dimension(self._file["obs"], f"{name}_name", size) for size in inner)])
             self._columns[name] = Column(data)
         self.left_out = dict(batch.left_out)
-        self._file.attrs["left_out"] = packed(self.left_out)
+        self._file.attrs["left_out"] = encode_attr(self.left_out)
         least = min(_CHUNK_BYTES[0], _CHUNKS_MOST // len(batch.layers))
         target = int(np.clip(_CHUNKS_TOTAL // len(batch.layers), least, _CHUNK_BYTES[1]))
         for name, array in batch.layers.items():
@@ -646,19 +652,19 @@ class Writer:
         )
         name_axes(data, [sample, *(dimension(group, *axis) for axis in zip(info.dims[1:], array.shape[1:], strict=True))])
         for key, value in vars(info).items():
-            data.attrs[key] = packed(value)
+            data.attrs[key] = encode_attr(value)
         return Column(data)
 
 
 ReportedDataErrors = (DataError, UsageError, FormatError)  # found before anything was written
 
 
-def described(info: LayerInfo) -> dict[str, Any]:
+def layer_signature(info: LayerInfo) -> dict[str, Any]:
     """What two recordings of a layer must have in common; the depth is rounded, since it is a float.
 
     Examples
     --------
-    >>> described(LayerInfo("relu", 0, 1 / 3, ("sample", "channel")))["depth"]
+    >>> layer_signature(LayerInfo("relu", 0, 1 / 3, ("sample", "channel")))["depth"]
     0.333333333
     """
     values = asdict(info) | {"depth": round(info.depth, 9)}

@@ -64,14 +64,14 @@ def shared_ids(first: Source, second: Source, *, same_samples: bool = False) -> 
         )
     row_of = {sample: row for row, sample in enumerate(theirs.tolist())}
     both = sorted((sample, row, row_of[sample]) for row, sample in enumerate(ours.tolist()) if sample in row_of)
-    at, there = (np.array([entry[side] for entry in both], np.int64) for side in (1, 2))
-    ids = ours[at]
+    rows_a, rows_b = (np.array([entry[side] for entry in both], np.int64) for side in (1, 2))
+    ids = ours[rows_a]
     if len(ids) < _FEWEST:
         raise DataError(f"{names} share {len(ids)} sample ids; at least {_FEWEST} are needed. Extract both from the same data.")
     if same_samples or second is first:
         return ids
-    agreed = _refuse_contradictions(first, second, ids, at, there)
-    if reason := _doubt(first, second, at, there):
+    agreed = _refuse_contradictions(first, second, ids, rows_a, rows_b)
+    if reason := _doubt(first, second, rows_a, rows_b):
         sentence = f"{names} share {len(ids)} sample ids, but {reason}: equal ids may be different samples."
         if not agreed:
             raise DataError(f"{sentence} {_OVERRULE}")
@@ -87,28 +87,28 @@ def shared_ids(first: Source, second: Source, *, same_samples: bool = False) -> 
 
 
 def _refuse_contradictions(
-    first: Source, second: Source, ids: NDArray[Any], at: NDArray[np.int64], there: NDArray[np.int64]
+    first: Source, second: Source, ids: NDArray[Any], rows_a: NDArray[np.int64], rows_b: NDArray[np.int64]
 ) -> bool:
     """Raise where samples of equal id have different labels; whether equal labels say that samples are the same."""
-    one, other = first.labels, second.labels
-    if one is None or other is None:
+    labels_a, labels_b = first.labels, second.labels
+    if labels_a is None or labels_b is None:
         return False
-    one, other = one[at], other[there]
-    labelled = (one >= 0) & (other >= 0)
-    differ = labelled & (one != other)
+    labels_a, labels_b = labels_a[rows_a], labels_b[rows_b]
+    labelled = (labels_a >= 0) & (labels_b >= 0)
+    differ = labelled & (labels_a != labels_b)
     if differ.any():
-        ours, theirs = _named(first, one), _named(second, other)
+        ours, theirs = _named(first, labels_a), _named(second, labels_b)
         if ours is not None and theirs is not None:  # the same classes may be numbered otherwise
             differ &= ours != theirs
     if differ.any():
         row = int(np.flatnonzero(differ)[0])
-        labels = [_shown(source, part[row]) for source, part in ((first, one), (second, other))]
+        labels = [_shown(source, part[row]) for source, part in ((first, labels_a), (second, labels_b))]
         raise DataError(
             f"{int(differ.sum())} of {len(ids)} samples of equal id have another label in {second.title} than in {first.title} "
             f"({ids[row].item()!r}: {labels[0]} and {labels[1]}): they are not the same samples. Extract both "
             f"from the same data; where a loader gives no ids and shuffles, give ids. {_OVERRULE}"
         )
-    present = one[labelled]
+    present = labels_a[labelled]
     k = len(np.unique(present))
     return k > 1 and int(np.count_nonzero(np.diff(present))) >= k  # in the order of classes, any data of equal sizes agree
 
@@ -131,7 +131,7 @@ def _origin(source: Source) -> str:
     return str(source.attrs.get("ids_from") or ("name" if are_texts(source.ids) else "index"))
 
 
-def _doubt(first: Source, second: Source, at: NDArray[np.int64], there: NDArray[np.int64]) -> str:
+def _doubt(first: Source, second: Source, rows_a: NDArray[np.int64], rows_b: NDArray[np.int64]) -> str:
     """Why equal ids may be different samples; empty where nothing says so."""
     origins = {_origin(first), _origin(second)}
     datasets = [str(source.attrs.get("dataset", "")) if "format_version" in source.attrs else "" for source in (first, second)]
@@ -142,9 +142,9 @@ def _doubt(first: Source, second: Source, at: NDArray[np.int64], there: NDArray[
         if origins & {"name", "key"} and _last(datasets[0]) != _last(datasets[1]):
             return f"they are names or keys in {datasets[0]} and in {datasets[1]}"
     ours, theirs = first.split, second.split
-    if positions and ours is not None and theirs is not None and (differ := ours[at] != theirs[there]).any():
+    if positions and ours is not None and theirs is not None and (differ := ours[rows_a] != theirs[rows_b]).any():
         row = int(np.flatnonzero(differ)[0])
-        return f"they are positions in the splits {ours[at][row].item()!r} and {theirs[there][row].item()!r}"
+        return f"they are positions in the splits {ours[rows_a][row].item()!r} and {theirs[rows_b][row].item()!r}"
     return ""
 
 

@@ -57,7 +57,7 @@ from repanalysis.analyses.declaration import GroupsOption, LayersOption, StrictO
 from repanalysis.analyses.sample_matching import shared_ids
 from repanalysis.analyses.uncertainty import Null, few_groups, jackknife, permutation_test
 from repanalysis.metrics import Structure
-from repanalysis.statistics.draws import DRAWN, GROUP, hashed
+from repanalysis.statistics.draws import JACKKNIFE_SEED, SUBSAMPLE_SEED, hashed
 from repanalysis.table import read_whole_lines
 
 __all__ = ["METHODS", "Similarity", "compare"]
@@ -236,8 +236,8 @@ def compare(
     Examples
     --------
     >>> x = np.random.default_rng(0).normal(size=(100, 5))
-    >>> turned = x @ np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))[0]
-    >>> found = compare(probes.from_arrays({"a": x, "b": 3 * turned}))
+    >>> rotated = x @ np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))[0]
+    >>> found = compare(probes.from_arrays({"a": x, "b": 3 * rotated}))
     >>> found.matrix().round(6).to_numpy().tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
@@ -268,10 +268,10 @@ def compare(
         draws = measure.permuted(orders) if null else None
         failures = {
             f"{_run(source)}, {name}": why
-            for (source, _), found in zip(sides, reasons, strict=True)
-            for name, why in found.items()
+            for (source, _), reasons_of in zip(sides, reasons, strict=True)
+            for name, why in reasons_of.items()
         }
-        result = Similarity(_framed(sides, method, (measure.pairs, errors, draws), rows, reasons), failures)
+        result = Similarity(_to_frame(sides, method, (measure.pairs, errors, draws), rows, reasons), failures)
         if failures:
             warnings.warn(f"{result.failure}; its pairs are NaN.", LeftOutWarning, stacklevel=3)
         return result
@@ -288,7 +288,7 @@ def _opened(source: Any) -> tuple[Source, bool]:
 
 def _drawn(ids: NDArray[Any], samples: int) -> NDArray[Any]:
     """Ids ascending by hash; at most so many."""
-    order = np.argsort(hashed(ids, DRAWN), kind="stable")
+    order = np.argsort(hashed(ids, SUBSAMPLE_SEED), kind="stable")
     return ids[order[: max(4, samples)]]
 
 
@@ -308,9 +308,9 @@ def _attempted(source: Source, name: str, at: NDArray[np.int64], *, strict: bool
 def _rows(source: Source, name: str, at: NDArray[np.int64]) -> NDArray[np.float64]:
     """Chosen rows of a layer, flattened, centred and scaled to size 1; in the order of `at`."""
     ascending = np.argsort(at, kind="stable")
-    taken = source.take(name, at[ascending]).reshape(len(at), -1)
-    x = np.empty(taken.shape)
-    x[ascending] = taken
+    rows_read = source.take(name, at[ascending]).reshape(len(at), -1)
+    x = np.empty(rows_read.shape)
+    x[ascending] = rows_read
     finite = np.isfinite(x).all(axis=1)
     if not finite.all():
         raise DataError(
@@ -328,17 +328,17 @@ Kernel = Callable[[NDArray[np.float64], Rows], NDArray[np.float64]]
 
 def _linear(x: NDArray[np.float64], rows: Rows) -> NDArray[np.float64]:
     """Scalar products of some rows with all, (rows, n)."""
-    found: NDArray[np.float64] = (
+    products: NDArray[np.float64] = (
         blas.dgemm(1.0, x.T, x[rows].T, trans_a=1).T if x.shape[1] else np.zeros((len(x[rows]), len(x)))
     )
-    return found
+    return products
 
 
 def _squared(x: NDArray[np.float64], rows: Rows) -> NDArray[np.float64]:
     """Squared distances of some rows to all, (rows, n)."""
     squares = np.einsum("nd,nd->n", x, x)
-    found: NDArray[np.float64] = np.maximum(squares[rows, None] + squares - 2.0 * _linear(x, rows), 0.0)
-    return found
+    distances: NDArray[np.float64] = np.maximum(squares[rows, None] + squares - 2.0 * _linear(x, rows), 0.0)
+    return distances
 
 
 def _gaussian(x: NDArray[np.float64]) -> Kernel:
@@ -493,7 +493,7 @@ class _Rsa(Measure):
         a, b = _correlated(self.a), _correlated(self.b)
 
         def rows_of(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-            return np.stack([squareform(one, checks=False)[rows] for one in a]) / 2.0
+            return np.stack([squareform(distances, checks=False)[rows] for distances in a]) / 2.0
 
         products = _permuted_products(rows_of, lambda j: squareform(b[j], checks=False), len(b), orders, scale=False)
         return self._mirrored(products)
@@ -564,7 +564,7 @@ class _Svd(Measure):
 def _balanced(ids: NDArray[Any], groups: int) -> NDArray[np.int64]:
     """Groups of equal size up to one, drawn by id."""
     place = np.empty(len(ids), np.int64)
-    place[np.argsort(hashed(ids, GROUP), kind="stable")] = np.arange(len(ids))
+    place[np.argsort(hashed(ids, JACKKNIFE_SEED), kind="stable")] = np.arange(len(ids))
     return place % max(1, min(groups, len(ids)))
 
 
@@ -691,7 +691,7 @@ _MEASURES: dict[str, Callable[[Layers, Layers], Measure]] = {
 }
 
 
-def _framed(
+def _to_frame(
     sides: Sequence[tuple[Source, Sequence[str]]],
     method: str,
     numbers: tuple[Pairs, Pairs, NDArray[np.float64] | None],

@@ -133,16 +133,18 @@ def permutation_test(
     finite = bool(np.isfinite(x).all())
     mean = float(x.mean()) if finite else math.nan
     spread = float(x.std(ddof=1)) if finite and len(x) > 1 else math.nan
-    said = f"{len(x)} permutations of the {of}"
+    summary = f"{len(x)} permutations of the {of}"
     if np.isnan(x).any() or math.isnan(value):
-        return Null(mean, spread, math.nan, structure, f"{said}, of which some are not finite" if not finite else said)
-    size = max((abs(float(one)) for one in [value, *x] if math.isfinite(one)), default=0.0)
+        return Null(mean, spread, math.nan, structure, f"{summary}, of which some are not finite" if not finite else summary)
+    size = max((abs(float(draw)) for draw in [value, *x] if math.isfinite(draw)), default=0.0)
     tie = max(_TIE * size, _NEAR_ZERO if dimensionless else 0.0)
     high, low = int((x >= value - tie).sum()), int((x <= value + tie).sum())
     tails = {"up": (high, "high"), "down": (low, "low")}
     if structure == "either":
         p = min(1.0, 2.0 * (min(high, low) + 1) / (len(x) + 1))
-        return Null(mean, spread, p, structure, f"{said}; {high} are as high, {low} as low, two-sided p = {p:.2g}")
-    reach, word = tails[structure]
-    p = (reach + 1) / (len(x) + 1)
-    return Null(mean, spread, p, structure, f"{said}; {reach} {'is' if reach == 1 else 'are'} as {word}, p = {p:.2g}")
+        return Null(mean, spread, p, structure, f"{summary}; {high} are as high, {low} as low, two-sided p = {p:.2g}")
+    n_exceeding, word = tails[structure]
+    p = (n_exceeding + 1) / (len(x) + 1)
+    return Null(
+        mean, spread, p, structure, f"{summary}; {n_exceeding} {'is' if n_exceeding == 1 else 'are'} as {word}, p = {p:.2g}"
+    )

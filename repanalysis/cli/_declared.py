@@ -80,7 +80,7 @@ def parameters_of(signature: inspect.Signature) -> list[inspect.Parameter]:
             parameters.append(parameter)
             continue
         for name, (annotation, default) in options.members().items():
-            if name not in signature.parameters and name not in {known.name for known in parameters}:
+            if name not in signature.parameters and name not in {earlier.name for earlier in parameters}:
                 parameters.append(option_of(name, annotation, default))
     return parameters
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TABLES, FIGURES = (".csv", ".parquet"), (".svg", ".pdf", ".png")
 
 
-def free(what: str, path: Path | None, endings: tuple[str, ...], *, overwrite: bool) -> None:
+def check_output_path(what: str, path: Path | None, endings: tuple[str, ...], *, overwrite: bool) -> None:
     """Refuse a file that exists, is no plain file, is of no kind that can be written, or could not be written there."""
     from probes.storage.writer import refuse_existing
 
@@ -39,18 +39,18 @@ def file_plots() -> Any:
     return plots
 
 
-def saved(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
     """Write a figure."""
     with replacing(path) as draft:
         figure.savefig(draft, dpi=150)
 
 
-def tabled(table: Table, output: Path | None) -> CommandResult:
+def write_table(table: Table, output: Path | None) -> CommandResult:
     """A table, written if wanted."""
     if output is not None:
         table.save(output)
-    written = "" if output is None else f"\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o depth.svg"
-    return CommandResult(pretty(table) + written, data_of(table), missing(table.failures, table.failure))
+    hint = "" if output is None else f"\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o depth.svg"
+    return CommandResult(pretty(table) + hint, data_of(table), missing(table.failures, table.failure))
 
 
 def missing(failures: Mapping[str, str], sentence: str) -> str:
@@ -61,7 +61,7 @@ def missing(failures: Mapping[str, str], sentence: str) -> str:
     return f"{sentence}. What is missing is NaN; --layers '!{layer}' leaves a layer out, and --strict stops at the first."
 
 
-def written(store: Store | None, output: Path) -> CommandResult:
+def recording_summary(store: Store | None, output: Path) -> CommandResult:
     """What a recording has written."""
     if store is None:
         return CommandResult(f"{output}: this process has nothing to do; there are fewer batches than processes.", {"n": 0})

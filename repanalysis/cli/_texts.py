@@ -91,8 +91,8 @@ def number(value: float | None) -> str:
 
 def notes(frame: pd.DataFrame) -> str:
     """What is undefined or infinite, and why, once per reason."""
-    odd = frame[~frame["value"].between(-math.inf, math.inf, inclusive="neither")]
-    reasons = odd.groupby("note", sort=False)["layer"].nunique()
+    undefined = frame[~frame["value"].between(-math.inf, math.inf, inclusive="neither")]
+    reasons = undefined.groupby("note", sort=False)["layer"].nunique()
     return "\n".join(
         printable(f"Undefined or infinite at {count} layer{'s' * (count > 1)}: {note}.") for note, count in reasons.items()
     )

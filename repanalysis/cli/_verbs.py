@@ -70,7 +70,7 @@ _COMMON: dict[str, Any] = {
 _DEFAULTS = {"seed": 0, "threads": None, "quiet": False, "as_json": False, "plugin": None, "config": None}
 
 
-def verb(function: Callable[..., CommandResult]) -> Callable[..., None]:
+def command(function: Callable[..., CommandResult]) -> Callable[..., None]:
     """Make a command of a function: with declared and common options, and a sentence and an exit code for every failure."""
     whole = inspect.signature(function, eval_str=True)
     signature = whole.replace(parameters=[p for p in whole.parameters.values() if p.name != "settings"])
@@ -103,7 +103,7 @@ def verb(function: Callable[..., CommandResult]) -> Callable[..., None]:
                 complain(sentence_of(error, output=values.get("output")))
                 raise typer.Exit(exit_code_of(error)) from None
         if settings.json or not settings.quiet:
-            say(as_json(plain(result.data)) if settings.json else printable(result.text, lines=True))
+            say(as_json(as_plain_json(result.data)) if settings.json else printable(result.text, lines=True))
         if result.incomplete:
             complain(result.incomplete)
             raise typer.Exit(IncompleteError.exit_code)
@@ -132,12 +132,12 @@ def _threads(threads: int | None) -> ExitStack:
     return stack
 
 
-def plain(value: Any) -> Any:
+def as_plain_json(value: Any) -> Any:
     """What JSON can hold: NaN and infinities become null and strings."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): as_plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [as_plain_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value if isinstance(value, str | int | float | bool | None) else str(value)

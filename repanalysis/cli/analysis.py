@@ -15,13 +15,13 @@ from repanalysis.analyses.geometry.engine import analyze as analyze_source
 from repanalysis.analyses.similarity import compare as compare_layers
 from repanalysis.cli._arguments import FigureFile, Overwrite, SourceFile
 from repanalysis.cli._declared import Options
-from repanalysis.cli._outputs import FIGURES, TABLES, file_plots, free, missing, saved, tabled
+from repanalysis.cli._outputs import FIGURES, TABLES, check_output_path, file_plots, missing, save_figure, write_table
 from repanalysis.cli._texts import MOST_COLUMNS, columns, number
-from repanalysis.cli._verbs import CommandResult, Settings, verb
+from repanalysis.cli._verbs import CommandResult, Settings, command
 from repanalysis.table import Table
 
 
-@verb
+@command
 def analyze(
     settings: Settings,
     sources: Annotated[list[Path], typer.Argument(help="Activations files; a folder is read as shards of one run.")],
@@ -32,14 +32,14 @@ def analyze(
     overwrite: Overwrite = False,
 ) -> CommandResult:
     """Compute metrics of every layer, with standard errors; with --null, their distribution under random labels."""
-    free("table format", output, TABLES, overwrite=overwrite)
-    free("figure format", figure, FIGURES, overwrite=overwrite)
+    check_output_path("table format", output, TABLES, overwrite=overwrite)
+    check_output_path("figure format", figure, FIGURES, overwrite=overwrite)
     with _dask(dask) as executor:
         tables = [analyze_source(source, executor=executor, **options) for source in sources]
     table = Table.concat(tables)
-    result = tabled(table, output)  # before the figure, which may fail
+    result = write_table(table, output)  # before the figure, which may fail
     if figure is not None:
-        saved(file_plots().overview(table), figure)
+        save_figure(file_plots().overview(table), figure)
     return result
 
 
@@ -61,7 +61,7 @@ def _dask(address: str | None) -> Iterator[Any]:
         yield client.get_executor()
 
 
-@verb
+@command
 def compare(
     settings: Settings,
     a: SourceFile,
@@ -74,13 +74,13 @@ def compare(
     overwrite: Overwrite = False,
 ) -> CommandResult:
     """Measure how similar layers are, within one file or between two of the same samples; with --null, whether by chance."""
-    free("table format", output, (".csv",), overwrite=overwrite)
-    free("figure format", figure, FIGURES, overwrite=overwrite)
+    check_output_path("table format", output, (".csv",), overwrite=overwrite)
+    check_output_path("figure format", figure, FIGURES, overwrite=overwrite)
     similarity = compare_layers(a, b, **options)
     if output is not None:
         similarity.to_csv(output)
     if figure is not None:
-        saved(file_plots().similarity(similarity).figure, figure)
+        save_figure(file_plots().similarity(similarity).figure, figure)
     matrix = similarity.matrix()
     rows = [[name, *(number(value) for value in line)] for name, line in zip(matrix.index, matrix.to_numpy(), strict=True)]
     shown = rows if len(matrix.columns) <= MOST_COLUMNS else []
@@ -91,7 +91,7 @@ def compare(
     return CommandResult(text, data, missing(similarity.failures, similarity.failure))
 
 
-@verb
+@command
 def plot(
     settings: Settings,
     tables: Annotated[list[Path], typer.Argument(help="Tables that analyze wrote.")],
@@ -106,16 +106,16 @@ def plot(
     overwrite: Overwrite = False,
 ) -> CommandResult:
     """Draw metrics against depth; with --heatmap, one metric over depth and runs."""
-    free("figure format", output, FIGURES, overwrite=overwrite)
+    check_output_path("figure format", output, FIGURES, overwrite=overwrite)
     one_of("x", x, ("auto", "layer", "depth", "strength"))
     if variant is not None and len(metric or ()) != 1:
         raise UsageError("--variant belongs to one metric; give --metric once.")
     table, plots = Table.concat([Table.load(path) for path in tables]), file_plots()
     if kind is not None:
-        saved(plots.own(kind, table), output)
+        save_figure(plots.own(kind, table), output)
         return CommandResult(f"{output}: {len(table)} values.", {"path": str(output)})
     if not metric and not heatmap and "sensitivity" in set(table.frame["metric"]):
-        saved(plots.stability(table, x="strength" if x == "strength" else "depth"), output)
+        save_figure(plots.stability(table, x="strength" if x == "strength" else "depth"), output)
         return CommandResult(f"{output}: {table.frame['perturbation'].nunique() - 1} perturbations.", {"path": str(output)})
     if heatmap:
         if len(metric or ()) != 1:
@@ -125,7 +125,7 @@ def plot(
         figure = plots.depth(table, metric=metric[0], variant=variant or "", x=x).figure
     else:
         figure = plots.overview(table, metrics=metric, x=x)
-    saved(figure, output)
+    save_figure(figure, output)
     return CommandResult(
         f"{output}: {table.frame['metric'].nunique() if not metric else len(metric)} metrics.", {"path": str(output)}
     )

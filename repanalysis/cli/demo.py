@@ -9,11 +9,11 @@ import typer
 
 from repanalysis.cli._declared import Options
 from repanalysis.cli._texts import data_of, pretty
-from repanalysis.cli._verbs import CommandResult, Settings, verb
+from repanalysis.cli._verbs import CommandResult, Settings, command
 from repanalysis.studies.demo import run_demo
 
 
-@verb
+@command
 def demo(
     settings: Settings,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path("demo"),

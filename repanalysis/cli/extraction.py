@@ -23,9 +23,9 @@ from repanalysis import extraction
 from repanalysis._checks import writable
 from repanalysis.cli._arguments import DataSpec, ModelSpec
 from repanalysis.cli._declared import Options
-from repanalysis.cli._outputs import TABLES, free, tabled, written
+from repanalysis.cli._outputs import TABLES, check_output_path, recording_summary, write_table
 from repanalysis.cli._texts import columns, without
-from repanalysis.cli._verbs import CommandResult, Settings, verb
+from repanalysis.cli._verbs import CommandResult, Settings, command
 from repanalysis.inputs.data import load_data
 from repanalysis.inputs.models import load_model
 from repanalysis.statistics import ClassMoments
@@ -34,14 +34,14 @@ Split = Annotated[str | None, typer.Option(help="Split of the data.")]
 Capture = Annotated[Any, Options(CaptureOptions)]
 
 
-@verb
+@command
 def layers(
     settings: Settings,
     model: ModelSpec,
     weights: Annotated[str, typer.Option(help="Safetensors or torch file; 'random' for the untrained network.")] = "random",
     data: Annotated[str | None, typer.Option(help="Take the first sample from here, not zeros.")] = None,
     split: Split = None,
-    look: Annotated[Any, Options(extraction.prepare, only=("size",))] = None,
+    look: Annotated[Any, Options(extraction.build_run, only=("size",))] = None,
     capture: Capture = None,
     everything: Annotated[bool, typer.Option("--all", help="Containers too, not only leaf calls.")] = False,
 ) -> CommandResult:
@@ -77,7 +77,7 @@ def _example(model: Any, data: str | None, split: str | None) -> tuple[Any, str]
     return torch.zeros(1, *model.input_size, dtype=torch.int64 if model.takes_tokens else torch.float32), ""
 
 
-@verb
+@command
 def plan(
     settings: Settings,
     model: ModelSpec,
@@ -86,11 +86,11 @@ def plan(
         str | None, typer.Option(help="What the file may weigh, such as 20GB; pools that fit are proposed.")
     ] = None,
     split: Split = None,
-    inputs: Annotated[Any, Options(extraction.prepare, without=("workers",))] = None,
+    inputs: Annotated[Any, Options(extraction.build_run, without=("workers",))] = None,
     capture: Capture = None,
 ) -> CommandResult:
     """Say how much extracting would write, layer by layer, before anything is written."""
-    run = extraction.prepare(model, data, **inputs, **capture.keywords() | {"split": split, "seed": settings.seed})
+    run = extraction.build_run(model, data, **inputs, **capture.keywords() | {"split": split, "seed": settings.seed})
     planned = extraction.plan(run)
     if budget is not None:
         planned = fit(planned, _bytes(budget))
@@ -104,8 +104,10 @@ def _planned(planned: Any, classes: int) -> CommandResult:
         info, d = layer.info, math.prod(layer.shape)
         state = ClassMoments().state_bytes(d, classes)
         total = planned.n * layer.bytes_per_sample
-        kept = {"pool": info.pool, "kept": layer.shape, "bytes_per_sample": layer.bytes_per_sample, "bytes": total}
-        data.append({"layer": info.name, "type": info.module_type, "shape": info.source_shape, **kept, "state_bytes": state})
+        sizes_kept = {"pool": info.pool, "kept": layer.shape, "bytes_per_sample": layer.bytes_per_sample, "bytes": total}
+        data.append(
+            {"layer": info.name, "type": info.module_type, "shape": info.source_shape, **sizes_kept, "state_bytes": state}
+        )
         shapes = ["x".join(map(str, shape)) for shape in (info.source_shape, layer.shape)]
         sizes = [readable(count) for count in (layer.bytes_per_sample, total, state)]
         rows.append([info.name, info.module_type, shapes[0], info.pool, shapes[1], *sizes])
@@ -122,24 +124,24 @@ def _planned(planned: Any, classes: int) -> CommandResult:
 
 def _bytes(text: str) -> int:
     """`"20GB"` in bytes."""
-    found = re.fullmatch(r"\s*([\d.]+)\s*([kKMGT]?)(i?)[bB]?\s*", text)
+    match = re.fullmatch(r"\s*([\d.]+)\s*([kKMGT]?)(i?)[bB]?\s*", text)
     try:
-        number = float(found[1]) if found else -1.0
+        number = float(match[1]) if match else -1.0
     except ValueError:
         number = -1.0
-    if not found or not 0 < number < 1e30:
+    if not match or not 0 < number < 1e30:
         raise UsageError(f"{text!r} is no size; write it like 20GB, 500MB or 2GiB.")
-    return int(number * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
+    return int(number * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
 
 
-@verb
+@command
 def extract(
     settings: Settings,
     model: ModelSpec,
     data: DataSpec,
     output: Annotated[Path, typer.Option("--output", "-o", help="acts.h5; under torchrun a folder; with --metrics a .csv.")],
     split: Split = None,
-    inputs: Annotated[Any, Options(extraction.prepare)] = None,
+    inputs: Annotated[Any, Options(extraction.build_run)] = None,
     capture: Capture = None,
     writing: Annotated[Any, Options(extraction.write)] = None,
     computing: Annotated[Any, Options(extraction.stream)] = None,
@@ -147,11 +149,11 @@ def extract(
     """Run a model over data and write the outputs of its layers; or, with --metrics, the metrics alone."""
     is_table = computing["metrics"] is not None or output.suffix in (".csv", ".parquet")
     if is_table:
-        free("table format", output, TABLES, overwrite=writing["overwrite"])
+        check_output_path("table format", output, TABLES, overwrite=writing["overwrite"])
     elif not output.is_dir():
         plain_file(output) if writing["resume"] else refuse_existing(output, overwrite=writing["overwrite"])
     writable(output)
-    run = extraction.prepare(model, data, **inputs, **capture.keywords() | {"split": split, "seed": settings.seed})
+    run = extraction.build_run(model, data, **inputs, **capture.keywords() | {"split": split, "seed": settings.seed})
     if is_table:
-        return tabled(extraction.stream(run, name=output.stem, **computing), output)
-    return written(extraction.write(run, output, **writing), output)
+        return write_table(extraction.stream(run, name=output.stem, **computing), output)
+    return recording_summary(extraction.write(run, output, **writing), output)

@@ -16,12 +16,12 @@ from repanalysis import extraction
 from repanalysis.cli._arguments import ModelSpec, SourceFile
 from repanalysis.cli._declared import Options
 from repanalysis.cli._failures import say
-from repanalysis.cli._outputs import written
+from repanalysis.cli._outputs import recording_summary
 from repanalysis.cli._texts import columns, without
-from repanalysis.cli._verbs import CommandResult, Settings, plain, verb
+from repanalysis.cli._verbs import CommandResult, Settings, command, as_plain_json
 
 
-@verb
+@command
 def merge(
     settings: Settings,
     source: Annotated[Path, typer.Argument(help="Folder of shards.")],
@@ -30,10 +30,10 @@ def merge(
 ) -> CommandResult:
     """Write the shards of one run to one file."""
     with probes.open(source) as shards:
-        return written(probes.merge(shards, output, **options), output)
+        return recording_summary(probes.merge(shards, output, **options), output)
 
 
-@verb
+@command
 def info(
     settings: Settings,
     path: SourceFile,
@@ -45,26 +45,26 @@ def info(
         hidden = ("format", "complete", "n_committed", "left_out", "non_finite")
         facts = {key: value for key, value in source.attrs.items() if key not in hidden}
         labels = source.labels
-        known = [] if labels is None else [label for label in labels.tolist() if label not in IGNORED]
-        facts |= {"samples": len(source), "classes": "none" if labels is None else len(set(known)), "state": state}
-        if labels is not None and len(known) < len(labels):
-            facts["without a label"] = len(labels) - len(known)
+        labelled = [] if labels is None else [label for label in labels.tolist() if label not in IGNORED]
+        facts |= {"samples": len(source), "classes": "none" if labels is None else len(set(labelled)), "state": state}
+        if labels is not None and len(labelled) < len(labels):
+            facts["without a label"] = len(labels) - len(labelled)
         if (targets := source.targets) is not None:
             facts["targets"] = ", ".join(source.target_names) or targets.shape[1]
         if source.non_finite:
             facts["non_finite"] = ", ".join(f"{layer}: {count}" for layer, count in source.non_finite.items())
-        found = [vars(layer) for layer in source.info.values()]
+        layers = [vars(layer) for layer in source.info.values()]
         left_out = source.left_out
     rows = [
         [i["order"], i["name"], i["module_type"], "x".join(map(str, i["source_shape"])), i["pool"], f"{i['depth']:.3f}"]
-        for i in found
+        for i in layers
     ]
     lines = "\n".join(printable(f"{key:16} {value}") for key, value in facts.items())
     text = f"{lines}\n\n{columns(['order', 'layer', 'type', 'shape', 'pool', 'depth'], rows)}{without(left_out)}"
-    return CommandResult(text, facts | {"complete": complete, "layers": found, "left_out": left_out})
+    return CommandResult(text, facts | {"complete": complete, "layers": layers, "left_out": left_out})
 
 
-@verb
+@command
 def verify(
     settings: Settings,
     model: ModelSpec,
@@ -72,18 +72,24 @@ def verify(
     options: Annotated[Any, Options(extraction.verify)] = None,
 ) -> CommandResult:
     """Run the model again on random samples of a file, and compare what its layers give out."""
-    found = extraction.verify(model, path, **options)
-    rows = [[one.layer, f"{one.largest:.2g}", f"{one.scale:.4g}", "equal" if one.ok else "DIFFERENT"] for one in found]
+    differences = extraction.verify(model, path, **options)
+    rows = [
+        [difference.layer, f"{difference.largest:.2g}", f"{difference.scale:.4g}", "equal" if difference.ok else "DIFFERENT"]
+        for difference in differences
+    ]
     text = columns(["layer", "largest difference", "largest value", ""], rows)
-    if odd := [one.layer for one in found if not one.ok]:
-        raise DataError(f"{path} is not what {model} gives out now: {len(odd)} of {len(found)} layers differ ({odd[0]} first).")
-    data_out = [asdict(one) | {"ok": one.ok} for one in found]
+    if different := [difference.layer for difference in differences if not difference.ok]:
+        raise DataError(
+            f"{path} does not hold what {model} computes now: {len(different)} of {len(differences)} layers differ "
+            f"({different[0]} first)."
+        )
+    data_out = [asdict(difference) | {"ok": difference.ok} for difference in differences]
     return CommandResult(
-        f"{text}\n\n{path}: {len(found)} layers come out again, on {options['samples']} random samples at most.", data_out
+        f"{text}\n\n{path}: {len(differences)} layers come out again, on {options['samples']} random samples at most.", data_out
     )
 
 
-@verb
+@command
 def doctor(
     settings: Settings,
     path: SourceFile,
@@ -91,17 +97,19 @@ def doctor(
     """Read everything that a file holds; say what is whole, what is not, and what to do."""
     from probes.checking import doctor as examine
 
-    found = examine(path, progress=settings.progress)
+    findings = examine(path, progress=settings.progress)
     lines = [
-        printable(f"{one.state.upper():10} {one.path}: {one.what.rstrip('.')}.")
-        + (f"\n{'':10} {printable(one.advice)}" if one.advice else "")
-        for one in found
+        printable(f"{finding.state.upper():10} {finding.path}: {finding.what.rstrip('.')}.")
+        + (f"\n{'':10} {printable(finding.advice)}" if finding.advice else "")
+        for finding in findings
     ]
-    said = CommandResult("\n".join(lines), [asdict(one) for one in found])
-    if all(one.ok for one in found):
-        return said
+    result = CommandResult("\n".join(lines), [asdict(finding) for finding in findings])
+    if all(finding.ok for finding in findings):
+        return result
     if not settings.quiet:
-        say(as_json(plain(said.data)) if settings.json else printable(said.text, lines=True))
-    odd = [one for one in found if not one.ok]
-    kind = IncompleteError if all(one.state in ("resumable", "empty", "busy", "missing") for one in odd) else DataError
-    raise kind(f"{len(odd)} of {len(found)} files need attention.")
+        say(as_json(as_plain_json(result.data)) if settings.json else printable(result.text, lines=True))
+    failed = [finding for finding in findings if not finding.ok]
+    kind = (
+        IncompleteError if all(finding.state in ("resumable", "empty", "busy", "missing") for finding in failed) else DataError
+    )
+    raise kind(f"{len(failed)} of {len(findings)} files need attention.")

@@ -13,7 +13,7 @@ import typer.core
 import probes
 from probes.errors import DataError, UsageError
 from repanalysis.analyses.filters.laws import against_labels, against_width
-from repanalysis.analyses.filters.measures import LayerFilters, driving, held
+from repanalysis.analyses.filters.measures import LayerFilters, load_layer, top_activating
 from repanalysis.analyses.filters.measures import filters as measure_filters
 from repanalysis.analyses.pruning.networks import RETRAINING
 from repanalysis.analyses.pruning.networks import prune as prune_network
@@ -21,9 +21,9 @@ from repanalysis.analyses.pruning.recorded_heads import prune_head as prune_reco
 from repanalysis.cli._arguments import DataSpec, FigureFile, ModelSpec, Overwrite, TableFile, TestFile, TrainFile
 from repanalysis.cli._commands import Command
 from repanalysis.cli._declared import Options
-from repanalysis.cli._outputs import FIGURES, TABLES, file_plots, free, missing, saved
+from repanalysis.cli._outputs import FIGURES, TABLES, check_output_path, file_plots, missing, save_figure
 from repanalysis.cli._texts import columns, data_of, notes, number
-from repanalysis.cli._verbs import CommandResult, Settings, verb
+from repanalysis.cli._verbs import CommandResult, Settings, command
 from repanalysis.heads.clusters import ClusterOptions
 from repanalysis.heads.fitting import HeadOptions
 from repanalysis.inputs.data import load_data
@@ -55,7 +55,7 @@ filters = typer.Typer(
 )  # fmt: skip
 
 
-@verb
+@command
 def measure(
     settings: Settings,
     train: TrainFile,
@@ -73,10 +73,10 @@ def measure(
     overwrite: Overwrite = False,
 ) -> CommandResult:
     """Fit a head to every layer, and measure what its single filters know of the labels."""
-    free("table format", output, TABLES, overwrite=overwrite)
+    check_output_path("table format", output, TABLES, overwrite=overwrite)
     for path in (figure, sheet):
-        free("figure format", path, FIGURES, overwrite=overwrite)
-    free("weights format", heads, (".safetensors",), overwrite=overwrite)
+        check_output_path("figure format", path, FIGURES, overwrite=overwrite)
+    check_output_path("weights format", heads, (".safetensors",), overwrite=overwrite)
     if sheet is None and (data is not None or filter is not None):
         raise UsageError("--data and --filter belong to a sheet; give --sheet as well.")
     if split is not None and data is None:
@@ -88,7 +88,7 @@ def measure(
     if heads is not None:
         save_heads(heads, {name: layer.weight for name, layer in layers.items()})
     if figure is not None:
-        saved(file_plots().overview(table.select(variant=""), metrics=_FILTER_CURVES), figure)
+        save_figure(file_plots().overview(table.select(variant=""), metrics=_FILTER_CURVES), figure)
     if sheet is not None:
         _draw_sheet(layers, test or train, sheet, filter, data, split)
     wide = table.select(variant="", metric=_FILTER_CURVES).frame
@@ -108,25 +108,25 @@ def _draw_sheet(  # one call, above
 ) -> None:
     """Draw the last layer's filters, with the images that drive them."""
     name, layer = list(layers.items())[-1]
-    filters = chosen or telling(layer.found, 6)
+    filters = chosen or telling(layer.clusters, 6)
     with probes.open(source) as opened:
         names = opened.class_names
         labels = None if names is None else [names[label] for label in layer.labels]
         images = None
         if data is not None:
             samples = load_data(data, split=split)
-            best = {index: samples.pick(driving(opened, name, index, 5)) for index in filters}
+            best = {index: samples.pick(top_activating(opened, name, index, 5)) for index in filters}
             images = {
                 index: [top[row][0].numpy().transpose(1, 2, 0).squeeze() for row in range(5)] for index, top in best.items()
             }
-    matrices = (layer.found, layer.means, layer.weight)
-    saved(file_plots().filter_sheet(*matrices, chosen=chosen, names=labels, images=images, title=name), path)
+    matrices = (layer.clusters, layer.means, layer.weight)
+    save_figure(file_plots().filter_sheet(*matrices, chosen=chosen, names=labels, images=images, title=name), path)
 
 
 Layer = Annotated[str | None, typer.Option(help="The layer before the head; default the last.")]
 
 
-@verb
+@command
 def prune_head(
     settings: Settings,
     train: TrainFile,
@@ -140,11 +140,11 @@ def prune_head(
 ) -> CommandResult:
     """Keep the weights of a linear head that serve its filters' clusters, and measure the accuracy that is left."""
     _refuse(output, figure, overwrite)
-    name, first, last, classes = held(train, test, layer=layer)
+    name, first, last, classes = load_layer(train, test, layer=layer)
     table = prune_recorded_head(first, last, classes=classes, heads=fitting, run=name, **options)
     table.save(output)
     if figure is not None:
-        saved(file_plots().dilution(table).figure, figure)
+        save_figure(file_plots().dilution(table).figure, figure)
     frame = table.select(metric="head_accuracy").frame
     rows = [[r.variant, f"{r.strength:.3f}", f"{r.value:.4f}", r.note] for r in frame.itertuples()]
     return CommandResult(
@@ -152,7 +152,7 @@ def prune_head(
     )
 
 
-@verb
+@command
 def prune(
     settings: Settings,
     model: ModelSpec,
@@ -173,7 +173,7 @@ def prune(
     """Prune a trained network by its filters' clusters, train it again briefly, and measure the accuracy that is left."""
     thetas = options["thetas"]
     _refuse(output, figure, overwrite)
-    free("weights format", save, (".safetensors",), overwrite=overwrite)
+    check_output_path("weights format", save, (".safetensors",), overwrite=overwrite)
     if save is not None and len(thetas) != 1:
         raise UsageError("--save writes one network; give --theta once.")
     device = device_of(images["device"])
@@ -193,17 +193,17 @@ def prune(
         facts = {"model": built.card["model"], "theta": thetas[0], "pruned": pruned}
         save_weights(save, networks[thetas[0]].state_dict(), facts)
     if figure is not None:
-        saved(file_plots().dilution(table).figure, figure)
+        save_figure(file_plots().dilution(table).figure, figure)
     frame = table.select(metric="network_accuracy").frame
-    kept = table.select(metric="kept_multiplications").frame
+    products = table.select(metric="kept_multiplications").frame
     rows = [[r.variant, f"{r.strength:.3f}", f"{r.value:.4f}", r.note] for r in frame.itertuples()]
-    left = "\n".join(f"{r.value:.1%} of all products are left at {r.note}." for r in kept.itertuples())
+    left = "\n".join(f"{r.value:.1%} of all products are left at {r.note}." for r in products.itertuples())
     head = f"{pruned} pruned; n = {table.frame['n'].max():,} images."
     text = f"{head}\n\n{columns(['weights', 'dilution', 'accuracy', ''], rows)}\n\n{left}\n\n{output}: {len(table)} values."
     return CommandResult(text + (f" Weights: {save}." if save is not None else ""), data_of(table))
 
 
-@verb
+@command
 def labels(
     settings: Settings,
     train: TrainFile,
@@ -218,14 +218,14 @@ def labels(
 ) -> CommandResult:
     """Measure how a layer's error and clusters go with the number of labels."""
     _refuse(output, figure, overwrite)
-    name, first, last, classes = held(train, test, layer=layer)
+    name, first, last, classes = load_layer(train, test, layer=layer)
     table = against_labels(
         first, last, classes=classes, clusters=clusters, heads=fitting, run=train.stem, layer=name, **options
     )
     return _law(table, output, figure)
 
 
-@verb
+@command
 def widths(
     settings: Settings,  # every verb's
     tables: Annotated[
@@ -242,15 +242,15 @@ def widths(
 
 
 def _refuse(output: Path, figure: Path | None, overwrite: bool) -> None:
-    free("table format", output, TABLES, overwrite=overwrite)
-    free("figure format", figure, FIGURES, overwrite=overwrite)
+    check_output_path("table format", output, TABLES, overwrite=overwrite)
+    check_output_path("figure format", figure, FIGURES, overwrite=overwrite)
 
 
 def _law(table: Table, output: Path, figure: Path | None) -> CommandResult:
     """A law, written, drawn and told."""
     table.save(output)
     if figure is not None:
-        saved(file_plots().laws(table), figure)
+        save_figure(file_plots().laws(table), figure)
     frame = table.frame
     points = frame[frame["strength"].notna()]
     keys = list(dict.fromkeys(zip(points["metric"], points["variant"], strict=True)))
@@ -261,8 +261,8 @@ def _law(table: Table, output: Path, figure: Path | None) -> CommandResult:
     names = rest["metric"] + rest["variant"].map(lambda name: f" ({name})" if name else "")
     errors = rest["se"].map(lambda se: "" if math.isnan(se) else f" +- {se:.2g}")
     fitted = [f"{name} = {at:.4g}{error}" for name, at, error in zip(names, rest["value"], errors, strict=True)]
-    told = "\n".join(filter(None, [columns(head, body), "", *fitted, notes(frame)]))
-    return CommandResult(f"{told}\n\n{output}: {len(table)} values.", data_of(table))
+    text = "\n".join(filter(None, [columns(head, body), "", *fitted, notes(frame)]))
+    return CommandResult(f"{text}\n\n{output}: {len(table)} values.", data_of(table))
 
 
 for _one in (measure, prune, prune_head, labels, widths):

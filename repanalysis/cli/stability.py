@@ -14,16 +14,16 @@ from repanalysis.analyses.stability.sensitivity import stability as measure_stab
 from repanalysis.analyses.stability.twins import stability_runs
 from repanalysis.cli._arguments import DataSpec, FigureFile, ModelSpec, Overwrite, TableFile
 from repanalysis.cli._declared import Options
-from repanalysis.cli._outputs import FIGURES, TABLES, file_plots, free, missing, saved
+from repanalysis.cli._outputs import FIGURES, TABLES, check_output_path, file_plots, missing, save_figure
 from repanalysis.cli._texts import MOST_COLUMNS, MOST_EPOCHS, columns, data_of, notes, number, pretty
-from repanalysis.cli._verbs import CommandResult, Settings, verb
+from repanalysis.cli._verbs import CommandResult, Settings, command
 from repanalysis.inputs.models import load_model
 from repanalysis.table import Table
 
 MEASURE = ("statistic", "self_pairs", "batch_norm", "strict")
 
 
-@verb
+@command
 def stability(
     settings: Settings,
     models: Annotated[
@@ -45,14 +45,14 @@ def stability(
     overwrite: Overwrite = False,
 ) -> CommandResult:
     """Measure how far perturbations of the images move the output of each layer."""
-    free("table format", output, TABLES, overwrite=overwrite)
-    free("figure format", figure, FIGURES, overwrite=overwrite)
+    check_output_path("table format", output, TABLES, overwrite=overwrite)
+    check_output_path("figure format", figure, FIGURES, overwrite=overwrite)
     options = {name: getattr(passes, name) for name in keywords_of(PassKeywords) if name != "batch_size"}
     options |= {} if batch_size is None else {"batch_size": batch_size}
     table = stability_runs(models, data, perturb, **options, **measure, **networks)
     table.save(output)
     if figure is not None:
-        saved(file_plots().stability(table), figure)
+        save_figure(file_plots().stability(table), figure)
     wide = _sensitivities(table)
     text = f"{wide}\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o stability.svg"
     return CommandResult(text, data_of(table), missing(table.failures, table.failure))
@@ -79,7 +79,7 @@ def _sensitivities(table: Table) -> str:
     return "\n\n".join([*lines, notes(table.frame)]).rstrip()
 
 
-@verb
+@command
 def filter_energy(
     settings: Settings,
     model: ModelSpec,
@@ -88,7 +88,7 @@ def filter_energy(
     overwrite: Overwrite = False,
 ) -> CommandResult:
     """Say how smooth the filters are: their energy on the eigenspaces of the grid's Laplacian, layer by layer."""
-    free("table format", output, TABLES, overwrite=overwrite)
+    check_output_path("table format", output, TABLES, overwrite=overwrite)
     tables = []
     files: list[str | None] = list(weights) if weights else [None]
     for file in files:

@@ -9,15 +9,15 @@ import typer
 
 from repanalysis.cli._arguments import DataSpec, ModelSpec
 from repanalysis.cli._declared import Options
-from repanalysis.cli._outputs import file_plots, saved
+from repanalysis.cli._outputs import file_plots, save_figure
 from repanalysis.cli._texts import MOST_EPOCHS
-from repanalysis.cli._verbs import CommandResult, Settings, verb
+from repanalysis.cli._verbs import CommandResult, Settings, command
 from repanalysis.studies.noise import TRAINING, noise_study
 from repanalysis.training.epochs import TrainConfig
 from repanalysis.training.runs import train as train_network
 
 
-@verb
+@command
 def train(
     settings: Settings,
     model: ModelSpec,
@@ -33,7 +33,7 @@ def train(
     return CommandResult(text, {"folder": str(output), "log": log.to_dict("records")})
 
 
-@verb
+@command
 def study(
     settings: Settings,
     models: Annotated[list[str], typer.Argument(help="Networks to train, such as small:lenet small:vgg_bn small:mlp.")],
@@ -46,5 +46,5 @@ def study(
     runs = noise_study(models, data, output, config=config, **options)
     text = runs.to_string(index=False, float_format="{:.3g}".format)
     if len(runs) > 2:
-        saved(file_plots().errors(runs), output / "errors.svg")
+        save_figure(file_plots().errors(runs), output / "errors.svg")
     return CommandResult(f"{text}\n\n{output}: {len(runs)} runs.", {"runs": runs.to_dict("records")})

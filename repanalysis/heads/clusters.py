@@ -133,35 +133,35 @@ class FilterClusters:
         live = self.clusters > 0
         over = f if count_empty else int(live.sum())
         chosen = np.ones(f, bool) if count_empty else live
-        found = {"filters": float(f), "empty": float(f - live.sum())}
-        found |= {"places": float(self.places), "fragile": float(self.fragile)}
+        averages = {"filters": float(f), "empty": float(f - live.sum())}
+        averages |= {"places": float(self.places), "fragile": float(self.fragile)}
         if not live.any():
-            return found | dict.fromkeys(_NAMES, np.nan)
+            return averages | dict.fromkeys(_NAMES, np.nan)
         total = {
             "clusters": self.clusters, "labels": self.served, "noise": self.noise, "noise_served": self.noise_served,
             "internal": self.internal,
         }  # fmt: skip
-        found |= {name: float(values[chosen].sum()) / over for name, values in total.items()}
-        found["cluster_size"] = float(self.served.sum() / self.clusters.sum())
+        averages |= {name: float(values[chosen].sum()) / over for name, values in total.items()}
+        averages["cluster_size"] = float(self.served.sum() / self.clusters.sum())
         signal = np.diagonal(self.votes).astype(np.float64)
         inside, outside = float(self.internal.sum()), float(self.noise.sum())
         served = float(self.served.sum())
-        found |= {
+        averages |= {
             "signal": float(signal.mean()), "snr_pair": _over((k - 1) * served, inside + outside),
             "snr_total": _over(served, inside + outside), "snr_internal": _over((k - 1) * served, inside),
             "snr_external": _over((k - 1) * served, outside), "kept": served / (f * k),
             "orphans": float((signal == 0).sum()), "signal_cv": float(signal.std() / signal.mean()),
         }  # fmt: skip
         share = served / (f * k)
-        found["dispersion"] = _over(float(signal.var()), f * share * (1 - share))
+        averages["dispersion"] = _over(float(signal.var()), f * share * (1 - share))
         rivals = self.votes - np.diag(np.diagonal(self.votes) + 1)  # -1 where there is no other label
-        found["margin"] = float((signal - rivals.max(1)).min())
+        averages["margin"] = float((signal - rivals.max(1)).min())
         for kind in ("unit", "raw"):
             if f"{kind} inside" in self.fields:
                 inner, outer = self.fields[f"{kind} inside"], self.fields[f"{kind} outside"]
                 off = float(inner.sum() - np.trace(inner) + outer.sum())
-                found[f"snr_field_{kind}"] = _over((k - 1) * float(np.trace(inner)), off)
-        return found
+                averages[f"snr_field_{kind}"] = _over((k - 1) * float(np.trace(inner)), off)
+        return averages
 
 
 _NAMES = (
@@ -235,20 +235,20 @@ def clusters_of(
         limit = np.where(top > 0, options.theta * top, np.inf)[:, None, None]
         above = field > limit
         fragile += int((field > limit * (1 - _FRAGILE)).sum() - (field > limit * (1 + _FRAGILE)).sum())
-        found = first_fit(above, order=options.order)
-        one, i, j = above.nonzero()
-        same = (found[one, i] == found[one, j]) & (found[one, i] >= 0)
-        cell, squares = i * k + j, np.bincount(one[same], minlength=len(top))
-        tops[rows], cluster[rows] = top, found
-        per["clusters"][rows], per["served"][rows] = found.max(1) + 1, (found >= 0).sum(1)
-        per["noise"][rows] = np.bincount(one[~same], minlength=len(top))
-        per["noise_served"][rows] = np.bincount(one[~same], found[one, j][~same] >= 0, minlength=len(top))
+        numbers = first_fit(above, order=options.order)
+        index, i, j = above.nonzero()
+        same = (numbers[index, i] == numbers[index, j]) & (numbers[index, i] >= 0)
+        cell, squares = i * k + j, np.bincount(index[same], minlength=len(top))
+        tops[rows], cluster[rows] = top, numbers
+        per["clusters"][rows], per["served"][rows] = numbers.max(1) + 1, (numbers >= 0).sum(1)
+        per["noise"][rows] = np.bincount(index[~same], minlength=len(top))
+        per["noise_served"][rows] = np.bincount(index[~same], numbers[index, j][~same] >= 0, minlength=len(top))
         per["internal"][rows] = squares - per["served"][rows]
         votes += np.bincount(cell, minlength=k * k)
         inner += np.bincount(cell[same], minlength=k * k)
         if fields:
-            raw = field[one, i, j]
-            for kind, values in (("raw", raw), ("unit", raw / top[one])):
+            raw = field[index, i, j]
+            for kind, values in (("raw", raw), ("unit", raw / top[index])):
                 sums[f"{kind} inside"] += np.bincount(cell[same], values[same], minlength=k * k)
                 sums[f"{kind} outside"] += np.bincount(cell[~same], values[~same], minlength=k * k)
     square = {name: values.reshape(k, k) for name, values in sums.items()}
@@ -265,11 +265,11 @@ def clusters_of(
 
 
 def field_of(
-    means: Float[np.ndarray, "K F P"], weights: Float[np.ndarray, "K F P"], one: int, *, gauge: Gauge = "center"
+    means: Float[np.ndarray, "K F P"], weights: Float[np.ndarray, "K F P"], index: int, *, gauge: Gauge = "center"
 ) -> Float64[np.ndarray, "K K"]:
     """The field of one filter, to look at."""
     weights = weights - weights.mean(0) if gauge == "center" else weights
-    return np.asarray(_field(means.astype(np.float64), weights.astype(np.float64), slice(one, one + 1))[0])
+    return np.asarray(_field(means.astype(np.float64), weights.astype(np.float64), slice(index, index + 1))[0])
 
 
 def _chunks(f: int, size: int) -> Iterator[slice]:
@@ -279,13 +279,13 @@ def _chunks(f: int, size: int) -> Iterator[slice]:
 def _field(means: NDArray[np.float64], weights: NDArray[np.float64], rows: slice) -> NDArray[np.float64]:
     """M^f of some filters, (f, K, K)."""
     k, _, p = means.shape
-    found = np.empty((rows.stop - rows.start, k, k))
-    for at, one in enumerate(range(rows.start, rows.stop)):
+    fields = np.empty((rows.stop - rows.start, k, k))
+    for at, index in enumerate(range(rows.start, rows.stop)):
         if p == 1:
-            np.multiply(means[:, one], weights[:, one].T, out=found[at])
+            np.multiply(means[:, index], weights[:, index].T, out=fields[at])
         else:
-            found[at] = blas.dgemm(1.0, means[:, one].T, weights[:, one].T, trans_a=1)
-    return found
+            fields[at] = blas.dgemm(1.0, means[:, index].T, weights[:, index].T, trans_a=1)
+    return fields
 
 
 def first_fit(above: Bool[np.ndarray, "f K K"], *, order: str = "label") -> Int64[np.ndarray, "f K"]:
@@ -322,26 +322,26 @@ def first_fit(above: Bool[np.ndarray, "f K K"], *, order: str = "label") -> Int6
     turn = np.broadcast_to(np.arange(k), (f, k))
     if order == "degree":
         turn = np.argsort(-both.sum(2), axis=1, kind="stable")
-    found = np.full((f, k), -1, np.int64)
+    cluster = np.full((f, k), -1, np.int64)
     takes = np.zeros((f, 4, k), bool)  # which labels each cluster would take
     every = np.arange(f)
     for step in range(k):
         label = turn[:, step]
-        there = served[every, label]
-        if not there.any():
+        is_served = served[every, label]
+        if not is_served.any():
             continue
         willing = takes[every, :, label]
         where = np.where(willing.any(1), willing.argmax(1), -1)
-        opened = found.max(1) + 1
+        opened = cluster.max(1) + 1
         where = np.where(where >= 0, where, opened)
-        if int(where[there].max()) >= takes.shape[1]:
+        if int(where[is_served].max()) >= takes.shape[1]:
             takes = np.concatenate([takes, np.zeros_like(takes)], axis=1)
-        new = there & (where == opened)
+        new = is_served & (where == opened)
         takes[every[new], where[new]] = both[every[new], label[new]]
-        old = there & ~new
+        old = is_served & ~new
         takes[every[old], where[old]] &= both[every[old], label[old]]
-        found[every[there], label[there]] = where[there]
-    return found
+        cluster[every[is_served], label[is_served]] = where[is_served]
+    return cluster
 
 
 def display_order(cluster: Int64[np.ndarray, " K"]) -> Int64[np.ndarray, " K"]:

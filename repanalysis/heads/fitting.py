@@ -126,10 +126,10 @@ def fit_head(
         return loss, ((slope + alpha * weights * scale) * free).ravel()
 
     options: Any = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "maxcor": 30, "ftol": 1e-11, "gtol": 1e-7}
-    found = minimize(objective, np.zeros(classes * d), jac=True, method="L-BFGS-B", options=options)
-    if found.nit >= _STEPS:
+    optimum = minimize(objective, np.zeros(classes * d), jac=True, method="L-BFGS-B", options=options)
+    if optimum.nit >= _STEPS:
         warnings.warn(f"The head of {d} features had not converged after {_STEPS:,} steps.", UnconvergedWarning, stacklevel=2)
-    weights: NDArray[np.float64] = found.x.reshape(classes, d) * scale
+    weights: NDArray[np.float64] = optimum.x.reshape(classes, d) * scale
     return weights
 
 
@@ -204,8 +204,8 @@ def _sgd(  # noqa: PLR0917  # one call, above
 
     generator = torch.Generator().manual_seed(seed)
     d = x.shape[1]
-    kept = torch.ones(classes, d) if mask is None else torch.from_numpy(mask.astype(np.float32))
-    weights = ((torch.rand(classes, d, generator=generator) * 2 - 1) / d**0.5 * kept).requires_grad_()
+    free = torch.ones(classes, d) if mask is None else torch.from_numpy(mask.astype(np.float32))
+    weights = ((torch.rand(classes, d, generator=generator) * 2 - 1) / d**0.5 * free).requires_grad_()
     features, labels = torch.from_numpy(np.asarray(x, np.float32)), torch.from_numpy(y)
     optimizer = torch.optim.SGD([weights], _RATE, momentum=_MOMENTUM, nesterov=True, weight_decay=alpha)
     for _ in range(_EPOCHS):
@@ -215,6 +215,6 @@ def _sgd(  # noqa: PLR0917  # one call, above
             torch.autograd.backward(functional.cross_entropy(features[rows] @ weights.T, labels[rows]))
             optimizer.step()
             if mask is not None:
-                weights.data.mul_(kept)
-    found: NDArray[np.float64] = weights.detach().double().numpy()
-    return found
+                weights.data.mul_(free)
+    fitted: NDArray[np.float64] = weights.detach().double().numpy()
+    return fitted

@@ -45,8 +45,8 @@ class Head(NamedTuple):
 def unfit(head: Head | None, classes: Int64[np.ndarray, " C"], d: int) -> str:
     """Why a head can't be compared with a layer of d features; empty if it can."""
     if head is None:
-        given = "give analyze(head=(weight, bias)), or --head FILE:NAME"
-        return f"needs the head's weights, and none are recorded for these classes; {given}"
+        advice = "give analyze(head=(weight, bias)), or --head FILE:NAME"
+        return f"needs the head's weights, and none are recorded for these classes; {advice}"
     if not head.takes(d):
         return f"the head takes {head.weight.shape[1]} features, and this layer has {d}"
     if head.foreign:

@@ -62,8 +62,8 @@ def matched(
     """
     differ = f"the data have {count} classes and the head {rows} rows; {_ADVICE}"
     numbers = _numbers(class_names)
-    known = {name for names in head_names or () for name in names}
-    if class_names is not None and known and (numbers is None or known.issuperset(class_names)):
+    head_words = {name for names in head_names or () for name in names}
+    if class_names is not None and head_words and (numbers is None or head_words.issuperset(class_names)):
         return _by_name(class_names, head_names or ())
     if numbers is not None:
         return _by_number(numbers, rows, differ)
@@ -173,13 +173,13 @@ def _by_name(classes: Sequence[str], head_names: HeadNames) -> tuple[Rows | None
     for row, names in enumerate(head_names):
         for name in names:
             places.setdefault(_plain(name), set()).add(row)
-    found = [places.get(_plain(name), set()) for name in classes]
-    unknown = [name for name, at in zip(classes, found, strict=True) if not at]
-    several = [name for name, at in zip(classes, found, strict=True) if len(at) > 1]
+    rows_of = [places.get(_plain(name), set()) for name in classes]
+    unknown = [name for name, at in zip(classes, rows_of, strict=True) if not at]
+    several = [name for name, at in zip(classes, rows_of, strict=True) if len(at) > 1]
     if unknown or several:
         what = f"{len(unknown)} of {len(classes)} classes are none of its rows" if unknown else "a name means several rows"
         return None, f"{what} ({', '.join((unknown or several)[:3])}); {_ADVICE}"
-    rows = [next(iter(at)) for at in found]
+    rows = [next(iter(at)) for at in rows_of]
     if len(set(rows)) < len(rows):
         return None, "two classes mean one row of the head"
     return np.array(rows, np.int64), "by name"

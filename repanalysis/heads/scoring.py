@@ -10,7 +10,7 @@ from scipy.linalg import blas
 
 from repanalysis.statistics.shares import share_error
 
-__all__ = ["accuracy_of", "beats_chance"]
+__all__ = ["above_chance", "accuracy_of"]
 
 
 def accuracy_of(weights: NDArray[np.float64], x: NDArray[Any], y: NDArray[np.int64]) -> tuple[float, float]:
@@ -23,17 +23,17 @@ def accuracy_of(weights: NDArray[np.float64], x: NDArray[Any], y: NDArray[np.int
     >>> share, round(error, 3)
     (0.75, 0.242)
     """
-    said = np.argmax(blas.dgemm(1.0, np.asarray(x, np.float64).T, weights.T, trans_a=1), axis=1)
-    share = float((said == y).mean())
+    predicted = np.argmax(blas.dgemm(1.0, np.asarray(x, np.float64).T, weights.T, trans_a=1), axis=1)
+    share = float((predicted == y).mean())
     return share, share_error(share, len(y))
 
 
-def beats_chance(share: float, error: float, classes: int) -> bool:
+def above_chance(share: float, error: float, classes: int) -> bool:
     """Whether an accuracy is more than two standard errors above that of guessing among so many classes.
 
     Examples
     --------
-    >>> beats_chance(0.16, 0.02, 10), beats_chance(0.13, 0.02, 10)
+    >>> above_chance(0.16, 0.02, 10), above_chance(0.13, 0.02, 10)
     (True, False)
     """
     return share > 1 / classes + 2 * error

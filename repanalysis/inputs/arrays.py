@@ -56,22 +56,22 @@ def npz(
         raise FormatError(f"{path} can't be read as an npz file of plain arrays ({error}).") from error
     if labels is not None and len(labels) != len(x):
         raise FormatError(f"{path} has {len(x)} samples and {len(labels)} labels; each sample needs one.")
-    known = Annotations()
+    annotations = Annotations()
     if labels is not None:
         named = labels.dtype.kind in "US"
         classes = class_order(name for part in texts for name in part.astype(str).ravel().tolist() if name) if named else None
-        known = annotated(labels, what=f"The labels {own} of {path}", class_names=classes, ignore=ignore or ())
-    if known.note:
-        warnings.warn(known.note, stacklevel=3)
+        annotations = annotated(labels, what=f"The labels {own} of {path}", class_names=classes, ignore=ignore or ())
+    if annotations.note:
+        warnings.warn(annotations.note, stacklevel=3)
     x, kind = _arrays(x, f"{key} of {path}", option if comma else "tokens" if tokens else "")
     rows = np.arange(len(x))
     ids = rows if split is None else as_ids([f"{split}/{row}" for row in range(len(x))])  # the splits hold different samples
     if kind == "images" and transform is not None:
-        data = Data(spec, Pictures(x, colours), ids, known.labels, known.class_names, split, transform, rows)
+        data = Data(spec, Pictures(x, colours), ids, annotations.labels, annotations.class_names, split, transform, rows)
     else:
         own_transform = as_tokens if kind == "tokens" else None
-        data = Data(spec, Rows(x), ids, known.labels, known.class_names, split, own_transform, rows)
-    return replace(data, targets=known.targets, labels_from=own or "")
+        data = Data(spec, Rows(x), ids, annotations.labels, annotations.class_names, split, own_transform, rows)
+    return replace(data, targets=annotations.targets, labels_from=own or "")
 
 
 def _keys(names: Sequence[str], split: str | None, path: Path, *, labels: bool) -> tuple[str, str | None]:
@@ -83,8 +83,8 @@ def _keys(names: Sequence[str], split: str | None, path: Path, *, labels: bool) 
     if f"x{ending}" in names:
         keys = [f"x{ending}"]
     if not keys:
-        known = sorted({of for of in splits.values() if of})
-        choice = f" It has the splits {', '.join(known)}: choose one with --split." if known else ""
+        split_names = sorted({of for of in splits.values() if of})
+        choice = f" It has the splits {', '.join(split_names)}: choose one with --split." if split_names else ""
         raise UsageError(f"{path} has no array 'x{ending}'.{choice}")
     if len(keys) > 1:
         raise UsageError(f"{path} has {' and '.join(map(repr, keys[:3]))}, and each may hold the samples; leave one.")

@@ -57,8 +57,8 @@ def labels_beside(files: Files, names: Sequence[str]) -> tuple[Annotations, str]
     """
     others = files.beside()
     for read in (_of_each, _of_table, _of_imagenet):
-        if (found := read(files, others, names)) is not None:
-            return found
+        if (annotations := read(files, others, names)) is not None:
+            return annotations
     return Annotations(), ""
 
 
@@ -126,7 +126,7 @@ def _of_table(files: Files, others: Sequence[str], names: Sequence[str]) -> tupl
 
 def _of_imagenet(files: Files, others: Sequence[str], names: Sequence[str]) -> tuple[Annotations, str] | None:
     """ImageNet's list of the classes of its validation images."""
-    numbers = [int(found[1]) if (found := _NUMBERED.search(name)) else 0 for name in names]
+    numbers = [int(match[1]) if (match := _NUMBERED.search(name)) else 0 for name in names]
     if not all(numbers):
         return None
     lists = [(name, _content(files, name)) for name in others if name.endswith(".txt") and _GROUND_TRUTH.search(name)]

@@ -86,13 +86,13 @@ def labelled(data: Data, labels: str | None, targets: str | None, ignore: Collec
     for text, continuous in ((labels, False), (targets, True)):
         if text is None:
             continue
-        known, how = aligned(label_file(text), data.ids, data.spec, ignore=ignore, continuous=continuous)
-        if known.note:
-            warnings.warn(known.note, stacklevel=3)
+        annotations, how = aligned(label_file(text), data.ids, data.spec, ignore=ignore, continuous=continuous)
+        if annotations.note:
+            warnings.warn(annotations.note, stacklevel=3)
         if not continuous:
-            data = replace(data, labels=known.labels, class_names=known.class_names, labels_from="")
-        if known.targets is not None:
-            data = replace(data, targets=known.targets, target_names=known.target_names)
+            data = replace(data, labels=annotations.labels, class_names=annotations.class_names, labels_from="")
+        if annotations.targets is not None:
+            data = replace(data, targets=annotations.targets, target_names=annotations.target_names)
         data = replace(data, labels_from="; ".join(filter(None, [data.labels_from, how])))
     if data.labels is not None and ignore:
         data = replace(data, labels=as_labels(data.labels, ignore=ignore))

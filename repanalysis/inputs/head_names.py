@@ -60,7 +60,7 @@ def _of_timm(name: str, module: Any) -> Names:  # noqa: ARG001  # all have one s
     own = getattr(module, "pretrained_cfg", None) or {}
     if (names := own.get("label_names")) is not None:
         described = own.get("label_descriptions") or {}
-        return [[str(one), *_spellings(str(described.get(one, "")))] for one in names]
+        return [[str(synset), *_spellings(str(described.get(synset, "")))] for synset in names]
     subset = infer_imagenet_subset(module)
     if subset is None:
         return []

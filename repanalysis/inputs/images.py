@@ -137,11 +137,11 @@ def imagefolder(
     if len({parent.parent for parent in parents}) > 1:
         splits = sorted({parent.parent.name for parent in parents})
         raise UsageError(f"{path} holds class folders below {', '.join(splits[:6])}; choose one with --split.")
-    known, labels_from = _labels(files, names, parents, split) if labels else (Annotations(), "")
+    annotations, labels_from = _labels(files, names, parents, split) if labels else (Annotations(), "")
     ids, ids_from = _ids(files, names, split)
     return Data(
-        spec, _Images(files, names, colours), ids, known.labels, known.class_names, split, transform,
-        rows=np.arange(len(names)), ids_from=ids_from, targets=known.targets, target_names=known.target_names,
+        spec, _Images(files, names, colours), ids, annotations.labels, annotations.class_names, split, transform,
+        rows=np.arange(len(names)), ids_from=ids_from, targets=annotations.targets, target_names=annotations.target_names,
         labels_from=labels_from,
     )  # fmt: skip
 
@@ -153,15 +153,15 @@ def _labels(
 
     A single folder is no class: it is the one that was packed, or a split.
     """
-    known, labels_from = labels_beside(files, names)
+    annotations, labels_from = labels_beside(files, names)
     folders = [parent.name for parent in parents]
     if len(set(folders)) < 2 and (labels_from or folders[0] in ("", split)):
-        return known, labels_from
+        return annotations, labels_from
     classes = annotated(folders, what="The folders", class_names=class_order(folders))
-    if known.labels is None or classes.labels is None:
+    if annotations.labels is None or classes.labels is None:
         how = "; ".join(filter(None, ["class folders", labels_from]))
-        return replace(classes, targets=known.targets, target_names=known.target_names), how
-    pairs = set(zip(classes.labels.tolist(), known.labels.tolist(), strict=True))
+        return replace(classes, targets=annotations.targets, target_names=annotations.target_names), how
+    pairs = set(zip(classes.labels.tolist(), annotations.labels.tolist(), strict=True))
     if not len(pairs) == len(set(folders)) == len({label for _, label in pairs}):
         raise UsageError(
             f"The folders of {files.path} say other classes than {labels_from}; choose with --labels FILE, or take one away."

@@ -120,13 +120,13 @@ def typed(values: Sequence[Any]) -> NDArray[Any]:
     ([3, None, 7], [0.5, 1.0], ['cat', None])
     """
     stripped = [value.strip() if isinstance(value, str) else value for value in values]
-    known = [None if isinstance(value, str) and value.lower() in _ABSENT else value for value in stripped]
-    texts = [value for value in known if isinstance(value, str)]
+    values_typed = [None if isinstance(value, str) and value.lower() in _ABSENT else value for value in stripped]
+    texts = [value for value in values_typed if isinstance(value, str)]
     for kind, pattern in ((int, r"[+-]?\d+"), (float, r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")):
         if texts and all(re.fullmatch(pattern, value, re.ASCII) for value in texts):
-            known = [kind(value) if isinstance(value, str) else value for value in known]
+            values_typed = [kind(value) if isinstance(value, str) else value for value in values_typed]
             break
-    return np.array([*known, ()], object)[:-1]
+    return np.array([*values_typed, ()], object)[:-1]
 
 
 def aligned(
@@ -245,7 +245,7 @@ def _of_arrays(content: bytes, where: str, name: str) -> Column:
     key = name or label_key(arrays, where=where) or ""
     if key not in arrays:
         raise UsageError(f"{where} has no array of labels{_named(key, arrays)} Name one: --labels {where}:NAME.")
-    ids = next((arrays[known].astype(str).tolist() for known in _IDS if known in arrays), None)
+    ids = next((arrays[candidate].astype(str).tolist() for candidate in _IDS if candidate in arrays), None)
     return Column(where, arrays[key], ids, "id")
 
 
@@ -254,7 +254,7 @@ def _of_table(columns: Mapping[str, Sequence[Any]], where: str, name: str) -> Co
     chosen = [part for part in name.split(",") if part] or [label_key(columns, where=where) or ""]
     if missing := [part for part in chosen if part not in columns]:
         raise UsageError(f"{where} has no column of labels{_named(missing[0], columns)} Name one: --labels {where}:COLUMN.")
-    by = next((key for known in _IDS for key in columns if key.lower() == known and key not in chosen), "")
+    by = next((key for candidate in _IDS for key in columns if key.lower() == candidate and key not in chosen), "")
     ids = [str(value) for value in columns[by]] if by else None
     if len(chosen) == 1:
         return Column(where, typed(columns[chosen[0]]), ids, by)

@@ -128,9 +128,9 @@ def load_model(
     random = weights is not None and str(weights) == "random"
     if weights is not None and not random:
         load_weights(module, Path(weights))
-    given = None if size is None else sample_shape(module, size)
-    shape = given or tuple((getattr(module, "pretrained_cfg", None) or {}).get("input_size", ())) or None
-    override = {"input_size": given, "mean": mean, "std": std}
+    requested = None if size is None else sample_shape(module, size)
+    shape = requested or tuple((getattr(module, "pretrained_cfg", None) or {}).get("input_size", ())) or None
+    override = {"input_size": requested, "mean": mean, "std": std}
     override = {key: value for key, value in override.items() if value is not None}
     images = shape is None or len(shape) == 3
     if not images and (mean or std):
@@ -162,9 +162,9 @@ Weights = str | PathLike[str] | None
 def _timm(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
     import timm
 
-    known = timm.list_models() + timm.list_pretrained()
-    if name not in known:
-        raise UsageError(f"timm has no model {name!r}.{did_you_mean(name, known)} timm.list_models() lists all.")
+    names = timm.list_models() + timm.list_pretrained()
+    if name not in names:
+        raise UsageError(f"timm has no model {name!r}.{did_you_mean(name, names)} timm.list_models() lists all.")
     if weights is not None:
         return timm.create_model(name), None
     with download(f"timm:{name}", _hub(), instead=_INSTEAD):
@@ -176,10 +176,10 @@ def _torchvision(name: str, weights: Weights) -> tuple[nn.Module, Transform | No
     from torchvision import models
     from torchvision.transforms import InterpolationMode
 
-    known = models.list_models()
-    if name not in known:
+    names = models.list_models()
+    if name not in names:
         raise UsageError(
-            f"torchvision has no model {name!r}.{did_you_mean(name, known)} torchvision.models.list_models() lists all."
+            f"torchvision has no model {name!r}.{did_you_mean(name, names)} torchvision.models.list_models() lists all."
         )
     default = models.get_model_weights(name).DEFAULT
     cached = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(urlsplit(default.url).path).name).exists()

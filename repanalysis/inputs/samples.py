@@ -116,8 +116,8 @@ class Data(Dataset[tuple[Tensor, Any, int | str]]):
         position = {sample: row for row, sample in enumerate(range(len(self)) if positions else self.ids.tolist())}
         if missing := [sample for sample in ids.tolist() if sample not in position]:
             raise DataError(f"{self.spec} has no sample {missing[0]!r}: these are other data, or another split.")
-        picked = self._rows(np.array([position[sample] for sample in ids.tolist()], np.int64))
-        return replace(picked, ids=ids) if positions else picked
+        rows_picked = self._rows(np.array([position[sample] for sample in ids.tolist()], np.int64))
+        return replace(rows_picked, ids=ids) if positions else rows_picked
 
     def parts(self, parts: int, batch_size: int) -> list[Data]:
         """At most so many parts, one after the other, cut between batches: each batch is one that the whole would have."""

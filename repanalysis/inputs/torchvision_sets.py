@@ -47,19 +47,23 @@ def torchvision_set(spec: str, text: str, split: str | None, transform: Transfor
     key, equals, value = options.partition("=")
     if options and (key != "root" or not equals or not value):
         raise UsageError(f"{spec!r} has {options!r} behind the name; write torchvision:{name},root=DIR.")
-    known = {each: kind for each in datasets.__all__ if (kind := _kind(getattr(datasets, each, None)))}
-    if name not in known:
-        raise UsageError(f"Unknown data set {name!r} of torchvision.{did_you_mean(name, known)} There are {', '.join(known)}.")
+    split_kinds = {each: kind for each in datasets.__all__ if (kind := _kind(getattr(datasets, each, None)))}
+    if name not in split_kinds:
+        raise UsageError(
+            f"Unknown data set {name!r} of torchvision.{did_you_mean(name, split_kinds)} There are {', '.join(split_kinds)}."
+        )
     if split is None:
-        choice = "train or test" if known[name] == "train" else "train or test, as torchvision names them"
+        choice = "train or test" if split_kinds[name] == "train" else "train or test, as torchvision names them"
         raise UsageError(f"{name} has several splits: choose one with --split ({choice}).")
-    if known[name] == "train" and split not in ("train", "test"):
+    if split_kinds[name] == "train" and split not in ("train", "test"):
         raise UsageError(f"{name} has no split {split!r}; it has train and test.")
     root = Path(value or _ROOT)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of torch's, on arrays that torchvision maps
-            dataset = getattr(datasets, name)(root, **{known[name]: split == "train" if known[name] == "train" else split})
+            dataset = getattr(datasets, name)(
+                root, **{split_kinds[name]: split == "train" if split_kinds[name] == "train" else split}
+            )
     except ValueError as error:
         raise UsageError(f"{name} has no split {split!r} ({reason_of(error)}).") from error
     except (RuntimeError, OSError) as error:

@@ -43,18 +43,18 @@ def load_weights(module: nn.Module, path: Path) -> None:
     UsageError
         If it can't be read, or does not fit: the message lists what is missing, unknown or of another shape.
     """
-    state, wanted = _unprefixed(_tensors(path), module), module.state_dict()
+    state, expected = _unprefixed(_tensors(path), module), module.state_dict()
     # Counters of batches came with torch 0.4.1 and play no part in eval mode; older weights lack them.
-    state = {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")} | dict(state)
-    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    odd = [key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape]
-    if missing or extra or odd:
-        shapes = [f"{key} {tuple(state[key].shape)} for {tuple(wanted[key].shape)}" for key in sorted(odd)]
+    state = {key: value for key, value in expected.items() if key.endswith("num_batches_tracked")} | dict(state)
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    reshaped = [key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape]
+    if missing or extra or reshaped:
+        shapes = [f"{key} {tuple(state[key].shape)} for {tuple(expected[key].shape)}" for key in sorted(reshaped)]
         parts = {"missing": missing, "unknown": extra, "of another shape": shapes}
-        told = "; ".join(f"{len(keys)} {what}: {', '.join(keys[:_SHOWN])}" for what, keys in parts.items() if keys)
+        message = "; ".join(f"{len(keys)} {what}: {', '.join(keys[:_SHOWN])}" for what, keys in parts.items() if keys)
         raise UsageError(
             f"Give the model, with the width and the classes, that the weights were trained with: those in {path} do not fit "
-            f"{type(module).__name__} ({told})."
+            f"{type(module).__name__} ({message})."
         )
     module.load_state_dict(state)
 
@@ -148,6 +148,6 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     """Write tensors, and what is known of them, to a safetensors file, whole or not at all."""
     from safetensors.torch import save_file
 
-    kept = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
+    contiguous = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     with replacing(path) as draft:
-        save_file(kept, draft, {key: str(value) for key, value in (facts or {}).items()})
+        save_file(contiguous, draft, {key: str(value) for key, value in (facts or {}).items()})

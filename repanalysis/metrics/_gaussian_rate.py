@@ -63,7 +63,7 @@ class Rates(NamedTuple):
 class _Latest(threading.local):
     """The rates that a thread has computed last."""
 
-    found: tuple[weakref.ref[Any], tuple[object, ...], Rates] | None = None
+    cached: tuple[weakref.ref[Any], tuple[object, ...], Rates] | None = None
 
 
 _latest = _Latest()
@@ -85,11 +85,11 @@ def rates(moments: ClassGeometry, eps_sq: float, normalization: Normalization) -
     one_of("normalization", normalization, ("frobenius", "sphere"))
     b = moments.d / positive("eps_sq", eps_sq)
     key = (normalization, b, moments.counts.tobytes(), moments.spread.tobytes())
-    if _latest.found and _latest.found[0]() is moments.mean and _latest.found[1] == key:
-        return _latest.found[2]
-    found = _rates(moments.isometric(), b, normalization)
-    _latest.found = (weakref.ref(moments.mean), key, found)
-    return found
+    if _latest.cached and _latest.cached[0]() is moments.mean and _latest.cached[1] == key:
+        return _latest.cached[2]
+    values = _rates(moments.isometric(), b, normalization)
+    _latest.cached = (weakref.ref(moments.mean), key, values)
+    return values
 
 
 def _rates(moments: ClassGeometry, b: float, normalization: Normalization) -> Rates:
@@ -126,10 +126,10 @@ def _chance(whole: NDArray[np.float64], b: float, shares: NDArray[np.float64], c
     return float(shares @ (1.0 / counts - shares / counts)) / 4.0 * (total**2 + squares)
 
 
-def chance_note(found: Rates, n: int) -> str:
+def chance_note(values: Rates, n: int) -> str:
     """The note of a rate reduction, and a sentence where more than a tenth of it is what labels that mean nothing give."""
-    chance = bias_note(found.chance, found.reduction, n, "the null shows how much (null=20, --null 20)")
-    return "; ".join(filter(None, [found.note, chance]))
+    chance = bias_note(values.chance, values.reduction, n, "the null shows how much (null=20, --null 20)")
+    return "; ".join(filter(None, [values.note, chance]))
 
 
 def half_logdet(second: Float64[np.ndarray, "d d"], b: float) -> float:

@@ -32,36 +32,36 @@ def neighbours(x: Float64[np.ndarray, "n d"], k: int) -> tuple[Float64[np.ndarra
     x = x - x.mean(axis=0)
     squares = np.einsum("nd,nd->n", x, x)
     extra = min(n - 1, k + 2)  # rounding may swap near candidates
-    distances, found = np.empty((n, k)), np.empty((n, k), np.int64)
+    distances, indices = np.empty((n, k)), np.empty((n, k), np.int64)
     rows = max(16, _BLOCK_BYTES // (8 * n))
     for start in range(0, n, rows):
         block = x[start : start + rows]
         table = blas.dgemm(-2.0, x.T, block.T, trans_a=1).T  # (rows, n), row-major
         table += squares
         table[np.arange(len(block)), np.arange(start, start + len(block))] = np.inf  # never one's own neighbour
-        picked = (
+        candidates = (
             np.sort(np.argpartition(table, extra - 1, axis=1)[:, :extra], axis=1)
             if extra < n - 1
             else _others(start, len(block), n)
         )
-        exact = _exact(x, block, picked)
+        exact = _exact(x, block, candidates)
         order = np.argsort(exact, axis=1, kind="stable")[:, :k]
-        found[start : start + rows] = np.take_along_axis(picked, order, axis=1)
+        indices[start : start + rows] = np.take_along_axis(candidates, order, axis=1)
         distances[start : start + rows] = np.sqrt(np.take_along_axis(exact, order, axis=1))
-    return distances, found
+    return distances, indices
 
 
 def _others(start: int, rows: int, n: int) -> NDArray[np.int64]:
     """All positions but one's own."""
     everyone = np.tile(np.arange(n), (rows, 1))
-    found: NDArray[np.int64] = everyone[everyone != np.arange(start, start + rows)[:, None]].reshape(rows, n - 1)
-    return found
+    indices: NDArray[np.int64] = everyone[everyone != np.arange(start, start + rows)[:, None]].reshape(rows, n - 1)
+    return indices
 
 
-def _exact(x: NDArray[np.float64], block: NDArray[np.float64], picked: NDArray[np.int64]) -> NDArray[np.float64]:
+def _exact(x: NDArray[np.float64], block: NDArray[np.float64], candidates: NDArray[np.int64]) -> NDArray[np.float64]:
     """Squared distances by differences, a column at a time so that memory stays small."""
-    found = np.empty(picked.shape)
-    for column in range(picked.shape[1]):
-        difference = block - x[picked[:, column]]
-        found[:, column] = np.einsum("nd,nd->n", difference, difference)
-    return found
+    distances = np.empty(candidates.shape)
+    for column in range(candidates.shape[1]):
+        difference = block - x[candidates[:, column]]
+        distances[:, column] = np.einsum("nd,nd->n", difference, difference)
+    return distances

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 
-from repanalysis.metrics._registry import Noted
+from repanalysis.metrics._registry import Value
 from repanalysis.statistics.geometry import ClassGeometry
 
 __all__ = ["named_classes", "named_pairs", "present", "squared_distances"]
@@ -17,8 +17,8 @@ __all__ = ["named_classes", "named_pairs", "present", "squared_distances"]
 
 def present(moments: ClassGeometry) -> NDArray[np.int64]:
     """Positions of the classes that have samples."""
-    found: NDArray[np.int64] = np.flatnonzero(moments.counts)
-    return found
+    indices: NDArray[np.int64] = np.flatnonzero(moments.counts)
+    return indices
 
 
 def squared_distances(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -26,20 +26,20 @@ def squared_distances(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return squareform(pdist(points, "sqeuclidean"))
 
 
-def named_classes(moments: ClassGeometry, values: Any, outside: Any = None) -> Mapping[str, Noted]:
+def named_classes(moments: ClassGeometry, values: Any, outside: Any = None) -> Mapping[str, Value]:
     """A variant per class, `class=3`; `outside` says which mean leaves the range of the within-class covariance."""
     labels, reason = moments.classes[present(moments)], "the mean differs outside the range of the within-class covariance"
-    odd = np.zeros(len(labels), bool) if outside is None else outside
+    mask = np.zeros(len(labels), bool) if outside is None else outside
     return {
-        f"class={label}": Noted(value, reason if far else "") for label, value, far in zip(labels, values, odd, strict=True)
+        f"class={label}": Value(value, reason if far else "") for label, value, far in zip(labels, values, mask, strict=True)
     }
 
 
-def named_pairs(moments: ClassGeometry, values: NDArray[np.float64], notes: Any = "") -> Mapping[str, Noted]:
+def named_pairs(moments: ClassGeometry, values: NDArray[np.float64], notes: Any = "") -> Mapping[str, Value]:
     """A variant per pair of classes, `pair=3/5`, from a symmetric matrix."""
     labels = moments.classes[present(moments)]
     rows, columns = np.triu_indices(len(labels), 1)
     return {
-        f"pair={labels[a]}/{labels[b]}": Noted(values[a, b], notes if isinstance(notes, str) else notes[a, b])
+        f"pair={labels[a]}/{labels[b]}": Value(values[a, b], notes if isinstance(notes, str) else notes[a, b])
         for a, b in zip(rows, columns, strict=True)
     }

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, LinAlgWarning, blas, eigh
 from scipy.linalg import solve as solve_linear
 
-from repanalysis.metrics._registry import Noted
+from repanalysis.metrics._registry import Value
 from repanalysis.statistics import ClassGeometry, SampleSet
 from repanalysis.statistics.draws import group_of
 from repanalysis.statistics.shares import share_error
@@ -100,12 +100,12 @@ def left_singular(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     """Left singular vectors (n, r) and squared singular values (r,) of x, from the smaller of x^T x and x x^T."""
     wide = x.shape[1] > len(x)
     squares, vectors = eigh(blas.dsyrk(1.0, x.T, trans=int(wide)), lower=False, overwrite_a=True, check_finite=False)
-    kept = squares > len(squares) * np.finfo(np.float64).eps * squares[-1]
-    squares, vectors = squares[kept], vectors[:, kept]
+    mask = squares > len(squares) * np.finfo(np.float64).eps * squares[-1]
+    squares, vectors = squares[mask], vectors[:, mask]
     return (vectors if wide else blas.dgemm(1.0, x.T, vectors, trans_a=1) / np.sqrt(squares)), squares
 
 
-def accuracy(correct: NDArray[np.bool_], note: str = "", *, without: Iterable[NDArray[np.bool_]] | None = ()) -> Noted:
+def accuracy(correct: NDArray[np.bool_], note: str = "", *, without: Iterable[NDArray[np.bool_]] | None = ()) -> Value:
     """Share of correct answers with its standard error.
 
     Parameters
@@ -120,9 +120,9 @@ def accuracy(correct: NDArray[np.bool_], note: str = "", *, without: Iterable[ND
     """
     share, m = float(correct.mean()), len(correct)
     if without is None:
-        return Noted(share, "; ".join(filter(None, [note, "no standard error: a tenth fewer samples can't be fitted on"])))
+        return Value(share, "; ".join(filter(None, [note, "no standard error: a tenth fewer samples can't be fitted on"])))
     changes = np.array([mine.astype(np.float64) - correct for mine in without]).reshape(-1, m)
-    return Noted(share, note, se=math.sqrt(share_error(share, m) ** 2 + max(0.0, fit_variance(changes))))
+    return Value(share, note, se=math.sqrt(share_error(share, m) ** 2 + max(0.0, fit_variance(changes))))
 
 
 def fit_variance(changes: NDArray[np.float64]) -> float:
@@ -209,14 +209,14 @@ def _ratio(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np
 
 def one_hot(y: NDArray[np.int64], k: int) -> NDArray[np.float64]:
     """Rows of zeros with a one at each sample's class, (n, K)."""
-    found = np.zeros((len(y), k))
-    found[np.arange(len(y)), y] = 1.0
-    return found
+    indicators = np.zeros((len(y), k))
+    indicators[np.arange(len(y)), y] = 1.0
+    return indicators
 
 
 def nearest(x: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.int64]:
     """Position of the nearest centre of every row, by Euclidean distance; the first of equals. Centres may be NaN."""
     cross = blas.dgemm(-2.0, x.T, np.nan_to_num(centres).T, trans_a=1)
     scores = cross + np.square(centres).sum(axis=1)
-    found: NDArray[np.int64] = np.argmin(np.where(np.isnan(scores), np.inf, scores), axis=1)
-    return found
+    indices: NDArray[np.int64] = np.argmin(np.where(np.isnan(scores), np.inf, scores), axis=1)
+    return indices

@@ -24,7 +24,7 @@ from repanalysis.plugins import attribute_of, by_value, entry_points, origin_of
 from repanalysis.specs import bind
 from repanalysis.statistics import ClassMoments, Statistic
 
-__all__ = ["INVARIANCES", "STRUCTURES", "Metric", "Noted", "Structure", "get", "metric", "names", "parse"]
+__all__ = ["INVARIANCES", "STRUCTURES", "Metric", "Structure", "Value", "get", "metric", "names", "parse"]
 
 INVARIANCES = {
     "translation": "adding one vector to every sample",
@@ -45,12 +45,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _METRICS: dict[str, Metric] = {}  # by name, of all modules that were imported
 
 
-class Noted(float):
+class Value(float):
     """A number with a note on how it came about (why it is NaN, which rank was used), and its standard error if it knows it.
 
     Examples
     --------
-    >>> value = Noted("nan", "one class only")
+    >>> value = Value("nan", "one class only")
     >>> value, value.note, value.se
     (nan, 'one class only', nan)
     """
@@ -58,7 +58,7 @@ class Noted(float):
     note: str
     se: float
 
-    def __new__(cls, value: float | str, note: str = "", *, se: float = math.nan) -> Noted:
+    def __new__(cls, value: float | str, note: str = "", *, se: float = math.nan) -> Value:
         """A float that carries `note` and `se`."""
         number = super().__new__(cls, value)
         number.note, number.se = note, se
@@ -158,11 +158,11 @@ class Metric:
         """First line of the function's documentation."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
-    def __call__(self, state: Any) -> dict[str, Noted]:
+    def __call__(self, state: Any) -> dict[str, Value]:
         """Every variant's value; parameters that were chosen stand in the variant's name."""
-        found = self.function(state, **self.chosen)
-        values = found if isinstance(found, Mapping) else {"": found}
-        return {self._named(variant): value if isinstance(value, Noted) else Noted(value) for variant, value in values.items()}
+        result = self.function(state, **self.chosen)
+        values = result if isinstance(result, Mapping) else {"": result}
+        return {self._named(variant): value if isinstance(value, Value) else Value(value) for variant, value in values.items()}
 
     def _named(self, variant: str) -> str:
         """A variant's name with the parameters that were chosen."""

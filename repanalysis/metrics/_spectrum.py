@@ -21,7 +21,7 @@ class _Latest(threading.local):
     """What a thread has computed last, by kind of matrix."""
 
     def __init__(self) -> None:
-        self.found: dict[str, tuple[weakref.ref[Any], tuple[object, ...], NDArray[np.float64]]] = {}
+        self.cached: dict[str, tuple[weakref.ref[Any], tuple[object, ...], NDArray[np.float64]]] = {}
 
 
 _latest = _Latest()
@@ -39,11 +39,11 @@ def second_eigenvalues(moments: ClassGeometry) -> NDArray[np.float64]:
 
 def _remembered(about: About, moments: ClassGeometry) -> NDArray[np.float64]:
     key = (moments.counts.tobytes(), moments.spread.tobytes(), moments.resolution.tobytes())
-    latest = _latest.found.get(about)
+    latest = _latest.cached.get(about)
     if latest and latest[0]() is moments.mean and latest[1] == key:
         return latest[2]
     values = _eigenvalues(about, moments)
-    _latest.found[about] = (weakref.ref(moments.mean), key, values)
+    _latest.cached[about] = (weakref.ref(moments.mean), key, values)
     return values
 
 

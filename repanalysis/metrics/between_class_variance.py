@@ -7,14 +7,14 @@ import math
 import numpy as np
 
 from repanalysis.metrics._bias import between_noise, bias_note
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
 @metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation"}, structure="up")
 def between_class_variance(
     moments: ClassGeometry, *, class_weight: Weighting = "balanced", debiased: bool = False
-) -> dict[str, Noted]:
+) -> dict[str, Value]:
     r"""Mean squared distance of a class mean from the mean of the class means.
 
     .. math:: \mathrm{Tr}\,\Sigma_B = \sum_c \pi_c \|\mu_c - \mu_G\|^2, \qquad \mu_G = \sum_c \pi_c \mu_c
@@ -53,12 +53,12 @@ def between_class_variance(
     (2.25, 0.6923)
     """
     if moments.k < 2:
-        return dict.fromkeys(("", "relative"), Noted(math.nan, "needs two classes"))
+        return dict.fromkeys(("", "relative"), Value(math.nan, "needs two classes"))
     within, between = moments.traces(class_weight)
     noise = between_noise(moments, class_weight)
     if debiased:
         if not math.isfinite(noise):
-            return dict.fromkeys(("", "relative"), Noted(math.nan, "a class of one sample has no variance estimate"))
+            return dict.fromkeys(("", "relative"), Value(math.nan, "a class of one sample has no variance estimate"))
         between -= noise
         within = float(moments.weights(class_weight) @ (moments.spread / np.maximum(moments.counts - 1, 1)))
         note = ""
@@ -66,6 +66,6 @@ def between_class_variance(
         note = bias_note(noise, between, moments.n, "debiased=true takes it away")
     total = within + between
     return {
-        "": Noted(between, note),
-        "relative": Noted(between / total, note) if total > 0 else Noted(math.nan, "all samples are equal"),
+        "": Value(between, note),
+        "relative": Value(between / total, note) if total > 0 else Value(math.nan, "all samples are equal"),
     }

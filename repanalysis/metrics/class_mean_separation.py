@@ -10,12 +10,12 @@ import numpy as np
 
 from repanalysis.metrics._bias import bias_note
 from repanalysis.metrics._pairs import named_pairs, squared_distances
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
 
 @metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation"}, structure="up")
-def class_mean_separation(moments: ClassGeometry, *, per: Literal["all", "pair"] = "all") -> Mapping[str, Noted]:
+def class_mean_separation(moments: ClassGeometry, *, per: Literal["all", "pair"] = "all") -> Mapping[str, Value]:
     r"""Mean squared distance between the means of two classes.
 
     .. math:: \frac{2}{K(K-1)} \sum_{c<c'} \|\mu_c - \mu_{c'}\|^2 = \frac{2K}{K-1} \mathrm{Tr}\,\Sigma_B
@@ -52,35 +52,35 @@ def class_mean_separation(moments: ClassGeometry, *, per: Literal["all", "pair"]
     >>> values[""], values["relative"], values["debiased"]
     (25.0, 25.0, 23.0)
     """
-    there = moments.counts > 0
+    present = moments.counts > 0
     if moments.k < 2:
-        return dict.fromkeys(("", "min", "relative", "debiased"), Noted(math.nan, "needs two classes"))
-    count, spread = moments.counts[there], moments.spread[there]
-    distances = squared_distances(moments.mean[there])
+        return dict.fromkeys(("", "min", "relative", "debiased"), Value(math.nan, "needs two classes"))
+    count, spread = moments.counts[present], moments.spread[present]
+    distances = squared_distances(moments.mean[present])
     if per == "pair":
         return named_pairs(moments, distances)
-    centred = moments.centred_means()[there]
+    centred = moments.centred_means()[present]
     mean = 2.0 / (len(count) - 1) * np.square(centred).sum()
     within = float(np.mean(spread / count))
     debiased = _debiased(mean, count, spread)
     note = bias_note(mean - debiased, mean, moments.n, "the variant debiased is without it")
     return {
-        "": Noted(mean, note),
-        "min": Noted(distances[np.triu_indices(len(count), 1)].min()),
+        "": Value(mean, note),
+        "min": Value(distances[np.triu_indices(len(count), 1)].min()),
         "relative": _relative(mean, within, note),
         "debiased": debiased,
     }
 
 
-def _relative(separation: float, within: float, note: str) -> Noted:
+def _relative(separation: float, within: float, note: str) -> Value:
     if within > 0:
-        return Noted(separation / within, note)
+        return Value(separation / within, note)
     if separation > 0:
-        return Noted(math.inf, "the within-class variance is 0")
-    return Noted(math.nan, "all samples are equal")
+        return Value(math.inf, "the within-class variance is 0")
+    return Value(math.nan, "all samples are equal")
 
 
-def _debiased(separation: float, count: np.ndarray, spread: np.ndarray) -> Noted:
+def _debiased(separation: float, count: np.ndarray, spread: np.ndarray) -> Value:
     if (count < 2).any():
-        return Noted(math.nan, "a class of one sample has no variance estimate")
-    return Noted(separation - 2.0 * float(np.mean(spread / (count * (count - 1.0)))))
+        return Value(math.nan, "a class of one sample has no variance estimate")
+    return Value(separation - 2.0 * float(np.mean(spread / (count * (count - 1.0)))))

@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping
 
 from repanalysis.metrics._gaussian_rate import Normalization, moments_needed, rates
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry
 
 
 @metric(needs=moments_needed, min_classes=0, by_class=True, invariant={"rotation", "scaling", "sign"})
 def coding_rate(
     moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius"
-) -> Mapping[str, Noted]:
+) -> Mapping[str, Value]:
     r"""Coding rate of all samples: nats per sample that describe them up to squared distortion eps^2.
 
     .. math:: R = \tfrac12 \log\det\Bigl(I + \frac{d}{\varepsilon^2} \Sigma\Bigr), \qquad
@@ -61,10 +61,10 @@ def coding_rate(
     2.397895
     """
     if not moments.n:
-        return dict.fromkeys(("", "lower bound", "upper bound"), Noted(math.nan, "no samples"))
-    found, b, rank = rates(moments, eps_sq, normalization), moments.d / eps_sq, min(moments.n, moments.d)
+        return dict.fromkeys(("", "lower bound", "upper bound"), Value(math.nan, "no samples"))
+    values, b, rank = rates(moments, eps_sq, normalization), moments.d / eps_sq, min(moments.n, moments.d)
     return {
-        "": Noted(found.whole, found.note),
-        "lower bound": Noted(math.log1p(b) / 2),
-        "upper bound": Noted(rank * math.log1p(b / rank) / 2),
+        "": Value(values.whole, values.note),
+        "lower bound": Value(math.log1p(b) / 2),
+        "upper bound": Value(rank * math.log1p(b / rank) / 2),
     }

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from repanalysis.metrics._gaussian_rate import Normalization, moments_needed, rates
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry
 
 
 @metric(needs=moments_needed, min_classes=1, invariant={"rotation", "scaling", "sign"}, structure="down")
-def coding_rate_classes(moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> Noted:
+def coding_rate_classes(moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> Value:
     r"""Coding rate of the classes: nats per sample that describe the samples once their class is known.
 
     .. math:: R_c = \sum_k \frac{n_k}{n} \, \tfrac12 \log\det\Bigl(I + \frac{d}{\varepsilon^2} \Sigma_k\Bigr)
@@ -52,7 +52,7 @@ def coding_rate_classes(moments: ClassGeometry, *, eps_sq: float = 0.5, normaliz
     >>> round(coding_rate_classes(ClassMoments().of(np.eye(2), np.array([0, 1])), eps_sq=0.1), 6)
     1.522261
     """
-    found = rates(moments, eps_sq, normalization)
+    values = rates(moments, eps_sq, normalization)
     if not moments.n:
-        return Noted(math.nan, "no samples")
-    return Noted(found.classes, found.note)
+        return Value(math.nan, "no samples")
+    return Value(values.classes, values.note)

@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.metrics._spectrum import eigenvalues, second_eigenvalues
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
 
 @metric(needs=ClassMoments(), min_classes=0, invariant={"translation", "rotation", "scaling"})
-def effective_rank(moments: ClassGeometry, *, about: Literal["mean", "origin"] = "mean") -> Mapping[str, Noted]:
+def effective_rank(moments: ClassGeometry, *, about: Literal["mean", "origin"] = "mean") -> Mapping[str, Value]:
     r"""Number of directions that samples fill, counted by entropy.
 
     .. math:: \exp\Bigl(-\sum_j p_j \log p_j\Bigr), \qquad p_j = \sigma_j / \sum_i \sigma_i
@@ -52,13 +52,13 @@ def effective_rank(moments: ClassGeometry, *, about: Literal["mean", "origin"] =
     3.0
     """
     if not moments.n:
-        return dict.fromkeys(("", "variance"), Noted(math.nan, "no samples"))
+        return dict.fromkeys(("", "variance"), Value(math.nan, "no samples"))
     values = eigenvalues(moments) if about == "mean" else second_eigenvalues(moments)
     return {"": _entropic(np.sqrt(values)), "variance": _entropic(values)}
 
 
-def _entropic(sizes: NDArray[np.float64]) -> Noted:
+def _entropic(sizes: NDArray[np.float64]) -> Value:
     if not sizes.any():
-        return Noted(math.nan, "all samples are equal")
+        return Value(math.nan, "all samples are equal")
     shares = sizes[sizes > 0] / sizes.sum()
-    return Noted(math.exp(-float(shares @ np.log(shares))))
+    return Value(math.exp(-float(shares @ np.log(shares))))

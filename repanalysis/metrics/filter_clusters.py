@@ -10,7 +10,7 @@ import numpy as np
 from repanalysis.heads.clusters import ClusterOptions, Gauge, Order, clusters_of
 from repanalysis.heads.head import Head, unfit
 from repanalysis.metrics._pairs import present
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
 _SHOWN = {
@@ -32,7 +32,7 @@ _SHOWN = {
 )
 def filter_clusters(
     moments: ClassGeometry, *, head: Head | None = None, theta: float = 0.3, order: Order = "label", gauge: Gauge = "center"
-) -> Mapping[str, Noted]:
+) -> Mapping[str, Value]:
     r"""Label clusters of single filters, the noise outside them, and their signal-to-noise ratio.
 
     .. math:: M^f_{ij} = W_{jf} \, \mu_{if}, \qquad B^f_{ij} = [M^f_{ij} > \theta \max M^f], \qquad
@@ -83,15 +83,15 @@ def filter_clusters(
     >>> float(found["clusters per filter"]), float(found["noise per filter"]), float(found["SNR"])
     (1.0, 0.0, inf)
     """
-    there = present(moments)
-    labels = moments.classes[there]
+    indices = present(moments)
+    labels = moments.classes[indices]
     reason = unfit(head, labels, moments.mean.shape[1])
     if not reason and len(labels) < 2:
         reason = "needs two classes"
     if reason:
-        return {variant: Noted(math.nan, reason) for variant in _SHOWN}
+        return {variant: Value(math.nan, reason) for variant in _SHOWN}
     assert head is not None
-    means, weights = moments.mean[there], head.weight[labels]
-    found = clusters_of(means[:, :, None], weights[:, :, None], ClusterOptions(theta, order, gauge), fields=False).summary()
-    note = "" if np.isfinite(found["clusters"]) else "no filter serves a label"
-    return {variant: Noted(found[name], "" if name in ("kept", "empty") else note) for variant, name in _SHOWN.items()}
+    means, weights = moments.mean[indices], head.weight[labels]
+    summary = clusters_of(means[:, :, None], weights[:, :, None], ClusterOptions(theta, order, gauge), fields=False).summary()
+    note = "" if np.isfinite(summary["clusters"]) else "no filter serves a label"
+    return {variant: Value(summary[name], "" if name in ("kept", "empty") else note) for variant, name in _SHOWN.items()}

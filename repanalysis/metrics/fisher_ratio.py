@@ -13,7 +13,7 @@ from probes.errors import UsageError
 from repanalysis._checks import not_negative, one_of
 from repanalysis.metrics._bias import bias_note
 from repanalysis.metrics._pairs import named_classes, named_pairs, present, squared_distances
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.metrics._whitening import Whitened, whitened
 from repanalysis.statistics import ClassGeometry, ClassMoments, Samples, SampleSet, Statistic, Weighting
 
@@ -38,7 +38,7 @@ def fisher_ratio(
     estimator: Estimator = "exact",  # noqa: ARG001  # read by `needs`
     per: Literal["all", "class", "pair"] = "all",
     debiased: bool = False,
-) -> Mapping[str, Noted]:
+) -> Mapping[str, Value]:
     r"""Fisher's discriminant ratio: between-class variance measured in units of the within-class covariance.
 
     .. math:: \frac1K \mathrm{Tr}(\Sigma_W^{-1} \Sigma_B)
@@ -105,14 +105,14 @@ def fisher_ratio(
     """
     not_negative("ridge", ridge)
     if moments.k < 2:
-        return dict.fromkeys(("", "trace", "pinv"), Noted(math.nan, "needs two classes"))
+        return dict.fromkeys(("", "trace", "pinv"), Value(math.nan, "needs two classes"))
     note, within = "", None
     if isinstance(moments, SampleSet):
         note = moments.note
         moments, within = _shrunk(moments, class_weight)
     white = whitened(moments, "empirical" if debiased else class_weight, ridge=ridge, within=within, centre=class_weight)
     if white is None:
-        return dict.fromkeys(("", "trace", "pinv"), Noted(math.nan, "every feature is constant"))
+        return dict.fromkeys(("", "trace", "pinv"), Value(math.nan, "every feature is constant"))
     exact = not ridge > 0 and within is None
     if debiased and not (factor := _bias(moments, white, class_weight).factor) > 0:
         reason = (
@@ -121,7 +121,7 @@ def fisher_ratio(
         values = (
             _each(moments, white, per, class_weight, factor=math.nan) if per != "all" else dict.fromkeys(("", "trace", "pinv"))
         )
-        return {variant: Noted(math.nan, reason) for variant in values}
+        return {variant: Value(math.nan, reason) for variant in values}
     if per != "all":
         return _each(moments, white, per, class_weight, factor=factor if debiased else None)
     trace = float(moments.weights(class_weight) @ np.square(white.means).sum(axis=1))
@@ -135,14 +135,14 @@ def fisher_ratio(
         elif exact:
             note = "; ".join(filter(None, [note, _note(bias, trace, moments, class_weight)]))
         note = "; ".join(filter(None, [note, on_range if white.rank < moments.d else ""]))
-        return {"": Noted(trace / moments.k, note), "trace": Noted(trace, note), "pinv": Noted(trace / moments.k, note)}
+        return {"": Value(trace / moments.k, note), "trace": Value(trace, note), "pinv": Value(trace / moments.k, note)}
     lacking = f"the within-class covariance has rank {white.rank} of {moments.d}"
-    perfect = Noted(
+    perfect = Value(
         math.nan if debiased else math.inf,
         f"{lacking} and class means differ outside its range: {moments.n} samples separate perfectly",
     )
     dropped = f"{lacking}; {white.leak:.2%} of the between-class variance, outside its range, is dropped"
-    return {"": perfect, "trace": perfect, "pinv": Noted(math.nan if debiased else trace / moments.k, dropped)}
+    return {"": perfect, "trace": perfect, "pinv": Value(math.nan if debiased else trace / moments.k, dropped)}
 
 
 class _Bias(NamedTuple):
@@ -168,7 +168,7 @@ def _note(bias: _Bias, trace: float, moments: ClassGeometry, class_weight: Weigh
 
 def _each(
     moments: ClassGeometry, white: Whitened, per: str, class_weight: Weighting, *, factor: float | None
-) -> Mapping[str, Noted]:
+) -> Mapping[str, Value]:
     """Squared whitened lengths of class means, or of their differences; without their bias where its factor is given."""
     classes = present(moments)
     means, lost, counts = white.means[classes], white.lost[classes], moments.counts[classes]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from repanalysis.metrics._bias import between_noise, bias_note
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
 @metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"}, structure="up")
-def fisher_trace_ratio(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Noted:
+def fisher_trace_ratio(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Value:
     r"""Between-class variance divided by within-class variance, each summed over features.
 
     .. math:: \mathrm{Tr}\,\Sigma_B / \mathrm{Tr}\,\Sigma_W
@@ -44,10 +44,10 @@ def fisher_trace_ratio(moments: ClassGeometry, *, class_weight: Weighting = "bal
     2.25
     """
     if moments.k < 2:
-        return Noted(math.nan, "needs two classes")
+        return Value(math.nan, "needs two classes")
     within, between = moments.traces(class_weight)
     if within > 0:
         noise = between_noise(moments, class_weight)
         remedy = "between_class_variance:debiased=true over within_class_variance is without it"
-        return Noted(between / within, bias_note(noise, between, moments.n, remedy))
-    return Noted(math.inf, "the within-class variance is 0") if between > 0 else Noted(math.nan, "all samples are equal")
+        return Value(between / within, bias_note(noise, between, moments.n, remedy))
+    return Value(math.inf, "the within-class variance is 0") if between > 0 else Value(math.nan, "all samples are equal")

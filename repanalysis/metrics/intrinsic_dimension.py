@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repanalysis.metrics._neighbours import neighbours
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import Samples, SampleSet
-from repanalysis.statistics.draws import GROUP, hashed
+from repanalysis.statistics.draws import JACKKNIFE_SEED, hashed
 
 _PARTS, _PER_NEIGHBOUR, _DEGREES = 10, 10, 36  # disjoint parts, samples in each, degrees of freedom of the error
 _DISCARDED = 0.1  # share of the largest ratios that TwoNN leaves out, as its authors do
@@ -28,7 +28,7 @@ def intrinsic_dimension(
     method: Literal["twonn", "mle"] = "twonn",
     k: int = 20,
     max_samples: int = 5000,  # noqa: ARG001  # read by `needs`
-) -> Noted:
+) -> Value:
     r"""Dimension of the manifold that samples lie on, from how distances to neighbours grow.
 
     .. math:: -\log(1 - F(\mu)) = d \log \mu, \qquad \mu_i = r_2(i) / r_1(i)
@@ -79,17 +79,17 @@ def intrinsic_dimension(
     note = "; ".join(filter(None, [samples.note, f"{same} duplicates are left out" if same else ""]))
     needed = 2 if method == "twonn" else k
     if needed < 2:
-        return Noted(math.nan, "the estimate needs k of at least 2")
+        return Value(math.nan, "the estimate needs k of at least 2")
     if len(unique) < max(needed + 1, 5):
-        return Noted(math.nan, f"{len(unique)} different samples are too few")
+        return Value(math.nan, f"{len(unique)} different samples are too few")
     distances = neighbours(x[unique], needed)[0]
     logs = _logs(distances, method)
     if len(logs) < 5:
-        return Noted(math.nan, "samples lie at distance 0 of each other, up to rounding")
+        return Value(math.nan, "samples lie at distance 0 of each other, up to rounding")
     value = (_twonn if method == "twonn" else _inverse_mean)(logs)
     if not math.isfinite(value):
-        return Noted(math.nan, "all samples have neighbours at one distance, as points of a lattice have")
-    return Noted(value, note, se=value * _relative_error(x[unique], samples.ids[unique], method, needed))
+        return Value(math.nan, "all samples have neighbours at one distance, as points of a lattice have")
+    return Value(value, note, se=value * _relative_error(x[unique], samples.ids[unique], method, needed))
 
 
 def _logs(distances: NDArray[np.float64], method: str) -> NDArray[np.float64]:
@@ -108,7 +108,7 @@ def _relative_error(x: NDArray[np.float64], ids: NDArray[np.int64], method: str,
         return math.nan
     variances = []
     for cut in range(-(-_DEGREES // (count - 1))):
-        part = (hashed(ids, GROUP + 2**32 * (cut + 1)) % np.uint64(count)).astype(np.int64)
+        part = (hashed(ids, JACKKNIFE_SEED + 2**32 * (cut + 1)) % np.uint64(count)).astype(np.int64)
         values = [estimate(_logs(neighbours(x[part == each], needed)[0], method)) for each in range(count)]
         variances.append(np.var(values, ddof=1) / np.mean(values) ** 2 / count)
     return math.sqrt(float(np.mean(variances)))
@@ -126,10 +126,10 @@ def _different(x: NDArray[np.float64]) -> NDArray[np.int64]:
 def _twonn(logs: NDArray[np.float64]) -> float:
     """Slope of the line through the origin: -log(1 - i/n) against the i-th smallest log ratio."""
     n = len(logs)
-    kept = np.sort(logs)[: math.floor(n * (1.0 - _DISCARDED))]
-    heights = -np.log1p(-np.arange(1, len(kept) + 1) / n)
-    energy = float(kept @ kept)
-    return float(kept @ heights) / energy if energy > 0 else math.inf
+    smallest = np.sort(logs)[: math.floor(n * (1.0 - _DISCARDED))]
+    heights = -np.log1p(-np.arange(1, len(smallest) + 1) / n)
+    energy = float(smallest @ smallest)
+    return float(smallest @ heights) / energy if energy > 0 else math.inf
 
 
 def _inverse_mean(logs: NDArray[np.float64]) -> float:

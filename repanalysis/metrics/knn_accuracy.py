@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from repanalysis.metrics._neighbours import neighbours
 from repanalysis.metrics._readout import flips
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import Samples, SampleSet
 from repanalysis.statistics.draws import group_of
 from repanalysis.statistics.shares import share_error
@@ -30,7 +30,7 @@ def knn_accuracy(
     k: int = 5,
     distance: Literal["euclidean", "cosine"] = "euclidean",
     max_samples: int = 5000,  # noqa: ARG001  # read by `needs`
-) -> Noted:
+) -> Value:
     r"""Share of samples whose k nearest other samples are mostly of their own class.
 
     .. math:: \frac1n \sum_i \Bigl[\arg\max_c \#\{j \in N_k(i) : y_j = c\} = y_i\Bigr], \qquad i \notin N_k(i)
@@ -69,20 +69,20 @@ def knn_accuracy(
     1.0
     """
     if samples.k < 2:
-        return Noted(math.nan, "needs two classes")
+        return Value(math.nan, "needs two classes")
     if k < 1 or samples.n <= k:
-        return Noted(math.nan, f"{samples.n} samples have no {k} neighbours each")
+        return Value(math.nan, f"{samples.n} samples have no {k} neighbours each")
     x = samples.x.astype(np.float64)
     if distance == "cosine":
         norms = np.linalg.norm(x, axis=1, keepdims=True)
         if not norms.all():
-            return Noted(math.nan, "a sample is 0 and has no direction")
+            return Value(math.nan, "a sample is 0 and has no direction")
         x /= norms
     labels, y = np.unique(samples.labels, return_inverse=True)
     others = neighbours(x, min(len(y) - 1, k + _SPARE + k // 2))[1]
     correct = _votes(y, others[:, :k], len(labels), np.ones((len(y), k), np.bool_)) == y
     error = _error(correct, y, others, group_of(samples.ids, _GROUPS), k)
-    return Noted(float(correct.mean()), samples.note, se=error)
+    return Value(float(correct.mean()), samples.note, se=error)
 
 
 def _votes(y: NDArray[np.int64], others: NDArray[np.int64], classes: int, count: NDArray[np.bool_]) -> NDArray[np.int64]:

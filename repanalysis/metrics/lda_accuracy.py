@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, blas, cho_solve, lapack, lstsq
 
 from repanalysis.metrics._readout import Halves, Solver, accuracy, by_discriminants, halves, one_hot, right, standardized
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassMoments, Samples, SampleSet
 
 
@@ -19,7 +19,7 @@ def _needed(*, max_samples: int = 5000) -> Samples:
 
 
 @metric(needs=_needed, invariant={"translation", "scaling"}, structure="up")
-def lda_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str, Noted]:  # noqa: ARG001  # read by `needs`
+def lda_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str, Value]:  # noqa: ARG001  # read by `needs`
     r"""Accuracy of Gaussian classes of one covariance: the best linear classifier if that is what they are.
 
     .. math:: \hat y(z) = \arg\max_c \; \mu_c^\top \hat\Sigma_W^{-1} z
@@ -58,13 +58,13 @@ def lda_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str,
     """
     split = halves(samples)
     if isinstance(split, str):
-        return dict.fromkeys(("", "train"), Noted(math.nan, split))
+        return dict.fromkeys(("", "train"), Value(math.nan, split))
     scaled = standardized(split)
     if scaled is None:
-        return dict.fromkeys(("", "train"), Noted(math.nan, "every feature is constant"))
+        return dict.fromkeys(("", "train"), Value(math.nan, "every feature is constant"))
     within = ClassMoments(scatter="none").of(split.train, split.train_y).spread.sum()
     if within <= 1e-24 * np.square(split.train).sum():
-        return dict.fromkeys(("", "train"), Noted(math.nan, "the within-class variance is 0"))
+        return dict.fromkeys(("", "train"), Value(math.nan, "the within-class variance is 0"))
     split = split._replace(train=scaled[0], test=scaled[1])
     covariance, weight = _shrunk(split)
     upper, failed = lapack.dpotrf(covariance, clean=1)

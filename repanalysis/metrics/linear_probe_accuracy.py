@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg import blas, solve
 
 from repanalysis.metrics._readout import Halves, accuracy, halves, left_singular, one_hot, standardized
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import Samples, SampleSet
 
 _PENALTIES = 10.0 ** np.arange(-6, 3)  # per sample; features have unit variance
@@ -28,7 +28,7 @@ def linear_probe_accuracy(
     *,
     solver: Literal["ridge", "logistic"] = "ridge",
     max_samples: int = 5000,  # noqa: ARG001  # read by `needs`
-) -> Mapping[str, Noted]:
+) -> Mapping[str, Value]:
     r"""Accuracy of a linear probe: a linear classifier on features that stay as they are.
 
     .. math:: \hat y(z) = \arg\max_c \, (W z + b)_c, \qquad
@@ -71,10 +71,10 @@ def linear_probe_accuracy(
     split = halves(samples)
     variants = ("", "train", "penalty") if solver == "ridge" else ("", "train")
     if isinstance(split, str):
-        return dict.fromkeys(variants, Noted(math.nan, split))
+        return dict.fromkeys(variants, Value(math.nan, split))
     scaled = standardized(split)
     if scaled is None:
-        return dict.fromkeys(variants, Noted(math.nan, "every feature is constant"))
+        return dict.fromkeys(variants, Value(math.nan, "every feature is constant"))
     train, test = scaled
     if solver == "logistic":
         return _logistic(train, test, split)
@@ -82,7 +82,7 @@ def linear_probe_accuracy(
     return {
         "": accuracy(_guess(test, probe) == split.test_y, split.note, without=_left_out(train, test, split, probe)),
         "train": accuracy(_guess(train, probe) == split.train_y, split.note),
-        "penalty": Noted(probe.penalty, split.note),
+        "penalty": Value(probe.penalty, split.note),
     }
 
 
@@ -125,8 +125,8 @@ def ridge_by_leave_one_out(x: NDArray[np.float64], targets: NDArray[np.float64])
 
 
 def _guess(x: NDArray[np.float64], probe: Probe) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = np.argmax(blas.dgemm(1.0, x.T, probe.weights, trans_a=1) + probe.offset, axis=1)
-    return found
+    predicted: NDArray[np.int64] = np.argmax(blas.dgemm(1.0, x.T, probe.weights, trans_a=1) + probe.offset, axis=1)
+    return predicted
 
 
 def _left_out(
@@ -151,7 +151,7 @@ def _left_out(
         yield np.asarray(np.argmax(scores - moved, axis=1) == split.test_y)
 
 
-def _logistic(train: NDArray[np.float64], test: NDArray[np.float64], split: Halves) -> Mapping[str, Noted]:
+def _logistic(train: NDArray[np.float64], test: NDArray[np.float64], split: Halves) -> Mapping[str, Value]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 

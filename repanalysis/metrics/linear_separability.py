@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 from repanalysis.metrics._readout import left_singular
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import Samples, SampleSet
 from repanalysis.statistics.shares import share_error
 
@@ -18,7 +18,7 @@ def _needed(*, max_samples: int = 5000) -> Samples:
 
 
 @metric(needs=_needed, invariant={"translation", "rotation", "scaling", "linear"}, structure="up")
-def linear_separability(samples: SampleSet, *, max_samples: int = 5000) -> Noted:  # noqa: ARG001  # read by `needs`
+def linear_separability(samples: SampleSet, *, max_samples: int = 5000) -> Value:  # noqa: ARG001  # read by `needs`
     r"""Share of samples that a linear classifier without penalty gets right where it is fitted: 1 if classes are separable.
 
     .. math:: \frac1n \sum_i \bigl[\arg\max_c (W z_i + b)_c = y_i\bigr], \qquad
@@ -59,22 +59,22 @@ def linear_separability(samples: SampleSet, *, max_samples: int = 5000) -> Noted
     from sklearn.linear_model import LogisticRegression
 
     if samples.k < 2:
-        return Noted(math.nan, "needs two classes")
+        return Value(math.nan, "needs two classes")
     x = samples.x.astype(np.float64)
     x -= x.mean(axis=0)
     scale = np.abs(x).max()
     if not scale > 0:
-        return Noted(math.nan, "all samples are equal")
+        return Value(math.nan, "all samples are equal")
     white = left_singular(x / scale)[0] * math.sqrt(len(x))
     trivial = (
         f"{samples.n} samples in {white.shape[1]} dimensions are always separable" if samples.n <= white.shape[1] + 1 else ""
     )
     if trivial:
-        return Noted(1.0, "; ".join(filter(None, [samples.note, trivial])))
+        return Value(1.0, "; ".join(filter(None, [samples.note, trivial])))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fitted = LogisticRegression(C=np.inf, max_iter=1000, tol=1e-6).fit(white, samples.labels)
     share = float((fitted.predict(white) == samples.labels).mean())
-    slow = any(issubclass(one.category, ConvergenceWarning) for one in caught) and share < 1.0
+    slow = any(issubclass(warning.category, ConvergenceWarning) for warning in caught) and share < 1.0
     late = "a lower bound: the fit had not converged after 1,000 steps" if slow else ""
-    return Noted(share, "; ".join(filter(None, [samples.note, late])), se=share_error(share, samples.n))
+    return Value(share, "; ".join(filter(None, [samples.note, late])), se=share_error(share, samples.n))

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.linalg import blas, eigh
 
 from repanalysis.metrics._pairs import present
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 from repanalysis.statistics.rounding import largest_eigenvalue
 
@@ -16,7 +16,7 @@ _EPS = float(np.finfo(np.float64).eps)
 
 
 @metric(needs=ClassMoments(), invariant={"translation", "rotation", "scaling"}, structure="down")
-def nc1(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Noted:
+def nc1(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Value:
     r"""Variability collapse: within-class covariance measured in units of the between-class covariance.
 
     .. math:: \frac1K \mathrm{Tr}(\Sigma_W \Sigma_B^{+})
@@ -55,24 +55,24 @@ def nc1(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Note
     0.5
     """
     if moments.k < 2:
-        return Noted(math.nan, "needs two classes")
-    there = present(moments)
-    means = (moments.centred_means(class_weight) * np.sqrt(moments.weights(class_weight))[:, None])[there]
+        return Value(math.nan, "needs two classes")
+    indices = present(moments)
+    means = (moments.centred_means(class_weight) * np.sqrt(moments.weights(class_weight))[:, None])[indices]
     gram = blas.dsyrk(1.0, means.T, trans=1)
     values, vectors = eigh(gram, lower=False, overwrite_a=True, check_finite=False)
     within_trace = moments.traces(class_weight)[0]
     positive = values > 10 * len(values) * _EPS * values[-1]
     basis = blas.dgemm(1.0, means.T, vectors[:, positive])  # columns: sqrt(lambda) times eigenvectors of Sigma_B
     values = values[positive]
-    rounding = moments.rounding_of_means() * largest_eigenvalue(len(there), moments.d)
+    rounding = moments.rounding_of_means() * largest_eigenvalue(len(indices), moments.d)
     above = np.square(values) > rounding @ np.square(basis)  # lambda > v^T N v
     if not above.any():
         if within_trace > moments.rounding().sum():
-            return Noted(math.inf, "all class means are equal")
-        return Noted(math.nan, "all samples are equal")
+            return Value(math.inf, "all class means are equal")
+        return Value(math.nan, "all samples are equal")
     values, basis = values[above], np.asfortranarray(basis[:, above])
     trace = float((moments.variance_along(basis, class_weight) / np.square(values)).sum())
-    rank, most = len(values), min(len(there) - 1, moments.d)
-    return Noted(
-        max(trace, 0.0) / len(there), f"the between-class covariance has rank {rank}, not {most}" if rank < most else ""
+    rank, most = len(values), min(len(indices) - 1, moments.d)
+    return Value(
+        max(trace, 0.0) / len(indices), f"the between-class covariance has rank {rank}, not {most}" if rank < most else ""
     )

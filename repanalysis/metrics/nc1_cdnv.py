@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 
 from repanalysis.metrics._pairs import named_pairs, present, squared_distances
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
 
 @metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"}, structure="down")
-def nc1_cdnv(moments: ClassGeometry, *, per: Literal["all", "pair"] = "all") -> Mapping[str, Noted]:
+def nc1_cdnv(moments: ClassGeometry, *, per: Literal["all", "pair"] = "all") -> Mapping[str, Value]:
     r"""Class-distance normalised variance: variance of two classes in units of the distance between their means.
 
     .. math:: \frac{2}{K(K-1)} \sum_{c<c'} \frac{v_c + v_{c'}}{2 \|\mu_c - \mu_{c'}\|^2}, \qquad v_c = \mathrm{Tr}\,\Sigma_c
@@ -48,10 +48,10 @@ def nc1_cdnv(moments: ClassGeometry, *, per: Literal["all", "pair"] = "all") -> 
     0.1111
     """
     if moments.k < 2:
-        return dict.fromkeys(("", "max"), Noted(math.nan, "needs two classes"))
-    there = present(moments)
-    variances = moments.variances()[there]
-    distances, both = squared_distances(moments.mean[there]), variances[:, None] + variances
+        return dict.fromkeys(("", "max"), Value(math.nan, "needs two classes"))
+    indices = present(moments)
+    variances = moments.variances()[indices]
+    distances, both = squared_distances(moments.mean[indices]), variances[:, None] + variances
     with np.errstate(divide="ignore", invalid="ignore"):
         values = both / (2.0 * distances)
     if per == "pair":
@@ -59,6 +59,6 @@ def nc1_cdnv(moments: ClassGeometry, *, per: Literal["all", "pair"] = "all") -> 
         return named_pairs(moments, values, reasons)
     pairs = values[np.triu_indices(len(values), 1)]
     if np.isnan(pairs).any():
-        return dict.fromkeys(("", "max"), Noted(math.nan, "the samples of two classes are all equal"))
+        return dict.fromkeys(("", "max"), Value(math.nan, "the samples of two classes are all equal"))
     note = "" if np.isfinite(pairs).all() else "two classes have the same mean"
-    return {"": Noted(pairs.mean(), note), "max": Noted(pairs.max(), note)}
+    return {"": Value(pairs.mean(), note), "max": Value(pairs.max(), note)}

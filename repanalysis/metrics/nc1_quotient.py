@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from repanalysis.metrics._bias import between_noise, bias_note
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
 @metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"}, structure="down")
-def nc1_quotient(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Noted:
+def nc1_quotient(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Value:
     r"""Within-class variance divided by between-class variance: 0 at neural collapse.
 
     .. math:: \mathrm{Tr}\,\Sigma_W / \mathrm{Tr}\,\Sigma_B
@@ -45,11 +45,11 @@ def nc1_quotient(moments: ClassGeometry, *, class_weight: Weighting = "balanced"
     0.4444
     """
     if moments.k < 2:
-        return Noted(math.nan, "needs two classes")
+        return Value(math.nan, "needs two classes")
     within, between = moments.traces(class_weight)
     if between > 0:
         noise = between_noise(moments, class_weight)
         remedy = "within_class_variance over between_class_variance:debiased=true is without it"
         note = bias_note(noise, between, moments.n, remedy)
-        return Noted(within / between, note and f"of its denominator: {note}")
-    return Noted(math.inf, "all class means are equal") if within > 0 else Noted(math.nan, "all samples are equal")
+        return Value(within / between, note and f"of its denominator: {note}")
+    return Value(math.inf, "all class means are equal") if within > 0 else Value(math.nan, "all samples are equal")

@@ -9,14 +9,14 @@ from typing import Literal
 import numpy as np
 
 from repanalysis.metrics._pairs import named_pairs, present
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
 @metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"}, structure="down")
 def nc2_equiangular(
     moments: ClassGeometry, *, class_weight: Weighting = "balanced", per: Literal["all", "pair"] = "all"
-) -> Mapping[str, Noted]:
+) -> Mapping[str, Value]:
     r"""How far the angles between centred class means are from those of a simplex: 0 at neural collapse.
 
     .. math:: \frac{2}{K(K-1)} \sum_{c<c'} \Bigl| \cos(\mu_c - \mu_G, \mu_{c'} - \mu_G) + \frac{1}{K-1} \Bigr|
@@ -52,18 +52,18 @@ def nc2_equiangular(
     0.0
     """
     if moments.k < 2:
-        return dict.fromkeys(("", "std"), Noted(math.nan, "needs two classes"))
+        return dict.fromkeys(("", "std"), Value(math.nan, "needs two classes"))
     means = moments.centred_means(class_weight)[present(moments)]
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     if not lengths.any():
-        return dict.fromkeys(("", "std"), Noted(math.nan, "all class means are equal"))
+        return dict.fromkeys(("", "std"), Value(math.nan, "all class means are equal"))
     if not lengths.all():
-        return dict.fromkeys(("", "std"), Noted(math.nan, "a class mean lies at the centre and has no direction"))
+        return dict.fromkeys(("", "std"), Value(math.nan, "a class mean lies at the centre and has no direction"))
     directions = means / lengths
     if len(means) == 2 and class_weight == "balanced" and per == "all":
-        return dict.fromkeys(("", "std"), Noted(0.0, "the means of two classes lie opposite each other, whatever they are"))
+        return dict.fromkeys(("", "std"), Value(0.0, "the means of two classes lie opposite each other, whatever they are"))
     cosines = np.clip(np.einsum("kd,ld->kl", directions, directions, optimize=False), -1.0, 1.0)
     if per == "pair":
         return named_pairs(moments, cosines)
     pairs = cosines[np.triu_indices(len(cosines), 1)]
-    return {"": Noted(np.abs(pairs + 1.0 / (len(means) - 1)).mean()), "std": Noted(pairs.std())}
+    return {"": Value(np.abs(pairs + 1.0 / (len(means) - 1)).mean()), "std": Value(pairs.std())}

@@ -7,12 +7,12 @@ import math
 import numpy as np
 
 from repanalysis.metrics._pairs import present
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
 @metric(needs=ClassMoments(scatter="none"), invariant={"translation", "rotation", "scaling"}, structure="down")
-def nc2_equinorm(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Noted:
+def nc2_equinorm(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Value:
     r"""Coefficient of variation of the lengths of the centred class means: 0 at neural collapse.
 
     .. math:: \mathrm{std}_c \|\mu_c - \mu_G\| \,/\, \mathrm{mean}_c \|\mu_c - \mu_G\|
@@ -45,8 +45,8 @@ def nc2_equinorm(moments: ClassGeometry, *, class_weight: Weighting = "balanced"
     0.0
     """
     if moments.k < 2:
-        return Noted(math.nan, "needs two classes")
+        return Value(math.nan, "needs two classes")
     lengths = np.linalg.norm(moments.centred_means(class_weight)[present(moments)], axis=1)
     if not lengths.any():
-        return Noted(math.nan, "all class means are equal")
-    return Noted(lengths.std() / lengths.mean())
+        return Value(math.nan, "all class means are equal")
+    return Value(lengths.std() / lengths.mean())

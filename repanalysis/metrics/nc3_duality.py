@@ -11,14 +11,14 @@ from scipy.optimize import linear_sum_assignment
 from repanalysis.heads.head import Head, unfit
 from repanalysis.metrics._bias import notes_are_read
 from repanalysis.metrics._pairs import present
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 _FAR, _NEAR, _MOST = 1.0, 0.6, 2000  # random weights are 1.41 away, and in their best order hardly nearer than 1
 
 
 @metric(needs=ClassMoments(scatter="none"), invariant={"translation", "scaling"}, structure="down")
-def nc3_duality(moments: ClassGeometry, *, head: Head | None = None, class_weight: Weighting = "balanced") -> Noted:
+def nc3_duality(moments: ClassGeometry, *, head: Head | None = None, class_weight: Weighting = "balanced") -> Value:
     r"""Distance of the head's weights from the centred class means, each scaled to norm 1: 0 at neural collapse.
 
     .. math:: \Bigl\| \frac{W}{\|W\|_F} - \frac{M}{\|M\|_F} \Bigr\|_F, \qquad M_c = \mu_c - \mu_G
@@ -55,18 +55,18 @@ def nc3_duality(moments: ClassGeometry, *, head: Head | None = None, class_weigh
     0.0
     """
     if moments.k < 2:
-        return Noted(math.nan, "needs two classes")
-    there = present(moments)
-    if reason := unfit(head, moments.classes[there], moments.mean.shape[1]):
-        return Noted(math.nan, reason)
+        return Value(math.nan, "needs two classes")
+    indices = present(moments)
+    if reason := unfit(head, moments.classes[indices], moments.mean.shape[1]):
+        return Value(math.nan, reason)
     assert head is not None
-    means, weights = moments.centred_means(class_weight)[there], head.weight[moments.classes[there]]
+    means, weights = moments.centred_means(class_weight)[indices], head.weight[moments.classes[indices]]
     sizes = np.linalg.norm(means), np.linalg.norm(weights)
     if not all(sizes):
-        return Noted(math.nan, "all class means are equal, or all weights 0")
+        return Value(math.nan, "all class means are equal, or all weights 0")
     means, weights = means / sizes[0], weights / sizes[1]
     distance = float(np.linalg.norm(weights - means))
-    return Noted(distance, _permuted(distance, weights, means))
+    return Value(distance, _permuted(distance, weights, means))
 
 
 def _permuted(distance: float, weights: NDArray[np.float64], means: NDArray[np.float64]) -> str:

@@ -9,7 +9,7 @@ from scipy.linalg import blas
 
 from repanalysis.heads.head import Head, unfit
 from repanalysis.metrics._readout import accuracy, by_discriminants, centres_of, halves, nearest, right
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassMoments, Samples, SampleSet
 
 
@@ -23,7 +23,7 @@ def nc4_ncc_mismatch(
     *,
     head: Head | None = None,
     max_samples: int = 5000,  # noqa: ARG001  # read by `needs`
-) -> Noted:
+) -> Value:
     r"""Share of samples for which the head decides otherwise than the nearest class centre: 0 at neural collapse.
 
     .. math:: \frac1m \sum_i \bigl[\arg\max_c (W z_i + b)_c \ne \arg\min_c \|z_i - \mu_c\|\bigr]
@@ -62,11 +62,11 @@ def nc4_ncc_mismatch(
     0.0
     """
     if reason := unfit(head, np.unique(samples.labels), samples.x.shape[1]):
-        return Noted(math.nan, reason)
+        return Value(math.nan, reason)
     assert head is not None
     split = halves(samples)
     if isinstance(split, str):
-        return Noted(math.nan, split)
+        return Value(math.nan, split)
     moments = ClassMoments(scatter="none").of(split.train, split.train_y)
     centres = centres_of(moments, len(split.labels))
     chosen = split.labels[nearest(split.test, centres)]

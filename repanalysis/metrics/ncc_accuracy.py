@@ -9,7 +9,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, solve_triangular
 
 from repanalysis.metrics._readout import accuracy, by_discriminants, centres_of, halves, nearest, right
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.metrics._whitening import cholesky
 from repanalysis.statistics import ClassMoments, Samples, SampleSet
 
@@ -19,7 +19,7 @@ def _needed(*, max_samples: int = 5000) -> Samples:
 
 
 @metric(needs=_needed, invariant={"translation", "rotation", "scaling"}, structure="up")
-def ncc_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str, Noted]:  # noqa: ARG001  # read by `needs`
+def ncc_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str, Value]:  # noqa: ARG001  # read by `needs`
     r"""Share of samples whose nearest class centre is that of their own class.
 
     .. math:: \frac1m \sum_i \bigl[\arg\min_c \|z_i - \mu_c\| = y_i\bigr]
@@ -57,7 +57,7 @@ def ncc_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str,
     """
     split = halves(samples)
     if isinstance(split, str):
-        return dict.fromkeys(("", "train", "whitened"), Noted(math.nan, split))
+        return dict.fromkeys(("", "train", "whitened"), Value(math.nan, split))
     moments = ClassMoments().of(split.train, split.train_y)
     centres = centres_of(moments, len(split.labels))
     plain = [right(split, *each) for each in by_discriminants(split, lambda v: v)]
@@ -68,7 +68,7 @@ def ncc_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str,
     upper = cholesky(moments, samples.rounding())
     if upper is None:
         return values | {
-            "whitened": Noted(
+            "whitened": Value(
                 math.nan,
                 "the within-class covariance is singular: the half that is fitted has too few samples for its features",
             )

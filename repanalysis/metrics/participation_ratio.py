@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repanalysis.metrics._bias import NOTED
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
 
 @metric(needs=ClassMoments(), min_classes=0, invariant={"translation", "rotation", "scaling"})
-def participation_ratio(moments: ClassGeometry) -> Mapping[str, Noted]:
+def participation_ratio(moments: ClassGeometry) -> Mapping[str, Value]:
     r"""Number of directions that samples fill, counted by squares of variances.
 
     .. math:: \frac{(\mathrm{Tr}\,\Sigma)^2}{\mathrm{Tr}\,\Sigma^2} = \frac{(\sum_j \lambda_j)^2}{\sum_j \lambda_j^2}
@@ -47,16 +47,16 @@ def participation_ratio(moments: ClassGeometry) -> Mapping[str, Noted]:
     3.0
     """
     if not moments.n:
-        return dict.fromkeys(("", "relative", "within"), Noted(math.nan, "no samples"))
+        return dict.fromkeys(("", "relative", "within"), Value(math.nan, "no samples"))
     geometry = moments.isometric()
     whole = _ratio(geometry.total())
     if whole > NOTED * moments.n:
-        whole = Noted(whole, f"too small by about {whole / moments.n:.0%}: {moments.n} samples span few directions")
-    return {"": whole, "relative": Noted(whole / moments.d, whole.note), "within": _ratio(geometry.within())}
+        whole = Value(whole, f"too small by about {whole / moments.n:.0%}: {moments.n} samples span few directions")
+    return {"": whole, "relative": Value(whole / moments.d, whole.note), "within": _ratio(geometry.within())}
 
 
-def _ratio(covariance: NDArray[np.float64]) -> Noted:
+def _ratio(covariance: NDArray[np.float64]) -> Value:
     scale = float(np.trace(covariance))
     if not scale > 0:
-        return Noted(math.nan, "all samples are equal")
-    return Noted(1.0 / float(np.square(covariance / scale).sum()))
+        return Value(math.nan, "all samples are equal")
+    return Value(1.0 / float(np.square(covariance / scale).sum()))

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.metrics._spectrum import eigenvalues
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
 
 @metric(needs=ClassMoments(), min_classes=0, invariant={"translation", "rotation", "scaling"})
-def power_law_exponent(moments: ClassGeometry, *, first: int = 11, last: int = 500) -> Mapping[str, Noted]:
+def power_law_exponent(moments: ClassGeometry, *, first: int = 11, last: int = 500) -> Mapping[str, Value]:
     r"""How fast the variances of the principal components fall: the exponent of a power law.
 
     .. math:: \lambda_j \propto j^{-\alpha}, \qquad
@@ -53,7 +53,7 @@ def power_law_exponent(moments: ClassGeometry, *, first: int = 11, last: int = 5
     stop = min(last, int((values > 0).sum()))
     if stop - first + 1 < 5 or first < 1:
         reason = f"the fit needs 5 eigenvalues above 0 from rank {first} on, and there are {max(0, stop - first + 1)}"
-        return dict.fromkeys(("", "r2"), Noted(math.nan, reason))
+        return dict.fromkeys(("", "r2"), Value(math.nan, reason))
     ranks = np.log(np.arange(first, stop + 1, dtype=np.float64))
     sizes = np.log(values[first - 1 : stop])
     ranks -= ranks.mean()
@@ -61,5 +61,5 @@ def power_law_exponent(moments: ClassGeometry, *, first: int = 11, last: int = 5
     slope = float(ranks @ sizes) / float(ranks @ ranks)
     spread = float(sizes @ sizes)
     flat = spread <= 1e-20 * len(sizes)
-    fit = Noted(math.nan, "all eigenvalues of the fit are equal") if flat else Noted(slope * float(ranks @ sizes) / spread)
-    return {"": Noted(-slope), "r2": fit}
+    fit = Value(math.nan, "all eigenvalues of the fit are equal") if flat else Value(slope * float(ranks @ sizes) / spread)
+    return {"": Value(-slope), "r2": fit}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from repanalysis.metrics._gaussian_rate import Normalization, chance_note, moments_needed, rates
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry
 
 
 @metric(needs=moments_needed, min_classes=2, invariant={"rotation", "scaling", "sign"}, structure="up")
-def rate_reduction(moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> Noted:
+def rate_reduction(moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> Value:
     r"""Rate reduction: nats per sample that knowing the class saves.
 
     .. math:: \Delta R = R - R_c = \sum_k \frac{n_k}{n} \,
@@ -58,7 +58,7 @@ def rate_reduction(moments: ClassGeometry, *, eps_sq: float = 0.5, normalization
     >>> round(rate_reduction(ClassMoments().of(np.eye(2), np.array([0, 1])), eps_sq=0.1), 6)
     0.875634
     """
-    found = rates(moments, eps_sq, normalization)
+    values = rates(moments, eps_sq, normalization)
     if moments.k < 2:
-        return Noted(math.nan, "needs two classes")
-    return Noted(found.reduction, chance_note(found, moments.n))
+        return Value(math.nan, "needs two classes")
+    return Value(values.reduction, chance_note(values, moments.n))

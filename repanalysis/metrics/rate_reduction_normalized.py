@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping
 
 from repanalysis.metrics._gaussian_rate import Normalization, chance_note, moments_needed, rates
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry
 
 
 @metric(needs=moments_needed, invariant={"rotation", "scaling", "sign"}, structure="up")
 def rate_reduction_normalized(
     moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius"
-) -> Mapping[str, Noted]:
+) -> Mapping[str, Value]:
     r"""Rate reduction as a share of what is possible at that width: for comparing layers of different width.
 
     .. math:: \frac{\Delta R}{\frac d2 \log(1 + \frac{1}{\varepsilon^2}) - \frac12 \log(1 + \frac{d}{\varepsilon^2})}
@@ -58,13 +58,13 @@ def rate_reduction_normalized(
     >>> round(rate_reduction_normalized(ClassMoments().of(np.eye(2), np.array([0, 1])))[""], 12)
     1.0
     """
-    found = rates(moments, eps_sq, normalization)
+    values = rates(moments, eps_sq, normalization)
     if moments.k < 2:
-        return dict.fromkeys(("", "ideal"), Noted(math.nan, "needs two classes"))
-    d, k, note = moments.d, moments.k, chance_note(found, moments.n)
+        return dict.fromkeys(("", "ideal"), Value(math.nan, "needs two classes"))
+    d, k, note = moments.d, moments.k, chance_note(values, moments.n)
     whole = d / 2 * math.log1p(1 / eps_sq)
     bound, ideal = whole - math.log1p(d / eps_sq) / 2, whole - d / (2 * k) * math.log1p(k / eps_sq)
     return {
-        "": Noted(found.reduction / bound, note) if d > 1 else Noted(math.nan, "one feature has no directions"),
-        "ideal": Noted(found.reduction / ideal, note) if k <= d else Noted(math.nan, f"{k} classes in {d} dimensions"),
+        "": Value(values.reduction / bound, note) if d > 1 else Value(math.nan, "one feature has no directions"),
+        "ideal": Value(values.reduction / ideal, note) if k <= d else Value(math.nan, f"{k} classes in {d} dimensions"),
     }

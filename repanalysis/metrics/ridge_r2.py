@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import blas, solve
 
 from repanalysis.metrics._readout import GROUPS, fit_variance, left_singular
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import SampleSet, TargetSamples
 from repanalysis.statistics.draws import group_of
 
@@ -29,7 +29,7 @@ def ridge_r2(
     *,
     max_samples: int = 5000,  # noqa: ARG001  # read by `needs`
     names: tuple[str, ...] = (),
-) -> Mapping[str, Noted]:
+) -> Mapping[str, Value]:
     r"""R^2 of a linear ridge read-out of continuous targets, on samples that it was not fitted on.
 
     .. math:: R^2 = 1 - \frac{\sum_i (y_i - w \cdot z_i - b)^2}{\sum_i (y_i - \bar y)^2}, \qquad
@@ -78,12 +78,12 @@ def ridge_r2(
         f"{title}: {score}" if t > 1 else score for title, score in zip(titles, scores, strict=True) if isinstance(score, str)
     ]
     if reasons:
-        mean = train = Noted(math.nan, "; ".join(reasons))
+        mean = train = Value(math.nan, "; ".join(reasons))
     else:
-        given = [score for score in scores if not isinstance(score, str)]
-        mean, train = _mean(given, samples.note), Noted(float(np.mean([score.train for score in given])), samples.note)
+        defined = [score for score in scores if not isinstance(score, str)]
+        mean, train = _mean(defined, samples.note), Value(float(np.mean([score.train for score in defined])), samples.note)
     parts = {
-        title: Noted(math.nan, score) if isinstance(score, str) else _mean([score], samples.note)
+        title: Value(math.nan, score) if isinstance(score, str) else _mean([score], samples.note)
         for title, score in zip(titles, scores, strict=True)
     }
     return {"": mean, "train": train} | (parts if t > 1 else {})
@@ -118,13 +118,13 @@ class _Fit(NamedTuple):
     groups: NDArray[np.int64]
 
 
-def _mean(scores: list[_Score], note: str) -> Noted:
+def _mean(scores: list[_Score], note: str) -> Value:
     """Mean R^2 with its error."""
     shares = np.mean([score.shares for score in scores], axis=0)
     changes = np.mean([score.changes for score in scores], axis=0)
     n = len(shares)
     variance = float(np.square(shares).sum()) * n / (n - 1) + max(0.0, fit_variance(changes))
-    return Noted(float(np.mean([score.value for score in scores])), note, se=math.sqrt(variance))
+    return Value(float(np.mean([score.value for score in scores])), note, se=math.sqrt(variance))
 
 
 def _titles(names: tuple[str, ...], t: int) -> list[str]:
@@ -165,12 +165,12 @@ def _fit(samples: SampleSet, rows: NDArray[np.bool_]) -> _Fit | str:
 def _score(fit: _Fit, samples: SampleSet, rows: NDArray[np.bool_], column: int) -> _Score | str:
     """R^2 of one target."""
     chosen = samples.training()
-    known, asked = samples.labels[chosen & rows, column], samples.labels[~chosen & rows, column]
-    level, mean = known.mean(), asked.mean()
-    for part in (known, asked):
+    fitted_targets, asked = samples.labels[chosen & rows, column], samples.labels[~chosen & rows, column]
+    level, mean = fitted_targets.mean(), asked.mean()
+    for part in (fitted_targets, asked):
         if part.var() <= _CONSTANT * float(np.square(part).mean()):
             return "the target is constant"
-    y, total, m = known - level, float(np.square(asked - mean).mean()), len(known)
+    y, total, m = fitted_targets - level, float(np.square(asked - mean).mean()), len(fitted_targets)
     penalty = _best_penalty(fit, y)
     turned = fit.left.T @ y
     within = fit.squares / (fit.squares + penalty)

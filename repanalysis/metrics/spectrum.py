@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.metrics._spectrum import eigenvalues
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
@@ -15,7 +15,7 @@ _STEPS = (1, 2, 5)
 
 
 @metric(needs=ClassMoments(), min_classes=0, invariant={"translation", "rotation", "scaling"})
-def spectrum(moments: ClassGeometry, *, last: int = 1000) -> Mapping[str, Noted]:
+def spectrum(moments: ClassGeometry, *, last: int = 1000) -> Mapping[str, Value]:
     r"""Share of the variance that the j-th principal component holds, at j = 1, 2, 5, 10, 20, 50 and so on.
 
     .. math:: \lambda_j / \sum_i \lambda_i
@@ -49,6 +49,6 @@ def spectrum(moments: ClassGeometry, *, last: int = 1000) -> Mapping[str, Noted]
     ranks = [step * 10**power for power in range(7) for step in _STEPS if step * 10**power <= min(last, moments.d)]
     values = eigenvalues(moments) if moments.n else np.zeros(0)
     if not values.any():
-        return {f"component={rank}": Noted(math.nan, "all samples are equal") for rank in ranks}
+        return {f"component={rank}": Value(math.nan, "all samples are equal") for rank in ranks}
     shares = np.concatenate([values / values.sum(), np.zeros(max(0, moments.d - len(values)))])
-    return {f"component={rank}": Noted(shares[rank - 1]) for rank in ranks}
+    return {f"component={rank}": Value(shares[rank - 1]) for rank in ranks}

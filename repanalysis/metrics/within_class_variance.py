@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Literal
 
 from repanalysis.metrics._pairs import named_classes, present
-from repanalysis.metrics._registry import Noted, metric
+from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
 
 
 @metric(needs=ClassMoments(scatter="none"), min_classes=1, invariant={"translation", "rotation"}, structure="down")
 def within_class_variance(
     moments: ClassGeometry, *, class_weight: Weighting = "balanced", per: Literal["all", "class"] = "all"
-) -> Mapping[str, Noted]:
+) -> Mapping[str, Value]:
     r"""Mean squared distance of a sample from the mean of its class.
 
     .. math:: \mathrm{Tr}\,\Sigma_W = \sum_c \pi_c \, \frac{1}{n_c} \sum_{i \in c} \|z_i - \mu_c\|^2
@@ -51,12 +51,12 @@ def within_class_variance(
     (1.0, 0.3077)
     """
     if not moments.k:
-        return dict.fromkeys(("", "relative"), Noted(math.nan, "no samples"))
+        return dict.fromkeys(("", "relative"), Value(math.nan, "no samples"))
     if per == "class":
         return named_classes(moments, moments.variances()[present(moments)])
     within, between = moments.traces(class_weight)
     total = within + between
     return {
-        "": Noted(within),
-        "relative": Noted(within / total) if total > 0 else Noted(math.nan, "all samples are equal"),
+        "": Value(within),
+        "relative": Value(within / total) if total > 0 else Value(math.nan, "all samples are equal"),
     }

@@ -188,8 +188,8 @@ class RectifiedWavelets(Filtering):
             raise UsageError(f"Images of {size[0]} x {size[1]} pixels have no wavelets: choose fewer scales, or larger images.")
         key = (size, x.dtype, x.device)
         if key != self._made:
-            made = morlet((padded_side(size[0], 1), padded_side(size[1], 1)), 1, self.angles)
-            self.prepare(np.concatenate([made.phi[None], made.psi[0]]), x, stride=2, size=size, margin=1)
+            wavelets = morlet((padded_side(size[0], 1), padded_side(size[1], 1)), 1, self.angles)
+            self.prepare(np.concatenate([wavelets.phi[None], wavelets.psi[0]]), x, stride=2, size=size, margin=1)
             self._made = key
         return self.filtered(x, _low_and_phases).flatten(1, 2)
 
@@ -301,8 +301,8 @@ def polar(a: Tensor) -> Tensor:
             break
         x, last = x @ (1.5 * eye - 0.5 * gram), off
     u, _, v = torch.linalg.svd(a.double(), full_matrices=False)
-    found: Tensor = (u @ v).to(a.dtype)
-    return found
+    factor: Tensor = (u @ v).to(a.dtype)
+    return factor
 
 
 def _projection(wide: int, narrow: int, constraint: str) -> nn.Sequential:

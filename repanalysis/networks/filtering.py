@@ -54,16 +54,16 @@ def spectrum_of(x: Tensor) -> Tensor:
         return transformed
     images = x.flatten(0, -3)
     rows, side = x.shape[-2:]
-    known = side // 2 + 1
+    n_stored = side // 2 + 1
     whole = torch.empty(images.shape, dtype=torch.complex128 if x.dtype == torch.float64 else torch.complex64, device=x.device)
     step = max(1, _CHUNK_BYTES // (rows * side * 8))
     for image, out in zip(torch.split(images, step), torch.split(whole, step), strict=True):
         half = torch.fft.rfft2(image)
-        out[..., :known] = half
-        torch.conj_physical(half[..., :1, 1 : side - known + 1].flip(-1), out=out[..., :1, known:])
-        torch.conj_physical(half[..., 1:, 1 : side - known + 1].flip(-2, -1), out=out[..., 1:, known:])
-    found: Tensor = whole.view(x.shape)
-    return found
+        out[..., :n_stored] = half
+        torch.conj_physical(half[..., :1, 1 : side - n_stored + 1].flip(-1), out=out[..., :1, n_stored:])
+        torch.conj_physical(half[..., 1:, 1 : side - n_stored + 1].flip(-2, -1), out=out[..., 1:, n_stored:])
+    spectrum: Tensor = whole.view(x.shape)
+    return spectrum
 
 
 def padded_side(side: int, scale: int) -> int:
@@ -185,8 +185,8 @@ class Filtering(nn.Module):
         """
         if not self.matrix.numel():
             return self._through_fft(x, then, spectrum)
-        found = then((x.flatten(2) @ self.matrix).view(-1, *self._inner()))
-        return torch.unflatten(found, 0, x.shape[:2])
+        outputs = then((x.flatten(2) @ self.matrix).view(-1, *self._inner()))
+        return torch.unflatten(outputs, 0, x.shape[:2])
 
     def _inner(self) -> tuple[int, int, int, int]:
         _, count, rows, columns, _ = self.weights.shape
@@ -204,8 +204,8 @@ class Filtering(nn.Module):
         parts = torch.view_as_real(spectrum).flatten(0, 1)  # (n c, M, N, 2)
         step = max(1, _CHUNK_BYTES // (self.weights[0].numel() * self.weights.element_size()))
         if parts.requires_grad:
-            found = torch.cat([then(self._inverse(part)) for part in torch.split(parts, step)])
-            return torch.unflatten(found, 0, x.shape[:2])
+            outputs = torch.cat([then(self._inverse(part)) for part in torch.split(parts, step)])
+            return torch.unflatten(outputs, 0, x.shape[:2])
         first = then(self._inverse(parts[:step]))
         whole = first.new_empty(len(parts), *first.shape[1:])
         whole[:step] = first

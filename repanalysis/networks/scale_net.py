@@ -32,8 +32,8 @@ class _Block(nn.Module):
         convolve = functional.conv1d if self.dimensions == 1 else functional.conv2d
         fan = self.weight[0].numel()
         y = convolve(x, self.weight * fan**-0.5, self.bias, self.stride)
-        found: Tensor = functional.relu(y) * self.width ** (self.dimensions / 2)
-        return found
+        activations: Tensor = functional.relu(y) * self.width ** (self.dimensions / 2)
+        return activations
 
 
 class ScaleNet(nn.Module):
@@ -77,7 +77,7 @@ class ScaleNet(nn.Module):
             )
         self.dimensions, self.stride, self.alpha = dimensions, stride, alpha
         inputs = [1, *[channels] * (blocks - 1)]
-        self.blocks = nn.Sequential(*[_Block(one, channels, width, stride, dimensions) for one in inputs])
+        self.blocks = nn.Sequential(*[_Block(n_inputs, channels, width, stride, dimensions) for n_inputs in inputs])
         self.read_out = nn.Linear(channels, 1)
         nn.init.normal_(self.read_out.weight)
         nn.init.normal_(self.read_out.bias)

@@ -117,7 +117,7 @@ class Scattering(nn.Module):
         x = x if x.is_floating_point() else x.float()
         self._make(x)
         c = x.shape[1]
-        kept = [self._mean()(x)[:, :, None]]
+        orders = [self._mean()(x)[:, :, None]]
         later = []
         spectrum: Tensor | None = None
         for j, module in enumerate(self.order1):
@@ -125,15 +125,15 @@ class Scattering(nn.Module):
             if spectrum is None and wavelets.needs_spectrum:
                 spectrum = wavelets.spectrum(x)
             u = wavelets(x, spectrum)  # (n, c L p, ...)
-            kept.append(torch.unflatten(self._mean(j)(u), 1, (c, -1)))
+            orders.append(torch.unflatten(self._mean(j)(u), 1, (c, -1)))
             deeper = [(k, self._second(j, k)) for k in range(j + 1, self.scales)] if self.order == 2 else []
-            again = spectrum_of(u) if any(one.needs_spectrum for _, one in deeper) else None
+            again = spectrum_of(u) if any(wavelet.needs_spectrum for _, wavelet in deeper) else None
             shape = (c, u.shape[1] // c, -1)
-            second = [torch.unflatten(self._mean(j, k)(one(u, again)), 1, shape) for k, one in deeper]
+            second = [torch.unflatten(self._mean(j, k)(wavelet(u, again)), 1, shape) for k, wavelet in deeper]
             if second:
                 later.append(torch.cat(second, dim=3).flatten(2, 3))
-        found: Tensor = self.features(torch.cat(kept + later, dim=2).flatten(1, 2))
-        return found
+        features: Tensor = self.features(torch.cat(orders + later, dim=2).flatten(1, 2))
+        return features
 
     def _make(self, x: Tensor) -> None:
         """Make the filters for images such as x, unless they are there."""
@@ -142,15 +142,15 @@ class Scattering(nn.Module):
         if key == self._made:
             return
         padded = tuple(padded_side(side, self.scales) for side in size)
-        made = _bank(self.filters, padded, self.scales, self.angles, tight=self.tight)
-        self._mean().prepare_average(made, 0, self.scales, x, size)
+        filter_bank = _bank(self.filters, padded, self.scales, self.angles, tight=self.tight)
+        self._mean().prepare_average(filter_bank, 0, self.scales, x, size)
         for j, wavelets in enumerate(self.order1):
-            cast(Wavelets, wavelets).prepare(made.psi[j], x, stride=2**j, size=size, path=self.path)
-            self._mean(j).prepare_average(made, j, self.scales, x)
+            cast(Wavelets, wavelets).prepare(filter_bank.psi[j], x, stride=2**j, size=size, path=self.path)
+            self._mean(j).prepare_average(filter_bank, j, self.scales, x)
             for k in range(j + 1, self.scales) if self.order == 2 else ():
-                cropped = np.stack([low_frequencies(one, j) for one in made.psi[k]])
+                cropped = np.stack([low_frequencies(psi, j) for psi in filter_bank.psi[k]])
                 self._second(j, k).prepare(cropped, x, stride=2 ** (k - j), path=self.path)
-                self._mean(j, k).prepare_average(made, k, self.scales, x)
+                self._mean(j, k).prepare_average(filter_bank, k, self.scales, x)
         self._made = key
 
     def extra_repr(self) -> str:
@@ -193,17 +193,19 @@ class Average(Filtering):
         self.register_buffer("columns", torch.empty(0), persistent=False)
 
     def prepare_average(
-        self, made: FilterBank, level: int, scales: int, like: Tensor, size: tuple[int, int] | None = None
+        self, filter_bank: FilterBank, level: int, scales: int, like: Tensor, size: tuple[int, int] | None = None
     ) -> None:
         """Take the low-pass filter for images of 1/2^level the size."""
         stride = 2 ** (scales - level)
-        if made.window is None:
-            self.prepare(low_frequencies(made.phi, level)[None], like, stride=stride, size=size, margin=1)
+        if filter_bank.window is None:
+            self.prepare(low_frequencies(filter_bank.phi, level)[None], like, stride=stride, size=size, margin=1)
             return
         kind = torch.float64 if like.dtype == torch.float64 else torch.float32
-        sides = [_averaging(low_frequencies(window, level), stride) for window in made.window]
+        sides = [_averaging(low_frequencies(window, level), stride) for window in filter_bank.window]
         if size is not None:
-            sides = [_gathered(matrix, side, width) for matrix, side, width in zip(sides, size, made.phi.shape, strict=True)]
+            sides = [
+                _gathered(matrix, side, width) for matrix, side, width in zip(sides, size, filter_bank.phi.shape, strict=True)
+            ]
         self.rows, self.columns = (torch.from_numpy(side).to(like.device, kind) for side in sides)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -265,6 +267,6 @@ def _averaging(window: NDArray[np.float64], stride: int) -> NDArray[np.float64]:
 
 def _gathered(matrix: NDArray[np.float64], side: int, padded: int) -> NDArray[np.float64]:
     """A matrix on padded signals as one on signals before padding."""
-    found = np.zeros((len(matrix), side))
-    np.add.at(found.T, reflected(side, padded), matrix.T)
-    return found
+    gathered = np.zeros((len(matrix), side))
+    np.add.at(gathered.T, reflected(side, padded), matrix.T)
+    return gathered

@@ -50,8 +50,8 @@ def shuffled_channels(model: nn.Module, *, seed: int = 0, outputs: bool = False)
     >>> bool(torch.allclose(net.weight.sum(1), twin.weight.sum(1))), bool(torch.equal(net.weight, twin.weight))
     (True, False)
     """
-    found = deepcopy(model)
-    layers = [module for module in found.modules() if isinstance(module, _CONVOLUTIONS)]
+    copied = deepcopy(model)
+    layers = [module for module in copied.modules() if isinstance(module, _CONVOLUTIONS)]
     if not layers:
         raise UsageError(f"{type(model).__name__} has no convolution whose channels could be shuffled.")
     generator = torch.Generator().manual_seed(seed)
@@ -61,4 +61,4 @@ def shuffled_channels(model: nn.Module, *, seed: int = 0, outputs: bool = False)
             weight.copy_(weight[:, torch.randperm(weight.shape[1], generator=generator).to(weight.device)])
             if outputs:
                 weight.copy_(weight[torch.randperm(weight.shape[0], generator=generator).to(weight.device)])
-    return found
+    return copied

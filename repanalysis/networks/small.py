@@ -57,14 +57,14 @@ def small(name: str = "vgg_bn", *, width: int = 32, colours: int = 3, size: int 
     features = _BUILD[name](width, colours, size)
     with torch.no_grad():
         d = features.eval()(torch.zeros(2, colours, size, size)).shape[1]
-    found = nn.Sequential(
+    network = nn.Sequential(
         OrderedDict([*features.train().named_children(), ("head", nn.Linear(d, classes, bias=name != "vgg11"))])
     )
-    found.pretrained_cfg = {  # type: ignore[assignment]  # as timm's networks have it
+    network.pretrained_cfg = {  # type: ignore[assignment]  # as timm's networks have it
         "input_size": (colours, size, size), "mean": (0.5,) * colours, "std": (0.25,) * colours,
         "interpolation": "bilinear", "crop_pct": 1.0,
     }  # fmt: skip
-    return found
+    return network
 
 
 def _named(parts: list[nn.Module]) -> nn.Sequential:
@@ -124,15 +124,15 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm2(self.conv2(self.relu1(self.norm1(self.conv1(x)))))
-        found: Tensor = self.relu2(y + self.shortcut(x))
-        return found
+        activations: Tensor = self.relu2(y + self.shortcut(x))
+        return activations
 
 
 def _resnet(width: int, colours: int, size: int) -> nn.Sequential:
     del size
     stem = [nn.Conv2d(colours, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
     stages = [_Block(width * 2 ** max(0, stage - 1), width * 2**stage, 1 + (stage > 0)) for stage in range(3)]
-    named = OrderedDict([*_named(stem).named_children(), *((f"block{i}", one) for i, one in enumerate(stages, 1))])
+    named = OrderedDict([*_named(stem).named_children(), *((f"block{i}", block) for i, block in enumerate(stages, 1))])
     return nn.Sequential(named | OrderedDict(mean=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
 
 
@@ -142,11 +142,11 @@ _STAGES = (1, 1, 0, 2, 2, 0, 4, 4, 4, 0, 8, 8, 8, 0, 8, 8, 8, 0)  # widths of co
 def _paper(width: int, colours: int, convolutions: int, maxima: int) -> list[nn.Module]:
     """So many convolutions of VGG-16 with batch norms, and so many maxima between and behind them."""
     parts: list[nn.Module] = []
-    inputs, made, pooled = colours, 0, 0
+    inputs, n_convolutions, pooled = colours, 0, 0
     for times in _STAGES:
-        if times and made < convolutions:
+        if times and n_convolutions < convolutions:
             parts += [nn.Conv2d(inputs, times * width, 3, padding=1, bias=False), nn.BatchNorm2d(times * width), nn.ReLU()]
-            inputs, made = times * width, made + 1
+            inputs, n_convolutions = times * width, n_convolutions + 1
         elif not times and pooled < maxima:
             parts.append(nn.MaxPool2d(2))
             pooled += 1

@@ -54,8 +54,8 @@ class FilterBank:
     def littlewood_paley(self) -> NDArray[np.float64]:
         """A(w), (M, N): the share of an image's energy at each frequency that the filters keep."""
         energy = np.square(self.psi).sum(axis=(0, 1))
-        found: NDArray[np.float64] = np.square(self.phi) + (energy + _reversed(energy)) / 2
-        return found
+        total: NDArray[np.float64] = np.square(self.phi) + (energy + _reversed(energy)) / 2
+        return total
 
     def bounds(self) -> tuple[float, float]:
         """The frame bounds A_- and A_+ for real images.
@@ -66,8 +66,8 @@ class FilterBank:
         >>> round(low, 3), round(high, 3)
         (0.123, 1.0)
         """
-        found = self.littlewood_paley()
-        return float(found.min()), float(found.max())
+        total = self.littlewood_paley()
+        return float(total.min()), float(total.max())
 
     def tight(self) -> FilterBank:
         """The bank with every filter divided by A^{1/2}: a tight frame, of the same phases and zeros.
@@ -105,8 +105,8 @@ def bank(name: str, shape: tuple[int, int], scales: int, angles: int = 8, *, tig
         raise UsageError(f"J = {scales} scales and L = {angles} angles; both must be at least 1.")
     if name == "steerable":
         return steerable(shape, scales, angles)
-    found = morlet(shape, scales, angles)
-    return found.tight() if tight else found
+    filter_bank = morlet(shape, scales, angles)
+    return filter_bank.tight() if tight else filter_bank
 
 
 def morlet(shape: tuple[int, int], scales: int, angles: int = 8) -> FilterBank:
@@ -191,8 +191,8 @@ def _directions(angles: int) -> NDArray[np.float64]:
 
 def _fall(octaves: NDArray[np.float64]) -> NDArray[np.float64]:
     """1 up to 1, 0 from 2 on, and cos((pi/2) log2) in between."""
-    found: NDArray[np.float64] = np.cos(pi / 2 * np.log2(np.clip(octaves, 1.0, 2.0)))
-    return np.where(octaves >= 2.0, 0.0, found)
+    window: NDArray[np.float64] = np.cos(pi / 2 * np.log2(np.clip(octaves, 1.0, 2.0)))
+    return np.where(octaves >= 2.0, 0.0, window)
 
 
 def _gaussian(side: int, sigma: float) -> NDArray[np.float64]:

@@ -36,7 +36,7 @@ class Rotation(Perturbation):
     """
 
     name = "rotation"
-    amount = "degrees"
+    strength_field = "degrees"
 
     degrees: float = 5.0
 
@@ -60,7 +60,7 @@ class Scaling(Perturbation):
     """
 
     name = "scaling"
-    amount = "percent"
+    strength_field = "percent"
 
     percent: float = 5.0
 

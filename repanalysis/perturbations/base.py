@@ -36,7 +36,7 @@ class Perturbation(ABC):
     seed: int = 0
 
     name: ClassVar[str]  # what specifications call it
-    amount: ClassVar[str]  # name of the field that says how much
+    strength_field: ClassVar[str]  # name of the field that says how much
     kinds: ClassVar[list[type[Perturbation]]] = []  # all that there are
 
     def __init_subclass__(cls) -> None:
@@ -57,20 +57,20 @@ class Perturbation(ABC):
         chosen = [
             f"{field.name}={value}"
             for field in fields(self)
-            if field.name not in ("seed", self.amount) and field.default is not MISSING
+            if field.name not in ("seed", self.strength_field) and field.default is not MISSING
             if (value := getattr(self, field.name)) != field.default
         ]
         shared = sum(kind.name == self.name for kind in self.kinds) > 1
-        return f"{self.name}:{','.join([self.amount] * shared + chosen)}" if chosen or shared else self.name
+        return f"{self.name}:{','.join([self.strength_field] * shared + chosen)}" if chosen or shared else self.name
 
     @property
     def strength(self) -> float:
         """How much, in the units of its field; 0 is the identity."""
-        return float(getattr(self, self.amount))
+        return float(getattr(self, self.strength_field))
 
     def at(self, strength: float) -> Self:
         """The same perturbation of another strength."""
-        changed: dict[str, Any] = {self.amount: strength}
+        changed: dict[str, Any] = {self.strength_field: strength}
         return replace(self, **changed)
 
     @abstractmethod
@@ -117,12 +117,12 @@ class Perturbation(ABC):
         True
         """
         seeds = hashed(np.asarray(ids, np.int64), self.seed)
-        found = torch.empty(len(ids), *shape, dtype=torch.float64)
+        numbers = torch.empty(len(ids), *shape, dtype=torch.float64)
         generator = torch.Generator()
-        for row, one in zip(found, seeds.tolist(), strict=True):
-            generator.manual_seed(one & (2**63 - 1))
+        for row, seed in zip(numbers, seeds.tolist(), strict=True):
+            generator.manual_seed(seed & (2**63 - 1))
             torch.randn(tuple(shape), generator=generator, dtype=torch.float64, out=row)
-        return found
+        return numbers
 
     def reseeded(self, seed: int) -> Self:
         """The same perturbation with other draws."""

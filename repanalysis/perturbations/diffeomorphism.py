@@ -64,7 +64,7 @@ class Diffeomorphism(Perturbation):
     """
 
     name = "diffeo"
-    amount = "delta"
+    strength_field = "delta"
 
     delta: float = 1.0
     c: int = 3
@@ -76,8 +76,8 @@ class Diffeomorphism(Perturbation):
     def field(self, ids: Sequence[int], height: int, width: int) -> tuple[Tensor, Tensor]:
         """Displacements to the right and downwards in pixels, (n, h, w) float64 each."""
         coefficients = self._coefficients(ids, height, width)
-        found = _sines(height, self.c) @ coefficients @ _sines(width, self.c).T
-        return found[:, 0], found[:, 1]
+        displacement = _sines(height, self.c) @ coefficients @ _sines(width, self.c).T
+        return displacement[:, 0], displacement[:, 1]
 
     def _coefficients(self, ids: Sequence[int], height: int, width: int) -> Tensor:
         """Amplitudes in pixels, (n, 2, c, c) float64: of sin(pi j v) sin(pi i u), down and across."""
@@ -94,13 +94,13 @@ class Diffeomorphism(Perturbation):
         _warn_of_folds(self.delta, self.c, sqrt(height * width))
         exact = images.dtype if images.dtype in (torch.float32, torch.float64) else torch.float32
         drawn = (self._coefficients(ids, height, width), _sines(height, self.c), _sines(width, self.c).T)
-        coefficients, down, across = (one.to(images.device, exact) for one in drawn)
-        found = torch.empty_like(images)
+        coefficients, down, across = (tensor.to(images.device, exact) for tensor in drawn)
+        images_moved = torch.empty_like(images)
         step = len(images) if images.is_cuda else max(1, _CHUNK // (height * width))
         for start in range(0, len(images), step):
             rows = slice(start, start + step)
-            found[rows] = warped(images[rows], down @ coefficients[rows] @ across)
-        return found
+            images_moved[rows] = warped(images[rows], down @ coefficients[rows] @ across)
+        return images_moved
 
 
 def _sines(side: int, c: int) -> Tensor:
@@ -159,5 +159,5 @@ def _check_cutoff(c: int) -> None:
 def _warn_of_folds(delta: float, c: int, side: float) -> None:
     most = side / (pi * c)
     if delta > most:
-        told = f"delta = {delta:g} pixels folds images of {side:g} pixels at c = {c}; up to {most:.3g} pixels fit."
-        warnings.warn(told, FoldWarning, stacklevel=4)
+        message = f"delta = {delta:g} pixels folds images of {side:g} pixels at c = {c}; up to {most:.3g} pixels fit."
+        warnings.warn(message, FoldWarning, stacklevel=4)

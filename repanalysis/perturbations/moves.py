@@ -45,7 +45,7 @@ class Moves(Perturbation):
     """
 
     name = "moves"
-    amount = "pixels"
+    strength_field = "pixels"
 
     pixels: float = 1.0
     block: int = 0
@@ -76,6 +76,6 @@ class Moves(Perturbation):
         if self.block:
             left = (to_row // self.block != row // self.block) | (to_column // self.block != column // self.block)
             to_row, to_column = torch.where(left, row, to_row), torch.where(left, column, to_column)
-        found = torch.zeros_like(images).movedim(1, -1)
-        found.index_put_((image, to_row, to_column), images.movedim(1, -1)[image, row, column], accumulate=True)
-        return found.movedim(-1, 1).contiguous()
+        images_moved = torch.zeros_like(images).movedim(1, -1)
+        images_moved.index_put_((image, to_row, to_column), images.movedim(1, -1)[image, row, column], accumulate=True)
+        return images_moved.movedim(-1, 1).contiguous()

@@ -35,7 +35,7 @@ class SphereNoise(Perturbation):
     """
 
     name = "noise"
-    amount = "norm"
+    strength_field = "norm"
 
     norm: float = 1.0
 
@@ -62,7 +62,7 @@ class GaussianNoise(Perturbation):
     """
 
     name = "noise"
-    amount = "sigma"
+    strength_field = "sigma"
 
     sigma: float = 0.1
     rectified: bool = False
@@ -92,7 +92,7 @@ class MatchedNoise(Perturbation):
     """
 
     name = "noise"
-    amount = "match"
+    strength_field = "match"
 
     match: Perturbation | None = None
 
@@ -122,13 +122,13 @@ class MatchedNoise(Perturbation):
 
     def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:
         """Noisy images."""
-        return self.beside(images, self.other(images, ids), ids)
+        return self.matched_to(images, self.other(images, ids), ids)
 
-    def beside(self, images: Tensor, moved: Tensor, ids: Sequence[int]) -> Tensor:
+    def matched_to(self, images: Tensor, moved: Tensor, ids: Sequence[int]) -> Tensor:
         """Noisy images, where what the other perturbation makes of them is known already."""
         distance = torch.linalg.vector_norm((moved - images).double().flatten(1), dim=1)
-        found: Tensor = images + distance.to(images.dtype)[:, None, None, None] * _directions(self, images, ids)
-        return found
+        noisy: Tensor = images + distance.to(images.dtype)[:, None, None, None] * _directions(self, images, ids)
+        return noisy
 
 
 def _directions(perturbation: Perturbation, images: Tensor, ids: Sequence[int]) -> Tensor:

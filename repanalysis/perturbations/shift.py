@@ -48,7 +48,7 @@ class Shift(Perturbation):
     """
 
     name = "shift"
-    amount = "pixels"
+    strength_field = "pixels"
 
     pixels: float = 1.0
     border: Border = "circular"
@@ -68,40 +68,40 @@ class Shift(Perturbation):
         from repanalysis.statistics.draws import hashed
 
         drawn = torch.from_numpy((hashed(np.asarray(ids, np.int64), self.seed) >> np.uint64(62)).astype(np.int64))
-        found = torch.empty_like(images)
+        shifted = torch.empty_like(images)
         for index, direction in enumerate(_DIRECTIONS):
             rows = torch.nonzero(drawn == index).flatten().to(images.device)
-            found[rows] = self._towards(images[rows], direction)
-        return found
+            shifted[rows] = self._towards(images[rows], direction)
+        return shifted
 
     def _towards(self, images: Tensor, direction: str) -> Tensor:
         axis = -1 if direction in ("right", "left") else -2
-        amount = self.pixels if direction in ("right", "down") else -self.pixels
+        strength_field = self.pixels if direction in ("right", "down") else -self.pixels
         if self.border == "fourier":
-            return _by_phases(images, amount, axis)
-        return _by_places(images, round(amount), axis, self.border)
+            return _by_phases(images, strength_field, axis)
+        return _by_places(images, round(strength_field), axis, self.border)
 
 
-def _by_places(images: Tensor, amount: int, axis: int, border: str) -> Tensor:
+def _by_places(images: Tensor, strength_field: int, axis: int, border: str) -> Tensor:
     if border == "circular":
-        return images.roll(amount, axis)
+        return images.roll(strength_field, axis)
     side = images.shape[axis]
-    source = torch.arange(side, device=images.device) - amount
+    source = torch.arange(side, device=images.device) - strength_field
     if border == "zeros":
-        found = images.index_select(axis, source.clamp(0, side - 1))
+        shifted = images.index_select(axis, source.clamp(0, side - 1))
         outside = (source < 0) | (source >= side)
-        return found.masked_fill(outside if axis == -1 else outside[:, None], 0.0)
+        return shifted.masked_fill(outside if axis == -1 else outside[:, None], 0.0)
     period = max(1, 2 * (side - 1))
     source = source % period
     return images.index_select(axis, torch.minimum(source, (period - source) % period if side > 1 else source))
 
 
-def _by_phases(images: Tensor, amount: float, axis: int) -> Tensor:
+def _by_phases(images: Tensor, strength_field: float, axis: int) -> Tensor:
     side = images.shape[axis]
     spectrum = torch.fft.rfft(images, dim=axis)
     frequencies = torch.arange(spectrum.shape[axis], device=images.device, dtype=images.dtype)
-    phases = torch.polar(torch.ones_like(frequencies), -2 * torch.pi * frequencies * amount / side)
+    phases = torch.polar(torch.ones_like(frequencies), -2 * torch.pi * frequencies * strength_field / side)
     if side % 2 == 0:  # cos(pi u) moved by t, seen at whole pixels: cos(pi t) of it
-        phases[-1] = torch.cos(torch.as_tensor(torch.pi * amount, dtype=images.dtype))
-    found: Tensor = torch.fft.irfft(spectrum * (phases if axis == -1 else phases[:, None]), n=side, dim=axis)
-    return found
+        phases[-1] = torch.cos(torch.as_tensor(torch.pi * strength_field, dtype=images.dtype))
+    shifted: Tensor = torch.fft.irfft(spectrum * (phases if axis == -1 else phases[:, None]), n=side, dim=axis)
+    return shifted

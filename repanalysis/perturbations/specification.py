@@ -84,15 +84,15 @@ def _family(spec: Spec, seed: int) -> list[Perturbation]:
     """One specification's perturbations: one for every strength."""
     kinds, argument = _kinds_of(spec)
     if len(kinds) > 1 and not spec.options:
-        choices = " or ".join(f"{kind.amount}=..." for kind in kinds)
+        choices = " or ".join(f"{kind.strength_field}=..." for kind in kinds)
         raise UsageError(f"{spec.name!r} does not say which: match=diffeo, {choices}.")
     kind = next((kind for kind in kinds if set(spec.options) <= {field.name for field in fields(kind)}), kinds[0])
     options = dict(spec.options)
     if argument:
-        if kind.amount in options:
-            raise UsageError(f"{kind.amount} of perturbation {spec.name} is given twice.")
-        options[kind.amount] = argument
-    sweep = _strengths(options.pop(kind.amount), spec.name) if ".." in options.get(kind.amount, "") else None
+        if kind.strength_field in options:
+            raise UsageError(f"{kind.strength_field} of perturbation {spec.name} is given twice.")
+        options[kind.strength_field] = argument
+    sweep = _strengths(options.pop(kind.strength_field), spec.name) if ".." in options.get(kind.strength_field, "") else None
     perturbation = kind(**({"seed": seed} | bind(options, kind, f"perturbation {spec.name}")))
     return [perturbation] if sweep is None else [perturbation.at(strength) for strength in sweep]
 

@@ -116,7 +116,7 @@ def depth(
     chance = table.select(metric=metric, variant=variant, perturbation="label permutation").frame
     for run, style in zip(runs, styles, strict=True):
         _null(ax, chance[chance["run"] == run].sort_values("order"), style, named=named)
-        _curve(ax, frame[frame["run"] == run].sort_values("order"), as_label(run), style, named=named)
+        _plot_run(ax, frame[frame["run"] == run].sort_values("order"), as_label(run), style, named=named)
     title = as_label(_titled(metric) + (f" ({variant})" if variant else ""))
     unit = "" if variant in ("relative", "trace", "pinv") else _UNITS.get(metric, "")
     ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=INK)
@@ -130,7 +130,7 @@ def depth(
     else:
         ax.set_xlim(-0.02, 1.02)
         ax.set_xlabel("depth (share of the network's leaf calls that have run)", fontsize=9, color=INK)
-    _dress(ax)
+    _finish_axes(ax)
     if 1 < len(runs) <= _MOST_RUNS or len(chance):
         ax.legend(frameon=False, fontsize=9)
     ax.set_title(_caption(frame), loc="right", fontsize=8, color="#6b7280")
@@ -160,15 +160,15 @@ def overview(table: Table, *, metrics: Sequence[str] | None = None, x: Literal["
     UsageError
         If the table has no such metric.
     """
-    there = sorted(dict.fromkeys(table.frame["metric"]), key=_rank)
-    headline = [name for name in there if name in _FIRST and table.select(metric=name).frame["value"].notna().any()]
-    wanted = list(metrics or (headline if len(there) > len(_FIRST) and headline else there))
-    if not wanted:
+    present = sorted(dict.fromkeys(table.frame["metric"]), key=_rank)
+    headline = [name for name in present if name in _FIRST and table.select(metric=name).frame["value"].notna().any()]
+    names = list(metrics or (headline if len(present) > len(_FIRST) and headline else present))
+    if not names:
         raise UsageError("The table is empty; there is nothing to plot.")
-    panels = {metric: _best_variant(table, metric) for metric in wanted}
+    panels = {metric: _best_variant(table, metric) for metric in names}
     named = all(_named(_rows(table, metric, variant), x) for metric, variant in panels.items())
-    columns = len(wanted) if len(wanted) <= 3 else min(4, ceil(len(wanted) / 2))
-    count = ceil(len(wanted) / columns)
+    columns = len(names) if len(names) <= 3 else min(4, ceil(len(names) / 2))
+    count = ceil(len(names) / columns)
     size = (4.6 * columns, (3.5 if named else 2.9) * count + 0.4)
     figure, grid = plt.subplots(count, columns, figsize=size, layout="constrained", squeeze=False)
     shared = _caption(table.frame.assign(value=0.0))
@@ -181,7 +181,7 @@ def overview(table: Table, *, metrics: Sequence[str] | None = None, x: Literal["
             ax.set_title("", loc="right")
     bands = "   bands: one standard error" if table.frame["se"].notna().any() else ""
     figure.supxlabel(f"{shared}{bands}", x=1.0, ha="right", fontsize=8, color="#6b7280")
-    for ax in grid.flat[len(wanted) :]:
+    for ax in grid.flat[len(names) :]:
         ax.set_axis_off()
     handles, labels = grid.flat[0].get_legend_handles_labels()
     if len(labels) > 1:
@@ -195,8 +195,8 @@ def _rank(metric: str) -> tuple[int, str]:
 
 def _best_variant(table: Table, metric: str) -> str:
     """The relative one where it is, else the plain one, else the first (where parameters were chosen)."""
-    found = list(dict.fromkeys(table.select(metric=metric).frame["variant"]))
-    return next((variant for variant in ("relative", "") if variant in found), found[0] if found else "")
+    variants = list(dict.fromkeys(table.select(metric=metric).frame["variant"]))
+    return next((variant for variant in ("relative", "") if variant in variants), variants[0] if variants else "")
 
 
 def _rows(table: Table, metric: str, variant: str) -> pd.DataFrame:
@@ -239,7 +239,7 @@ def _null(ax: Axes, rows: pd.DataFrame, style: dict[str, Any], *, named: bool) -
     ax.fill_between(at, value - 2 * spread, value + 2 * spread, color=style["color"], alpha=0.08, linewidth=0)
 
 
-def _curve(ax: Axes, rows: pd.DataFrame, run: str, style: dict[str, Any], *, named: bool) -> None:
+def _plot_run(ax: Axes, rows: pd.DataFrame, run: str, style: dict[str, Any], *, named: bool) -> None:
     """One run's line, its band, and triangles where it is infinite."""
     at = np.arange(len(rows), dtype=float) if named else rows["depth"].to_numpy()
     value, se = rows["value"].to_numpy(), rows["se"].to_numpy()
@@ -265,7 +265,7 @@ def _caption(frame: pd.DataFrame) -> str:
     return "   ".join(parts)
 
 
-def framed(ax: Axes) -> None:
+def style_axes(ax: Axes) -> None:
     """A quiet frame."""
     ax.grid(visible=True, color=_FAINT, linewidth=0.8)
     ax.set_axisbelow(True)
@@ -287,9 +287,9 @@ def logarithmic(ax: Axes) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def _dress(ax: Axes) -> None:
+def _finish_axes(ax: Axes) -> None:
     """A quiet frame, and zero in sight where it is near."""
-    framed(ax)
+    style_axes(ax)
     drawn = [np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines() if line.get_transform() == ax.transData]
     values = np.concatenate([*drawn, [np.nan]])
     values = values[np.isfinite(values)]

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from probes.errors import UsageError
 from probes.printable import as_label
-from repanalysis.plots.curves import COLOURS, INK, MARKERS, framed
+from repanalysis.plots.curves import COLOURS, INK, MARKERS, style_axes
 from repanalysis.table import Table
 
 __all__ = ["dilution"]
@@ -64,7 +64,7 @@ def dilution(table: Table, *, ax: Axes | None = None) -> Axes:
         )
         if np.isfinite(se).any():
             ax.vlines(at, value - se, value + se, color=colour, alpha=0.5, linewidth=3)
-    framed(ax)
+    style_axes(ax)
     of = "the head's" if what == "head" else "the pruned layers'"
     ax.set_xlabel(f"dilution (share of {of} weights that are gone)", fontsize=9, color=INK)
     ax.set_ylabel("accuracy", fontsize=9, color=INK)

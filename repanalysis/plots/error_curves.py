@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from probes.errors import UsageError
 from probes.printable import as_label
-from repanalysis.plots.curves import COLOURS, INK, MARKERS, framed, logarithmic
+from repanalysis.plots.curves import COLOURS, INK, MARKERS, logarithmic, style_axes
 
 __all__ = ["errors"]
 
@@ -37,7 +37,7 @@ def errors(runs: pd.DataFrame) -> Figure:
     UsageError
         If a column is missing, or there are fewer than three runs.
     """
-    if missing := [one for one in ("model", "noise", "test_error", "D", "G", "R") if one not in runs]:
+    if missing := [column for column in ("model", "noise", "test_error", "D", "G", "R") if column not in runs]:
         raise UsageError(f"The table lacks the columns {', '.join(missing)}; `repanalysis study` writes them to runs.csv.")
     if len(runs) < 3:
         raise UsageError(f"A correlation over {len(runs)} runs says nothing; three are the least.")
@@ -51,7 +51,7 @@ def errors(runs: pd.DataFrame) -> Figure:
             ax.errorbar(rows[letter], rows["test_error"], xerr=bars, fmt="none", ecolor=colour, elinewidth=1, alpha=0.5)
             name = str(model).rpartition(":")[2].partition(",")[0]
             ax.scatter(rows[letter], rows["test_error"], s=sizes, color=colour, marker=marker, label=as_label(name), zorder=3)
-        framed(ax)
+        style_axes(ax)
         logarithmic(ax)
         rank = runs[letter].rank().corr(runs["test_error"].rank())
         ax.set_title(f"Spearman {rank:+.2f}", loc="right", fontsize=9, color="#6b7280")
@@ -59,6 +59,6 @@ def errors(runs: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("test error", fontsize=9, color=INK)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=min(8, len(labels)), frameon=False, fontsize=9)
-    told = f"{len(runs)} runs; larger markers: more noise in training ({noises[0]:g} to {noises[-1]:g})"
-    figure.supxlabel(told, x=1.0, ha="right", fontsize=8, color="#6b7280")
+    caption = f"{len(runs)} runs; larger markers: more noise in training ({noises[0]:g} to {noises[-1]:g})"
+    figure.supxlabel(caption, x=1.0, ha="right", fontsize=8, color="#6b7280")
     return figure

@@ -29,10 +29,10 @@ _ROOM = 58.0  # points
 _MOST_NAMES = 24  # more labels than this are not named
 
 
-def telling(found: FilterClusters, count: int) -> list[int]:
+def telling(clusters: FilterClusters, count: int) -> list[int]:
     """Filters to look at: those with the most labels in clusters for the least noise, best first."""
-    score = found.served / (1 + found.noise) + 1e-3 * found.served
-    return [int(one) for one in np.argsort(-score, kind="stable")[:count] if found.clusters[one]]
+    score = clusters.served / (1 + clusters.noise) + 1e-3 * clusters.served
+    return [int(index) for index in np.argsort(-score, kind="stable")[:count] if clusters.clusters[index]]
 
 
 def _counted(count: int, what: str) -> str:
@@ -40,7 +40,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def filter_sheet(
-    found: FilterClusters,
+    clusters: FilterClusters,
     means: NDArray[np.float64],
     weights: NDArray[np.float64],
     *,
@@ -53,7 +53,7 @@ def filter_sheet(
 
     Parameters
     ----------
-    found : FilterClusters
+    clusters : FilterClusters
         Their clusters.
     means, weights : (K, F, P) arrays
         What they were found with.
@@ -76,10 +76,10 @@ def filter_sheet(
     UsageError
         If there is no such filter, or none that serves a label.
     """
-    f, k = found.cluster.shape
-    shown = list(telling(found, 6) if chosen is None else chosen)
-    if odd := [one for one in shown if not 0 <= one < f]:
-        raise UsageError(f"There is no filter {odd[0]}; they go from 0 to {f - 1}.")
+    f, k = clusters.cluster.shape
+    shown = list(telling(clusters, 6) if chosen is None else chosen)
+    if invalid := [row for row in shown if not 0 <= row < f]:
+        raise UsageError(f"There is no filter {invalid[0]}; they go from 0 to {f - 1}.")
     if not shown:
         raise UsageError("No filter serves a label; there is nothing to show.")
     columns = min(3, len(shown))
@@ -87,7 +87,7 @@ def filter_sheet(
     height = 4.6 + (1.3 if images else 0.0)
     figure, grid = plt.subplots(rows, columns, figsize=(4.4 * columns, height * rows), layout="constrained", squeeze=False)
     for ax, index in zip(grid.flat, shown, strict=False):
-        picture = _draw_filter(ax, found, field_of(means, weights, index, gauge=found.options.gauge), index, names)
+        picture = _draw_filter(ax, clusters, field_of(means, weights, index, gauge=clusters.options.gauge), index, names)
         ax.set_title(ax.get_title(loc="left"), fontsize=8.5, loc="left", color=INK, pad=_ROOM if images else 6.0)
         for at, image in enumerate(list((images or {}).get(index, ()))[:5]):
             inset = ax.inset_axes((at * 0.2, 1.02, 0.19, 0.19))
@@ -98,32 +98,34 @@ def filter_sheet(
     bar = figure.colorbar(picture, ax=grid, shrink=0.5, pad=0.01, extend="min")
     bar.set_label("field / its largest entry", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    places = "one place per filter: matrices are of rank one" if found.places == 1 else f"{found.places} places per filter"
+    places = (
+        "one place per filter: matrices are of rank one" if clusters.places == 1 else f"{clusters.places} places per filter"
+    )
     rule = "" if chosen is not None else ": those with most labels for least noise"
-    mean = found.noise[found.clusters > 0].mean() if (found.clusters > 0).any() else 0.0
+    mean = clusters.noise[clusters.clusters > 0].mean() if (clusters.clusters > 0).any() else 0.0
     figure.suptitle(
         f"{as_label(title)}   ({f} filters, {k} labels, {places}; columns are outputs)", fontsize=10, x=0.01, ha="left"
     )
-    legend = f"Frames: clusters; dots: above {found.options.theta:g}."
+    legend = f"Frames: clusters; dots: above {clusters.options.theta:g}."
     caption = f"{len(shown)} of {f} filters{rule}; mean noise of the layer {mean:.1f}. {legend}"
     figure.supxlabel(caption, x=0.01, ha="left", fontsize=8, color="#6b7280")
     return figure
 
 
 def _draw_filter(
-    ax: Axes, found: FilterClusters, field: NDArray[np.float64], index: int, names: Sequence[str] | None
+    ax: Axes, filters: FilterClusters, field: NDArray[np.float64], index: int, names: Sequence[str] | None
 ) -> AxesImage:
     """One filter's field over its largest entry, labels of a cluster side by side, with frames, dots and a title."""
-    k = found.cluster.shape[1]
-    cluster = found.cluster[index]
+    k = filters.cluster.shape[1]
+    cluster = filters.cluster[index]
     order = display_order(cluster)
-    shares = field[np.ix_(order, order)] / (found.maximum[index] or 1.0)
+    shares = field[np.ix_(order, order)] / (filters.maximum[index] or 1.0)
     picture = ax.imshow(shares, cmap="RdBu_r", vmin=-1, vmax=1)
     start = 0
     for size in -np.sort(-np.bincount(cluster[cluster >= 0], minlength=1)):
         ax.add_patch(Rectangle((start - 0.5, start - 0.5), size, size, fill=False, edgecolor=INK, linewidth=1.6))
         start += int(size)
-    above = np.argwhere(shares > found.options.theta) if k <= _MOST_NAMES else np.zeros((0, 2), int)
+    above = np.argwhere(shares > filters.options.theta) if k <= _MOST_NAMES else np.zeros((0, 2), int)
     ax.scatter(above[:, 1], above[:, 0], s=4, c=["white" if shares[i, j] > 0.75 else INK for i, j in above])
     if k <= _MOST_NAMES:
         labels = [as_label(names[label] if names else label) for label in order]
@@ -132,7 +134,7 @@ def _draw_filter(
     else:
         ax.set_xticks([])
         ax.set_yticks([])
-    clusters, served = _counted(found.clusters[index], "cluster"), _counted(found.served[index], "label")
-    ax.set_title(f"filter {index}: {clusters}, {served}, noise {found.noise[index]}", loc="left")
+    clusters, served = _counted(filters.clusters[index], "cluster"), _counted(filters.served[index], "label")
+    ax.set_title(f"filter {index}: {clusters}, {served}, noise {filters.noise[index]}", loc="left")
     ax.set_ylabel("true label", fontsize=8)
     return picture

@@ -25,12 +25,12 @@ __all__ = ["checkpoints", "similarity"]
 _MOST_NAMES = 40  # more names than this can't be read along one axis
 
 
-def similarity(found: Similarity, *, ax: Axes | None = None) -> Axes:
+def similarity(values: Similarity, *, ax: Axes | None = None) -> Axes:
     """Draw the similarity of every pair of layers.
 
     Parameters
     ----------
-    found : Similarity
+    values : Similarity
         What `compare` gave.
     ax : matplotlib Axes, optional
         Where to draw; by default a new figure.
@@ -50,12 +50,12 @@ def similarity(found: Similarity, *, ax: Axes | None = None) -> Axes:
     ['a', 'b']
     >>> plt.close(axes.figure)
     """
-    matrix = found.matrix()
-    method, n = str(found.frame["method"].iloc[0]), int(found.frame["n"].iloc[0])
+    matrix = values.matrix()
+    method, n = str(values.frame["method"].iloc[0]), int(values.frame["n"].iloc[0])
     ax = ax or _axes(*matrix.shape)
     low = -1.0 if method == "rsa" else 0.0
     _draw(ax, matrix, method.replace("_", " "), colours="RdBu_r" if low < 0 else "viridis", span=(low, 1.0))
-    run_a, run_b = (str(found.frame[column].iloc[0]) for column in ("run_a", "run_b"))
+    run_a, run_b = (str(values.frame[column].iloc[0]) for column in ("run_a", "run_b"))
     ax.set_ylabel(f"layers of {as_label(run_a)}", fontsize=9, color=INK)
     ax.set_xlabel(f"layers of {as_label(run_b)}", fontsize=9, color=INK)
     ax.set_title(f"n = {n:,}", loc="right", fontsize=8, color="#6b7280")

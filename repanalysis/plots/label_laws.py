@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from probes.errors import UsageError
 from probes.printable import as_label
-from repanalysis.plots.curves import COLOURS, INK, MARKERS, framed, logarithmic
+from repanalysis.plots.curves import COLOURS, INK, MARKERS, logarithmic, style_axes
 from repanalysis.table import Table
 
 __all__ = ["laws"]
@@ -44,8 +44,8 @@ def laws(table: Table) -> Figure:
         If the table holds no such rows.
     """
     frame = table.frame[table.frame["strength"].notna()]
-    kinds = [one for one in ("labels", "width") if one in set(frame["perturbation"])]
-    metrics = [one for one in _TITLES if one in set(frame["metric"])]
+    kinds = [name for name in ("labels", "width") if name in set(frame["perturbation"])]
+    metrics = [name for name in _TITLES if name in set(frame["metric"])]
     if not kinds or not metrics:
         raise UsageError("The table holds no laws; `repanalysis filters labels` and `filters widths` write them.")
     across = kinds[0]
@@ -74,33 +74,33 @@ def _panel(ax: Axes, rows: pd.DataFrame, every: pd.DataFrame, metric: str, acros
         if fitted is not None:
             ax.plot(grid, fitted[0], color=colour, linewidth=1, linestyle="--")
             ax.plot([], [], " ", label=fitted[1])
-    framed(ax)
+    style_axes(ax)
     ax.set_title(_TITLES[metric], loc="left", fontsize=10, fontweight="bold", color=INK)
     ax.set_xlabel("labels, K" if across == "labels" else "filters in the layer, d", fontsize=9, color=INK)
     if across == "width":
         logarithmic(ax)
         widths = sorted(set(rows["strength"]))
-        ax.set_xticks(widths, [f"{one:g}" for one in widths])
+        ax.set_xticks(widths, [f"{width:g}" for width in widths])
     else:
         ax.set_ylim(bottom=0)
     handles, names = ax.get_legend_handles_labels()
-    if kept := [at for at, name in enumerate(names) if name not in ("", "width")]:
-        ax.legend([handles[at] for at in kept], [names[at] for at in kept], frameon=False, fontsize=8)
+    if indices := [at for at, name in enumerate(names) if name not in ("", "width")]:
+        ax.legend([handles[at] for at in indices], [names[at] for at in indices], frameon=False, fontsize=8)
 
 
 def _fitted(every: pd.DataFrame, metric: str, variant: str, across: str, grid: np.ndarray) -> tuple[np.ndarray, str] | None:
     """A line or power law that stands in the table, on a grid, and what to call it."""
     short = {"error_rate": "error", "noise_per_filter": "noise"}.get(metric)
     table = every[every["variant"] == variant].drop_duplicates("metric", keep="last").set_index("metric")
-    said = table["value"]
+    values = table["value"]
     names = ("slope", "offset") if across == "labels" else ("factor", "exponent")
-    if short is None or any(f"{short}_{name}" not in said for name in names):
+    if short is None or any(f"{short}_{name}" not in values for name in names):
         return None
-    one, other = (float(said[f"{short}_{name}"]) for name in names)
-    if not np.isfinite([one, other]).all():
+    first, second = (float(values[f"{short}_{name}"]) for name in names)
+    if not np.isfinite([first, second]).all():
         return None
-    r_squared = float(said[f"{short}_r_squared"])
+    r_squared = float(values[f"{short}_r_squared"])
     if across == "labels":
-        return one * grid + other, f"line, $R^2$ = {r_squared:.3f}"
+        return first * grid + second, f"line, $R^2$ = {r_squared:.3f}"
     spread = float(table["se"][f"{short}_exponent"])
-    return one * grid**-other, f"$d^{{{-other:.2f} \\pm {spread:.2f}}}$, $R^2$ = {r_squared:.3f}"
+    return first * grid**-second, f"$d^{{{-second:.2f} \\pm {spread:.2f}}}$, $R^2$ = {r_squared:.3f}"

@@ -20,7 +20,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from probes.errors import UsageError
 from probes.printable import as_label
 from repanalysis._checks import one_of
-from repanalysis.plots.curves import COLOURS, INK, MARKERS, framed
+from repanalysis.plots.curves import COLOURS, INK, MARKERS, style_axes
 from repanalysis.table import Table
 
 __all__ = ["sensitivities", "stability"]
@@ -70,8 +70,8 @@ def sensitivities(
     one_of(f"perturbation with {metric} in this table", perturbation, list(dict.fromkeys(rows["perturbation"])))
     rows = rows[rows["perturbation"] == perturbation]
     if x == "strength":
-        wanted = layer or str(rows.sort_values("order")["layer"].iloc[-1])
-        rows = rows[rows["layer"] == one_of("layer of this table", wanted, list(dict.fromkeys(rows["layer"])))]
+        layer_name = layer or str(rows.sort_values("order")["layer"].iloc[-1])
+        rows = rows[rows["layer"] == one_of("layer of this table", layer_name, list(dict.fromkeys(rows["layer"])))]
     ax = ax or plt.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
     strengths = sorted(set(rows["strength"]))
     for index, (run, part) in enumerate(rows.groupby("run", sort=False)):
@@ -94,7 +94,7 @@ def sensitivities(
 def _label(ax: Axes, metric: str, x: Across, name: str) -> None:
     """Scales, labels and title."""
     ax.axhline(1.0, color=INK, linewidth=0.8, linestyle="--", alpha=0.6)
-    framed(ax)
+    style_axes(ax)
     ax.set_yscale("log")
     if x == "strength":
         ax.set_xscale("log")
@@ -164,6 +164,6 @@ def stability(table: Table, *, x: Across = "depth", layer: str | None = None) ->
     if labels:
         figure.legend(handles, labels, loc="outside upper left", ncols=min(5, len(labels)), frameon=False, fontsize=9)
     counts = sorted(set(frame["n"]))
-    told = f"n = {counts[0]:,}" if len(counts) == 1 else f"n = {counts[0]:,} to {counts[-1]:,}"
-    figure.supxlabel(f"{told} images", x=1.0, ha="right", fontsize=8, color="#6b7280")
+    caption = f"n = {counts[0]:,}" if len(counts) == 1 else f"n = {counts[0]:,} to {counts[-1]:,}"
+    figure.supxlabel(f"{caption} images", x=1.0, ha="right", fontsize=8, color="#6b7280")
     return figure

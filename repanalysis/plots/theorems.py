@@ -71,5 +71,5 @@ def theorem(
         axes.set_ylim(low, high)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    found: Axes = axes
-    return found
+    drawn: Axes = axes
+    return drawn

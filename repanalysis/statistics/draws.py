@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from probes.ids import Ids, id_keys
 
-__all__ = ["DRAWN", "GROUP", "HALF", "fitted_on", "group_of", "hashed", "uniform"]
+__all__ = ["JACKKNIFE_SEED", "SPLIT_SEED", "SUBSAMPLE_SEED", "fitted_on", "group_of", "hashed", "uniform"]
 
-DRAWN, GROUP, HALF = 1, 2, 3  # seeds: which samples are looked at, left out together, and trained on
+SUBSAMPLE_SEED, JACKKNIFE_SEED, SPLIT_SEED = 1, 2, 3  # seeds: which samples are looked at, left out together, and trained on
 
 
 def hashed(ids: Ids, seed: int) -> UInt64[np.ndarray, " n"]:
@@ -39,8 +39,8 @@ def hashed(ids: Ids, seed: int) -> UInt64[np.ndarray, " n"]:
 
 def uniform(ids: Ids, seed: int) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1), one per sample."""
-    found: NDArray[np.float64] = np.multiply(hashed(ids, seed) >> np.uint64(11), 2.0**-53)
-    return found
+    numbers: NDArray[np.float64] = np.multiply(hashed(ids, seed) >> np.uint64(11), 2.0**-53)
+    return numbers
 
 
 def fitted_on(ids: Ids, *, cut: int = 1) -> Bool[np.ndarray, " n"]:
@@ -59,12 +59,12 @@ def fitted_on(ids: Ids, *, cut: int = 1) -> Bool[np.ndarray, " n"]:
     >>> round(float(first.mean()), 1), round(float(second[first].mean()), 1)
     (0.5, 0.5)
     """
-    return np.asarray((hashed(ids, HALF) >> np.uint64(64 - cut)) & np.uint64(1) == 0)
+    return np.asarray((hashed(ids, SPLIT_SEED) >> np.uint64(64 - cut)) & np.uint64(1) == 0)
 
 
 def group_of(ids: Ids, count: int) -> NDArray[np.int64]:
     """The group, of so many, with which each sample is left out."""
-    return (hashed(ids, GROUP) % np.uint64(count)).astype(np.int64)
+    return (hashed(ids, JACKKNIFE_SEED) % np.uint64(count)).astype(np.int64)
 
 
 def _mixed(z: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:

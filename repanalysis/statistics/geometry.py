@@ -73,8 +73,8 @@ class ClassGeometry(ABC):
 
     def variances(self) -> NDArray[np.float64]:
         """Tr Sigma_c, (K,): mean squared distance of the samples of a class from their mean."""
-        found: NDArray[np.float64] = self.spread / np.maximum(self.counts, 1)
-        return found
+        traces: NDArray[np.float64] = self.spread / np.maximum(self.counts, 1)
+        return traces
 
     def traces(self, class_weight: Weighting = "balanced") -> tuple[float, float]:
         """Tr Sigma_W = sum_c pi_c Tr Sigma_c, and Tr Sigma_B = sum_c pi_c ||mu_c - mu_G||^2; 0 where rounding explains both."""

@@ -163,14 +163,14 @@ class ClassMoments(Statistic):
     ) -> tuple[Moments, ...]:
         """Several states at once, each after its own rows: row i goes to `states[group[i]]`; the states are consumed."""
         labels, resolution = np.unique(y), resolution_of(x.dtype)
-        states = tuple(_grown(state, labels, resolution, copy=False) for state in states)
+        states = tuple(_with_classes(state, labels, resolution, copy=False) for state in states)
         classes = states[0].classes
         target = group * len(classes) + np.searchsorted(classes, y)
         order = np.argsort(target, kind="stable")
         edges = np.flatnonzero(np.diff(target[order], prepend=-1, append=-1))
         rows = max(64, _BLOCK_BYTES // (8 * max(1, x.shape[1])))
         most = min(rows, int(np.diff(edges).max(initial=0)))
-        room = _Room(np.empty((most, x.shape[1]), x.dtype), np.empty((most, x.shape[1])))
+        room = _Scratch(np.empty((most, x.shape[1]), x.dtype), np.empty((most, x.shape[1])))
         for lo, hi in pairwise(edges.tolist()):
             at, k = divmod(int(target[order[lo]]), len(classes))
             for start in range(lo, hi, rows):
@@ -182,23 +182,23 @@ class ClassMoments(Statistic):
         return states
 
     def _absorb(
-        self, state: Moments, k: int, x: Shaped[np.ndarray, "n d"], picked: Int64[np.ndarray, " m"], room: _Room
+        self, state: Moments, k: int, x: Shaped[np.ndarray, "n d"], rows: Int64[np.ndarray, " m"], room: _Scratch
     ) -> None:
-        """Add rows of the k-th class to a state in place; `picked` are their positions in `x`."""
+        """Add rows of the k-th class to a state in place; `rows` are their positions in `x`."""
         before = int(state.counts[k])
         if self.normalize == "none":
             if not before:
-                state.mean[k] = x[picked[0]]
-            np.take(x, picked, axis=0, out=room.rows[: len(picked)], mode="clip")  # "raise" would copy once more
-            z = room.z[: len(picked)]
+                state.mean[k] = x[rows[0]]
+            np.take(x, rows, axis=0, out=room.rows[: len(rows)], mode="clip")  # "raise" would copy once more
+            z = room.z[: len(rows)]
             with np.errstate(invalid="ignore"):  # inf - inf; `miss` tells
-                np.subtract(room.rows[: len(picked)], state.mean[k], out=z)
+                np.subtract(room.rows[: len(rows)], state.mean[k], out=z)
         else:
-            chosen = x[picked]
+            chosen = x[rows]
             with np.errstate(over="ignore"):
                 norms = np.linalg.norm(chosen.astype(np.float64, copy=False), axis=1, keepdims=True)
             if not np.isfinite(norms).all():
-                refuse_non_finite(chosen, picked)
+                refuse_non_finite(chosen, rows)
             z = chosen / np.where(norms > _MIN_NORM, norms, 1.0)
             if not before:
                 state.mean[k] = z[0]
@@ -208,7 +208,7 @@ class ClassMoments(Statistic):
         # numpy's BLAS has threads of its own, which spin against scipy's (benchmarks/analyze.py).
         miss = blas.dgemv(1.0 / len(z), z.T, np.ones(len(z)))
         if not np.isfinite(miss).all():
-            refuse_non_finite(x[picked], picked)
+            refuse_non_finite(x[rows], rows)
         total = before + len(z)
         state.mean[k] += miss * (len(z) / total)
         state.counts[k] = total
@@ -224,7 +224,7 @@ class ClassMoments(Statistic):
 
     def merge(self, a: Moments, b: Moments) -> Moments:
         """The state of the samples of both."""
-        merged = _grown(a, b.classes, b.resolution, copy=True)
+        merged = _with_classes(a, b.classes, b.resolution, copy=True)
         at = np.searchsorted(merged.classes, b.classes)
         delta, weight = _shift(merged, at, b.counts, b.mean)
         for k, row, w, scatter in zip(at, delta, weight, b.scatter, strict=True):
@@ -262,14 +262,14 @@ class ClassMoments(Statistic):
         return self.scatter in ("per_class", other.scatter)
 
 
-class _Room(NamedTuple):
+class _Scratch(NamedTuple):
     """Where a block is gathered and centred; used again and again, for fresh pages cost as much as what is done to them."""
 
     rows: NDArray[Any]
     z: NDArray[np.float64]
 
 
-def _grown(state: Moments, labels: NDArray[np.int64], resolution: NDArray[np.float64], *, copy: bool) -> Moments:
+def _with_classes(state: Moments, labels: NDArray[np.int64], resolution: NDArray[np.float64], *, copy: bool) -> Moments:
     """The state with room for every label and at most that resolution; a copy only if wanted or needed."""
     state = state._replace(resolution=np.maximum(state.resolution, resolution))
     classes = np.union1d(state.classes, labels).astype(np.int64)

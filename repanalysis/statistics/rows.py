@@ -24,10 +24,10 @@ from scipy.linalg import blas, eigh, qr
 
 from probes.ids import Ids
 from repanalysis.statistics.base import Statistic
-from repanalysis.statistics.draws import GROUP, hashed
+from repanalysis.statistics.draws import JACKKNIFE_SEED, hashed
 from repanalysis.statistics.geometry import About, ClassGeometry, Weighting, add_products
 from repanalysis.statistics.moments import ClassMoments
-from repanalysis.statistics.samples import Kept, Samples
+from repanalysis.statistics.samples import Reservoir, Samples
 
 __all__ = ["RowMoments", "Rows"]
 
@@ -108,9 +108,9 @@ class RowMoments(ClassGeometry):
         Factors of which the latest were a multiple, as all are where classes are equally large, need no new product.
         """
         if self._latest is not None:
-            known, lower = self._latest
-            scale = float(factors.max() / known.max()) if known.max() > 0 else 0.0
-            if scale > 0 and np.allclose(factors, scale * known, rtol=1e-13, atol=0.0):
+            factors_of_latest, lower = self._latest
+            scale = float(factors.max() / factors_of_latest.max()) if factors_of_latest.max() > 0 else 0.0
+            if scale > 0 and np.allclose(factors, scale * factors_of_latest, rtol=1e-13, atol=0.0):
                 return lower * scale
         lower = self._product(factors)
         self._latest = factors.copy(), lower
@@ -250,22 +250,22 @@ class Rows(Statistic):
 
     normalize: Literal["none", "sphere"] = "none"
 
-    def init(self, d: int, classes: Sequence[int] = ()) -> Kept:
+    def init(self, d: int, classes: Sequence[int] = ()) -> Reservoir:
         """The state of no samples."""
         return Samples(limit=0).init(d, classes)
 
-    def update(self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Ids) -> Kept:
+    def update(self, state: Reservoir, x: Shaped[np.ndarray, "n d"], y: Int[np.ndarray, " n"], ids: Ids) -> Reservoir:
         """The state after the rows of `x`; `state` is consumed."""
         return Samples(limit=0).update(state, x, y, ids)
 
-    def merge(self, a: Kept, b: Kept) -> Kept:
+    def merge(self, a: Reservoir, b: Reservoir) -> Reservoir:
         """The state of the samples of both."""
         return Samples(limit=0).merge(a, b)
 
-    def finish(self, state: Kept) -> RowMoments:
+    def finish(self, state: Reservoir) -> RowMoments:
         """The rows sorted by class, and by hash within a class."""
         count = int(state.rows)
-        hashes = hashed(state.ids[:count], GROUP)
+        hashes = hashed(state.ids[:count], JACKKNIFE_SEED)
         order = np.lexsort((hashes, state.labels[:count]))
         x = state.x[order]
         if self.normalize == "sphere":

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from probes.ids import Ids, id_keys
 from repanalysis.statistics.base import Statistic, refuse_non_finite
-from repanalysis.statistics.draws import DRAWN, fitted_on, hashed
+from repanalysis.statistics.draws import SUBSAMPLE_SEED, fitted_on, hashed
 from repanalysis.statistics.rounding import EXACT, resolution_of
 
-__all__ = ["Kept", "SampleSet", "Samples", "TargetSamples"]
+__all__ = ["Reservoir", "SampleSet", "Samples", "TargetSamples"]
 
 
-class Kept(NamedTuple):
+class Reservoir(NamedTuple):
     """State of `Samples`: the first `rows` rows of arrays that may have room for more."""
 
     ids: Int64[np.ndarray, " m"]
@@ -109,12 +109,12 @@ class Samples(Statistic):
 
     limit: int = 10_000
 
-    def init(self, d: int, classes: Sequence[int] = ()) -> Kept:
+    def init(self, d: int, classes: Sequence[int] = ()) -> Reservoir:
         """The state of no samples."""
         none = np.empty(0, np.int64)
-        return Kept(none, none, np.empty((0, d), np.float32), np.array(0), np.array(0), EXACT)
+        return Reservoir(none, none, np.empty((0, d), np.float32), np.array(0), np.array(0), EXACT)
 
-    def update(self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Ids) -> Kept:
+    def update(self, state: Reservoir, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Ids) -> Reservoir:
         """The state after the rows of `x`; `state` is consumed.
 
         Raises
@@ -127,22 +127,22 @@ class Samples(Statistic):
         kind = np.result_type(state.x.dtype, x.dtype if x.dtype.kind == "f" else np.float64)
         count, total = int(state.rows), int(state.rows) + len(x)
         if total > len(state.ids) or kind != state.x.dtype:
-            state = _roomier(state, max(total, 2 * len(state.ids)) if count else total, kind, y)
+            state = _grow(state, max(total, 2 * len(state.ids)) if count else total, kind, y)
         state.ids[count:total], state.labels[count:total], state.x[count:total] = id_keys(ids), y, x
         resolution = np.maximum(state.resolution, resolution_of(x.dtype))
         state = state._replace(rows=np.array(total), seen=state.seen + len(x), resolution=resolution)
-        return self._trimmed(state) if self.limit and total > 2 * self.limit else state
+        return self._shrink(state) if self.limit and total > 2 * self.limit else state
 
-    def merge(self, a: Kept, b: Kept) -> Kept:
+    def merge(self, a: Reservoir, b: Reservoir) -> Reservoir:
         """The state of the samples of both."""
         kind = np.result_type(a.x.dtype, b.x.dtype)
         parts = [(state, int(state.rows)) for state in (a, b) if state.rows] or [(a, 0)]
         ids, labels, x = (np.concatenate([state[field][:count] for state, count in parts]) for field in range(3))
         resolution = np.maximum(a.resolution, b.resolution)
-        merged = Kept(ids, labels, x.astype(kind, copy=False), a.rows + b.rows, a.seen + b.seen, resolution)
-        return self._trimmed(merged) if self.limit and len(ids) > self.limit else merged
+        merged = Reservoir(ids, labels, x.astype(kind, copy=False), a.rows + b.rows, a.seen + b.seen, resolution)
+        return self._shrink(merged) if self.limit and len(ids) > self.limit else merged
 
-    def finish(self, state: Kept) -> SampleSet:
+    def finish(self, state: Reservoir) -> SampleSet:
         """The rows to be looked at, ascending by hash."""
         order = self._order(state)
         return SampleSet(state.ids[order], state.labels[order], state.x[order], state.seen, state.resolution)
@@ -151,14 +151,16 @@ class Samples(Statistic):
         """Bytes of a full state of float32 samples; twice as many rows may wait for the next cut."""
         return 2 * self.limit * (4 * d + 16)
 
-    def _order(self, state: Kept) -> Int64[np.ndarray, " m"]:
+    def _order(self, state: Reservoir) -> Int64[np.ndarray, " m"]:
         """Positions of the rows to keep, ascending by hash; equal ids (which stores forbid) by position."""
-        order = np.argsort(hashed(state.ids[: int(state.rows)], DRAWN), kind="stable")
+        order = np.argsort(hashed(state.ids[: int(state.rows)], SUBSAMPLE_SEED), kind="stable")
         return order[: self.limit] if self.limit else order
 
-    def _trimmed(self, state: Kept) -> Kept:
+    def _shrink(self, state: Reservoir) -> Reservoir:
         order = self._order(state)
-        return Kept(state.ids[order], state.labels[order], state.x[order], np.array(len(order)), state.seen, state.resolution)
+        return Reservoir(
+            state.ids[order], state.labels[order], state.x[order], np.array(len(order)), state.seen, state.resolution
+        )
 
     @classmethod
     def examples(cls) -> list[Statistic]:
@@ -181,12 +183,12 @@ class TargetSamples(Samples):
     (2, 1)
     """
 
-    def update(self, state: Kept, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Ids) -> Kept:
+    def update(self, state: Reservoir, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Ids) -> Reservoir:
         """The state after the rows of `x` and their targets, (n,) or (n, t); `state` is consumed."""
         return super().update(state, x, (y[:, None] if y.ndim == 1 else y).astype(np.float64), ids)
 
 
-def _roomier(state: Kept, rows: int, kind: np.dtype, like: NDArray[Any]) -> Kept:
+def _grow(state: Reservoir, rows: int, kind: np.dtype, like: NDArray[Any]) -> Reservoir:
     """The same rows in arrays with room for so many, and for labels like those given."""
     count = int(state.rows)
     ids = np.empty(rows, np.int64)
@@ -195,4 +197,4 @@ def _roomier(state: Kept, rows: int, kind: np.dtype, like: NDArray[Any]) -> Kept
     ids[:count], x[:count] = state.ids[:count], state.x[:count]
     if count:
         labels[:count] = state.labels[:count]
-    return Kept(ids, labels, x, state.rows, state.seen, state.resolution)
+    return Reservoir(ids, labels, x, state.rows, state.seen, state.resolution)

@@ -85,8 +85,8 @@ def run_demo(folder: Path, *, seed: int = 0, overwrite: OverwriteOption = False,
         If one of the files exists and `overwrite` is false.
     """
     files = [folder / name for name in FILES]
-    if (there := [str(file) for file in files if file.exists()]) and not overwrite:
-        raise UsageError(f"{there[0]} exists already; nothing was written. Give -o FOLDER, or --overwrite to replace it.")
+    if (existing := [str(file) for file in files if file.exists()]) and not overwrite:
+        raise UsageError(f"{existing[0]} exists already; nothing was written. Give -o FOLDER, or --overwrite to replace it.")
     writable(folder, folder=True)
     untrained, trained, weights, results, *figures = files
     torch.manual_seed(seed)

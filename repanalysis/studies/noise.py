@@ -144,13 +144,14 @@ def _curves_of(place: Path, measured: Mapping[str, Any], *, overwrite: bool) -> 
         return None
     (facts,) = table.provenance.values() or ({},)
     recorded = facts.get("study", {})
-    if odd := [
+    if mismatches := [
         f"{key} was {recorded.get(key)!r}, not {value!r}" for key, value in measured.items() if recorded.get(key) != value
     ]:
         if overwrite:
             return None
         raise UsageError(
-            f"{place / CURVES} was measured otherwise ({'; '.join(odd)}); give another folder, or --overwrite to measure again."
+            f"{place / CURVES} was measured otherwise ({'; '.join(mismatches)}); give another folder, or --overwrite to "
+            f"measure again."
         )
     return table
 
@@ -179,6 +180,6 @@ def _row(model: str, noise: float, seed: int, log: pd.DataFrame, table: Table) -
         "R": last["metric"] == "relative_stability",
     }
     for letter, rows in kinds.items():
-        one = last[rows].iloc[0]
-        row |= {letter: one["value"], f"{letter}_se": one["se"]}
+        values = last[rows].iloc[0]
+        row |= {letter: values["value"], f"{letter}_se": values["se"]}
     return row

@@ -90,8 +90,8 @@ def spread_bound(coefficients: NDArray[np.float64], deviation: float) -> float:
     0.1021
     """
     p = coefficients.shape[-1]
-    kept = np.minimum(np.square(coefficients), deviation**2).sum()
-    return float((2 * np.log(p) + 1) * (deviation**2 + kept))
+    clipped = np.minimum(np.square(coefficients), deviation**2).sum()
+    return float((2 * np.log(p) + 1) * (deviation**2 + clipped))
 
 
 def concentrated_fisher(classes: int, mean: float, threshold: float) -> tuple[float, float]:

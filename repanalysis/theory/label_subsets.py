@@ -65,8 +65,8 @@ def error_by_labels(beaten: Int64[np.ndarray, " n"], classes: int, sizes: Int64[
     if not len(beaten):
         raise DataError("There are no samples to take the error of.")
     if sizes.min() < 2 or sizes.max() > classes:
-        odd = int(sizes.max() if sizes.max() > classes else sizes.min())
-        raise UsageError(f"There are no subsets of {odd} labels to compare; sizes go from 2 to {classes}.")
+        invalid = int(sizes.max() if sizes.max() > classes else sizes.min())
+        raise UsageError(f"There are no subsets of {invalid} labels to compare; sizes go from 2 to {classes}.")
     pair = float(beaten.mean()) / (classes - 1)
     rows = []
     for k in sizes:
@@ -111,7 +111,7 @@ def linear_fit(x: Float[np.ndarray, " m"], y: Float[np.ndarray, " m"]) -> Linear
     spread = float(np.square(y - y.mean()).sum())
     rest = float(np.square(y - slope * x - offset).sum())
     error = (rest / (len(x) - 2) / np.square(x - x.mean()).sum()) ** 0.5
-    return LinearFit(*(round(float(one), 14) for one in (slope, offset, 1 - rest / spread if spread else 1.0, error)))
+    return LinearFit(*(round(float(number), 14) for number in (slope, offset, 1 - rest / spread if spread else 1.0, error)))
 
 
 def power_law(x: Float[np.ndarray, " m"], y: Float[np.ndarray, " m"]) -> LinearFit:
@@ -122,5 +122,5 @@ def power_law(x: Float[np.ndarray, " m"], y: Float[np.ndarray, " m"]) -> LinearF
     >>> power_law(np.array([1.0, 2.0, 4.0, 8.0]), np.array([8.0, 2.0, 0.5, 0.0])).slope
     -2.0
     """
-    kept = (x > 0) & (y > 0)
-    return linear_fit(np.log(x[kept]), np.log(y[kept]))
+    mask = (x > 0) & (y > 0)
+    return linear_fit(np.log(x[mask]), np.log(y[mask]))

@@ -85,8 +85,8 @@ def sparse_mixture(
     not_negative("radius", radius)
     p = max(1, redundancy) * d
     if K < 1 or d < 1 or not 1 <= sparsity <= min(p, d) or redundancy < 0:
-        given = f"K = {K}, d = {d}, sparsity = {sparsity}, redundancy = {redundancy}"
-        raise UsageError(f"{given}: K and d are at least 1, redundancy 0, and 1 to d atoms make a mean.")
+        parameters = f"K = {K}, d = {d}, sparsity = {sparsity}, redundancy = {redundancy}"
+        raise UsageError(f"{parameters}: K and d are at least 1, redundancy 0, and 1 to d atoms make a mean.")
     rng = np.random.default_rng(seed)
     atoms = random_tight_frame(p, d, seed=seed) * np.sqrt(p / d) if redundancy else np.eye(d)
     means, deviations = np.zeros((K, d)), np.full((K, d), noise)

@@ -97,12 +97,12 @@ def predicted(net: PoolingNet, layers: NDArray[np.int64], *, shift: int = 1, rec
     [0.662, 1.64]
     """
     if net.stride == 1:
-        found = _diffusing(net, layers, shift, rectified=rectified)
+        prediction = _diffusing(net, layers, shift, rectified=rectified)
     elif net.stride == net.width and shift == 1 and net.stride**net.depth == net.pixels:
-        found = _nesting(net, layers, rectified=rectified)
+        prediction = _nesting(net, layers, rectified=rectified)
     else:
         raise UsageError("Closed forms are for stride 1, or for stride F with N a power of F and a shift by one pixel.")
-    stable, noisy = found
+    stable, noisy = prediction
     return pd.DataFrame({"layer": layers, "D": stable, "G": noisy, "R": stable / noisy})
 
 
@@ -114,10 +114,10 @@ def _diffusing(
     powers = np.concatenate([[1.0], np.square(np.sin(net.width * angles) / (net.width * np.sin(angles)))])
     waves = np.concatenate([[0.0], 4 * np.square(np.sin(shift * angles))])
     weights = powers ** np.asarray(layers)[:, None]
-    kept, moved = weights.mean(axis=1), (weights * waves).mean(axis=1)
-    spread = 2 * (kept**d - float(n) ** -d)
-    noise = (1 / np.pi + (1 - 1 / np.pi) * kept**d) if rectified else 2 * kept**d
-    return moved * kept ** (d - 1) / spread, noise / spread
+    unshifted, moved = weights.mean(axis=1), (weights * waves).mean(axis=1)
+    spread = 2 * (unshifted**d - float(n) ** -d)
+    noise = (1 / np.pi + (1 - 1 / np.pi) * unshifted**d) if rectified else 2 * unshifted**d
+    return moved * unshifted ** (d - 1) / spread, noise / spread
 
 
 def _nesting(net: PoolingNet, layers: NDArray[np.int64], *, rectified: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -161,26 +161,35 @@ def simulated(
     sigma = np.sqrt(2 / n**d)
     noises = [sigma * rng.standard_normal(x.shape) for _ in range(draws)]
     clean = _maps(net, x, layers)
-    den = [2 * float(np.square(one - one.mean(axis=0)).sum(axis=tuple(range(1, d + 1))).mean()) for one in clean]
+    den = [
+        2 * float(np.square(layer_maps - layer_maps.mean(axis=0)).sum(axis=tuple(range(1, d + 1))).mean())
+        for layer_maps in clean
+    ]
     moved = _distances(clean, _maps(net, np.roll(x, shift, -1), layers))
-    noisy = [_distances(clean, _maps(net, x + (np.maximum(one, 0) if rectified else one), layers)) for one in noises]
+    noisy = [
+        _distances(clean, _maps(net, x + (np.maximum(layer_maps, 0) if rectified else layer_maps), layers))
+        for layer_maps in noises
+    ]
     stable, sensitive = moved / den, np.mean(noisy, axis=0) / den
     return pd.DataFrame({"layer": layers, "D": stable, "G": sensitive, "R": stable / sensitive})
 
 
 def _maps(net: PoolingNet, x: NDArray[np.float64], layers: NDArray[np.int64]) -> list[NDArray[np.float64]]:
     """Outputs of the layers that are asked for; 0 is the input."""
-    found = {0: x}
+    maps = {0: x}
     for k in range(1, int(np.max(layers)) + 1):
         for axis in range(1, x.ndim):
             x = sum((np.roll(x, -step, axis) for step in range(net.width)), np.zeros(1)) * (net.stride / net.width)
             x = x[(slice(None),) * axis + (slice(None, None, net.stride),)]
-        found[k] = x
-    return [found[int(k)] for k in layers]
+        maps[k] = x
+    return [maps[int(k)] for k in layers]
 
 
 def _distances(a: list[NDArray[np.float64]], b: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Mean squared distance of each layer's maps."""
     return np.array(
-        [float(np.square(one - other).reshape(len(one), -1).sum(axis=1).mean()) for one, other in zip(a, b, strict=True)]
+        [
+            float(np.square(first - second).reshape(len(first), -1).sum(axis=1).mean())
+            for first, second in zip(a, b, strict=True)
+        ]
     )

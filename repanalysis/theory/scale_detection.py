@@ -43,16 +43,16 @@ class ScaleTask:
 
     def image(self, index: int) -> NDArray[np.float32]:
         """One image, (1, height, width)."""
-        found = np.zeros(self.shape[0] * self.shape[1], np.float32)
-        found[self.pairs[index]] = self.value
-        return found.reshape(1, *self.shape)
+        pixels_on = np.zeros(self.shape[0] * self.shape[1], np.float32)
+        pixels_on[self.pairs[index]] = self.value
+        return pixels_on.reshape(1, *self.shape)
 
     def balanced(self, seed: int) -> NDArray[np.int64]:
         """As many of each label as of the rarer one, in random order."""
         rng = np.random.default_rng(seed)
         rows = [rng.permutation(np.flatnonzero(self.labels == label)) for label in (0, 1)]
         fewest = min(map(len, rows))
-        return rng.permutation(np.concatenate([one[:fewest] for one in rows]))
+        return rng.permutation(np.concatenate([class_rows[:fewest] for class_rows in rows]))
 
 
 def scale_task(
@@ -103,14 +103,14 @@ def scale_task(
     if task == 2 and pixels % scale:
         raise UsageError(f"Blocks of {scale} pixels do not tile {pixels}; choose a scale that divides them.")
     sites = np.arange(pixels**dimensions)
-    i, j = (one.astype(np.int64) for one in np.triu_indices(len(sites), 1))
+    i, j = (indices.astype(np.int64) for indices in np.triu_indices(len(sites), 1))
     ways = [np.abs(i % pixels - j % pixels), np.abs(i // pixels - j // pixels)][:dimensions]
     if task == 2:
         same = np.ones(len(i), bool)
         for axis in range(dimensions):
-            a, b = (one // pixels**axis % pixels // scale for one in (i, j))
+            a, b = (indices // pixels**axis % pixels // scale for indices in (i, j))
             same &= a == b
-        kept, labels = np.ones(len(i), bool), same
+        mask, labels = np.ones(len(i), bool), same
     else:
         if distance == "periodic" or (distance == "auto" and dimensions == 1):
             ways = [np.minimum(way, pixels - way) for way in ways]
@@ -118,7 +118,7 @@ def scale_task(
         away = both.max(0) if distance == "chebyshev" else np.sqrt(np.square(both).sum(0))
         half = gap if dimensions == 1 else gap / 2
         labels = away < scale - half
-        kept = labels | (away >= scale + half)
+        mask = labels | (away >= scale + half)
     value = (pixels / 2) ** 0.5 if dimensions == 1 else pixels**2 / 2
     shape = (1, pixels) if dimensions == 1 else (pixels, pixels)
-    return ScaleTask(shape, np.stack([i, j], axis=1)[kept], labels[kept].astype(np.int64), float(value))
+    return ScaleTask(shape, np.stack([i, j], axis=1)[mask], labels[mask].astype(np.int64), float(value))

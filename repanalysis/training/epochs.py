@@ -277,8 +277,8 @@ def _loss(scores: Tensor, labels: Tensor, loss: str) -> Tensor:
 
 def _hits(scores: Tensor, labels: Tensor) -> int:
     """How many are right: the highest score, or the sign of a single one."""
-    said = scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long()
-    return int((said == labels).sum())
+    predicted = scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long()
+    return int((predicted == labels).sum())
 
 
 def _order(n: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:

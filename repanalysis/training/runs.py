@@ -191,15 +191,15 @@ def _epoch(
     constrained = list(frames(network).values())
 
     def constrain() -> None:
-        for one in constrained:
-            one.constrain()
+        for frame in constrained:
+            frame.constrain()
 
     torch.manual_seed(config.seed * _EPOCH_SEEDS + epoch)  # of dropout and the like
     options: dict[str, Any] = {"epoch": epoch, "device": device, "after_step": constrain, "hidden": hidden}
     row: dict[str, Any] = {"epoch": epoch, **train_epoch(network.train(), training, optimizer, config, **options)}
     if testing is not None:
         row["test_accuracy"] = accuracy(network, testing, config.batch_size, device)
-    row["frame_deviation"] = max((one.deviation() for one in constrained), default=math.nan)
+    row["frame_deviation"] = max((layer.deviation() for layer in constrained), default=math.nan)
     return row | {"seconds": time.perf_counter() - start}
 
 
@@ -238,8 +238,10 @@ def _epochs_done(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> lis
             f"another folder, with --weights and the file of its last epoch."
         )
     recorded = json.loads(facts["options"])
-    if odd := [f"{key} was {recorded.get(key)!r}, not {value!r}" for key, value in asked.items() if recorded.get(key) != value]:
-        raise UsageError(f"{folder} holds another run ({'; '.join(odd)}); give another folder.")
+    if mismatches := [
+        f"{key} was {recorded.get(key)!r}, not {value!r}" for key, value in asked.items() if recorded.get(key) != value
+    ]:
+        raise UsageError(f"{folder} holds another run ({'; '.join(mismatches)}); give another folder.")
     return list(json.loads(facts["log"]))
 
 
@@ -254,10 +256,10 @@ def _write_readable(folder: Path, asked: Mapping[str, Any], log: list[dict[str, 
 
 def _groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Parameters with and without weight decay: constrained matrices have none."""
-    free = {id(one.weight) for one in frames(network).values()}
-    kept = [parameter for parameter in network.parameters() if id(parameter) in free]
+    free = {id(frame.weight) for frame in frames(network).values()}
+    constrained = [parameter for parameter in network.parameters() if id(parameter) in free]
     rest = [parameter for parameter in network.parameters() if id(parameter) not in free]
-    return [{"params": rest, "weight_decay": decay}, *([{"params": kept, "weight_decay": 0.0}] if kept else [])]
+    return [{"params": rest, "weight_decay": decay}, *([{"params": constrained, "weight_decay": 0.0}] if constrained else [])]
 
 
 def _everything(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

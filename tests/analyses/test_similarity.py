@@ -17,7 +17,7 @@ import probes
 from probes import DataError, FormatError, LeftOutWarning, UsageError
 from repanalysis.analyses.similarity import METHODS, Similarity, compare
 from repanalysis.analyses.uncertainty import jackknife
-from repanalysis.statistics.draws import DRAWN, GROUP, hashed
+from repanalysis.statistics.draws import JACKKNIFE_SEED, SUBSAMPLE_SEED, hashed
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def pair(layers: dict[str, np.ndarray], method: str, **options: Any) -> pd.Serie
 def test_errors_are_those_of_comparing_anew_without_each_group(layers: dict[str, np.ndarray], method: str) -> None:
     ids = np.arange(60)
     place = np.empty(60, int)
-    place[np.argsort(hashed(ids, GROUP))] = ids
+    place[np.argsort(hashed(ids, JACKKNIFE_SEED))] = ids
     left_out = []
     for group in range(10):
         rest = place % 10 != group
@@ -217,7 +217,7 @@ def test_errors_by_influence_are_derivatives_by_the_weight_of_a_sample(layers: d
 @pytest.mark.parametrize("method", METHODS)
 def test_pairings_are_those_of_plainly_shuffled_rows(layers: dict[str, np.ndarray], method: str) -> None:
     orders = [np.random.default_rng([3, draw]).permutation(60) for draw in range(5)]
-    ids = np.argsort(hashed(np.arange(60), DRAWN))  # the order in which samples are looked at
+    ids = np.argsort(hashed(np.arange(60), SUBSAMPLE_SEED))  # the order in which samples are looked at
     draws = []
     for order in orders:
         moved = np.empty_like(layers["y"])

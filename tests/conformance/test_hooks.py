@@ -26,7 +26,7 @@ class Reused(nn.Module):
         self.relu = nn.ReLU()
         self.a = nn.Linear(4, 4)
         self.b = self.a
-        self.idle = nn.Linear(4, 4)
+        self.uncalled_modules = nn.Linear(4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(self.relu(self.b(self.relu(self.a(x)))))

@@ -139,7 +139,7 @@ def test_two_hundred_interrupts(server: Server, tmp_path: Path, compression: str
 
 MOMENTS: dict[str, tuple[type, str]] = {
     "opening": (Writer, "_open"),
-    "rows are taken": (Writer, "_take"),
+    "rows are taken": (Writer, "_buffer_rows"),
     "a column is written": (Column, "_write"),
     "a commit": (Writer, "_commit"),
     "the journal": (AtomicFile, "commit"),

@@ -56,7 +56,7 @@ def kinds() -> dict[str, Data]:
     }
 
 
-def head_of(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def final_linear(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.random.default_rng(3).normal(size=(int(y.max()) + 1, x.shape[1])), np.zeros(int(y.max()) + 1)
 
 
@@ -90,7 +90,7 @@ def workers() -> ProcessPoolExecutor:
 @pytest.mark.parametrize("kind", kinds())
 def test_every_path_gives_the_same_number(kind: str, tmp_path: Path, workers: ProcessPoolExecutor) -> None:
     x, y = kinds()[kind]
-    head = head_of(x, y)
+    head = final_linear(x, y)
     fitted = [metrics.get(m.name, head=Head(*head)) if m.needs_head else m for m in EVERY]
     expected = {key: value for metric in fitted for key, value in direct(metric, x, y, rows=False).items()}
     assert any(math.isfinite(expected[metric.name, variant]) for metric in fitted for _, variant in expected)
@@ -126,7 +126,7 @@ def test_an_injective_map_leaves_what_is_invariant_to_linear_maps(kind: str) -> 
         if not invariant or metric.name.startswith(("rate", "coding")) or metric.name == "participation_ratio":
             continue  # what depends on d itself is another number, by definition
         before, after = direct(metric, x, y, rows=False), table(probes.from_arrays({"layer": wide}, labels=y), [metric.name],
-                                                                head_of(wide, y))  # fmt: skip
+                                                                final_linear(wide, y))  # fmt: skip
         assert_same(after, {key: value for key, value in before.items() if math.isfinite(value)}, kind)
 
 
@@ -134,7 +134,7 @@ def test_samples_with_names_give_the_same_number_by_every_path(tmp_path: Path, w
     """Halves, groups and subsamples are drawn by the hash of a name, whatever comes before, beside or behind the sample."""
     x, y = low_rank()
     texts = np.array([f"{'é' * (i % 4)}class {label}/{i}.png" for i, label in enumerate(y)])
-    head, wanted = head_of(x, y), [metric.name for metric in EVERY]
+    head, wanted = final_linear(x, y), [metric.name for metric in EVERY]
 
     def named(order: np.ndarray, size: int) -> list[Batch]:
         cuts = [order[start : start + size] for start in range(0, len(order), size)]

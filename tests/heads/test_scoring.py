@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from repanalysis.heads.scoring import accuracy_of, beats_chance
+from repanalysis.heads.scoring import above_chance, accuracy_of
 
 
 def test_the_accuracy_is_the_share_of_rows_whose_best_score_is_their_class(rng: np.random.Generator) -> None:
@@ -25,5 +25,5 @@ def test_the_error_is_never_zero() -> None:
 @pytest.mark.parametrize("classes", [2, 10, 1000])
 def test_chance_is_beaten_by_more_than_two_errors(classes: int) -> None:
     bar = 1 / classes + 2 * 0.01
-    assert not beats_chance(bar, 0.01, classes)
-    assert beats_chance(np.nextafter(bar, 1), 0.01, classes)
+    assert not above_chance(bar, 0.01, classes)
+    assert above_chance(np.nextafter(bar, 1), 0.01, classes)

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from repanalysis.statistics import SampleSet
-from repanalysis.statistics.draws import GROUP, hashed
+from repanalysis.statistics.draws import JACKKNIFE_SEED, hashed
 
 __all__ = ["error", "left_out"]
 
 
 def left_out(samples: SampleSet, groups: int = 10) -> Iterator[np.ndarray]:
     """Which rows stay when each group of the samples to fit on is left out."""
-    group = hashed(samples.ids, GROUP) % np.uint64(groups)
+    group = hashed(samples.ids, JACKKNIFE_SEED) % np.uint64(groups)
     for each in range(groups):
         yield samples.training() & (group != each)
 

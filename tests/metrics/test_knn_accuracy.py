@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from repanalysis.metrics.knn_accuracy import knn_accuracy
 from repanalysis.statistics import Samples
-from repanalysis.statistics.draws import GROUP, hashed
+from repanalysis.statistics.draws import JACKKNIFE_SEED, hashed
 from repanalysis.statistics.shares import share_error
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -32,7 +32,7 @@ def test_is_scikit_learn_without_the_sample_itself(classes: Classes, k: int, dis
 def test_its_error_is_that_of_votes_without_each_group_less_flips(classes: Classes) -> None:
     """In formulas: scores without a group, which neither votes nor is scored; flips of all samples about their mean answer."""
     samples = Samples().of(*classes(400, 6, 4))
-    group = hashed(samples.ids, GROUP) % np.uint64(20)
+    group = hashed(samples.ids, JACKKNIFE_SEED) % np.uint64(20)
     x, y = samples.x, samples.labels
 
     def answers(voters: np.ndarray) -> np.ndarray:

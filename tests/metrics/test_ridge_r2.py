@@ -12,7 +12,7 @@ from sklearn.metrics import r2_score
 
 from repanalysis.metrics.ridge_r2 import ridge_r2
 from repanalysis.statistics import SampleSet, TargetSamples
-from repanalysis.statistics.draws import GROUP, hashed
+from repanalysis.statistics.draws import JACKKNIFE_SEED, hashed
 
 PENALTIES = 10.0 ** np.arange(-9, 2)
 
@@ -96,7 +96,7 @@ def test_is_scikit_learns_ridge_with_leave_one_out(n: int, d: int, noise: float)
     asked = y[~chosen]
     total, squares = asked.var(), np.square(asked - fitted.predict(samples.x[~chosen]))
     shares = ((1 - found[""]) * np.square(asked - asked.mean()) - squares) / total
-    group = hashed(samples.ids, GROUP) % np.uint64(10)
+    group = hashed(samples.ids, JACKKNIFE_SEED) % np.uint64(10)
     changes = []
     for each in np.unique(group[chosen]):
         rest = chosen & (group != each)

@@ -30,7 +30,7 @@ def test_matched_noise_moves_as_far_as_the_other(other: Diffeomorphism | Shift, 
     noise = MatchedNoise(match=other)
     distances = [(moved - x).flatten(1).norm(dim=1) for moved in (noise(x, range(5)), other(x, range(5)))]
     torch.testing.assert_close(*distances, rtol=1e-12, atol=0)
-    torch.testing.assert_close(noise.beside(x, other(x, range(5)), range(5)), noise(x, range(5)))
+    torch.testing.assert_close(noise.matched_to(x, other(x, range(5)), range(5)), noise(x, range(5)))
 
 
 def test_a_flat_image_gets_no_matched_noise() -> None:

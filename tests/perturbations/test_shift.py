@@ -14,17 +14,17 @@ from repanalysis.perturbations import Shift
 @pytest.mark.parametrize("pixels", [1, 3])
 def test_borders_are_numpys(direction: str, axis: int, sign: int, pixels: int, rng: np.random.Generator) -> None:
     x = rng.random((2, 1, 6, 5))
-    amount = sign * pixels
+    strength_field = sign * pixels
     width = [(0, 0)] * 4
-    width[axis] = (max(amount, 0), max(-amount, 0))
+    width[axis] = (max(strength_field, 0), max(-strength_field, 0))
     cut = np.s_[..., : x.shape[-1]] if axis == -1 else np.s_[..., : x.shape[-2], :]
-    if amount < 0:
+    if strength_field < 0:
         cut = np.s_[..., -x.shape[-1] :] if axis == -1 else np.s_[..., -x.shape[-2] :, :]
     wanted = {
-        "circular": np.roll(x, amount, axis),
+        "circular": np.roll(x, strength_field, axis),
         "zeros": np.pad(x, width)[cut],
         "reflect": np.pad(x, width, mode="reflect")[cut],
-        "fourier": np.roll(x, amount, axis),
+        "fourier": np.roll(x, strength_field, axis),
     }
     for border, expected in wanted.items():
         found = Shift(pixels=pixels, border=border, direction=direction)(torch.from_numpy(x), [0, 1])  # type: ignore[arg-type]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare, kstest
 
-from repanalysis.statistics.draws import DRAWN, GROUP, HALF, hashed, uniform
+from repanalysis.statistics.draws import JACKKNIFE_SEED, SPLIT_SEED, SUBSAMPLE_SEED, hashed, uniform
 
 
-@pytest.mark.parametrize("seed", [0, DRAWN, GROUP, HALF])
+@pytest.mark.parametrize("seed", [0, SUBSAMPLE_SEED, JACKKNIFE_SEED, SPLIT_SEED])
 @pytest.mark.parametrize(
     "ids", [np.arange(20_000), np.arange(20_000) * 4096 + 7, -np.arange(20_000)], ids=["dense", "sparse", "negative"]
 )
@@ -27,7 +27,7 @@ def test_seeds_are_independent() -> None:
 
 def test_the_same_for_ever() -> None:
     """Which samples are drawn is part of every published number: these values must not change."""
-    assert hashed(np.array([0, 1, 10**12]), DRAWN).tolist() == EXPECTED
+    assert hashed(np.array([0, 1, 10**12]), SUBSAMPLE_SEED).tolist() == EXPECTED
 
 
 EXPECTED = [12035550249420947055, 6791897765849424158, 5604782783794462124]

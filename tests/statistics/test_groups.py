@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from repanalysis.statistics import ClassMoments, Groups
-from repanalysis.statistics.draws import GROUP, hashed
+from repanalysis.statistics.draws import JACKKNIFE_SEED, hashed
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 
@@ -18,7 +18,7 @@ Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 def test_replicates_are_the_moments_of_all_other_samples(inner: ClassMoments, offset: float, classes: Classes) -> None:
     x, y = classes(400, 5, 4)
     x = x + offset
-    group = hashed(np.arange(400), GROUP) % np.uint64(5)
+    group = hashed(np.arange(400), JACKKNIFE_SEED) % np.uint64(5)
     grouped = Groups(inner, 5).of(x, y)
     for index, (size, rest) in enumerate(grouped.replicates()):
         others = group != index
@@ -31,7 +31,7 @@ def test_replicates_are_the_moments_of_all_other_samples(inner: ClassMoments, of
 
 
 def test_a_class_that_is_all_in_one_group_is_gone_without_it() -> None:
-    group = hashed(np.arange(50), GROUP) % np.uint64(4)
+    group = hashed(np.arange(50), JACKKNIFE_SEED) % np.uint64(4)
     y = (group == 2).astype(int)
     x = np.random.default_rng(0).normal(size=(50, 3))
     rest = [rest for _, rest in Groups(ClassMoments(), 4).of(x, y).replicates()][2]

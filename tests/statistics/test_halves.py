@@ -13,7 +13,7 @@ import torch
 import probes
 from repanalysis import analyze
 from repanalysis.analyses.filters import measures as filters
-from repanalysis.analyses.filters.measures import Held
+from repanalysis.analyses.filters.measures import LabelledActivations
 from repanalysis.analyses.pruning import networks, recorded_heads
 from repanalysis.analyses.pruning.chains import OUTPUT, Link
 from repanalysis.heads import fitting
@@ -112,7 +112,7 @@ def test_fields_of_a_network_are_fitted_on_them(seen: list[set[int]]) -> None:
 def test_masks_of_a_head_halve_the_training_part_once_more(seen: list[set[int]]) -> None:
     """The training part may itself be a half: the first cut would leave nothing to measure with."""
     x = marked()[:, :, None]
-    train, test = (Held(x[part], LABELS[part], IDS[part]) for part in (fitted_on(IDS), ~fitted_on(IDS)))
+    train, test = (LabelledActivations(x[part], LABELS[part], IDS[part]) for part in (fitted_on(IDS), ~fitted_on(IDS)))
     recorded_heads.prune_head(train, test, thetas=(0.3,), controls=0, progress=False)
     inner = IDS[fitted_on(IDS) & fitted_on(IDS, cut=2)]
     assert seen[:2] == [FITTED, set(inner.tolist())]

@@ -10,7 +10,7 @@ import pytest
 
 from repanalysis import metrics
 from repanalysis.statistics import ClassMoments, Rows
-from repanalysis.statistics.draws import GROUP, hashed
+from repanalysis.statistics.draws import JACKKNIFE_SEED, hashed
 from repanalysis.statistics.geometry import About
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -23,7 +23,7 @@ def test_fewer_coordinates_have_the_same_scalar_products(offset: float, rng: np.
     assert rows.d == rows.mean.shape[1] == 500, "features keep their names"
     fewer = rows.isometric()
     assert fewer.x.shape == (30, 31)
-    order = np.argsort(hashed(np.arange(30), GROUP))
+    order = np.argsort(hashed(np.arange(30), JACKKNIFE_SEED))
     centred, ours = x[order] - x.mean(axis=0), fewer.x - fewer.x.mean(axis=0)
     np.testing.assert_allclose(ours @ ours.T, centred @ centred.T, rtol=1e-8, atol=1e-8 * 500)
     np.testing.assert_allclose(fewer.x @ fewer.x.T, x[order] @ x[order].T, rtol=1e-10)
@@ -50,7 +50,7 @@ def test_the_spectrum_is_that_of_the_matrix(about: About, n: int, d: int, scaled
 
 def test_leaving_a_group_out_is_having_the_others(classes: Classes) -> None:
     x, y = classes(300, 6, 4)
-    group = hashed(np.arange(300), GROUP) % np.uint64(5)
+    group = hashed(np.arange(300), JACKKNIFE_SEED) % np.uint64(5)
     rows = Rows().of(x, y)
     for index, (size, rest) in enumerate(rows.replicates(5)):
         others = group != index

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from probes.errors import DataError, UsageError, did_you_mean
 from repanalysis.analyses.declaration import analysis
-from repanalysis.analyses.filters.measures import SHOWN, Held, class_means
+from repanalysis.analyses.filters.measures import METRIC_OF, LabelledActivations, class_means
 from repanalysis.heads.clusters import ClusterOptions, clusters_of
 from repanalysis.heads.fitting import HeadOptions
 from repanalysis.heads.scoring import accuracy_of
@@ -37,8 +37,8 @@ _SIZES = 6
 
 @analysis
 def against_labels(
-    train: Held,
-    test: Held,
+    train: LabelledActivations,
+    test: LabelledActivations,
     *,
     sizes: Annotated[
         Sequence[int] | None,
@@ -59,8 +59,8 @@ def against_labels(
 
     Parameters
     ----------
-    train, test : filters.Held
-        Activations to fit heads on and others to measure with, and their classes, 0 to K - 1; as `filters.held` gives them.
+    train, test : LabelledActivations
+        Activations to fit heads on and others to measure with, and their classes, 0 to K - 1; see `load_layer`.
     sizes : sequence of int, optional
         Numbers of labels, 2 to K; by default six, evenly spaced in their logarithm.
     subsets : int, default 5
@@ -96,18 +96,18 @@ def against_labels(
     """
     (x, y, _), (z, t, _) = train, test
     k = classes or int(max(y.max(), t.max())) + 1
-    wanted = sorted(set(sizes or np.geomspace(2, k, _SIZES).round().astype(int).tolist()))
+    n_labels = sorted(set(sizes or np.geomspace(2, k, _SIZES).round().astype(int).tolist()))
     if subsets < 1:
         raise UsageError(f"{subsets} subsets of labels; at least one is needed.")
     flat, flat_test = x.reshape(len(x), -1), z.reshape(len(z), -1)
     fixed = heads.fit(flat, y, k)
-    exact = error_by_labels(beaten_by(flat_test @ fixed.T, t), k, np.array(wanted))
+    exact = error_by_labels(beaten_by(flat_test @ fixed.T, t), k, np.array(n_labels))
     base = {"run": run, "layer": layer, "perturbation": "labels", "n": len(t)}
     rows: list[dict[str, Any]] = [
         base | {"metric": "error_rate", "variant": "fixed head", "strength": r.labels, "value": r.error, "se": r.se}
         for r in exact.itertuples()
     ]
-    draws = [(size, draw) for size in wanted for draw in range(1 if size == k else subsets)]
+    draws = [(size, draw) for size in n_labels for draw in range(1 if size == k else subsets)]
     measured: dict[int, list[dict[str, float]]] = {}
     for size, draw in tqdm(draws, desc=run, unit=" heads", disable=None if progress is None else not progress):
         chosen = np.sort(np.random.default_rng((seed, size, draw)).choice(k, size, replace=False))
@@ -122,21 +122,21 @@ def against_labels(
             fitted = {"error_slope": fit.slope, "error_offset": fit.offset, "error_r_squared": fit.r_squared}
             rows += [base | {"metric": name, "variant": variant, "value": value} for name, value in fitted.items()]
             rows[-3]["se"] = fit.slope_se
-    return Table.from_rows(rows, {run: {"sizes": wanted, "places": int(x.shape[2]), "n_train": len(y)}})
+    return Table.from_rows(rows, {run: {"sizes": n_labels, "places": int(x.shape[2]), "n_train": len(y)}})
 
 
-def _those(part: Held, chosen: NDArray[np.int64]) -> Held:
+def _those(part: LabelledActivations, chosen: NDArray[np.int64]) -> LabelledActivations:
     """The samples of some labels, which are numbered anew."""
     rows = np.flatnonzero(np.isin(part.y, chosen))
-    return Held(part.x[rows], np.searchsorted(chosen, part.y[rows]), part.ids[rows])
+    return LabelledActivations(part.x[rows], np.searchsorted(chosen, part.y[rows]), part.ids[rows])
 
 
-def _subset(head: NDArray[np.float64], test: Held, size: int, options: ClusterOptions) -> dict[str, float]:
+def _subset(head: NDArray[np.float64], test: LabelledActivations, size: int, options: ClusterOptions) -> dict[str, float]:
     """Error, with its standard error, and clusters of one subset of labels."""
     share, error = accuracy_of(head, test.x.reshape(len(test.y), -1), test.y)
     means = class_means(test.x, test.y, size)
     summary = clusters_of(means, head.reshape(means.shape), options, fields=False).summary()
-    clusters = {name: summary[SHOWN[name]] for name in CLUSTERS}
+    clusters = {name: summary[METRIC_OF[name]] for name in CLUSTERS}
     return {"error_rate": 1 - share, "error_rate se": error} | clusters
 
 
@@ -209,13 +209,13 @@ def against_width(table: Table, *, layer: str | None = None) -> Table:
         if not here.index.is_unique:
             raise UsageError(f"Run {run} is there twice; give each network's table once, of files with names of their own.")
         base = {"run": run, "model": here["model"].iloc[0], "layer": at, "perturbation": "width", "n": int(here["n"].iloc[0])}
-        said, se = here["value"], here["se"]
-        base["strength"] = said["filters_per_layer"]
-        rows.append(base | {"metric": "error_rate", "value": 1 - said["layer_accuracy"], "se": se["layer_accuracy"]})
-        rows.append(base | {"metric": "noise_per_filter", "value": said["noise_per_filter"], "se": se["noise_per_filter"]})
+        values, se = here["value"], here["se"]
+        base["strength"] = values["filters_per_layer"]
+        rows.append(base | {"metric": "error_rate", "value": 1 - values["layer_accuracy"], "se": se["layer_accuracy"]})
+        rows.append(base | {"metric": "noise_per_filter", "value": values["noise_per_filter"], "se": se["noise_per_filter"]})
     widths = {row["strength"] for row in rows}
     if len(widths) < 3:
-        raise DataError(f"A power law takes three widths at least; these are {sorted(int(one) for one in widths)}.")
+        raise DataError(f"A power law takes three widths at least; these are {sorted(int(width) for width in widths)}.")
     for metric, short in (("error_rate", "error"), ("noise_per_filter", "noise")):
         points = [(row["strength"], row["value"]) for row in rows if row["metric"] == metric and row["value"] > 0]
         whole = {"run": "power law", "perturbation": "width", "layer": layer or "last"}

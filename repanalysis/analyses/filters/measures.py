@@ -30,14 +30,14 @@ from repanalysis.analyses.declaration import LayersOption, Result, StrictOption,
 from repanalysis.analyses.uncertainty import few_groups
 from repanalysis.heads.clusters import ClusterOptions, FilterClusters, clusters_of
 from repanalysis.heads.fitting import HeadOptions, refitted
-from repanalysis.heads.scoring import accuracy_of, beats_chance
+from repanalysis.heads.scoring import above_chance, accuracy_of
 from repanalysis.specs import Names, Read
 from repanalysis.statistics.draws import fitted_on
 from repanalysis.table import Table
 
-__all__ = ["Held", "LayerFilters", "class_means", "driving", "filters", "held"]
+__all__ = ["LabelledActivations", "LayerFilters", "class_means", "filters", "load_layer", "top_activating"]
 
-SHOWN = {
+METRIC_OF = {
     "clusters_per_filter": "clusters", "cluster_size": "cluster_size", "labels_per_filter": "labels",
     "noise_per_filter": "noise", "noise_in_served_columns": "noise_served", "internal_per_filter": "internal",
     "snr_pair": "snr_pair", "snr_total": "snr_total", "snr_internal": "snr_internal", "snr_external": "snr_external",
@@ -45,7 +45,7 @@ SHOWN = {
     "signal_variation": "signal_cv", "signal_dispersion": "dispersion", "vote_margin": "margin", "orphan_labels": "orphans",
     "kept_share": "kept", "filters_per_layer": "filters", "empty_filters": "empty", "fragile_elements": "fragile",
 }  # fmt: skip
-_MOVING = {*SHOWN.values()} - {"filters", "fragile"}  # what resampling may move
+_MOVING = {*METRIC_OF.values()} - {"filters", "fragile"}  # what resampling may move
 _SHORT = {"snr_external", "snr_field_unit", "snr_field_raw", "dispersion"}  # whose intervals held less than nine times in ten
 _COUNT_EMPTY = ("clusters_per_filter", "labels_per_filter", "noise_per_filter")
 _COMPARED = 20  # samples whose activations tell whether two files hold the same ones
@@ -67,7 +67,7 @@ class LayerFilters:
         Test activations' class means.
     accuracy, accuracy_se : float
         On test activations.
-    found : FilterClusters
+    clusters : FilterClusters
         Clusters, noise and votes.
     labels : (K,) int64
         Which class each row is.
@@ -77,7 +77,7 @@ class LayerFilters:
     means: NDArray[np.float64]
     accuracy: float
     accuracy_se: float
-    found: FilterClusters
+    clusters: FilterClusters
     labels: NDArray[np.int64]
 
 
@@ -208,7 +208,7 @@ def filters(
         rows += [base | row for row in _table(measured[layer], errors, note)]
     facts: dict[str, Any] = {
         "source": first.title, "test": last.title, "model": str(first.attrs.get("model", "")),
-        "places": {name: layer.found.places for name, layer in measured.items()},
+        "places": {name: layer.clusters.places for name, layer in measured.items()},
     }  # fmt: skip
     table = Table.from_rows(_with_all_metrics(rows, failures), {name: facts | ({"failures": failures} if failures else {})})
     if failures:
@@ -244,7 +244,7 @@ class _Measuring:
         ]
         head = _head(data[0], len(self.classes), self.heads, self.seed)
         filters, note = _measured(head, data[1], self.classes, self.clusters)
-        return filters, note, _spread(data, filters, self.heads.alpha, self.bootstrap, self.seed)
+        return filters, note, _bootstrap_se(data, filters, self.heads.alpha, self.bootstrap, self.seed)
 
 
 def _with_all_metrics(rows: Sequence[dict[str, Any]], failures: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -257,21 +257,21 @@ def _with_all_metrics(rows: Sequence[dict[str, Any]], failures: Mapping[str, str
     ]
 
 
-def _parts(*given: Source | str | PathLike[str] | None) -> list[Part]:
+def _parts(*sources: Source | str | PathLike[str] | None) -> list[Part]:
     """What to fit on and what to measure with, as rows of sources."""
-    opened = [one if isinstance(one, Source) else probes.open(one) for one in given if one is not None]
+    opened = [source if isinstance(source, Source) else probes.open(source) for source in sources if source is not None]
     if len(opened) == 2:
-        _apart(*opened)
-        return [(one, np.arange(len(one))) for one in opened]
-    (one,) = opened
-    splits = None if one.split is None else np.asarray(one.split)
+        _refuse_overlap(*opened)
+        return [(source, np.arange(len(source))) for source in opened]
+    (source,) = opened
+    splits = None if source.split is None else np.asarray(source.split)
     if splits is not None and {"train", "test"} <= set(splits.tolist()):
-        return [(one, np.flatnonzero(splits == split)) for split in ("train", "test")]
-    half = fitted_on(one.ids)
-    return [(one, np.flatnonzero(chosen)) for chosen in (half, ~half)]
+        return [(source, np.flatnonzero(splits == split)) for split in ("train", "test")]
+    half = fitted_on(source.ids)
+    return [(source, np.flatnonzero(chosen)) for chosen in (half, ~half)]
 
 
-def _apart(first: Source, second: Source) -> None:
+def _refuse_overlap(first: Source, second: Source) -> None:
     """Raise where both hold the same samples, or come from different weights."""
     weights = [str(one.attrs.get("weights_sha256", "")) for one in (first, second)]
     if all(weights) and weights[0] != weights[1]:
@@ -301,10 +301,10 @@ def _labels(source: Source, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 def _common(labels: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], list[int]]:
     """Labels of both parts, ascending, and those of one alone."""
     present = [set(own.tolist()) - set(IGNORED) for own in labels]
-    there = sorted(present[0] & present[1])
-    if len(there) < 2:
-        raise DataError(f"{len(there)} labels are in both parts; heads and clusters need at least two.")
-    return np.array(there, np.int64), sorted(present[0] ^ present[1])
+    shared = sorted(present[0] & present[1])
+    if len(shared) < 2:
+        raise DataError(f"{len(shared)} labels are in both parts; heads and clusters need at least two.")
+    return np.array(shared, np.int64), sorted(present[0] ^ present[1])
 
 
 def _channels(info: LayerInfo) -> int:
@@ -317,13 +317,13 @@ def _rows(  # noqa: PLR0917  # one call, above
     rows: NDArray[np.int64],
     layer: str,
     labels: NDArray[np.int64],
-    known: NDArray[np.int64],
+    classes: NDArray[np.int64],
     groups: int,
     budget: int,
-) -> Held:
+) -> LabelledActivations:
     """Activations (n, F, P) of the known labels, their labels as 0 to K - 1, and their ids."""
     info = source.info[layer]
-    chosen = np.isin(labels, known)
+    chosen = np.isin(labels, classes)
     sample = source.take(layer, rows[:1])
     need = int(chosen.sum()) * sample.nbytes
     if need > budget:
@@ -346,10 +346,10 @@ def _rows(  # noqa: PLR0917  # one call, above
             f"Layer {layer} of {source.title} holds NaN or inf in {int((~finite).sum()):,} of {len(x):,} samples, the first of "
             f"them id {ids[~finite][0]}."
         )
-    return Held(x, np.searchsorted(known, labels[chosen]), ids)
+    return LabelledActivations(x, np.searchsorted(classes, labels[chosen]), ids)
 
 
-class Held(NamedTuple):
+class LabelledActivations(NamedTuple):
     """Activations of one layer, (n, F, P), labels as 0 to K - 1, and sample ids."""
 
     x: NDArray[Any]
@@ -357,7 +357,7 @@ class Held(NamedTuple):
     ids: NDArray[np.int64]
 
 
-def _head(train: Held, k: int, options: HeadOptions, seed: int) -> NDArray[np.float64]:
+def _head(train: LabelledActivations, k: int, options: HeadOptions, seed: int) -> NDArray[np.float64]:
     """The head of one layer, (K, F, P)."""
     x, y, _ = train
     weights = options.fit(x.reshape(len(x), -1), y, k, seed=seed)
@@ -365,16 +365,16 @@ def _head(train: Held, k: int, options: HeadOptions, seed: int) -> NDArray[np.fl
 
 
 def _measured(
-    weight: NDArray[np.float64], test: Held, known: NDArray[np.int64], options: ClusterOptions
+    weight: NDArray[np.float64], test: LabelledActivations, classes: NDArray[np.int64], options: ClusterOptions
 ) -> tuple[LayerFilters, str]:
     """Accuracy and clusters of one layer."""
     k = len(weight)
     share, error = accuracy_of(weight.reshape(k, -1), test[0].reshape(len(test[0]), -1), test[1])
     chance = f"the head's accuracy {share:.3f} is no better than chance {1 / k:.3f}"
-    note = "" if beats_chance(share, error, k) else f"uninformative: {chance}"
+    note = "" if above_chance(share, error, k) else f"uninformative: {chance}"
     means = class_means(test.x, test.y, k)
-    found = clusters_of(means, weight, options)
-    return LayerFilters(weight, means, share, error, found, known), note
+    clusters = clusters_of(means, weight, options)
+    return LayerFilters(weight, means, share, error, clusters, classes), note
 
 
 def class_means(x: NDArray[Any], y: NDArray[np.int64], k: int) -> NDArray[np.float64]:
@@ -386,20 +386,20 @@ def _means(x: NDArray[Any], y: NDArray[np.int64], weight: NDArray[np.float64], k
     """Weighted sums of the rows of each label, in float64 and without a copy of x."""
     flat = x.reshape(len(x), -1)
     chooser = sparse.csr_array((weight, (y, np.arange(len(y)))), shape=(k, len(y)))
-    found = np.zeros((k, flat.shape[1]))
+    sums = np.zeros((k, flat.shape[1]))
     step = max(1, (32 << 20) // (8 * flat.shape[1]))
     for start in range(0, len(flat), step):
-        found += chooser[:, start : start + step] @ flat[start : start + step].astype(np.float64)
-    return found
+        sums += chooser[:, start : start + step] @ flat[start : start + step].astype(np.float64)
+    return sums
 
 
-def held(
+def load_layer(
     train: Source | str | PathLike[str],
     test: Source | str | PathLike[str] | None = None,
     *,
     layer: str | None = None,
     state_budget: int = 4 << 30,
-) -> tuple[str, Held, Held, int]:
+) -> tuple[str, LabelledActivations, LabelledActivations, int]:
     """One layer's activations, labels and ids, to fit on and to measure with; its name first, K last.
 
     Parameters
@@ -421,28 +421,28 @@ def held(
     for source, _ in parts:
         source.check_layer(name)
     labels = [_labels(*part) for part in parts]
-    known, _ = _common(labels)
-    first, last = (_rows(*part, name, own, known, 1, state_budget) for part, own in zip(parts, labels, strict=True))
-    return name, first, last, len(known)
+    classes, _ = _common(labels)
+    first, last = (_rows(*part, name, own, classes, 1, state_budget) for part, own in zip(parts, labels, strict=True))
+    return name, first, last, len(classes)
 
 
-def driving(source: Source, layer: str, one: int, count: int) -> NDArray[np.int64]:
+def top_activating(source: Source, layer: str, index: int, count: int) -> NDArray[np.int64]:
     """Ids of the samples that drive a filter most: by the sum of its positive activations over places."""
     axis = _channels(source.info[layer])
-    rows = [np.take(batch.layers[layer], one, axis=axis).reshape(len(batch.ids), -1) for batch in source.iter([layer])]
+    rows = [np.take(batch.layers[layer], index, axis=axis).reshape(len(batch.ids), -1) for batch in source.iter([layer])]
     strength = np.concatenate([np.maximum(part, 0).sum(1) for part in rows])
     return np.asarray(source.ids[np.argsort(-strength, kind="stable")[:count]])
 
 
-def _spread(  # one call, above
-    data: Sequence[Held], one: LayerFilters, alpha: float, bootstrap: int, seed: int
+def _bootstrap_se(  # one call, above
+    data: Sequence[LabelledActivations], filters: LayerFilters, alpha: float, bootstrap: int, seed: int
 ) -> dict[str, float]:
     """Standard deviations over resampled training and test samples, by name of `summary`.
 
     None of what did not move, nor of ratios and variances of few elements, whose intervals did not hold (docs/uncertainty.md).
     """
     (fitted, labels, _), (x, y, _) = data
-    k, f, p = one.means.shape
+    k, f, p = filters.means.shape
     if bootstrap < 2 or bootstrap * k * k * f > _RESAMPLED or bootstrap * x.size > 20 * _RESAMPLED:
         return {}
     rng = np.random.default_rng(seed)
@@ -451,34 +451,36 @@ def _spread(  # one call, above
     counts = np.bincount(y, minlength=k)
     times = rng.multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=bootstrap).astype(np.float64)
     flat = fitted.reshape(len(fitted), -1)
-    heads = refitted(one.weight.reshape(k, -1), flat, labels, times, alpha=alpha).reshape(bootstrap, k, f, p)
-    said = []
+    heads = refitted(filters.weight.reshape(k, -1), flat, labels, times, alpha=alpha).reshape(bootstrap, k, f, p)
+    summaries = []
     for head in heads:
         weight = np.zeros(len(y))
         for label in range(k):
             mine = np.flatnonzero(y == label)
             weight[mine] = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine))) / counts[label]
-        said.append(clusters_of(_means(x, y, weight, k).reshape(k, f, p), head, one.found.options).summary())
+        summaries.append(clusters_of(_means(x, y, weight, k).reshape(k, f, p), head, filters.clusters.options).summary())
     with np.errstate(invalid="ignore"):
-        spread = {name: float(np.std([one.get(name, np.nan) for one in said], ddof=1)) for name in said[0]}
+        spread = {name: float(np.std([filters.get(name, np.nan) for filters in summaries], ddof=1)) for name in summaries[0]}
     return {name: value * few_groups(bootstrap) for name, value in spread.items() if value > 0 and name in _MOVING - _SHORT}
 
 
-def _table(one: LayerFilters, spread: Mapping[str, float], note: str) -> list[dict[str, Any]]:
+def _table(filters: LayerFilters, spread: Mapping[str, float], note: str) -> list[dict[str, Any]]:
     """Rows of one layer."""
     rows: list[dict[str, Any]] = [
-        {"metric": "layer_accuracy", "value": one.accuracy, "se": one.accuracy_se, "note": note},
+        {"metric": "layer_accuracy", "value": filters.accuracy, "se": filters.accuracy_se, "note": note},
     ]
-    said, every = one.found.summary(), one.found.summary(count_empty=True)
-    for metric, name in SHOWN.items():
-        if name in said:
-            undefined = "" if np.isfinite(said[name]) else "no noise" if np.isinf(said[name]) else "no filter serves a label"
-            known = not spread or name in spread or name not in _MOVING
+    summary, every = filters.clusters.summary(), filters.clusters.summary(count_empty=True)
+    for metric, name in METRIC_OF.items():
+        if name in summary:
+            undefined = (
+                "" if np.isfinite(summary[name]) else "no noise" if np.isinf(summary[name]) else "no filter serves a label"
+            )
+            has_error = not spread or name in spread or name not in _MOVING
             why = "resampling gives too little" if name in _SHORT else "no resampling moved it"
-            still = "" if known else f"no standard error: {why}"
-            told = "; ".join(filter(None, [note, undefined, still]))
-            rows.append({"metric": metric, "value": said[name], "se": spread.get(name, np.nan), "note": told})
+            still = "" if has_error else f"no standard error: {why}"
+            notes = "; ".join(filter(None, [note, undefined, still]))
+            rows.append({"metric": metric, "value": summary[name], "se": spread.get(name, np.nan), "note": notes})
         if metric in _COUNT_EMPTY:
             rows.append({"metric": metric, "variant": "with empty filters", "value": every[name], "note": note})
-    rows.append({"metric": "places_per_filter", "value": float(one.found.places)})
+    rows.append({"metric": "places_per_filter", "value": float(filters.clusters.places)})
     return rows

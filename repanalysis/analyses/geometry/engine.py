@@ -44,7 +44,15 @@ from repanalysis.analyses.declaration import (
     StrictOption,
     analysis,
 )
-from repanalysis.analyses.geometry.states import Job, LayerStates, Plan, first_of_types, place_of, planned, resolution_of_layer
+from repanalysis.analyses.geometry.states import (
+    Job,
+    LayerStates,
+    StatisticsPlan,
+    first_of_types,
+    place_of,
+    planned,
+    resolution_of_layer,
+)
 from repanalysis.analyses.geometry.subset import Subset, read_superclasses, subset_of
 from repanalysis.analyses.uncertainty import permutation_test, permuted
 from repanalysis.heads.matching import by_class, relabelled
@@ -208,25 +216,25 @@ def analyze(
     ignored = tuple(sorted(set(ignore_labels)))
     opened = _relabelled(opened, labels, targets, ignored)
     recorded_head = _recorded_head(opened, ignored) if head is None and superclasses is None else None
-    chosen = _chosen(metrics, recorded_head or head)
+    chosen = _resolve_metrics(metrics, recorded_head or head)
     choices = {"groups": groups, "null": null, "seed": seed}
-    job = Job(tuple(chosen), **choices, budget=state_budget, where_it_fits=metrics is None, strict=strict)  # type: ignore[arg-type]
+    job = Job(tuple(chosen), **choices, budget=state_budget, skip_if_head_does_not_fit=metrics is None, strict=strict)  # type: ignore[arg-type]
     hidden = None if progress is None else not progress
     asked = {"split": split, "classes": classes, "superclasses": superclasses}
     job = replace(job, subset=replace(job.subset, ignore=ignored))
     if isinstance(opened, Opened):
-        run, model = run or _stem(opened), model or str(opened.attrs.get("model", ""))
-        wanted = select(layers, opened.info, opened.title)
+        run, model = run or _default_run_name(opened), model or str(opened.attrs.get("model", ""))
+        selected = select(layers, opened.info, opened.title)
         if not len(opened):
             raise DataError(f"{opened.title} holds no samples.")
         subsets = _subsets(opened, by_split=by_split, ignore=ignored, **asked)  # type: ignore[arg-type]
         jobs = [_checked(opened, replace(job, subset=subset)) for subset in subsets]
         jobs = [replace(each, types=first_of_types(opened.info.values())) for each in jobs]
-        results = _of_file(opened, wanted, jobs, executor=executor, workers=workers, hidden=hidden)
+        results = _analyze_file(opened, selected, jobs, executor=executor, workers=workers, hidden=hidden)
     else:
         if by_split or null or any(asked.values()) or executor or workers:
             raise UsageError("Batches come only once: splits, classes, null and workers need a file, or probes.from_arrays.")
-        results = _of_stream(_only(opened, layers), job, hidden=hidden)
+        results = _of_stream(_select_layers(opened, layers), job, hidden=hidden)
     rows, described, failures = _joined(results, job)
     if not rows:
         raise DataError("There were no samples to analyze.")
@@ -261,15 +269,15 @@ def _subsets(
         if source.split is None:
             raise DataError(f"{source.title} has no splits to analyze one by one.")
         splits = sorted(set(source.split.tolist())) if split is None else [split]
-    known = source.labels, source.split, source.class_names
+    columns = source.labels, source.split, source.class_names
     options: dict[str, Any] = {"classes": classes, "superclasses": superclasses, "ignore": ignore}
-    return [subset_of(*known, split=one, **options)[0] for one in splits]
+    return [subset_of(*columns, split=name, **options)[0] for name in splits]
 
 
 def _checked(source: Opened, job: Job) -> Job:
     """The job with the metrics that a subset can answer; raises where it is empty, or lacks what one that was named needs."""
-    wanted, labels = job.subset.choose(source.labels, source.split)
-    if wanted is not None and not wanted.any():
+    mask, labels = job.subset.choose(source.labels, source.split)
+    if mask is not None and not mask.any():
         raise DataError(f"{source.title} has no samples of the chosen split and classes.")
     job = _answered(job, source.title, labels=labels is not None, targets=source.targets is not None)
     _enough_classes(job.metrics, labels)
@@ -288,7 +296,7 @@ def _answered(job: Job, title: str, *, labels: bool, targets: bool) -> Job:
     """
     of_classes = [metric.name for metric in job.metrics if metric.min_classes]
     of_targets = [metric.name for metric in job.metrics if metric.needs_targets]
-    if job.where_it_fits:  # all metrics, none by name
+    if job.skip_if_head_does_not_fit:  # all metrics, none by name
         lacking = {*(of_classes if targets and not labels else ()), *(of_targets if not targets else ())}
         if targets and not labels and of_classes:
             warnings.warn(
@@ -308,7 +316,7 @@ def _answered(job: Job, title: str, *, labels: bool, targets: bool) -> Job:
     return job
 
 
-def _of_file(
+def _analyze_file(
     source: Opened, layers: Sequence[str], jobs: Sequence[Job], *, executor: Executor | None, workers: int, hidden: bool | None
 ) -> list[LayerRows]:
     """Rows of every layer and choice of samples, from a source that can be read again."""
@@ -322,7 +330,7 @@ def _of_file(
                 (index, functools.partial(_analyzed, source, *task, bar)) for index, task in enumerate(tasks)
             )
         else:
-            config = _recipe(source)
+            config = _reopen_args(source)
             bar = stack.enter_context(tqdm(total=len(tasks), unit=" layers", desc="analyze", disable=hidden))
             results_of = _in_processes(workers, config, tasks) if executor is None else _submitted(executor, config, tasks)
             pending = stack.enter_context(closing(results_of))
@@ -342,8 +350,8 @@ def _attempted(result: Callable[[], LayerRows], source: Opened, layer: str, job:
     except Exception as error:
         if job.strict:
             raise
-        wanted, _ = job.subset.choose(source.labels, source.split)
-        return _failed(source.info[layer], job, len(source) if wanted is None else int(wanted.sum()), error)
+        mask, _ = job.subset.choose(source.labels, source.split)
+        return _failed(source.info[layer], job, len(source) if mask is None else int(mask.sum()), error)
 
 
 def _failed(info: LayerInfo, job: Job, n: int, error: Exception) -> LayerRows:
@@ -395,7 +403,7 @@ def _submitted(executor: Executor, config: Any, tasks: Sequence[Task]) -> Genera
     Dask does the tasks of a dead worker again, three times by default, and then gives up all that were on it each time. Each of
     these is done again by itself: most likely another has taken it along.
     """
-    futures = {executor.submit(_elsewhere, config, *task): index for index, task in enumerate(tasks)}
+    futures = {executor.submit(_analyze_in_worker, config, *task): index for index, task in enumerate(tasks)}
     killed = {}
     for done in _completed(futures):
         if _was_killed(done):
@@ -405,7 +413,7 @@ def _submitted(executor: Executor, config: Any, tasks: Sequence[Task]) -> Genera
     for index, died in killed.items():
         again = died
         with suppress(RuntimeError):  # unless the executor is gone
-            again = executor.submit(_elsewhere, config, *tasks[index], attempt=2)
+            again = executor.submit(_analyze_in_worker, config, *tasks[index], attempt=2)
         yield index, functools.partial(_outcome, again, tasks[index][0])
 
 
@@ -439,7 +447,7 @@ def _in_processes(workers: int, config: Any, tasks: Sequence[Task]) -> Generator
         for index in list(left)[: workers + 1]:  # one more than run: a pool hands out the next in advance
             task = left.pop(index)
             pool = _processes(1, workers)
-            future = pool.submit(_elsewhere, config, *task)
+            future = pool.submit(_analyze_in_worker, config, *task)
             pool.shutdown()
             yield index, functools.partial(_outcome, future, task[0])
 
@@ -449,7 +457,7 @@ def _in_a_pool(workers: int, config: Any, left: dict[int, Task]) -> Generator[tu
     pool = _processes(workers, workers)
     try:
         with suppress(BrokenExecutor):  # while tasks are handed out
-            futures = {pool.submit(_elsewhere, config, *task): index for index, task in left.items()}
+            futures = {pool.submit(_analyze_in_worker, config, *task): index for index, task in left.items()}
             for done in as_completed(futures):
                 if not isinstance(done.exception(), BrokenExecutor):
                     del left[futures[done]]
@@ -482,7 +490,7 @@ def _limit_threads(threads: int) -> None:
     threadpool_limits(threads)
 
 
-def _recipe(source: Opened) -> Any:
+def _reopen_args(source: Opened) -> Any:
     """What another process opens: paths, and the identity of what is there; what lies in memory goes as it is."""
     stores = getattr(source, "stores", [source])
     if all(hasattr(store, "path") for store in stores):
@@ -491,7 +499,7 @@ def _recipe(source: Opened) -> Any:
     return source
 
 
-def _elsewhere(config: Any, layer: str, job: Job, *, attempt: int = 1) -> LayerRows:  # noqa: ARG001  # dask takes equal calls for one
+def _analyze_in_worker(config: Any, layer: str, job: Job, *, attempt: int = 1) -> LayerRows:  # noqa: ARG001  # dask takes equal calls for one
     """One layer, in another process."""
     return _analyzed(config if isinstance(config, Opened) else _reopened(*config), layer, job, None)
 
@@ -510,35 +518,35 @@ def _reopened(files: tuple[tuple[str, Any], ...], kind: str) -> Opened:
 
 def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> LayerRows:
     """Rows of one layer."""
-    wanted, labels = job.subset.choose(source.labels, source.split)
+    mask, labels = job.subset.choose(source.labels, source.split)
     classes = [] if labels is None else np.unique(labels[labels != MISSING]).tolist()
-    n = len(source) if wanted is None else int(wanted.sum())
+    n = len(source) if mask is None else int(mask.sum())
 
-    def states(given: NDArray[np.int64] | None, job: Job, aims: NDArray[np.float64] | None = None) -> LayerStates:
-        found: LayerStates | None = None
+    def states(labels: NDArray[np.int64] | None, job: Job, aims: NDArray[np.float64] | None = None) -> LayerStates:
+        layer_states: LayerStates | None = None
         start = 0
         for batch in source.iter([layer]):
-            if found is None:
+            if layer_states is None:
                 d = int(np.prod(batch.layers[layer].shape[1:]))
                 job = job.fitting(d, batch.info[layer].source_shape)
                 plan = planned(job.metrics, d, max(1, len(classes)), n, groups=job.groups, budget=job.budget)
                 resolution = resolution_of_layer(job.types, batch.info[layer])
-                found = LayerStates(batch.info[layer], job, plan, d, classes, resolution=resolution)
+                layer_states = LayerStates(batch.info[layer], job, plan, d, classes, resolution=resolution)
             part = slice(start, start + len(batch))
-            found.absorb(batch, None if given is None else given[part], None if aims is None else aims[part])
+            layer_states.absorb(batch, None if labels is None else labels[part], None if aims is None else aims[part])
             start += len(batch)
             if bar is not None:
                 bar.update(len(batch))
-        assert found is not None
-        return found
+        assert layer_states is not None
+        return layer_states
 
     whole = states(None, job)
     rows = list(whole.rows())
-    looking = replace(
+    label_metrics = replace(
         job, groups=0, metrics=tuple(metric for metric in job.metrics if metric.min_classes or metric.needs_targets)
     )
-    if job.null and looking.metrics and whole.non_finite is None:
-        draws = [_permuted_rows(states, source, looking, draw, wanted) for draw in range(job.null)]
+    if job.null and label_metrics.metrics and whole.non_finite is None:
+        draws = [_permuted_rows(states, source, label_metrics, draw, mask) for draw in range(job.null)]
         rows += _null_rows(rows, draws)
     return _layer_rows(whole, rows)
 
@@ -550,9 +558,9 @@ def _layer_rows(states: LayerStates, rows: list[dict[str, Any]]) -> LayerRows:
     return LayerRows(rows, states.described, states.failure)
 
 
-def _permuted_rows(states: Any, source: Opened, job: Job, draw: int, wanted: Any) -> dict[tuple[Metric, str], float]:
+def _permuted_rows(states: Any, source: Opened, job: Job, draw: int, mask: Any) -> dict[tuple[Metric, str], float]:
     """Values under labels and targets in random order; those of samples that are not looked at, or have none, stay."""
-    chosen = np.ones(len(source), bool) if wanted is None else wanted
+    chosen = np.ones(len(source), bool) if mask is None else mask
     labels, targets = source.labels, source.targets
     if labels is not None:
         present = chosen & ~job.subset.missing(labels)
@@ -562,8 +570,8 @@ def _permuted_rows(states: Any, source: Opened, job: Job, draw: int, wanted: Any
         present = chosen & ~np.isnan(targets).all(axis=1)
         targets = np.array(targets)
         targets[present] = permuted(targets[present], job.seed, draw)
-    found = states(labels, job, targets)
-    return {key: float(value) for key, value in found.values().items()}
+    permuted_states = states(labels, job, targets)
+    return {key: float(value) for key, value in permuted_states.values().items()}
 
 
 def _null_rows(rows: Sequence[Mapping[str, Any]], draws: Sequence[Mapping[tuple[Metric, str], float]]) -> list[dict[str, Any]]:
@@ -601,18 +609,18 @@ def _of_states(states: LayerStates) -> LayerRows:
         return _failed(states.info, states.job, states.n, error)
 
 
-def _chosen(metrics: str | Iterable[str | Metric] | None, head: tuple[Any, ...] | None) -> list[Metric]:
+def _resolve_metrics(metrics: str | Iterable[str | Metric] | None, head: tuple[Any, ...] | None) -> list[Metric]:
     """Metrics by name, by specification, or as they are; with the network's head, where they need it."""
-    found = _named(metrics)
+    selected = _parse_metrics(metrics)
     if head is None:
-        return [metric for metric in found if metrics is not None or not metric.needs_head]
+        return [metric for metric in selected if metrics is not None or not metric.needs_head]
     if len(head) < 2:
         raise UsageError("The head is weights (K, d) and offsets (K,): give both.")
     weight, bias = (np.asarray(part, np.float64) for part in head[:2])
     if weight.ndim != 2 or bias.shape != weight.shape[:1]:
         raise UsageError(f"The head has weights {weight.shape} and offsets {bias.shape}; (K, d) and (K,) are needed.")
-    given = head._replace(weight=weight, bias=bias) if isinstance(head, Head) else Head(weight, bias)
-    return [get(metric.name, **metric.chosen, head=given) if metric.needs_head else metric for metric in found]
+    own_head = head._replace(weight=weight, bias=bias) if isinstance(head, Head) else Head(weight, bias)
+    return [get(metric.name, **metric.chosen, head=own_head) if metric.needs_head else metric for metric in selected]
 
 
 def _recorded_head(source: Opened | Iterable[Batch], ignored: tuple[int, ...]) -> Head | None:
@@ -622,12 +630,12 @@ def _recorded_head(source: Opened | Iterable[Batch], ignored: tuple[int, ...]) -
     return by_class(source.head, source.attrs, source.class_names, labels[~Subset(ignore=ignored).missing(labels)])
 
 
-def _named(metrics: str | Iterable[str | Metric] | None) -> list[Metric]:
+def _parse_metrics(metrics: str | Iterable[str | Metric] | None) -> list[Metric]:
     if metrics is None:
         return [get(name) for name in names()]
     items = [metrics] if isinstance(metrics, str) else metrics
-    found = [metric for item in items for metric in ([item] if isinstance(item, Metric) else parse(item))]
-    return found or [get("")]
+    metrics_named = [metric for item in items for metric in ([item] if isinstance(item, Metric) else parse(item))]
+    return metrics_named or [get("")]
 
 
 def _opened(source: Source, *, partial: bool) -> Opened | Iterable[Batch]:
@@ -649,27 +657,27 @@ def _relabelled(source: Opened | Iterable[Batch], labels: Any, targets: Any, ign
     for values, continuous in ((labels, False), (targets, True)):
         if values is None:
             continue
-        given = label_file(str(values)) if isinstance(values, str | PathLike) else Column("the array", values)
-        known, how = aligned(given, source.ids, source.title, ignore=ignored, continuous=continuous)
-        if known.note:
-            warnings.warn(known.note, stacklevel=4)
+        column = label_file(str(values)) if isinstance(values, str | PathLike) else Column("the array", values)
+        annotations, how = aligned(column, source.ids, source.title, ignore=ignored, continuous=continuous)
+        if annotations.note:
+            warnings.warn(annotations.note, stacklevel=4)
         both = "; ".join(filter(None, [str(source.attrs.get("labels", "")) if continuous else "", how]))
-        attrs = source.attrs if known.labels is None else relabelled(source.attrs)
-        source = Relabelled(source, known, dict(attrs) | {"labels": both})
+        attrs = source.attrs if annotations.labels is None else relabelled(source.attrs)
+        source = Relabelled(source, annotations, dict(attrs) | {"labels": both})
     return source
 
 
-def _stem(source: Opened) -> str:
+def _default_run_name(source: Opened) -> str:
     """What a run is called if nobody says: after the file, or the folder of shards."""
     return Path(source.stores[0].path).resolve().parent.name if isinstance(source, Shards) else Path(source.title).stem
 
 
-def _only(batches: Iterable[Batch], patterns: Patterns) -> Iterator[Batch]:
+def _select_layers(batches: Iterable[Batch], patterns: Patterns) -> Iterator[Batch]:
     """Batches with the wanted layers alone."""
     for batch in batches:
-        wanted = select(patterns, batch.info, "the batches")
-        layers = {name: batch.layers[name] for name in wanted}
-        yield replace(batch, layers=layers, info={name: batch.info[name] for name in wanted})
+        selected = select(patterns, batch.info, "the batches")
+        layers = {name: batch.layers[name] for name in selected}
+        yield replace(batch, layers=layers, info={name: batch.info[name] for name in selected})
 
 
 def _enough_classes(metrics: Sequence[Metric], labels: NDArray[np.int64] | None) -> None:
@@ -701,22 +709,22 @@ def _streamed(batches: Iterable[Batch], job: Job, bar: Any) -> Iterator[LayerSta
             if batch.labels is None:
                 _enough_classes(job.metrics, None)
             job = job.naming(batch.target_names)
-            known = [] if batch.labels is None else np.unique(batch.labels[~job.subset.missing(batch.labels)]).tolist()
+            classes = [] if batch.labels is None else np.unique(batch.labels[~job.subset.missing(batch.labels)]).tolist()
             types = first_of_types(batch.info.values())
             for name, info in batch.info.items():
                 d = int(np.prod(batch.layers[name].shape[1:]))
                 budget = job.budget // len(batch.info)
                 mine = job.fitting(d, info.source_shape)
-                plan = planned(mine.metrics, d, max(1, len(known)), None, groups=mine.groups, budget=budget)
+                plan = planned(mine.metrics, d, max(1, len(classes)), None, groups=mine.groups, budget=budget)
                 resolution = resolution_of_layer(types, info)
-                layers[name] = LayerStates(info, mine, plan, d, known, resolution=resolution)
+                layers[name] = LayerStates(info, mine, plan, d, classes, resolution=resolution)
         elif list(batch.info) != list(first):
-            odd = sorted(set(first) ^ set(batch.info))
-            if not set(odd) <= set(batch.left_out):
-                raise DataError(f"The batches do not all hold the same layers ({', '.join(odd[:3])}).")
-            for name in odd:
+            changed = sorted(set(first) ^ set(batch.info))
+            if not set(changed) <= set(batch.left_out):
+                raise DataError(f"The batches do not all hold the same layers ({', '.join(changed[:3])}).")
+            for name in changed:
                 reasons = dict.fromkeys((metric.needs for metric in job.metrics), batch.left_out[name])
-                layers[name] = LayerStates(layers[name].info, job, Plan((), reasons), layers[name].d)
+                layers[name] = LayerStates(layers[name].info, job, StatisticsPlan((), reasons), layers[name].d)
             first = batch.info
         for name in batch.info:
             layers[name].absorb(batch)

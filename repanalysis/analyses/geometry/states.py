@@ -19,12 +19,12 @@ from probes import Batch, DataError, LayerInfo
 from probes.labels import MISSING
 from repanalysis.analyses.geometry.subset import Subset
 from repanalysis.analyses.uncertainty import few_groups, jackknife
-from repanalysis.metrics import Metric, Noted, get
+from repanalysis.metrics import Metric, Value, get
 from repanalysis.metrics._bias import without_notes
 from repanalysis.statistics import ClassMoments, GroupedMoments, Groups, NonFiniteError, RowMoments, Rows, Statistic
 from repanalysis.statistics.rounding import EXACT, resolution_of
 
-__all__ = ["Job", "LayerStates", "NonFinite", "Plan", "first_of_types", "place_of", "planned", "resolution_of_layer"]
+__all__ = ["Job", "LayerStates", "NonFinite", "StatisticsPlan", "first_of_types", "place_of", "planned", "resolution_of_layer"]
 
 Whose = Literal["all", "labelled", "targets"]
 _BY_CLASS = ClassMoments | Groups | Rows
@@ -64,26 +64,34 @@ class Job:
     seed: int = 0
     budget: int = 2 << 30
     subset: Subset = field(default_factory=Subset)
-    where_it_fits: bool = False
+    skip_if_head_does_not_fit: bool = False
     strict: bool = False
     types: tuple[tuple[str, int], ...] = ()
 
     def naming(self, targets: tuple[str, ...]) -> Job:
         """The same, with the names of the targets for the metrics that look at them."""
-        named = [get(one.name, **{**one.chosen, "names": targets}) if one.needs_targets else one for one in self.metrics]
+        named = [
+            get(metric.name, **{**metric.chosen, "names": targets}) if metric.needs_targets else metric
+            for metric in self.metrics
+        ]
         return replace(self, metrics=tuple(named)) if targets else self
 
     def fitting(self, d: int, shape: tuple[int, ...] = ()) -> Job:
         """What is to be computed of a layer of d features, which are those of maps of a shape."""
-        heads = {one: one.chosen["head"].at(d, shape) for one in self.metrics if one.chosen.get("head") is not None}
-        kept = [one for one in self.metrics if one not in heads or (heads[one].takes(d) and not heads[one].foreign)]
-        if not self.where_it_fits:
-            kept = [get(one.name, **{**one.chosen, "head": heads[one]}) if one in heads else one for one in self.metrics]
-        return replace(self, metrics=tuple(kept))
+        heads = {metric: metric.chosen["head"].at(d, shape) for metric in self.metrics if metric.chosen.get("head") is not None}
+        fitting_metrics = [
+            metric for metric in self.metrics if metric not in heads or (heads[metric].takes(d) and not heads[metric].foreign)
+        ]
+        if not self.skip_if_head_does_not_fit:
+            fitting_metrics = [
+                get(metric.name, **{**metric.chosen, "head": heads[metric]}) if metric in heads else metric
+                for metric in self.metrics
+            ]
+        return replace(self, metrics=tuple(fitting_metrics))
 
 
 @dataclass(frozen=True)
-class Plan:
+class StatisticsPlan:
     """The statistics of a layer, why some are refused, and why there are no standard errors."""
 
     kept: tuple[Statistic, ...]
@@ -91,7 +99,7 @@ class Plan:
     no_error: str = ""
 
 
-def planned(metrics: Sequence[Metric], d: int, k: int, n: int | None, *, groups: int, budget: int) -> Plan:
+def planned(metrics: Sequence[Metric], d: int, k: int, n: int | None, *, groups: int, budget: int) -> StatisticsPlan:
     """The statistics that serve these metrics of d features, k classes and n samples (None: not known) within a budget.
 
     Notes
@@ -99,38 +107,40 @@ def planned(metrics: Sequence[Metric], d: int, k: int, n: int | None, *, groups:
     Rows are kept in place of moments where K d^2 numbers would weigh more than they do, if they fit.
     """
     needed = list(dict.fromkeys(metric.needs for metric in metrics))
-    kept: list[Statistic] = []
+    statistics: list[Statistic] = []
     refused: dict[Statistic, str] = {}
     no_error = ""
     normalizations: tuple[Literal["none", "sphere"], ...] = ("none", "sphere")
     for normalize in normalizations:
-        wanted = [one for one in needed if isinstance(one, ClassMoments) and one.normalize == normalize]
-        if not wanted:
+        moments = [
+            statistic for statistic in needed if isinstance(statistic, ClassMoments) and statistic.normalize == normalize
+        ]
+        if not moments:
             continue
-        full = next((one for one in wanted if one.scatter == "per_class"), None)
-        whole = full or wanted[0]
+        full = next((statistic for statistic in moments if statistic.scatter == "per_class"), None)
+        whole = full or moments[0]
         grouped: Statistic = Groups(whole, groups) if groups else whole
         rows = None if n is None else Rows(normalize=normalize).state_bytes(d, k, n)
         single = whole.state_bytes(d, k)
         if full and rows is not None and rows < single and rows <= budget:
-            kept.append(Rows(normalize=normalize))
+            statistics.append(Rows(normalize=normalize))
         elif grouped.state_bytes(d, k) <= budget:
-            kept.append(grouped)
+            statistics.append(grouped)
         elif single <= budget:
-            kept.append(whole)
+            statistics.append(whole)
             size = grouped.state_bytes(d, k) / 2**30
             no_error = f"no standard error: the jackknife needs {size:.1f} GiB of state (--state-budget, state_budget=)"
         elif rows is not None and rows <= budget:
-            kept.append(Rows(normalize=normalize))
+            statistics.append(Rows(normalize=normalize))
         else:
-            means = [one for one in wanted if one.scatter == "none"]
-            kept += [Groups(one, groups) if groups else one for one in means]
+            means = [statistic for statistic in moments if statistic.scatter == "none"]
+            statistics += [Groups(statistic, groups) if groups else statistic for statistic in means]
             refused[whole] = (
                 f"d = {d} needs {single / 2**30:.1f} GiB of state, more than the budget of {budget / 2**30:.1f} GiB; "
                 "pool the layer, or raise the budget (state_budget=, --state-budget)"
             )
-    kept += [one for one in needed if not isinstance(one, ClassMoments)]
-    return Plan(tuple(kept), refused, no_error)
+    statistics += [statistic for statistic in needed if not isinstance(statistic, ClassMoments)]
+    return StatisticsPlan(tuple(statistics), refused, no_error)
 
 
 def first_of_types(layers: Iterable[LayerInfo]) -> tuple[tuple[str, int], ...]:
@@ -189,7 +199,7 @@ class LayerStates:
 
     info: LayerInfo
     job: Job
-    plan: Plan
+    plan: StatisticsPlan
     d: int
     classes: Sequence[int] = ()
     n: int = 0
@@ -210,7 +220,7 @@ class LayerStates:
 
     def _served(self, statistic: Statistic) -> list[Metric]:
         """The metrics that a statistic serves."""
-        return [metric for metric in self.job.metrics if _server(metric, self.plan.kept) is statistic]
+        return [metric for metric in self.job.metrics if _provider_of(metric, self.plan.kept) is statistic]
 
     def _apart(self) -> None:
         """From the first sample without a label on, what serves class metrics has a state of its own.
@@ -240,14 +250,14 @@ class LayerStates:
         DataError
             If a row holds NaN or inf, and the job is strict; otherwise such rows are counted.
         """
-        wanted, y = self.job.subset.choose(batch.labels if labels is None else labels, batch.split)
+        mask, y = self.job.subset.choose(batch.labels if labels is None else labels, batch.split)
         x, ids = batch.layers[self.info.name].reshape(len(batch), -1), batch.ids
         keys = batch.keys
-        if wanted is not None:
-            x, ids, keys = x[wanted], ids[wanted], keys[wanted]
+        if mask is not None:
+            x, ids, keys = x[mask], ids[mask], keys[mask]
         y = np.zeros(len(x), np.int64) if y is None else y
         aims = batch.targets if targets is None else targets
-        aims = aims if aims is None or wanted is None else aims[wanted]
+        aims = aims if aims is None or mask is None else aims[mask]
         rows: dict[Whose, Any] = {"all": None, "labelled": y != MISSING}
         if not rows["labelled"].all():
             self._apart()
@@ -263,7 +273,7 @@ class LayerStates:
         if batch.labels is not None:
             self.seen_classes |= set(np.unique(y[rows["labelled"]]).tolist())
         if batch.split is not None:
-            self.splits |= set(np.unique(batch.split if wanted is None else batch.split[wanted]).tolist())
+            self.splits |= set(np.unique(batch.split if mask is None else batch.split[mask]).tolist())
 
     def _update(self, x: Any, columns: Mapping[Whose, Any], ids: Any, keys: Any, rows: Mapping[Whose, Any]) -> None:
         """Update every statistic with the rows (None: all) that it looks at, and their labels or targets."""
@@ -293,12 +303,12 @@ class LayerStates:
             return self.non_finite.sentence(self.n)
         return next(iter(self.plan.refused.values()), "")
 
-    def values(self) -> dict[tuple[Metric, str], Noted]:
+    def values(self) -> dict[tuple[Metric, str], Value]:
         """Every metric's variants, with standard errors."""
         if self.non_finite is not None:
-            return {(metric, ""): Noted("nan", self.failure) for metric in self.job.metrics}
+            return {(metric, ""): Value("nan", self.failure) for metric in self.job.metrics}
         finished = {key: self._at_resolution(key[0].finish(state)) for key, state in self.states.items()}
-        found: dict[tuple[Metric, str], Noted] = {}
+        values_found: dict[tuple[Metric, str], Value] = {}
         for statistic in self.plan.kept:
             for whose in get_args(Whose):
                 if not (mine := [metric for metric in self._served(statistic) if _whose(metric) == whose]):
@@ -307,13 +317,16 @@ class LayerStates:
                 if whose == "labelled" and isinstance(statistic, _BY_CLASS):
                     state = state.without_class(MISSING)
                 whole = _all(mine, state.whole if isinstance(state, GroupedMoments) else state)
-                found |= self._with_errors(mine, whole, state)
+                values_found |= self._with_errors(mine, whole, state)
         for metric in self.job.metrics:
-            if _server(metric, self.plan.kept) is None:
+            if _provider_of(metric, self.plan.kept) is None:
                 reason = self.plan.refused.get(metric.needs) or next(iter(self.plan.refused.values()))
-                found[metric, ""] = Noted("nan", reason)
+                values_found[metric, ""] = Value("nan", reason)
         return {
-            (metric, variant): found[metric, variant] for metric in self.job.metrics for key, variant in found if key is metric
+            (metric, variant): values_found[metric, variant]
+            for metric in self.job.metrics
+            for key, variant in values_found
+            if key is metric
         }
 
     def _at_resolution(self, state: Any) -> Any:
@@ -323,8 +336,8 @@ class LayerStates:
         return state.at_resolution(self.resolution) if hasattr(state, "at_resolution") else state
 
     def _with_errors(
-        self, metrics: Sequence[Metric], whole: dict[tuple[Metric, str], Noted], state: Any
-    ) -> dict[tuple[Metric, str], Noted]:
+        self, metrics: Sequence[Metric], whole: dict[tuple[Metric, str], Value], state: Any
+    ) -> dict[tuple[Metric, str], Value]:
         """The values of smooth metrics with their jackknife standard errors."""
         if isinstance(state, GroupedMoments):
             replicates: Iterable[tuple[int, Any]] = state.replicates()
@@ -332,7 +345,7 @@ class LayerStates:
             replicates = state.replicates(self.job.groups)
         else:
             return {
-                key: Noted(value, _joined(value.note, self.plan.no_error if key[0].smooth else ""), se=value.se)
+                key: Value(value, _joined(value.note, self.plan.no_error if key[0].smooth else ""), se=value.se)
                 for key, value in whole.items()
             }
         sizes, left_out = [], []
@@ -340,7 +353,7 @@ class LayerStates:
             sizes.append(size)
             with without_notes():
                 left_out.append(_all(metrics, rest))
-        nothing = Noted("nan")
+        nothing = Value("nan")
         errors = {}
         broken = {
             key[0] for key, value in whole.items()
@@ -348,13 +361,13 @@ class LayerStates:
         }  # fmt: skip
         for key, value in whole.items():
             if key[0].moves_in_steps(key[1]):
-                errors[key] = Noted(value, _joined(value.note, _IN_STEPS))
+                errors[key] = Value(value, _joined(value.note, _IN_STEPS))
                 continue
             if key[0] in broken and math.isfinite(value):
-                errors[key] = Noted(value, _joined(value.note, _UNDEFINED_WITHOUT))
+                errors[key] = Value(value, _joined(value.note, _UNDEFINED_WITHOUT))
                 continue
             se = jackknife(value, [values.get(key, nothing) for values in left_out], sizes) * few_groups(len(sizes))
-            errors[key] = Noted(value, value.note, se=se)
+            errors[key] = Value(value, value.note, se=se)
         return errors
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -388,12 +401,12 @@ def place_of(info: LayerInfo) -> dict[str, Any]:
     return {"layer": info.name, "order": info.order, "depth": info.depth}
 
 
-def _server(metric: Metric, kept: Sequence[Statistic]) -> Statistic | None:
+def _provider_of(metric: Metric, statistics: Sequence[Statistic]) -> Statistic | None:
     """The statistic that serves a metric."""
-    return next((statistic for statistic in kept if statistic.covers(metric.needs)), None)
+    return next((statistic for statistic in statistics if statistic.covers(metric.needs)), None)
 
 
-def _all(metrics: Sequence[Metric], state: Any) -> dict[tuple[Metric, str], Noted]:
+def _all(metrics: Sequence[Metric], state: Any) -> dict[tuple[Metric, str], Value]:
     return {(metric, variant): value for metric in metrics for variant, value in metric(state).items()}
 
 

@@ -44,15 +44,15 @@ class Subset:
     ) -> tuple[Bool[np.ndarray, " n"] | None, Int64[np.ndarray, " n"] | None]:
         """Which rows to take (None: all), and the labels of those that are taken: -1 for none."""
         labels = None if labels is None else np.where(self.missing(labels), MISSING, labels).astype(np.int64)
-        wanted = None if self.split is None or split is None else np.asarray(split) == self.split
+        mask = None if self.split is None or split is None else np.asarray(split) == self.split
         if self.relabel is None or labels is None:
-            return wanted, labels if wanted is None or labels is None else labels[wanted]
-        known = np.array(sorted(self.relabel), np.int64)
-        at = np.minimum(np.searchsorted(known, labels), len(known) - 1)
-        named = known[at] == labels
-        wanted = named if wanted is None else wanted & named
-        new = np.array([self.relabel[int(label)] for label in known], np.int64)
-        return wanted, new[at][wanted]
+            return mask, labels if mask is None or labels is None else labels[mask]
+        joined = np.array(sorted(self.relabel), np.int64)
+        at = np.minimum(np.searchsorted(joined, labels), len(joined) - 1)
+        named = joined[at] == labels
+        mask = named if mask is None else mask & named
+        new = np.array([self.relabel[int(label)] for label in joined], np.int64)
+        return mask, new[at][mask]
 
 
 def subset_of(
@@ -77,37 +77,41 @@ def subset_of(
     if split is not None:
         if splits is None:
             raise DataError(f"The activations have no splits, so there is no {split!r}.")
-        if split not in (known := sorted(set(np.asarray(splits).tolist()))):
-            raise UsageError(f"Unknown split {split!r}.{did_you_mean(split, known)} There are {', '.join(known)}.")
+        if split not in (split_names := sorted(set(np.asarray(splits).tolist()))):
+            raise UsageError(f"Unknown split {split!r}.{did_you_mean(split, split_names)} There are {', '.join(split_names)}.")
     if classes is None and superclasses is None:
         return Subset(split, ignore=ignore), None
     if labels is None:
         raise DataError("The activations have no labels to choose classes by.")
-    there = set(np.unique(labels[~Subset(ignore=ignore).missing(labels)]).tolist())
+    present_labels = set(np.unique(labels[~Subset(ignore=ignore).missing(labels)]).tolist())
     if superclasses is not None:
         relabel: dict[int, int] = {}
         for new, members in enumerate(superclasses.values()):
             for member in members:
-                label = _label(member, names, there)
+                label = _label(member, names, present_labels)
                 if relabel.setdefault(label, new) != new:
                     raise UsageError(f"Class {member!r} belongs to two superclasses.")
-        chosen = None if classes is None else {_label(one, names, there) for one in classes}
+        chosen = None if classes is None else {_label(name, names, present_labels) for name in classes}
         relabel = {label: new for label, new in relabel.items() if chosen is None or label in chosen}
         return Subset(split, relabel, ignore), list(superclasses)
-    return Subset(split, {label: label for label in (_label(one, names, there) for one in classes or ())}, ignore), None
+    return Subset(
+        split, {label: label for label in (_label(name, names, present_labels) for name in classes or ())}, ignore
+    ), None
 
 
-def _label(one: int | str, names: Sequence[str] | None, there: set[int]) -> int:
+def _label(member: int | str, names: Sequence[str] | None, present_labels: set[int]) -> int:
     """The label that a number or a name stands for."""
-    if isinstance(one, str) and names is not None and one in names:
-        return list(names).index(one)
+    if isinstance(member, str) and names is not None and member in names:
+        return list(names).index(member)
     try:
-        label = int(one)
+        label = int(member)
     except ValueError:
-        known = list(names or map(str, sorted(there)))
-        raise UsageError(f"Unknown class {one!r}.{did_you_mean(str(one), known)} Known are {', '.join(known[:20])}.") from None
-    if label not in there:
-        raise UsageError(f"No sample is of class {label}; there are {', '.join(map(str, sorted(there)[:20]))}.")
+        choices = list(names or map(str, sorted(present_labels)))
+        raise UsageError(
+            f"Unknown class {member!r}.{did_you_mean(str(member), choices)} Known are {', '.join(choices[:20])}."
+        ) from None
+    if label not in present_labels:
+        raise UsageError(f"No sample is of class {label}; there are {', '.join(map(str, sorted(present_labels)[:20]))}.")
     return label
 
 

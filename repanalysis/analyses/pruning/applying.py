@@ -90,17 +90,17 @@ def multiplications(model: nn.Module, example: Tensor, masks: Mapping[str, Tenso
     >>> multiplications(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1)), torch.zeros(1, 3, 4, 4))
     {'0': 3456}
     """
-    found: dict[str, int] = {}
+    products: dict[str, int] = {}
     handles = []
 
     def count(name: str, module: Any) -> Any:
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-            kept = module.weight.numel()
+            n_weights = module.weight.numel()
             mask = (masks or {}).get(f"{name}.weight" if name else "weight")
             if mask is not None:
-                kept = int(mask.sum()) * (module.weight.numel() // mask.numel())
+                n_weights = int(mask.sum()) * (module.weight.numel() // mask.numel())
             places = output[0, 0].numel() if isinstance(module, nn.Conv2d) else output[0].numel() // output.shape[-1]
-            found[name or "model"] = found.get(name or "model", 0) + kept * places
+            products[name or "model"] = products.get(name or "model", 0) + n_weights * places
 
         return hook
 
@@ -113,4 +113,4 @@ def multiplications(model: nn.Module, example: Tensor, masks: Mapping[str, Tenso
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return products

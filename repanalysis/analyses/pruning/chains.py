@@ -85,21 +85,21 @@ def links(network: nn.Module, example: Tensor, layers: Patterns = None) -> tuple
     inputs, output = _run(network, example)
     modules = dict(network.named_modules())
     names = list(inputs)
-    wanted = _wanted(modules, names, layers)
+    selected = _wanted(modules, names, layers)
     seen: dict[str, str] = {}
     left_out: dict[str, str] = {}
     filters = {name: _width(modules[name]) for name in names}
     for index, name in reversed(list(enumerate(names))):
-        if found := _where(network, name, names[index + 1 :], inputs, output, example):
-            seen[name] = found
-        why = _unfit(modules[name], inputs[name]) or ("" if found else "its filters are not seen at any later layer's input")
+        if place := _where(network, name, names[index + 1 :], inputs, output, example):
+            seen[name] = place
+        why = _unfit(modules[name], inputs[name]) or ("" if place else "its filters are not seen at any later layer's input")
         if why and index:
             left_out[name] = why
         elif layers is None and isinstance(modules[name], nn.Conv2d):
             break
     flattened = {to: filters[name] for name, to in seen.items() if isinstance(modules.get(to), nn.Linear)}
     chain = {}
-    for name in wanted:
+    for name in selected:
         if name in left_out or name not in seen or name == names[0]:
             continue
         module: Any = modules[name]
@@ -109,7 +109,7 @@ def links(network: nn.Module, example: Tensor, layers: Patterns = None) -> tuple
     if not chain:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
         raise UsageError(f"None of the layers can be pruned ({reasons or 'only the first is meant, which takes the image'}).")
-    return chain, {} if layers is None else {name: why for name, why in left_out.items() if name in wanted}
+    return chain, {} if layers is None else {name: why for name, why in left_out.items() if name in selected}
 
 
 def _wanted(modules: Mapping[str, nn.Module], names: Sequence[str], layers: Patterns) -> list[str]:
@@ -145,8 +145,8 @@ def _run(network: nn.Module, example: Tensor) -> tuple[dict[str, Tensor], Tensor
     inputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            inputs.setdefault(name, given[0].detach().clone())
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            inputs.setdefault(name, args[0].detach().clone())
 
         return hook
 
@@ -164,26 +164,26 @@ def _where(  # noqa: PLR0917  # one call, above
     width = _width(module)
     if inputs[name].ndim not in (2, 4):
         return ""
-    fit = [one for one in later if inputs[one].ndim in (2, 4) and inputs[one].shape[1] % width == 0]
+    fit = [candidate for candidate in later if inputs[candidate].ndim in (2, 4) and inputs[candidate].shape[1] % width == 0]
     generator = torch.Generator().manual_seed(0)
     for channel in range(min(_TRIED, width)):
 
-        def disturb(_: nn.Module, __: Any, said: Tensor, channel: int = channel) -> Tensor:
-            said = said.clone()
-            own = said[:, channel]
-            sign = torch.where(torch.rand(own.shape, generator=generator) < 0.5, -1.0, 1.0).to(said.device)
-            said[:, channel] = own + sign * 10 * (said.abs().mean() + 1)
-            return said
+        def disturb(_: nn.Module, __: Any, output: Tensor, channel: int = channel) -> Tensor:
+            output = output.clone()
+            own = output[:, channel]
+            sign = torch.where(torch.rand(own.shape, generator=generator) < 0.5, -1.0, 1.0).to(output.device)
+            output[:, channel] = own + sign * 10 * (output.abs().mean() + 1)
+            return output
 
         with hooked([module.register_forward_hook(disturb)]):
-            moved, said = _run(network, example)
-        for one in [*fit, OUTPUT]:
-            change = (said - output) if one == OUTPUT else moved[one] - inputs[one]
+            moved, result = _run(network, example)
+        for candidate in [*fit, OUTPUT]:
+            change = (result - output) if candidate == OUTPUT else moved[candidate] - inputs[candidate]
             if change.ndim not in (2, 4) or change.shape[1] % width:
                 continue
             per = change.abs().reshape(len(change), width, -1).amax((0, 2))
             if per[channel] > 0 and int((per > 0).sum()) == 1 and (change.ndim == 2 or change.shape[1] == width):
-                return one
+                return candidate
     return ""
 
 

@@ -74,11 +74,11 @@ def random_serves(filters: int, labels: int, each: int, *, seed: int = 0) -> Boo
         raise UsageError(f"{each} of {labels} labels can't be drawn for a filter; between 1 and {labels} can.")
     rng = np.random.default_rng(seed)
     used = np.zeros(labels, np.int64)
-    found = np.zeros((filters, labels), bool)
-    for row in found:  # those used least so far, ties at random: no label gets ahead by more than one
+    serves = np.zeros((filters, labels), bool)
+    for row in serves:  # those used least so far, ties at random: no label gets ahead by more than one
         row[np.lexsort((rng.random(labels), used))[:each]] = True
         used += row
-    return found[rng.permutation(filters)]
+    return serves[rng.permutation(filters)]
 
 
 def random_alike(mask: Bool[np.ndarray, "G F"], *, seed: int = 0) -> Bool[np.ndarray, "G F"]:

@@ -35,14 +35,14 @@ from repanalysis.analyses.pruning.chains import OUTPUT, Link, hooked, links
 from repanalysis.analyses.pruning.masks import ThetasOption, conv_mask, random_alike
 from repanalysis.heads.clusters import ClusterOptions, clusters_of
 from repanalysis.heads.fitting import HeadOptions
-from repanalysis.heads.scoring import beats_chance
+from repanalysis.heads.scoring import above_chance
 from repanalysis.specs import Read
 from repanalysis.statistics.draws import fitted_on
 from repanalysis.statistics.shares import share_error
 from repanalysis.table import Table
 from repanalysis.training.epochs import Images, TrainConfig, accuracy, train_epoch
 
-__all__ = ["RETRAINING", "UntrainedWarning", "filter_fields", "masks_of", "prune", "retrain"]
+__all__ = ["RETRAINING", "UntrainedWarning", "cluster_masks", "filter_fields", "prune", "retrain"]
 
 RETRAINING = TrainConfig(2, 100, 0.01, "constant", momentum=0.95, weight_decay=0.0)
 """How a pruned network is trained again, by default: two passes, batches of 100, rate 0.01, momentum 0.95."""
@@ -98,29 +98,29 @@ def filter_fields(  # numbers of one loop
     UsageError
         If the activations don't fit into the budget.
     """
-    filters = {one.name: one.before for one in chain.values()}
-    filters |= {one.seen: one.after for one in chain.values() if one.seen != OUTPUT and one.seen not in filters}
-    kept: dict[str, NDArray[np.float32]] = {}
+    filters = {link.name: link.before for link in chain.values()}
+    filters |= {link.seen: link.after for link in chain.values() if link.seen != OUTPUT and link.seen not in filters}
+    activations: dict[str, NDArray[np.float32]] = {}
 
     def pooled(name: str, x: Tensor) -> NDArray[np.float32]:
         if x.ndim == 4 and max(x.shape[-2:]) > places:
             x = functional.adaptive_avg_pool2d(x, places)
-        found: NDArray[np.float32] = x.float().reshape(len(x), filters[name], -1).cpu().numpy()
-        return found
+        fields: NDArray[np.float32] = x.float().reshape(len(x), filters[name], -1).cpu().numpy()
+        return fields
 
     rows = [0]
 
     def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            x = pooled(name, given[0])
-            if name not in kept:
-                kept[name] = np.empty((len(images), *x.shape[1:]), np.float32)
-                if (need := sum(one.nbytes for one in kept.values())) > state_budget:
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            x = pooled(name, args[0])
+            if name not in activations:
+                activations[name] = np.empty((len(images), *x.shape[1:]), np.float32)
+                if (need := sum(link.nbytes for link in activations.values())) > state_budget:
                     raise UsageError(
-                        f"Activations of {len(kept)} layers and {len(images):,} images take {need / 2**30:.1f} GiB or more, "
-                        f"and {state_budget / 2**30:.1f} are allowed; take fewer images or fewer layers."
+                        f"Activations of {len(activations)} layers and {len(images):,} images take {need / 2**30:.1f} GiB or "
+                        f"more, and {state_budget / 2**30:.1f} are allowed; take fewer images or fewer layers."
                     )
-            kept[name][rows[0] : rows[0] + len(x)] = x
+            activations[name][rows[0] : rows[0] + len(x)] = x
 
         return hook
 
@@ -132,19 +132,19 @@ def filter_fields(  # numbers of one loop
             rows[0] += len(part)
     y = images.labels.numpy()
     half = fitted_on(images.data.ids)
-    found = {}
+    fields = {}
     for name in tqdm(filters, desc="heads", unit=" layers", leave=False, disable=hidden):
-        x = kept.pop(name)
+        x = activations.pop(name)
         if name in chain and chain[name].seen == OUTPUT:
             own: Any = network.get_submodule(name)
             weights = own.weight.detach().double().cpu().numpy().reshape(classes, x.shape[1], -1)
         else:
             weights = heads.fit(x[half].reshape(int(half.sum()), -1), y[half], classes)
-        found[name] = (class_means(x[~half], y[~half], classes), weights.reshape(classes, *x.shape[1:]))
-    return found
+        fields[name] = (class_means(x[~half], y[~half], classes), weights.reshape(classes, *x.shape[1:]))
+    return fields
 
 
-def masks_of(
+def cluster_masks(
     chain: Mapping[str, Link], fields: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], options: ClusterOptions
 ) -> dict[str, Bool[np.ndarray, "G F"]]:
     """Which pairs of filters stay joined, by name of the layer.
@@ -164,9 +164,9 @@ def masks_of(
         If theta is not in (0, 1).
     """
     serves = {name: clusters_of(*field, options, fields=False).serves for name, field in fields.items()}
-    outputs = {one.name: np.eye(one.after, dtype=bool) for one in chain.values() if one.seen == OUTPUT}
+    outputs = {link.name: np.eye(link.after, dtype=bool) for link in chain.values() if link.seen == OUTPUT}
     return {
-        name: conv_mask(outputs[name] if name in outputs else serves[one.seen], serves[name]) for name, one in chain.items()
+        name: conv_mask(outputs[name] if name in outputs else serves[link.seen], serves[name]) for name, link in chain.items()
     }
 
 
@@ -307,34 +307,34 @@ def prune(  # noqa: PLR0915  # the rows of one table
     rows: list[dict[str, Any]] = []
     steps = tqdm(total=2 + len(thetas) * (2 + controls), desc=run, unit=" networks", disable=hidden)
 
-    def scored(variant: str, one: nn.Module, **more: Any) -> float:
-        share = accuracy(one, test, config.batch_size, device)
+    def scored(variant: str, model: nn.Module, **more: Any) -> float:
+        share = accuracy(model, test, config.batch_size, device)
         rows.append(base | {"variant": variant, "value": share, "se": share_error(share, n)} | more)
         steps.update()
         return share
 
     def trained(masks: Mapping[str, NDArray[np.bool_]]) -> nn.Module:
-        one = copy.deepcopy(network)
-        retrain(one, train, _of_weights(chain, masks), config, device=device, hidden=hidden)
-        return one
+        model = copy.deepcopy(network)
+        retrain(model, train, _of_weights(chain, masks), config, device=device, hidden=hidden)
+        return model
 
-    found: dict[float, nn.Module] = {}
+    pruned: dict[float, nn.Module] = {}
     with steps:
         share = scored("full", network, strength=0.0)
-        if not beats_chance(share, rows[-1]["se"], classes):
+        if not above_chance(share, rows[-1]["se"], classes):
             rows[-1]["note"] = f"no better than chance, {1 / classes:.3f}"
             chance = f"The network's accuracy {share:.3f} is no better than chance; give the weights of a trained one."
             warnings.warn(chance, UntrainedWarning, stacklevel=3)
-        everything = {name: np.ones((one.after, one.before), bool) for name, one in chain.items()}
+        everything = {name: np.ones((link.after, link.before), bool) for name, link in chain.items()}
         scored("full retrained", trained(everything), strength=0.0)
         for theta in thetas:
-            masks = masks_of(chain, fields, ClusterOptions(theta))
+            masks = cluster_masks(chain, fields, ClusterOptions(theta))
             tensors = _of_weights(chain, masks)
-            told: dict[str, Any] = {"strength": 1 - _kept(chain, masks, network), "note": f"theta = {theta:g}"}
+            common: dict[str, Any] = {"strength": 1 - _kept(chain, masks, network), "note": f"theta = {theta:g}"}
             with masked(network, tensors):
-                scored("clusters masked", network, **told)
-            found[theta] = trained(masks)
-            scored("clusters retrained", found[theta], **told)
+                scored("clusters masked", network, **common)
+            pruned[theta] = trained(masks)
+            scored("clusters retrained", pruned[theta], **common)
             drawn = []
             for seed in range(controls):
                 random = {name: random_alike(mask, seed=config.seed + seed) for name, mask in masks.items()}
@@ -343,18 +343,18 @@ def prune(  # noqa: PLR0915  # the rows of one table
             if drawn:
                 mean = float(np.mean(drawn))
                 spread = np.std(drawn, ddof=1) / controls**0.5 if controls > 1 else (mean * (1 - mean) / n) ** 0.5
-                rows.append(base | {"variant": "random retrained", "value": mean, "se": float(spread)} | told)
+                rows.append(base | {"variant": "random retrained", "value": mean, "se": float(spread)} | common)
             left = sum(multiplications(network, example[:1], tensors).values())
-            rows.append(base | {"metric": "kept_multiplications", "value": left / whole} | told)
+            rows.append(base | {"metric": "kept_multiplications", "value": left / whole} | common)
             for order, (name, mask) in enumerate(masks.items()):
                 at = {**named, "layer": name, "order": order, "perturbation": "theta", "strength": theta, "n": n}
                 rows.append(at | {"metric": "kept_weights", "value": float(mask.mean())})
                 rows.append(at | {"metric": "empty_filters", "value": float((~mask.any(0)).sum())})
     facts = {
-        **(card or {}), "layers": list(chain), "seen": {name: one.seen for name, one in chain.items()}, "left_out": left_out,
+        **(card or {}), "layers": list(chain), "seen": {name: link.seen for name, link in chain.items()}, "left_out": left_out,
         "train": train.data.spec, "test": test.data.spec, "n_train": len(train), "multiplications": whole,
     }  # fmt: skip
-    return Result(Table.from_rows(rows, {run: facts}), found)
+    return Result(Table.from_rows(rows, {run: facts}), pruned)
 
 
 def _kept(chain: Mapping[str, Link], masks: Mapping[str, NDArray[np.bool_]], network: nn.Module) -> float:
@@ -365,8 +365,8 @@ def _kept(chain: Mapping[str, Link], masks: Mapping[str, NDArray[np.bool_]], net
 
 def _check(train: Images, test: Images, thetas: Sequence[float]) -> None:
     """Raise where a threshold is none, or images are trained on and scored."""
-    if odd := [theta for theta in thetas if not 0 < theta < 1]:
-        raise UsageError(f"theta is {odd[0]}; it must lie between 0 and 1.")
+    if invalid := [theta for theta in thetas if not 0 < theta < 1]:
+        raise UsageError(f"theta is {invalid[0]}; it must lie between 0 and 1.")
     same = (train.data.spec, train.data.split) == (test.data.spec, test.data.split)
     if same and np.intersect1d(train.data.ids, test.data.ids).size:
         raise UsageError(f"{train.data.spec} is trained on and scored; give other images, or another split, to score.")
@@ -375,11 +375,11 @@ def _check(train: Images, test: Images, thetas: Sequence[float]) -> None:
 def _classes(network: nn.Module, example: Tensor, train: Images, test: Images) -> int:
     """How many classes there are; a sentence where the network's outputs are others."""
     with torch.no_grad():
-        said = network(example)
+        outputs = network(example)
     k = int(max(train.labels.max(), test.labels.max())) + 1
-    if said.ndim != 2 or said.shape[1] != k:
+    if outputs.ndim != 2 or outputs.shape[1] != k:
         raise DataError(
-            f"The network gives {' x '.join(map(str, said.shape[1:]))} numbers per image, and the images have {k} classes; "
+            f"The network gives {' x '.join(map(str, outputs.shape[1:]))} numbers per image, and the images have {k} classes; "
             f"only a network that was trained on these classes can be pruned."
         )
     missing = sorted(set(range(k)) - set(train.labels.tolist()))

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from tqdm.auto import tqdm
 
 from repanalysis.analyses.declaration import analysis
-from repanalysis.analyses.filters.measures import Held, class_means
+from repanalysis.analyses.filters.measures import LabelledActivations, class_means
 from repanalysis.analyses.pruning.masks import ThetasOption, head_mask, random_alike
 from repanalysis.heads.clusters import ClusterOptions, clusters_of
 from repanalysis.heads.fitting import HeadOptions
@@ -23,8 +23,8 @@ __all__ = ["prune_head"]
 
 @analysis
 def prune_head(
-    train: Held,
-    test: Held,
+    train: LabelledActivations,
+    test: LabelledActivations,
     *,
     thetas: ThetasOption = (0.1, 0.3, 0.5, 0.7, 0.9),
     classes: int | None = None,
@@ -84,8 +84,8 @@ def prune_head(
     base = {"run": run, "layer": "head", "metric": "head_accuracy", "perturbation": "dilution", "n": len(t)}
     rows: list[dict[str, Any]] = [base | {"variant": "full", "strength": 0.0, "value": share, "se": error}]
     for theta in tqdm(thetas, desc=run, unit=" thresholds", disable=None if progress is None else not progress):
-        found = clusters_of(means, weights, ClusterOptions(theta), fields=False)
-        mask = head_mask(found.serves, p)
+        clusters = clusters_of(means, weights, ClusterOptions(theta), fields=False)
+        mask = head_mask(clusters.serves, p)
         dilution = 1 - float(mask.mean())
         at = base | {"strength": dilution, "note": f"theta = {theta:g}"}
         for variant, left in (
@@ -95,8 +95,8 @@ def prune_head(
             share, error = accuracy_of(left, flat_test, t)
             rows.append(at | {"variant": variant, "value": share, "se": error})
         chance = [
-            accuracy_of(heads.fit(flat, y, k, mask=random_alike(mask, seed=seed + one)), flat_test, t)[0]
-            for one in range(controls)
+            accuracy_of(heads.fit(flat, y, k, mask=random_alike(mask, seed=seed + draw)), flat_test, t)[0]
+            for draw in range(controls)
         ]
         if chance:
             spread = float(np.std(chance, ddof=1) / np.sqrt(controls)) if controls > 1 else np.nan

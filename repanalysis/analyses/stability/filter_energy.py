@@ -66,9 +66,9 @@ def eigenspaces(height: int, width: int) -> Eigenspaces:
 
 def energies(filters: Float[np.ndarray, "n h w"]) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
     """Q per eigenspace, and its standard error over filters."""
-    found = eigenspaces(*filters.shape[1:])
+    spaces = eigenspaces(*filters.shape[1:])
     squares = np.square(dctn(filters, axes=(1, 2), norm="ortho")).reshape(len(filters), -1)
-    q = np.stack([squares[:, found.space.ravel() == index].sum(1) for index in range(len(found.values))], axis=1)
+    q = np.stack([squares[:, spaces.space.ravel() == index].sum(1) for index in range(len(spaces.values))], axis=1)
     return q.mean(0), q.std(0, ddof=1) / np.sqrt(len(q)) if len(q) > 1 else np.full(q.shape[1], np.nan)
 
 
@@ -116,11 +116,11 @@ def filter_energy(model: nn.Module, *, run: str = "run", name: str = "") -> Tabl
     rows: list[dict[str, Any]] = []
     for order, (layer, module) in enumerate(spatial):
         filters = module.weight.detach().double().cpu().numpy().reshape(-1, *module.kernel_size)
-        found = eigenspaces(*module.kernel_size)
+        spaces = eigenspaces(*module.kernel_size)
         q, se = energies(filters)
-        depth = (1 + [one for one, _ in layers].index(layer)) / len(layers)
+        depth = (1 + [other_name for other_name, _ in layers].index(layer)) / len(layers)
         base = {"run": run, "model": name, "layer": layer or "model", "order": order, "depth": depth, "n": len(filters)}
-        for value, energy, error, size in zip(found.values, q, se, found.multiplicities, strict=True):
+        for value, energy, error, size in zip(spaces.values, q, se, spaces.multiplicities, strict=True):
             variant = f"lambda={round(value, 4) + 0.0:g}"
             rows.append(base | {"metric": "filter_energy", "variant": variant, "value": energy, "se": error})
             per = {"metric": "filter_energy_per_direction", "value": energy / size, "se": error / size}

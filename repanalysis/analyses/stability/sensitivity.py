@@ -248,11 +248,13 @@ def _steps(loader: _Counted, perturbations: Sequence[Perturbation], measured: _M
             first, last = ids[[0, -1]].tolist()
             raise DataError(f"Images {first!r} to {last!r} hold NaN or infinite values.")
         exact, keys = images.double(), drawn_by(ids)
-        moved: dict[Perturbation, Tensor] = {}
-        for one in sorted(perturbations, key=lambda one: isinstance(one, MatchedNoise)):
-            known = moved.get(one.other) if isinstance(one, MatchedNoise) else None
-            moved[one] = one(exact, keys) if known is None else one.beside(exact, known, keys)  # type: ignore[attr-defined]
-        stacked = torch.cat([exact, *(moved[one] for one in perturbations)])
+        perturbed: dict[Perturbation, Tensor] = {}
+        for each in sorted(perturbations, key=lambda each: isinstance(each, MatchedNoise)):
+            if isinstance(each, MatchedNoise) and each.other in perturbed:
+                perturbed[each] = each.matched_to(exact, perturbed[each.other], keys)
+            else:
+                perturbed[each] = each(exact, keys)
+        stacked = torch.cat([exact, *(perturbed[each] for each in perturbations)])
         measured.add(INPUT, measured(INPUT, stacked).numpy(force=True))
         stacked = stacked.to(images.dtype)
         item = loader.versions.read(stacked if loader.name is None else {loader.name: stacked})
@@ -260,7 +262,7 @@ def _steps(loader: _Counted, perturbations: Sequence[Perturbation], measured: _M
 
 
 @dataclass(frozen=True)
-class _Found:
+class _LayerDistances:
     """What a layer's distances come to: numerators, denominator, and the covariance of images' contributions to them.
 
     Attributes
@@ -291,26 +293,26 @@ class _Distances:
 
     def __call__(self, name: str, output: Tensor) -> Tensor:
         """(parts * n, ...) -> (parts * n, 2): ||f(x) - c||^2, then ||f(tau x) - f(x)||^2, in float64; beside it the layer."""
-        flat = _flat(output).view(self.parts, len(output) // self.parts, -1)
+        flat = _flatten(output).view(self.parts, len(output) // self.parts, -1)
         flat = flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
         clean = flat[0]
         if name not in self.centre:
             self.centre[name] = clean.mean(0)
             self.offset[name] = torch.zeros_like(self.centre[name], dtype=torch.float64)
         centre, offset = self.centre[name], self.offset[name]
-        found = torch.empty(self.parts, clean.shape[0], dtype=torch.float64, device=flat.device)
+        distances = torch.empty(self.parts, clean.shape[0], dtype=torch.float64, device=flat.device)
         height = max(1, _CHUNK // max(1, self.parts * clean.shape[1]))
         for top in range(0, clean.shape[0], height):
             rows = slice(top, top + height)
-            room = self._room(flat[:, rows])
+            room = self._scratch(flat[:, rows])
             torch.sub(clean[rows], centre, out=room[0])
             torch.sub(flat[1:, rows], clean[rows], out=room[1:])
             offset += room[0].sum(0)
-            found[:, rows] = _squares(room.flatten(0, 1)).view(self.parts, -1)
+            distances[:, rows] = _squares(room.flatten(0, 1)).view(self.parts, -1)
         # An Identity hands the same on, and hooks give it these rows unasked: they say whose mean is meant.
-        return torch.stack([found.flatten(), torch.full_like(found, list(self.centre).index(name)).flatten()], dim=1)
+        return torch.stack([distances.flatten(), torch.full_like(distances, list(self.centre).index(name)).flatten()], dim=1)
 
-    def _room(self, rows: Tensor) -> Tensor:
+    def _scratch(self, rows: Tensor) -> Tensor:
         """Where differences are put: the same memory in every layer, since asking for it anew costs more than the sums."""
         if self.buffer is None or self.buffer.dtype != rows.dtype or len(self.buffer) < rows.numel():
             self.buffer = rows.new_empty(rows.numel())
@@ -326,7 +328,7 @@ class _Distances:
         centred = bool(torch.isfinite(self.centre[self.source[name]]).all())  # else distances to it tell nothing of an image
         return np.asarray((finite if centred else finite[1:]).all(axis=0))
 
-    def finish(self, name: str) -> _Found:
+    def finish(self, name: str) -> _LayerDistances:
         """What all steps come to."""
         state, source = self.state[name], self.source[name]
         centre = self.centre[source].double()
@@ -335,7 +337,7 @@ class _Distances:
         # What is left of n equal outputs is the rounding of their mean.
         floor = float(torch.finfo(self.centre[source].dtype).eps) ** 2 * float(centre.square().sum())
         distance = 2 * variance if variance > 4 * floor else 0.0
-        return _Found(state.mean[1:], distance, state.scatter / max(1, state.n - 1))
+        return _LayerDistances(state.mean[1:], distance, state.scatter / max(1, state.n - 1))
 
 
 class _Outputs:
@@ -348,7 +350,7 @@ class _Outputs:
 
     def __call__(self, name: str, output: Tensor) -> Tensor:
         """Keep clean outputs, and coordinates' squared differences; rows that go on say whose, and whether finite."""
-        flat = _flat(output).view(self.parts, len(output) // self.parts, -1)
+        flat = _flatten(output).view(self.parts, len(output) // self.parts, -1)
         held = torch.cat([flat[:1], (flat[1:] - flat[0]).square()]).cpu()
         self.bytes += held.nbytes
         if self.bytes > _HELD_BYTES:
@@ -365,21 +367,21 @@ class _Outputs:
         self.source[name] = list(self.kept)[int(rows[0, 0])]
         return np.asarray(rows[: len(rows) // self.parts, 1] == 1)
 
-    def finish(self, name: str) -> _Found:
+    def finish(self, name: str) -> _LayerDistances:
         """Medians over images, summed over coordinates; median over all pairs."""
         held = torch.cat(self.kept[self.source[name]], dim=1)
-        moved = torch.stack([_median(one).double().sum() for one in held[1:]])
+        moved = torch.stack([_median(part).double().sum() for part in held[1:]])
         clean = held[0].double() - held[0].double().mean(0)
         squares = clean.square().sum(1)
         pairs = (squares[:, None] + squares - 2 * clean @ clean.T).clamp_(min=0)
         pairs.fill_diagonal_(0)
-        return _Found(moved.numpy(), float(_median(pairs.flatten())), None)
+        return _LayerDistances(moved.numpy(), float(_median(pairs.flatten())), None)
 
 
 _Measure = _Distances | _Outputs
 
 
-def _flat(output: Tensor) -> Tensor:
+def _flatten(output: Tensor) -> Tensor:
     """(n, features), without a copy for images in channels-last memory either: distances do not mind the order."""
     output = output.detach()
     if output.ndim == 4 and not output.is_contiguous() and output.is_contiguous(memory_format=torch.channels_last):
@@ -390,11 +392,11 @@ def _flat(output: Tensor) -> Tensor:
 def _squares(rows: Tensor) -> Tensor:
     """Squared norm of each row: of stretches in the type that they have, whose error is its rounding; joined in float64."""
     whole = rows.shape[1] // _STRETCH * _STRETCH
-    found: Tensor = torch.linalg.vector_norm(rows[:, whole:], dim=1).double().square()
+    norms: Tensor = torch.linalg.vector_norm(rows[:, whole:], dim=1).double().square()
     if whole:
         stretches = rows[:, :whole].view(len(rows), -1, _STRETCH)
-        found += torch.linalg.vector_norm(stretches, dim=2).double().square().sum(1)
-    return found
+        norms += torch.linalg.vector_norm(stretches, dim=2).double().square().sum(1)
+    return norms
 
 
 def _median(values: Tensor) -> Tensor:
@@ -431,26 +433,27 @@ _SAME = "all images give the same output here"
 _STILL = "no image is moved"
 
 
-def _rows(perturbations: Sequence[Perturbation], found: _Found, n: int, pairs: float) -> Iterator[dict[str, Any]]:
+def _rows(perturbations: Sequence[Perturbation], distances: _LayerDistances, n: int, pairs: float) -> Iterator[dict[str, Any]]:
     """Rows of one layer."""
-    distance = found.distance * pairs if found.distance else np.nan
-    same = "" if found.distance else _SAME
-    cov = found.covariance
+    distance = distances.distance * pairs if distances.distance else np.nan
+    same = "" if distances.distance else _SAME
+    cov = distances.covariance
     se = np.nan if cov is None else 2 * pairs * np.sqrt(cov[0, 0] / n)
-    yield {"metric": "squared_distance", "value": distance, "se": se if found.distance else np.nan, "note": same}
-    for index, one in enumerate(perturbations):
-        about = {"perturbation": one.label, "strength": one.strength}
-        moved = float(found.moved[index])
+    yield {"metric": "squared_distance", "value": distance, "se": se if distances.distance else np.nan, "note": same}
+    for index, perturbation in enumerate(perturbations):
+        about = {"perturbation": perturbation.label, "strength": perturbation.strength}
+        moved = float(distances.moved[index])
         error = np.nan if cov is None else np.sqrt(cov[index + 1, index + 1] / n)
         yield about | {"metric": "sensitivity", "variant": "numerator", "value": moved, "se": error}
         ratio = moved / distance
         error = np.nan if cov is None else _error(cov, index + 1, 0, ratio * 2 * pairs, n) / distance
         yield about | {"metric": "sensitivity", "value": ratio, "se": error, "note": same}
         noise = next(
-            (at for at, other in enumerate(perturbations) if isinstance(other, MatchedNoise) and other.match == one), None
+            (at for at, other in enumerate(perturbations) if isinstance(other, MatchedNoise) and other.match == perturbation),
+            None,
         )
         if noise is not None:
-            below = float(found.moved[noise])
+            below = float(distances.moved[noise])
             ratio = moved / below if below else np.nan
             error = np.nan if cov is None or not below else _error(cov, index + 1, noise + 1, ratio, n) / below
             yield about | {"metric": "relative_stability", "value": ratio, "se": error, "note": "" if below else _STILL}
@@ -481,7 +484,7 @@ def batch_statistics(model: nn.Module, parts: int = 1) -> Iterator[None]:
     [-1.0, 1.0]
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    kept = [(norm.running_mean, norm.running_var) for norm in norms]
+    running = [(norm.running_mean, norm.running_var) for norm in norms]
 
     def forward(self: nn.Module, x: Tensor) -> Tensor:
         return torch.cat([type(self).forward(self, part) for part in x.chunk(parts)])
@@ -492,7 +495,7 @@ def batch_statistics(model: nn.Module, parts: int = 1) -> Iterator[None]:
             norm.forward = MethodType(forward, norm)  # type: ignore[method-assign]  # until the block ends
         yield
     finally:
-        for norm, (mean, var) in zip(norms, kept, strict=True):
+        for norm, (mean, var) in zip(norms, running, strict=True):
             norm.__dict__.pop("forward", None)
             norm.running_mean, norm.running_var = mean, var
 
@@ -529,9 +532,9 @@ def geometric_mean(tables: Sequence[Table], *, run: str) -> Table:
         spread = logs.std(0, ddof=1) if len(frames) > 1 else np.full(len(mean), np.nan)
         se = mean * spread / np.sqrt(len(frames))
     notes = np.array([frame["note"].to_numpy() for frame in frames], dtype=object)
-    told = [next(filter(None, column), f"geometric mean of {len(frames)} networks") for column in notes.T]
-    frame = frames[0].assign(run=run, value=mean, se=se, note=told)
-    facts = {one: dict(about) for table in tables for one, about in table.provenance.items()}
+    notes_joined = [next(filter(None, column), f"geometric mean of {len(frames)} networks") for column in notes.T]
+    frame = frames[0].assign(run=run, value=mean, se=se, note=notes_joined)
+    facts = {name: dict(about) for table in tables for name, about in table.provenance.items()}
     failures = {layer: why for about in facts.values() for layer, why in about.get("failures", {}).items()}
     return Table(frame, {run: {"geometric_mean_of": facts} | ({"failures": failures} if failures else {})})
 

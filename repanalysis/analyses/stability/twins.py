@@ -123,7 +123,7 @@ def stability_runs(
         model = load_model(spec, weights=file, **look)
         samples = _images(model, data, **images)
         names = [run for table in tables for run in table.provenance]
-        run = _run_name(spec, file, several=len(set(map(str, files))) > 1, taken=names)
+        run = _run_name(spec, file, several=len(set(map(str, files))) > 1, used_names=names)
         facts = {"dataset": data, "split": split or "", "seed": seed, "batch_size": options["batch_size"]}
         tables.append(measuring(model, samples, run, facts))
         seen = {str(model.card["weights_sha256"])}
@@ -197,7 +197,7 @@ def _images(model: Model, data: str, *, split: str | None, limit: int | None, se
     return samples if limit is None else samples.sample(limit, seed=seed)
 
 
-def _run_name(spec: str, file: Any, *, several: bool, taken: Sequence[str]) -> str:
+def _run_name(spec: str, file: Any, *, several: bool, used_names: Sequence[str]) -> str:
     """A run's name: the model's, with its weights where there are several."""
     scheme, _, last = spec.rpartition(":")
     first = last.partition(",")[0]
@@ -206,6 +206,6 @@ def _run_name(spec: str, file: Any, *, several: bool, taken: Sequence[str]) -> s
         name = f"{name} {Path(file).stem}"
     elif str(file) == "random":
         name += " random"
-    while name in taken:
+    while name in used_names:
         name += "'"
     return name

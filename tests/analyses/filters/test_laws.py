@@ -8,21 +8,21 @@ import pytest
 
 from probes.errors import DataError, UsageError
 from repanalysis.analyses.filters.laws import against_labels, against_width
-from repanalysis.analyses.filters.measures import Held, class_means
+from repanalysis.analyses.filters.measures import LabelledActivations, class_means
 from repanalysis.heads.clusters import clusters_of
 from repanalysis.heads.fitting import fit_head
 from repanalysis.heads.scoring import accuracy_of
 from repanalysis.table import Table
 
 
-def planted(n: int, seed: int, k: int = 8, f: int = 24) -> Held:
+def planted(n: int, seed: int, k: int = 8, f: int = 24) -> LabelledActivations:
     """Filters that know two labels each."""
     rng = np.random.default_rng(seed)
     y = np.arange(n) % k
     x = 0.6 * np.abs(rng.normal(size=(n, f, 1)))
     for one in range(f):
         x[(y == one % k) | (y == (3 * one + 1) % k), one] += 0.7
-    return Held(x, y, np.arange(n))
+    return LabelledActivations(x, y, np.arange(n))
 
 
 def values(table: Table, metric: str, variant: str = "") -> dict[float, float]:

@@ -9,7 +9,7 @@ import pytest
 
 import probes
 from probes.errors import DataError, LeftOutWarning, UsageError
-from repanalysis.analyses.filters.measures import driving, filters
+from repanalysis.analyses.filters.measures import filters, top_activating
 from repanalysis.heads.clusters import clusters_of, field_of
 from repanalysis.heads.fitting import fit_head
 from repanalysis.table import Table
@@ -51,7 +51,7 @@ def test_what_is_planted_is_found_and_is_what_plain_arrays_give() -> None:
     expected = clusters_of(means, weights).summary()
     assert value(table, "map", "snr_pair") == pytest.approx(expected["snr_pair"])
     assert value(table, "map", "cluster_size") == pytest.approx(expected["cluster_size"])
-    served = found["map"].found.serves
+    served = found["map"].clusters.serves
     share = np.mean([served[one, one % 6] and served[one, (one + 2) % 6] for one in range(12)])
     assert share > 0.8
     row = table.select(layer="map", metric="labels_per_filter", variant="").frame.iloc[0]
@@ -66,7 +66,7 @@ def test_labels_that_are_more_frequent_count_as_much() -> None:
     options = {"layers": "map", "bootstrap": 0, "progress": False}
     one, more = (filters(train, part, **options)[1]["map"] for part in (test, again))  # type: ignore[arg-type]
     np.testing.assert_allclose(one.means, more.means, rtol=1e-12)
-    np.testing.assert_array_equal(one.found.cluster, more.found.cluster)
+    np.testing.assert_array_equal(one.clusters.cluster, more.clusters.cluster)
 
 
 def test_groups_add_the_fields_of_their_nodes() -> None:
@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_one_sentence() -> None:
 
 def test_driving_samples_are_those_with_the_largest_activation() -> None:
     _, test = sources()
-    best = driving(test, "map", 3, 4)
+    best = top_activating(test, "map", 3, 4)
     strength = np.maximum(test["map"][:, 3], 0).sum((1, 2))
     np.testing.assert_array_equal(best, test.ids[np.argsort(-strength)[:4]])
 
@@ -168,15 +168,15 @@ def test_fields_of_a_transformers_heads_are_sums_of_those_of_their_nodes() -> No
     for head in range(3):
         expected = sum(np.outer(nodes.means[:, node, 0], weights[:, node, 0]) for node in range(4 * head, 4 * head + 4))
         np.testing.assert_allclose(field_of(one.means, one.weight, head), expected, atol=1e-6)
-    assert one.found.places == 4
+    assert one.clusters.places == 4
 
 
 def test_t19_the_real_resnet20_knows_more_at_its_end(real_data: Path, tmp_path: Path) -> None:
-    from repanalysis.extraction import prepare, write
+    from repanalysis.extraction import build_run, write
 
     parts = []
     for split, limit in (("train", 1500), ("val", 1000)):
-        run = prepare(
+        run = build_run(
             "py:tests.networks.cifar_resnet:resnet20", f"imagefolder:{real_data}/cifar10/{split}.tar.gz", split=split,
             limit=limit, weights=real_data / "weights" / "resnet20-12fca82f.th", layers=["relu", "layer3.2.relu2"],
             pool="grid:2", device="cpu",

@@ -492,11 +492,11 @@ def test_standard_errors_agree_whether_from_groups_or_from_rows(classes: Classes
     assert many.frame["se"].isna().all()
     assert many.frame["note"].str.contains("no standard error").all()
     monkey = [metric.name for metric in map(metrics.get, SMOOTH.split(","))]
-    from repanalysis.analyses.geometry.states import Job, LayerStates, Plan
+    from repanalysis.analyses.geometry.states import Job, LayerStates, StatisticsPlan
 
     job = Job(tuple(map(metrics.get, monkey)))
     with probes.open(path) as store:
-        states = LayerStates(store.info["x"], job, Plan((Rows(),), {}), 6)
+        states = LayerStates(store.info["x"], job, StatisticsPlan((Rows(),), {}), 6)
         for batch in store.iter(["x"]):
             states.absorb(batch)
     rows = list(states.rows())

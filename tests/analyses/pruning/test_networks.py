@@ -11,7 +11,7 @@ from torch import nn
 
 from probes.errors import DataError, LeftOutWarning, UsageError
 from repanalysis.analyses.pruning.chains import links
-from repanalysis.analyses.pruning.networks import RETRAINING, UntrainedWarning, filter_fields, masks_of, prune, retrain
+from repanalysis.analyses.pruning.networks import RETRAINING, UntrainedWarning, cluster_masks, filter_fields, prune, retrain
 from repanalysis.heads.clusters import ClusterOptions, clusters_of
 from repanalysis.heads.fitting import fit_head
 from repanalysis.inputs.data import load_data
@@ -57,7 +57,7 @@ def test_fields_and_masks_are_those_of_a_plain_calculation(trained: nn.Module, d
         weights = fit_head(pooled[half].reshape(half.sum(), -1), y[half], classes=10).reshape(10, x.shape[1], 4)
         means = np.stack([pooled[~half & (y == label)].mean(0) for label in range(10)])
         serves.append(clusters_of(means, weights, ClusterOptions(theta=0.4)).serves)
-    masks = masks_of(chain, fields, ClusterOptions(0.4))
+    masks = cluster_masks(chain, fields, ClusterOptions(0.4))
     expected = np.array([[bool((g & f).any()) for f in serves[0]] for g in serves[1]])
     np.testing.assert_array_equal(masks["conv4"], expected)
     means = fields["head"][0]

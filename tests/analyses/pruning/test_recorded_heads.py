@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from repanalysis.analyses.filters.measures import Held
+from repanalysis.analyses.filters.measures import LabelledActivations
 from repanalysis.analyses.pruning.recorded_heads import prune_head
 from repanalysis.heads.fitting import fit_head
 
 
-def planted(n: int, seed: int, k: int = 20, f: int = 40) -> Held:
+def planted(n: int, seed: int, k: int = 20, f: int = 40) -> LabelledActivations:
     rng = np.random.default_rng(seed)
     y = np.arange(n) % k
     x = 0.15 * np.abs(rng.normal(size=(n, f, 1)))
     for one in range(f):
         x[(y == one % k) | (y == (3 * one + 1) % k), one] += 1.0
-    return Held(x, y, np.arange(n))
+    return LabelledActivations(x, y, np.arange(n))
 
 
 def test_a_planted_layer_is_pruned_without_loss_and_better_than_at_random() -> None:

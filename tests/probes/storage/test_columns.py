@@ -19,7 +19,7 @@ def test_rows_arrive_in_order_and_whole_chunks_are_packed_once(tmp_path: Path, p
         values = np.arange(22).reshape(11, 2)
         for start, stop in ((0, 3), (3, 9), (9, 11)):
             column.append(values[start:stop])
-            column.drain()
+            column.flush_full_chunks()
             assert len(column.data) == (stop - stop % 4 if packing else stop)
         column.flush()
         np.testing.assert_array_equal(column.data[:], values)

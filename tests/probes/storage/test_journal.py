@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import probes.storage.journal
 from probes import FormatError, UsageError
 from probes.storage.journal import PAGE, AtomicFile, Extents, Journal
-from probes.storage.seal import MARK, is_interrupted, open_bytes
+from probes.storage.seal import UUID_TAG, is_interrupted, open_bytes
 
 UUID = "0123456789abcdef" * 2
 
@@ -66,7 +66,7 @@ def steps(path: Path, commits: list[bytes], sealed: Callable[[], None]) -> Itera
         size = 0
         for _ in range(4):
             file.seek(0)
-            file.write(memoryview(MARK + UUID.encode() + rng.bytes(30)))  # structures, overwritten in place
+            file.write(memoryview(UUID_TAG + UUID.encode() + rng.bytes(30)))  # structures, overwritten in place
             for start, stop in free:
                 file.seek(start)
                 file.write(memoryview(rng.bytes(stop - start)))
@@ -165,7 +165,7 @@ def test_a_writer_that_goes_on_seals_the_same_file(tmp_path: Path) -> None:
     file = AtomicFile(path, UUID, fresh=True)
     for start in (0, 3 * PAGE + 5, 9 * PAGE):  # with gaps
         file.seek(start)
-        file.write(memoryview(b"\x89HDF\r\n\x1a\n" + MARK + UUID.encode() + bytes(100)))
+        file.write(memoryview(b"\x89HDF\r\n\x1a\n" + UUID_TAG + UUID.encode() + bytes(100)))
         file.commit()
     file.close()
     file = AtomicFile(path, UUID, fresh=False)

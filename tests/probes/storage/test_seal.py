@@ -11,7 +11,7 @@ import pytest
 import probes
 from probes.checking import doctor
 from probes.storage.journal import PAGE, Journal
-from probes.storage.seal import MARK, is_empty, is_interrupted, open_bytes, uuid_of
+from probes.storage.seal import UUID_TAG, is_empty, is_interrupted, open_bytes, uuid_of
 
 
 @pytest.fixture
@@ -82,9 +82,9 @@ def test_a_seal_of_another_file_does_not_fit(file: Path, tmp_path: Path) -> None
 def test_the_uuid_stands_near_the_start(file: Path) -> None:
     uuid = uuid_of(file)
     assert uuid is not None
-    assert 0 < file.read_bytes().find(MARK + uuid.encode()) < 2048
+    assert 0 < file.read_bytes().find(UUID_TAG + uuid.encode()) < 2048
     with h5py.File(file) as raw:
-        assert raw.attrs["seal"] == MARK + uuid.encode()
+        assert raw.attrs["seal"] == UUID_TAG + uuid.encode()
     (file.parent / "plain").write_bytes(b"nothing")
     assert uuid_of(file.parent / "plain") is None
 

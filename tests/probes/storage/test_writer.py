@@ -15,7 +15,7 @@ import probes
 import probes.storage.writer
 from probes import Batch, DataError, LayerInfo
 from probes.storage.store import Store
-from probes.storage.writer import create, differences, resume
+from probes.storage.writer import create, provenance_diff, resume
 
 RNG = np.random.default_rng(0)
 X, WIDE = RNG.normal(size=(60, 3)).astype("f4"), RNG.normal(size=(60, 2, 50)).astype("f8")
@@ -74,7 +74,7 @@ def test_what_was_not_committed_is_not_there(tmp_path: Path) -> None:
     writer.append(batch(0, 10))
     writer.commit()
     writer.append(batch(10, 20))
-    writer._give_back()  # as a kill would
+    writer._abort()  # as a kill would
     assert len(Store(tmp_path / "x.h5", partial=True)) == 10
     with resume(tmp_path / "x.h5") as writer:
         writer.append(batch(10, 60))
@@ -120,7 +120,7 @@ def test_another_model_or_data_is_refused_with_the_difference(tmp_path: Path) ->
         writer.append(batch(10, 20))
     (step,) = json.loads(Store(tmp_path / "x.h5").attrs["resumed"])
     assert (step["at"], step["versions"]) == (10, '{"torch": "2"}')
-    assert not differences(Store(tmp_path / "x.h5").attrs, same)
+    assert not provenance_diff(Store(tmp_path / "x.h5").attrs, same)
 
 
 def test_a_complete_or_missing_file_is_not_continued(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_memory_held_for_a_commit_is_small(tmp_path: Path) -> None:
         for start in range(0, 20_000, 1000):
             writer.append(Batch(ids=np.arange(start, start + 1000), layers={"x": x}))
             for column in writer._layers.values():
-                column.drain()
+                column.flush_full_chunks()
             held = sum(len(data) for _, data in writer._atomic._held)
             assert held < 100_000
             writer.commit()
