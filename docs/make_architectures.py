@@ -43,8 +43,8 @@ tokens, which are not pooled. `!` says that the number of places does not grow w
 
 def row(name: str, report: Report) -> str:
     """A network's line of the table."""
-    words, left_out = summary(report)
-    return f"| {name} | {len(report.compared)}: {words} | {left_out} | {ARCHITECTURES[name].note} |\n"
+    words, skipped = summary(report)
+    return f"| {name} | {len(report.compared)}: {words} | {skipped} | {ARCHITECTURES[name].note} |\n"
 
 
 def main(names: list[str]) -> None:

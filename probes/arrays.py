@@ -29,7 +29,7 @@ class Arrays(Source):
         self._whole, self._class_names, self._title = whole, class_names, title
 
     @property
-    def title(self) -> str:
+    def name(self) -> str:
         """What messages call it."""
         return self._title
 

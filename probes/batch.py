@@ -136,7 +136,7 @@ class Batch:
     labels: Int[np.ndarray, " n"] | None = None
     split: Shaped[np.ndarray, " n"] | None = None
     info: Mapping[str, LayerInfo] = field(default_factory=dict)
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
     ids_from: str = ""
     targets: Float[np.ndarray, "n ..."] | None = None
     target_names: tuple[str, ...] = ()

@@ -82,16 +82,16 @@ def compare(source: Source, batches: Iterable[Batch]) -> list[LayerDifference]:
     for batch in batches:
         samples = batch.ids.tolist()
         if unknown := [sample for sample in samples if sample not in position]:
-            raise DataError(f"{source.title} has no sample {unknown[0]!r}; compare samples that are in it.")
+            raise DataError(f"{source.name} has no sample {unknown[0]!r}; compare samples that are in it.")
         rows = np.array([position[sample] for sample in samples])
         _refuse_other_labels(source, batch, rows)
         for name in source.layers:
             if name not in batch.layers:
-                why = batch.left_out.get(name, "it does not run")
-                raise DataError(f"Layer {name!r} of {source.title} is not given out now: {why}.")
+                why = batch.skipped.get(name, "it does not run")
+                raise DataError(f"Layer {name!r} of {source.name} is not given out now: {why}.")
             old, new = source.take(name, rows).astype(np.float64), batch.layers[name].astype(np.float64)
             if old.shape != new.shape:
-                raise DataError(f"Layer {name!r} has shape {old.shape[1:]} in {source.title}, and {new.shape[1:]} now.")
+                raise DataError(f"Layer {name!r} has shape {old.shape[1:]} in {source.name}, and {new.shape[1:]} now.")
             with np.errstate(invalid="ignore"):
                 apart = np.where((old == new) | (np.isnan(old) & np.isnan(new)), 0.0, np.abs(old - new))
             largest[name] = float(np.maximum(largest[name], apart.max(initial=0.0)))
@@ -110,6 +110,6 @@ def _refuse_other_labels(source: Source, batch: Batch, rows: NDArray[np.int64]) 
         return
     first = int(np.flatnonzero(labels[rows] != batch.labels)[0])
     raise DataError(
-        f"Sample {batch.ids[first]} has label {labels[rows][first]} in {source.title}, and {batch.labels[first]} now: these "
+        f"Sample {batch.ids[first]} has label {labels[rows][first]} in {source.name}, and {batch.labels[first]} now: these "
         f"are other data, or their order has changed."
     )

@@ -55,7 +55,7 @@ def to_xarray(source: Source, layers: Patterns = None) -> xarray.Dataset:
     except ImportError as error:
         raise UsageError("to_xarray needs xarray: pip install 'repanalysis[export]'.") from error
     variables = {}
-    for name in select(layers, source.info, source.title):
+    for name in select(layers, source.info, source.name):
         info = source.info[name]
         variables[name] = (("sample", *(f"{name}:{dim}" for dim in info.dims[1:])), source[name], _described(info))
     coordinates: dict[str, Any] = {"id": ("sample", source.ids)}
@@ -144,7 +144,7 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
     path = Path(path)
     if path.exists():
         raise UsageError(f"{path} exists already; nothing was written. Give another name.")
-    chosen = select(layers, source.info, source.title)
+    chosen = select(layers, source.info, source.name)
     tensors = {name: np.ascontiguousarray(source[name]) for name in chosen}
     ids = source.ids
     columns = {"ids": None if are_texts(ids) else ids, "labels": source.labels, "targets": source.targets}

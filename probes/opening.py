@@ -41,7 +41,7 @@ def open(source: str | PathLike[str] | Sequence[str | PathLike[str]], *, partial
     Warns
     -----
     IgnoredWarning
-        If a file of features holds arrays that can be no layers; `left_out` has them all.
+        If a file of features holds arrays that can be no layers; `skipped` has them all.
 
     Examples
     --------

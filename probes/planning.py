@@ -67,7 +67,7 @@ class Plan:
 
     layers: tuple[PlannedLayer, ...]
     n: int
-    left_out: dict[str, str]
+    skipped: dict[str, str]
     dtype: str = "auto"
     lost: tuple[str, ...] = ()
 
@@ -134,14 +134,14 @@ def plan(
     chosen = options_of(**options)
     pooling, dtype = Pooling(chosen.pool, seed=chosen.seed), chosen.dtype
     recording = examined(model, example, **options)
-    layers, left_out = [], dict(recording.left_out)
+    layers, skipped = [], dict(recording.skipped)
     for info in recording.info.values():
         layout = Layout(info.dims, info.prefix_tokens)
         try:
             layers.append(_planned(info, layout, pooling.of(info.name, [info.module_type])[0], dtype, recording[info.name]))
         except UnfitError as error:
-            left_out[info.name] = str(error)
-    return Plan(tuple(layers), chosen.n_of(n) or 0, left_out, dtype)
+            skipped[info.name] = str(error)
+    return Plan(tuple(layers), chosen.n_of(n) or 0, skipped, dtype)
 
 
 def _planned(info: LayerInfo, layout: Layout, spec: str, dtype: str, like: Tensor | torch.dtype) -> PlannedLayer:

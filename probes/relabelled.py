@@ -46,7 +46,7 @@ class Relabelled(Source):
         for name, column in (("labels", known.labels), ("targets", known.targets)):
             if column is not None and len(column) != len(source):
                 raise DataError(
-                    f"There are {len(column)} {name} for the {len(source)} samples of {source.title}; each needs one."
+                    f"There are {len(column)} {name} for the {len(source)} samples of {source.name}; each needs one."
                 )
         self._source, self._known = source, known
         self.info = source.info
@@ -55,9 +55,9 @@ class Relabelled(Source):
             self.attrs["target_names"] = list(known.target_names)
 
     @property
-    def title(self) -> str:
+    def name(self) -> str:
         """What messages call it."""
-        return self._source.title
+        return self._source.name
 
     @property
     def ids(self) -> NDArray[Any]:
@@ -90,9 +90,9 @@ class Relabelled(Source):
         return self._source.head
 
     @property
-    def left_out(self) -> dict[str, str]:
+    def skipped(self) -> dict[str, str]:
         """Layers that ran but were not recorded, each with its reason."""
-        return self._source.left_out
+        return self._source.skipped
 
     @property
     def non_finite(self) -> dict[str, int]:

@@ -41,7 +41,7 @@ class Source(ABC):
 
     @property
     @abstractmethod
-    def title(self) -> str:
+    def name(self) -> str:
         """What messages call it."""
 
     @property
@@ -116,7 +116,7 @@ class Source(ABC):
         return list(self.info)
 
     @property
-    def left_out(self) -> dict[str, str]:
+    def skipped(self) -> dict[str, str]:
         """Layers that ran but were not recorded, each with its reason."""
         return {}
 
@@ -139,13 +139,13 @@ class Source(ABC):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.title}: {len(self)} samples, {len(self.info)} layers>"
+        return f"<{type(self).__name__} {self.name}: {len(self)} samples, {len(self.info)} layers>"
 
     def check_layer(self, layer: str) -> None:
         """Raise `UsageError` if there is no such layer."""
         if layer not in self.info:
             raise UsageError(
-                f"{self.title} has no layer {layer!r}.{did_you_mean(layer, self.info)} It has {len(self.info)}, "
+                f"{self.name} has no layer {layer!r}.{did_you_mean(layer, self.info)} It has {len(self.info)}, "
                 f"`.layers` or `repanalysis info` lists them."
             )
 

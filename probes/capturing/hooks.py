@@ -246,7 +246,7 @@ class Recording(Mapping[str, Tensor]):
         return dict(self._calls)
 
     @property
-    def left_out(self) -> dict[str, str]:
+    def skipped(self) -> dict[str, str]:
         """Selected layers that the latest forward pass called or, once it has ended, never called, each with the reason."""
         return self._reasons | (self.uncalled_modules if self._complete else {})
 
@@ -273,7 +273,7 @@ class Recording(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._outputs:
-            reason = f": it was left out, {reasons[name]}" if name in (reasons := self.left_out) else ""
+            reason = f": it was left out, {reasons[name]}" if name in (reasons := self.skipped) else ""
             raise KeyError(f"{name!r} was not recorded in the latest forward pass{reason}")
         return self._outputs[name].view.tensor()
 
@@ -351,7 +351,7 @@ class Recording(Mapping[str, Tensor]):
         if not self._stack and call.module.module is self._model:
             self._complete = True
             if not self._checked:
-                self._reasons = self.left_out
+                self._reasons = self.skipped
                 self.check()
                 self._checked = True
 

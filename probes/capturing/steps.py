@@ -102,7 +102,7 @@ def capture(
     Batch
         Activations as numpy arrays, with ids, labels or continuous targets, and split. A layer whose
         shape is not that of the first step is
-        in `left_out` from there on.
+        in `skipped` from there on.
 
     Raises
     ------
@@ -188,7 +188,7 @@ def captured(
             labels=item.labels,
             split=np.full(rows, options.split) if options.split else None,
             info={name: layers.info[name] for name in layers.shapes},
-            left_out=dict(layers.left_out),
+            skipped=dict(layers.skipped),
             ids_from=ids_from,
             targets=item.targets,
             target_names=item.target_names,
@@ -203,29 +203,29 @@ class _Layers:
         self.recording = recording
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.info: dict[str, LayerInfo] = {}
-        self.left_out: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
         self._has_padding = False
 
     def begin(self, *, early_stop: bool) -> None:
         """Take the layers of the first step; with `early_stop`, later passes end after the last of them."""
         recording = self.recording
         self.info, self.shapes = recording.info, recording.shapes
-        self.left_out = recording.left_out | recording.uncalled_modules
+        self.skipped = recording.skipped | recording.uncalled_modules
         if early_stop and self.info and (last := list(self.info)[-1]) and self.info[last].depth < 1:
             recording.last = last
-        self._warn(_called(self.left_out))
+        self._warn(_called(self.skipped))
 
     def drop_changed(self, done: int) -> None:
         """Leave out the layers whose shape is not that of the first step; `done` samples came before."""
         changed = _changed_shapes(self.recording, self.shapes, done)
-        self.left_out |= changed
+        self.skipped |= changed
         self.shapes = {name: shape for name, shape in self.shapes.items() if name not in changed}
         self._warn(_called(changed))
 
     @property
     def reasons(self) -> str:
         """Why the first layers are left out."""
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(self.left_out.items())[:3])
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(self.skipped.items())[:3])
         return reasons or "no module was called that the layer patterns select"
 
     def warn_of_padding(self) -> None:
@@ -239,7 +239,7 @@ class _Layers:
 
     def _warn(self, reasons: Mapping[str, str]) -> None:
         if reasons and self.shapes:
-            warnings.warn(_left_out(reasons), LeftOutWarning, stacklevel=4)
+            warnings.warn(_skipped(reasons), LeftOutWarning, stacklevel=4)
 
 
 def examined(model: nn.Module, example: Any, **options: Unpack[CaptureKeywords]) -> Recording:
@@ -351,7 +351,7 @@ def _called(reasons: Mapping[str, str]) -> dict[str, str]:
     return {name: why for name, why in reasons.items() if not why.startswith("the forward pass never calls it")}
 
 
-def _left_out(reasons: Mapping[str, str]) -> str:
+def _skipped(reasons: Mapping[str, str]) -> str:
     """One sentence on the layers that can't be recorded."""
     shown = "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:2])
     more = f"; and {len(reasons) - 2} more, all named in the batch's or the file's left_out" if len(reasons) > 2 else ""

@@ -60,13 +60,13 @@ def _of_groups(file: h5py.File, path: Path) -> Content:
     arrays: dict[str, Rows] = {}
     columns: dict[str, Any] = {}
     info = {}
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     ordered = _is_ordered(file["/"])
     for name, data in _datasets(file, path):
         if data.attrs.get("CLASS") == b"DIMENSION_SCALE" and name != "target_name":
             continue  # counts a dimension
         if "scale_factor" in data.attrs or "add_offset" in data.attrs:
-            left_out[name] = "its numbers are packed (scale_factor, add_offset); write them as they are"
+            skipped[name] = "its numbers are packed (scale_factor, add_offset); write them as they are"
         elif data.shape is None or data.shape == ():
             continue
         else:
@@ -78,7 +78,7 @@ def _of_groups(file: h5py.File, path: Path) -> Content:
         columns["class_names"] = json.loads(str(attrs.pop("class_names")))
     if "class_name" in arrays:
         _name_classes(columns, arrays, arrays.pop("class_name")[:], path)
-    return Content(arrays, columns, info, attrs, ordered, left_out)
+    return Content(arrays, columns, info, attrs, ordered, skipped)
 
 
 def _name_classes(columns: dict[str, Any], arrays: Mapping[str, Rows], named: Any, path: Path) -> None:
@@ -129,7 +129,7 @@ def _plain_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
 def _of_anndata(file: h5py.File, path: Path) -> Content:
     """An annotated matrix."""
     arrays: dict[str, Rows] = {}
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     uns = file.get("uns", {})
     described = {key: _value(item) for key, item in uns["layer"].items()} if "layer" in uns else {}
     info = {}
@@ -138,7 +138,7 @@ def _of_anndata(file: h5py.File, path: Path) -> Content:
     for name, node in parts.items():
         rows, reason = _matrix(node)
         if rows is None:
-            left_out[name] = reason
+            skipped[name] = reason
         elif name == "X" and "name" in described:
             shape = tuple(json.loads(described.pop("shape", "[]")))
             own = info_of(described, str(path))
@@ -160,7 +160,7 @@ def _of_anndata(file: h5py.File, path: Path) -> Content:
     if "split" in beside:
         columns["split"] = beside["split"]
     attrs = {key: _value(item) for key, item in uns.get("provenance", {}).items() if isinstance(item, h5py.Dataset)}
-    return Content(arrays, columns, info, attrs, ordered=False, left_out=left_out)
+    return Content(arrays, columns, info, attrs, ordered=False, skipped=skipped)
 
 
 def _shaped(rows: Rows, shape: tuple[int, ...]) -> Rows:

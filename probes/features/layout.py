@@ -66,7 +66,7 @@ class Content:
     info: Mapping[str, LayerInfo] = field(default_factory=dict)
     attrs: Mapping[str, Any] = field(default_factory=dict)
     ordered: bool = True
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Layout:
     rows: Mapping[str, Rows]
     info: Mapping[str, LayerInfo]
     columns: Mapping[str, NDArray[Any]]
-    left_out: Mapping[str, str]
+    skipped: Mapping[str, str]
     order: str
 
 
@@ -105,25 +105,25 @@ def laid_out(content: Content, path: Path) -> Layout:
             f"{where} holds the weights of a network ({parameters[0]}, ...), not features: `extract MODEL --weights {where}`."
         )
     columns = _beside(content, where)
-    left_out = dict(content.left_out)
+    skipped = dict(content.skipped)
     candidates: dict[str, Rows] = {}
     for name, rows in content.arrays.items():
         if is_beside(name):
             continue
         if reason := unfit(rows):
-            left_out[name] = reason
+            skipped[name] = reason
         else:
             candidates[name] = rows
     beside: dict[str, int] = {}
     for key in ("labels", "targets", "ids", "split"):
         if key in columns and np.ndim(columns[key]):
             beside[key] = len(columns[key])
-    n = _samples({name: rows.shape[0] for name, rows in candidates.items()}, beside, where, left_out)
+    n = _samples({name: rows.shape[0] for name, rows in candidates.items()}, beside, where, skipped)
     for key, length in beside.items():
         if length != n:
             raise DataError(f"{where} has {n:,} rows of features and {length:,} {key}; each sample needs one.")
     layers = {name: rows for name, rows in candidates.items() if rows.shape[0] == n}
-    left_out |= {name: _misfit(rows, n) for name, rows in candidates.items() if name not in layers}
+    skipped |= {name: _misfit(rows, n) for name, rows in candidates.items() if name not in layers}
     order = "as written" if content.ordered else "natural order of the names: the file keeps none"
     names = list(layers) if content.ordered else sorted(layers, key=_natural)
     if layers.keys() <= content.info.keys():
@@ -131,7 +131,7 @@ def laid_out(content: Content, path: Path) -> Layout:
     described = {
         name: content.info.get(name) or _info(name, layers[name], place, len(names)) for place, name in enumerate(names)
     }
-    return Layout(n, {name: layers[name] for name in names}, described, columns, left_out, order)
+    return Layout(n, {name: layers[name] for name in names}, described, columns, skipped, order)
 
 
 def _misfit(rows: Rows, n: int) -> str:
@@ -158,10 +158,10 @@ def _beside(content: Content, where: str) -> dict[str, Any]:
     return {key: np.asarray(content.arrays[name][:]) for key, name in names.items() if name is not None} | columns
 
 
-def _samples(lengths: Mapping[str, int], beside: Mapping[str, int], where: str, left_out: Mapping[str, str]) -> int:
+def _samples(lengths: Mapping[str, int], beside: Mapping[str, int], where: str, skipped: Mapping[str, str]) -> int:
     """The number of samples, by the lengths of the arrays' first axes."""
     if not lengths:
-        reasons = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
+        reasons = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:3])
         raise DataError(f"{where} holds no array that can be a layer{f' ({reasons})' if reasons else ''}.")
     votes = Counter(lengths.values())
     most = max(votes.values())

@@ -95,9 +95,9 @@ def open_features(path: Path, *, quiet: bool = False) -> Features:
         if close is not None:
             close()
         raise
-    if source.left_out and not quiet:
-        name, reason = next(iter(source.left_out.items()))
-        count = len(source.left_out)
+    if source.skipped and not quiet:
+        name, reason = next(iter(source.skipped.items()))
+        count = len(source.skipped)
         more = f" and {count - 1} more" if count > 1 else ""
         warnings.warn(f"{path}: {name!r}{more} left out, since {reason}.", IgnoredWarning, stacklevel=3)
     return source

@@ -75,7 +75,7 @@ class Features(Arrays):
     ) -> None:
         self.path, self.stamp, self._reopen, self._close = path, Stamp.of(path), reopen, close
         self._rows: dict[str, Rows] = dict(layout.rows)
-        self._left_out = dict(layout.left_out)
+        self._skipped = dict(layout.skipped)
         beside: dict[str, Any] = dict(layout.columns)
         if "class_names" in beside:
             beside["class_names"] = [str(name) for name in beside["class_names"]]
@@ -97,9 +97,9 @@ class Features(Arrays):
         self.info: dict[str, LayerInfo] = dict(layout.info)
 
     @property
-    def left_out(self) -> dict[str, str]:
+    def skipped(self) -> dict[str, str]:
         """Arrays of the file that are no layers, each with the reason."""
-        return dict(self._left_out)
+        return dict(self._skipped)
 
     def __getitem__(self, layer: str) -> NDArray[Any]:
         """All rows of one layer, (n, ...)."""
@@ -135,7 +135,7 @@ class Features(Arrays):
         for batch in super().iter([], step):
             arrays = {name: self._read(name, slice(start, start + len(batch))) for name in names}
             start += len(batch)
-            yield replace(batch, layers=arrays, info={name: self.info[name] for name in names}, left_out=self.left_out)
+            yield replace(batch, layers=arrays, info={name: self.info[name] for name in names}, skipped=self.skipped)
 
     def close(self) -> None:
         """Close the file."""

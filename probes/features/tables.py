@@ -124,21 +124,21 @@ def read_parquet(path: Path) -> Content:
         raise FormatError(f"{path} has two columns called {twice[0]!r}.")
     columns: dict[str, NDArray[Any]] = {}
     layers: dict[str, Rows] = {}
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         called = "index" if name.startswith("__index_level_") else name
         kind = column.type
         if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
             array = _lists(column.combine_chunks())
             if array is None:
-                left_out[called] = "its lists have different lengths, or hold no numbers"
+                skipped[called] = "its lists have different lengths, or hold no numbers"
             else:
                 layers[called] = array
         elif pa.types.is_dictionary(kind):
             columns[called] = column.cast(kind.value_type).to_numpy()
         else:
             columns[called] = column.to_numpy()
-    return _table(columns, layers, path, left_out)
+    return _table(columns, layers, path, skipped)
 
 
 def _lists(column: Any) -> NDArray[Any] | None:
@@ -166,10 +166,10 @@ def _lists(column: Any) -> NDArray[Any] | None:
 
 
 def _table(
-    columns: dict[str, NDArray[Any]], layers: dict[str, Rows], path: Path, left_out: dict[str, str] | None = None
+    columns: dict[str, NDArray[Any]], layers: dict[str, Rows], path: Path, skipped: dict[str, str] | None = None
 ) -> Content:
     """Columns of numbers joined to a layer; the others beside it."""
-    left_out = dict(left_out or {})
+    skipped = dict(skipped or {})
     features: list[str] = []
     beside: dict[str, Rows] = {}
     for name, column in columns.items():
@@ -183,12 +183,12 @@ def _table(
                 raise DataError(
                     f"Column {name!r} of {path} holds {problem} among numbers; leave the cell empty where one is missing."
                 )
-            left_out[name] = "it holds text; labels are called so (label, class, target), ids id"
+            skipped[name] = "it holds text; labels are called so (label, class, target), ids id"
     if features:
         kinds = {columns[name].dtype for name in features}
         dtype = kinds.pop() if len(kinds) == 1 else np.float64
         layers = {_LAYER: np.stack([columns[name].astype(dtype) for name in features], axis=1), **layers}
-    return Content(layers | beside, left_out=left_out)
+    return Content(layers | beside, skipped=skipped)
 
 
 def _mostly_numbers(column: Sequence[Any] | NDArray[Any]) -> str:

@@ -42,7 +42,7 @@ def read_safetensors(path: Path) -> Content:
         header = json.loads(file.read(length))
     header.pop("__metadata__", None)
     arrays: dict[str, Rows] = {}
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     for name, about in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         shape, (start, _) = tuple(about["shape"]), about["data_offsets"]
         if about["dtype"] == "BF16":
@@ -50,7 +50,7 @@ def read_safetensors(path: Path) -> Content:
         elif about["dtype"] in _TYPES:
             arrays[name] = _mapped(path, np.dtype(_TYPES[about["dtype"]]), 8 + length + start, shape)
         else:
-            left_out[name] = f"its type {about['dtype']} is not read; save it as float32"
+            skipped[name] = f"its type {about['dtype']} is not read; save it as float32"
     attrs: dict[str, Any] = {}
     columns: dict[str, Any] = {}
     described: dict[str, Any] = {}
@@ -67,7 +67,7 @@ def read_safetensors(path: Path) -> Content:
         columns["split"] = np.asarray(columns.pop("splits"), dtype=np.str_)[arrays["split"][:]]
     columns.pop("splits", None)
     info = {name: info_of(about, str(path)) for name, about in described.items() if name in arrays}
-    return Content(arrays, columns, info, attrs, ordered=False, left_out=left_out)
+    return Content(arrays, columns, info, attrs, ordered=False, skipped=skipped)
 
 
 def _parsed(path: Path, key: str, text: str) -> Any:
@@ -95,16 +95,16 @@ def read_torch(path: Path) -> Content:
     loaded = _loaded(path)
     arrays: dict[str, Rows] = {}
     attrs: dict[str, Any] = {}
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     for name, value in _leaves(loaded):
-        if name in arrays or name in attrs or name in left_out:
+        if name in arrays or name in attrs or name in skipped:
             raise DataError(f"{path} holds two entries called {name!r}; give each its own name.")
         if isinstance(value, torch.Tensor):
             rows, reason = _rows_of(value)
             if rows is not None:
                 arrays[name] = rows
             else:
-                left_out[name] = reason
+                skipped[name] = reason
         elif isinstance(value, list | tuple) and value and all(isinstance(item, str | int | float) for item in value):
             arrays[name] = np.asarray(value)
         elif isinstance(value, list | tuple) and value:
@@ -115,8 +115,8 @@ def read_torch(path: Path) -> Content:
         elif isinstance(value, str | int | float):
             attrs[name] = value
         else:
-            left_out[name] = f"it is a {type(value).__name__}, no tensor"
-    return Content(arrays, attrs=attrs, left_out=left_out)
+            skipped[name] = f"it is a {type(value).__name__}, no tensor"
+    return Content(arrays, attrs=attrs, skipped=skipped)
 
 
 def _loaded(path: Path) -> Mapping[Any, Any]:

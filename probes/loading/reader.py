@@ -60,7 +60,7 @@ class Item:
 class _Signature:
     """What a network's forward can be called with."""
 
-    title: str
+    name: str
     positional: tuple[str, ...]
     required: int  # positional arguments without a default
     names: frozenset[str]
@@ -100,7 +100,7 @@ class _Signature:
 
     @property
     def arguments(self) -> str:
-        return f"{self.title}.forward({', '.join(self.positional or sorted(self.names))})"
+        return f"{self.name}.forward({', '.join(self.positional or sorted(self.names))})"
 
 
 def _annotation(parameter: inspect.Parameter) -> str:
@@ -262,7 +262,7 @@ class Reader:
                 self._warn(f"{ask.arguments} does not take {', '.join(extra)} of the loader's dicts: not read.")
             if ask.any_name and (unnamed := [str(name) for name in arguments if name not in ask.names]):
                 self._warn(
-                    f"{ask.title}.forward names no argument {', '.join(unnamed)}; it takes any, and may not read what it does "
+                    f"{ask.name}.forward names no argument {', '.join(unnamed)}; it takes any, and may not read what it does "
                     f"not know. Is that what it is called?"
                 )
             listed = any(isinstance(item, list | tuple) and are_images(item) for item in arguments.values())

@@ -82,7 +82,7 @@ class Shards(Source):
             raise FormatError(f"Sample id {twice!r} stands in two shards; each sample belongs in one.")
 
     @property
-    def title(self) -> str:
+    def name(self) -> str:
         """The files, joined by commas."""
         return ", ".join(str(store.path) for store in self.stores)
 
@@ -120,9 +120,9 @@ class Shards(Source):
         return np.concatenate(parts) if parts else None
 
     @property
-    def left_out(self) -> dict[str, str]:
+    def skipped(self) -> dict[str, str]:
         """Layers that ran but were not recorded, each with its reason."""
-        return self.stores[0].left_out
+        return self.stores[0].skipped
 
     @property
     def non_finite(self) -> dict[str, int]:

@@ -108,7 +108,7 @@ class Store(Source):
             self.complete = bool(attrs["complete"]) and not (self._raw is not None and self._raw.is_interrupted)
             self.info = read_layers(file, self.n_committed, self.path, table)
             self._check_samples()
-            self._left_out = _mapping(attrs.get("left_out"), str)
+            self._skipped = _mapping(attrs.get("left_out"), str)
             self._non_finite = _mapping(attrs.get("non_finite"), int)
         if not (self.complete or partial):
             self.close()
@@ -138,7 +138,7 @@ class Store(Source):
             )
 
     @property
-    def title(self) -> str:
+    def name(self) -> str:
         """The path."""
         return str(self.path)
 
@@ -195,9 +195,9 @@ class Store(Source):
             return weight, bias
 
     @property
-    def left_out(self) -> dict[str, str]:
+    def skipped(self) -> dict[str, str]:
         """Layers that ran but were not recorded, each with its reason."""
-        return dict(self._left_out)
+        return dict(self._skipped)
 
     @property
     def non_finite(self) -> dict[str, int]:
@@ -239,7 +239,7 @@ class Store(Source):
                 labels=None if labels is None else labels[rows],
                 split=None if split is None else split[rows],
                 info={name: self.info[name] for name in data},
-                left_out=self.left_out,
+                skipped=self.skipped,
                 ids_from=str(self.attrs.get("ids_from", "")),
                 targets=None if targets is None else targets[rows],
                 target_names=names,

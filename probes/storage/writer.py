@@ -373,7 +373,7 @@ class Writer:
         ------
         DataError
             If the layers, shapes or types differ from the first batch's, labels or splits come and go, or an id comes twice.
-            A layer that the batch names in `left_out` is taken out of the file instead.
+            A layer that the batch names in `skipped` is taken out of the file instead.
         UsageError
             If the file was resumed, and the layers or their pools are not those that it has.
         OSError
@@ -450,7 +450,7 @@ class Writer:
         self._file, self.file = file, self._atomic.path
         with self._abort_on_error():
             self.n_committed = self.n_written = int(file.attrs["n_committed"])
-            self.left_out: dict[str, str] = json.loads(file.attrs.get("left_out", "{}"))
+            self.skipped: dict[str, str] = json.loads(file.attrs.get("left_out", "{}"))
             self.non_finite: dict[str, int] = json.loads(file.attrs.get("non_finite", "{}"))
             self._committed_at = monotonic()
             self._columns = {name: Column(file[f"obs/{name}"]) for name in OBS if f"obs/{name}" in file}
@@ -471,9 +471,9 @@ class Writer:
                 self._start(batch, columns)
             if self._info:
                 self._refuse_other_layers(batch)
-            if batch.left_out.keys() & self._layers.keys():
-                self._remove_layers(batch.left_out)
-            layers = {name: array for name, array in batch.layers.items() if name not in self.left_out}
+            if batch.skipped.keys() & self._layers.keys():
+                self._remove_layers(batch.skipped)
+            layers = {name: array for name, array in batch.layers.items() if name not in self.skipped}
             self._check(layers, columns)
             self._buffer_rows(layers, columns, len(batch))
             if monotonic() - self._committed_at > _COMMIT_SECONDS[self._compression != "none"]:
@@ -583,7 +583,7 @@ class Writer:
     def _refuse_other_layers(self, batch: Batch) -> None:
         """Refuse to go on with other layers or pools than the file has; once, before the first row."""
         mismatches = []
-        for name in dict.fromkeys([*self._info, *(name for name in batch.info if name not in self.left_out)]):
+        for name in dict.fromkeys([*self._info, *(name for name in batch.info if name not in self.skipped)]):
             a, b = self._info.get(name), batch.info.get(name)
             if a is None or b is None:
                 mismatches.append(
@@ -603,8 +603,8 @@ class Writer:
             del self._layers[name]
             del self._file[group_of(name)]
             self.non_finite.pop(name, None)
-        self.left_out = dict(reasons)
-        self._file.attrs["left_out"] = encode_attr(self.left_out)
+        self.skipped = dict(reasons)
+        self._file.attrs["left_out"] = encode_attr(self.skipped)
         self._describe([info for info in json.loads(self._file.attrs[LAYER_TABLE]) if info["name"] in self._layers])
 
     def _describe(self, infos: Sequence[Mapping[str, Any]]) -> None:
@@ -629,8 +629,8 @@ class Writer:
             data = self._file.create_dataset(f"obs/{name}", (0, *inner), kind, maxshape=(None, *inner), chunks=(rows, *inner))
             name_axes(data, [sample, *(dimension(self._file["obs"], f"{name}_name", size) for size in inner)])
             self._columns[name] = Column(data)
-        self.left_out = dict(batch.left_out)
-        self._file.attrs["left_out"] = encode_attr(self.left_out)
+        self.skipped = dict(batch.skipped)
+        self._file.attrs["left_out"] = encode_attr(self.skipped)
         least = min(_CHUNK_BYTES[0], _CHUNKS_MOST // len(batch.layers))
         target = int(np.clip(_CHUNKS_TOTAL // len(batch.layers), least, _CHUNK_BYTES[1]))
         for name, array in batch.layers.items():

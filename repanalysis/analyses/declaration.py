@@ -51,7 +51,7 @@ MetricsOption = Annotated[str | Iterable[str | Metric] | None, Doc("Such as fish
 GroupsOption = Annotated[int, Ge(0), Doc("Groups of the jackknife; 0 for no standard errors.")]
 
 _MOST_ITEMS = 100  # of a sequence that is written out
-_NAMES = ("title", "spec", "label")  # attributes of sources, of data and metrics, of perturbations
+_NAMES = ("spec", "label", "name")  # attributes of data and metrics, of perturbations, of sources
 _NOT_OF_THE_RESULT = ("progress", "executor", "workers")  # parameters that change no number
 
 

@@ -55,11 +55,11 @@ def shared_ids(first: Source, second: Source, *, same_samples: bool = False) -> 
     ['b', 'c', 'd', 'e']
     """
     ours, theirs = first.ids, second.ids
-    names = f"{first.title} and {second.title}"
+    names = f"{first.name} and {second.name}"
     if are_texts(ours) != are_texts(theirs):
         texts, numbers = (first, second) if are_texts(ours) else (second, first)
         raise DataError(
-            f"The samples of {texts.title} have names, and those of {numbers.title} have numbers, as in files of older "
+            f"The samples of {texts.name} have names, and those of {numbers.name} have numbers, as in files of older "
             f"versions: extract both from the same data."
         )
     row_of = {sample: row for row, sample in enumerate(theirs.tolist())}
@@ -76,7 +76,7 @@ def shared_ids(first: Source, second: Source, *, same_samples: bool = False) -> 
         if not agreed:
             raise DataError(f"{sentence} {_OVERRULE}")
         warnings.warn(f"{sentence} Their labels agree.", ArrivalOrderWarning, stacklevel=5)
-    elif arrived := [source.title for source in (first, second) if _origin(source) == "arrival"]:
+    elif arrived := [source.name for source in (first, second) if _origin(source) == "arrival"]:
         warnings.warn(
             f"The sample ids of {' and '.join(arrived)} are the order in which samples came: they are the same samples only if "
             f"both loaders gave the same ones in the same order.",
@@ -104,7 +104,7 @@ def _refuse_contradictions(
         row = int(np.flatnonzero(differ)[0])
         labels = [_shown(source, part[row]) for source, part in ((first, labels_a), (second, labels_b))]
         raise DataError(
-            f"{int(differ.sum())} of {len(ids)} samples of equal id have another label in {second.title} than in {first.title} "
+            f"{int(differ.sum())} of {len(ids)} samples of equal id have another label in {second.name} than in {first.name} "
             f"({ids[row].item()!r}: {labels[0]} and {labels[1]}): they are not the same samples. Extract both "
             f"from the same data; where a loader gives no ids and shuffles, give ids. {_OVERRULE}"
         )

@@ -246,9 +246,9 @@ def compare(
     second, theirs = (first, False) if b is None else _opened(b)
     try:
         chosen = _drawn(shared_ids(first, second, same_samples=same_samples), samples)
-        sides = [(first, select(layers, first.info, first.title))]
+        sides = [(first, select(layers, first.info, first.name))]
         if second is not first:
-            sides.append((second, select(layers, second.info, second.title)))
+            sides.append((second, select(layers, second.info, second.name)))
         total = sum(len(names) for _, names in sides)
         with tqdm(total=total, unit=" layers", desc=method, disable=None if progress is None else not progress) as bar:
             rows, reasons = [], []
@@ -314,7 +314,7 @@ def _rows(source: Source, name: str, at: NDArray[np.int64]) -> NDArray[np.float6
     finite = np.isfinite(x).all(axis=1)
     if not finite.all():
         raise DataError(
-            f"Layer {name!r} of {source.title} holds NaN or inf in {int((~finite).sum()):,} of {len(x):,} samples, the first "
+            f"Layer {name!r} of {source.name} holds NaN or inf in {int((~finite).sum()):,} of {len(x):,} samples, the first "
             f"of them id {source.ids[at[~finite].min()].item()!r}."
         )
     return _sized(x)
@@ -375,10 +375,10 @@ class Measure:
     def errors(self, groups: NDArray[np.int64]) -> Pairs:
         """Standard errors: here, by leaving out groups."""
         sizes = np.bincount(groups).tolist()
-        left_out = np.array(list(self.without(groups)))
+        skipped = np.array(list(self.without(groups)))
         errors = np.full_like(self.pairs, np.nan)
         for i, j in np.ndindex(*errors.shape):
-            errors[i, j] = jackknife(float(self.pairs[i, j]), left_out[:, i, j].tolist(), sizes)
+            errors[i, j] = jackknife(float(self.pairs[i, j]), skipped[:, i, j].tolist(), sizes)
         return errors * few_groups(len(sizes))
 
     def permuted(self, orders: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
@@ -730,4 +730,4 @@ def _null(value: float, draws: NDArray[np.float64] | None, method: str) -> Null:
 
 
 def _run(source: Source) -> str:
-    return Path(source.title).stem
+    return Path(source.name).stem

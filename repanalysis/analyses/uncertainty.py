@@ -32,7 +32,7 @@ _TIE = 1e-9  # of the largest number that is compared: what rounding in another 
 _NEAR_ZERO = 1e-12  # of a quantity without a unit, rounding alone
 
 
-def jackknife(whole: float, left_out: Sequence[float], sizes: Sequence[int]) -> float:
+def jackknife(whole: float, skipped: Sequence[float], sizes: Sequence[int]) -> float:
     """Standard error of a value from its values without each group; NaN if one of them is not finite.
 
     Parameters
@@ -53,7 +53,7 @@ def jackknife(whole: float, left_out: Sequence[float], sizes: Sequence[int]) -> 
     >>> bool(np.isclose(se, x.std(ddof=1) / 2))
     True
     """
-    values, n, g = np.asarray(left_out, np.float64), sum(sizes), len(sizes)
+    values, n, g = np.asarray(skipped, np.float64), sum(sizes), len(sizes)
     if g < 2 or not math.isfinite(whole) or not np.isfinite(values).all():
         return math.nan
     h = n / np.asarray(sizes, np.float64)

@@ -45,7 +45,7 @@ def save_figure(figure: Any, path: Path) -> None:
         figure.savefig(draft, dpi=150)
 
 
-def write_table(table: Table, output: Path | None) -> CommandResult:
+def save_table(table: Table, output: Path | None) -> CommandResult:
     """A table, written if wanted."""
     if output is not None:
         table.save(output)
@@ -66,8 +66,8 @@ def recording_summary(store: Store | None, output: Path) -> CommandResult:
     if store is None:
         return CommandResult(f"{output}: this process has nothing to do; there are fewer batches than processes.", {"n": 0})
     size_mb = store.path.stat().st_size / 2**20
-    text = f"{store.path}: {len(store)} samples, {len(store.layers)} layers, {size_mb:.1f} MB{without(store.left_out)}"
+    text = f"{store.path}: {len(store)} samples, {len(store.layers)} layers, {size_mb:.1f} MB{without(store.skipped)}"
     for layer, count in store.non_finite.items():
         text += f"\n{layer} holds {count} NaN or infinite values; --dtype float32 or --precision float32 may help."
-    facts = {"path": str(store.path), "n": len(store), "layers": store.layers, "left_out": store.left_out}
+    facts = {"path": str(store.path), "n": len(store), "layers": store.layers, "left_out": store.skipped}
     return CommandResult(text, facts | {"non_finite": store.non_finite})

@@ -15,7 +15,7 @@ from repanalysis.analyses.geometry.engine import analyze as analyze_source
 from repanalysis.analyses.similarity import compare as compare_layers
 from repanalysis.cli._arguments import FigureFile, Overwrite, SourceFile
 from repanalysis.cli._declared import Options
-from repanalysis.cli._outputs import FIGURES, TABLES, check_output_path, file_plots, missing, save_figure, write_table
+from repanalysis.cli._outputs import FIGURES, TABLES, check_output_path, file_plots, missing, save_figure, save_table
 from repanalysis.cli._texts import MOST_COLUMNS, columns, number
 from repanalysis.cli._verbs import CommandResult, Settings, command
 from repanalysis.table import Table
@@ -37,7 +37,7 @@ def analyze(
     with _dask(dask) as executor:
         tables = [analyze_source(source, executor=executor, **options) for source in sources]
     table = Table.concat(tables)
-    result = write_table(table, output)  # before the figure, which may fail
+    result = save_table(table, output)  # before the figure, which may fail
     if figure is not None:
         save_figure(file_plots().overview(table), figure)
     return result

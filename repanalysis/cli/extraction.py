@@ -23,7 +23,7 @@ from repanalysis import extraction
 from repanalysis._checks import writable
 from repanalysis.cli._arguments import DataSpec, ModelSpec
 from repanalysis.cli._declared import Options
-from repanalysis.cli._outputs import TABLES, check_output_path, recording_summary, write_table
+from repanalysis.cli._outputs import TABLES, check_output_path, recording_summary, save_table
 from repanalysis.cli._texts import columns, without
 from repanalysis.cli._verbs import CommandResult, Settings, command
 from repanalysis.inputs.data import load_data
@@ -59,8 +59,8 @@ def layers(
         axes = [letters_of(info.source_dims), info.axes_from, info.prefix_tokens or ""]
         rows.append([info.order, info.name, info.module_type, shape, *axes, f"{info.depth:.3f}"])
     header = ["order", "layer", "type", "shape", "axes", "from", "prefix", "depth"]
-    text = columns(header, rows) + without(recording.left_out)
-    facts = {"layers": [asdict(info) for info in recording.info.values()], "left_out": recording.left_out}
+    text = columns(header, rows) + without(recording.skipped)
+    facts = {"layers": [asdict(info) for info in recording.info.values()], "left_out": recording.skipped}
     if ids_from:
         text += f"\n\nSample ids are {IDS_FROM[ids_from]}."
         facts["ids_from"] = ids_from
@@ -113,13 +113,13 @@ def _planned(planned: Any, classes: int) -> CommandResult:
         rows.append([info.name, info.module_type, shapes[0], info.pool, shapes[1], *sizes])
     header = ["layer", "type", "shape", "pool", "kept", "per sample", f"{planned.n} samples", "statistics"]
     pools = " ".join(f"--pool '{pool}'" for pool in planned.pools)
-    text = f"{columns(header, rows)}{without(planned.left_out)}\n\nTotal: {readable(planned.bytes)} for {planned.n} samples."
+    text = f"{columns(header, rows)}{without(planned.skipped)}\n\nTotal: {readable(planned.bytes)} for {planned.n} samples."
     if planned.lost:
         text += (
             "\n\nTo fit the budget:\n" + "\n".join(f"  {sentence}" for sentence in planned.lost) + f"\nExtract with: {pools}"
         )
     facts = {"bytes": planned.bytes, "n": planned.n, "pools": planned.pools, "lost": planned.lost}
-    return CommandResult(text, {"layers": data, **facts, "left_out": planned.left_out})
+    return CommandResult(text, {"layers": data, **facts, "left_out": planned.skipped})
 
 
 def _bytes(text: str) -> int:
@@ -155,5 +155,5 @@ def extract(
     writable(output)
     run = extraction.build_run(model, data, **inputs, **capture.keywords() | {"split": split, "seed": settings.seed})
     if is_table:
-        return write_table(extraction.stream(run, name=output.stem, **computing), output)
+        return save_table(extraction.stream(run, name=output.stem, **computing), output)
     return recording_summary(extraction.write(run, output, **writing), output)

@@ -18,7 +18,7 @@ from repanalysis.cli._declared import Options
 from repanalysis.cli._failures import say
 from repanalysis.cli._outputs import recording_summary
 from repanalysis.cli._texts import columns, without
-from repanalysis.cli._verbs import CommandResult, Settings, command, as_plain_json
+from repanalysis.cli._verbs import CommandResult, Settings, as_plain_json, command
 
 
 @command
@@ -54,14 +54,14 @@ def info(
         if source.non_finite:
             facts["non_finite"] = ", ".join(f"{layer}: {count}" for layer, count in source.non_finite.items())
         layers = [vars(layer) for layer in source.info.values()]
-        left_out = source.left_out
+        skipped = source.skipped
     rows = [
         [i["order"], i["name"], i["module_type"], "x".join(map(str, i["source_shape"])), i["pool"], f"{i['depth']:.3f}"]
         for i in layers
     ]
     lines = "\n".join(printable(f"{key:16} {value}") for key, value in facts.items())
-    text = f"{lines}\n\n{columns(['order', 'layer', 'type', 'shape', 'pool', 'depth'], rows)}{without(left_out)}"
-    return CommandResult(text, facts | {"complete": complete, "layers": layers, "left_out": left_out})
+    text = f"{lines}\n\n{columns(['order', 'layer', 'type', 'shape', 'pool', 'depth'], rows)}{without(skipped)}"
+    return CommandResult(text, facts | {"complete": complete, "layers": layers, "left_out": skipped})
 
 
 @command

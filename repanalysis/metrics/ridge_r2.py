@@ -199,8 +199,8 @@ def _best_penalty(fit: _Fit, y: NDArray[np.float64]) -> float:
     for share in _PENALTIES:
         penalty = float(share * fit.squares.sum())
         shrink = fit.squares / (fit.squares + penalty)
-        left_out = (y - fit.left @ (turned * shrink)) / np.maximum(1.0 - 1.0 / len(y) - energy @ shrink, 1e-12)
-        if (error := float(np.square(left_out).mean())) < best[0]:
+        skipped = (y - fit.left @ (turned * shrink)) / np.maximum(1.0 - 1.0 / len(y) - energy @ shrink, 1e-12)
+        if (error := float(np.square(skipped).mean())) < best[0]:
             best = error, penalty
     return best[1]
 

@@ -186,12 +186,12 @@ def test_errors_are_those_of_comparing_anew_without_each_group(layers: dict[str,
     ids = np.arange(60)
     place = np.empty(60, int)
     place[np.argsort(hashed(ids, JACKKNIFE_SEED))] = ids
-    left_out = []
+    skipped = []
     for group in range(10):
         rest = place % 10 != group
-        left_out.append(value({name: x[rest] for name, x in layers.items()}, method))
+        skipped.append(value({name: x[rest] for name, x in layers.items()}, method))
     row = pair(layers, method)
-    expected = jackknife(row["value"], left_out, [6] * 10) * stats.t.ppf(0.975, 9) / stats.norm.ppf(0.975)
+    expected = jackknife(row["value"], skipped, [6] * 10) * stats.t.ppf(0.975, 9) / stats.norm.ppf(0.975)
     assert row["se"] == pytest.approx(expected, rel=1e-6)
     assert np.isnan(pair(layers, method, groups=0)["se"])
 

@@ -17,9 +17,9 @@ from repanalysis.metrics import Structure, get, names
 
 def test_equal_groups_give_the_textbook_formula(rng: np.random.Generator) -> None:
     x = rng.normal(size=60)
-    left_out = [np.delete(x, slice(6 * j, 6 * j + 6)).mean() for j in range(10)]
-    expected = math.sqrt(9 / 10 * np.square(np.array(left_out) - np.mean(left_out)).sum())
-    assert jackknife(x.mean(), left_out, [6] * 10) == pytest.approx(expected, rel=1e-12)
+    skipped = [np.delete(x, slice(6 * j, 6 * j + 6)).mean() for j in range(10)]
+    expected = math.sqrt(9 / 10 * np.square(np.array(skipped) - np.mean(skipped)).sum())
+    assert jackknife(x.mean(), skipped, [6] * 10) == pytest.approx(expected, rel=1e-12)
 
 
 def test_unequal_groups_of_a_mean_are_unbiased(rng: np.random.Generator) -> None:
@@ -28,8 +28,8 @@ def test_unequal_groups_of_a_mean_are_unbiased(rng: np.random.Generator) -> None
     found = []
     for _ in range(3000):
         x = rng.normal(size=40)
-        left_out = [np.delete(x, slice(a, b)).mean() for a, b in pairwise(edges)]
-        found.append(jackknife(x.mean(), left_out, sizes) ** 2)
+        skipped = [np.delete(x, slice(a, b)).mean() for a, b in pairwise(edges)]
+        found.append(jackknife(x.mean(), skipped, sizes) ** 2)
     assert np.mean(found) == pytest.approx(1 / 40, rel=0.06)
 
 

@@ -118,7 +118,7 @@ class Report:
     """What a comparison came to: words of the compared layers, reasons of those left out, and what is wrong."""
 
     compared: dict[str, str] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -132,7 +132,7 @@ def compare(architecture: Architecture, pool: str = "mean") -> Report:
     words = confirmed(architecture, model, first, more, modules, report)
     if pool == "cls":
         without = {name for name, word in words.items() if "+" not in word and first[name].ndim > 2}
-        report.left_out |= dict.fromkeys(without, "without a class token")
+        report.skipped |= dict.fromkeys(without, "without a class token")
         words = {name: word for name, word in words.items() if name not in without}
 
     kept, skipped, error = captured(model, items, pool, architecture.options)
@@ -154,7 +154,7 @@ def compare(architecture: Architecture, pool: str = "mean") -> Report:
         else:
             report.compared[name] = word
     for name in kept.keys() - words.keys():
-        report.problems[name] = f"kept as {kept[name].shape}, but is {report.left_out.get(name, 'no output of a module call')}"
+        report.problems[name] = f"kept as {kept[name].shape}, but is {report.skipped.get(name, 'no output of a module call')}"
     return report
 
 
@@ -175,12 +175,12 @@ def confirmed(
     words: dict[str, str] = {}
     for name, x in first.items():
         if isinstance(x, str):
-            report.left_out[name] = x
+            report.skipped[name] = x
             continue
         y, z, r = (array(outputs.get(name)) for outputs in (more, exchanged, resized))
         word, samples = architecture.stated(name, x.ndim), oracle.rows_by_samples(x, z, y, n, n_more)
         if not samples:
-            report.left_out[name] = why_no_rows(x, z, y, n, n_more)
+            report.skipped[name] = why_no_rows(x, z, y, n, n_more)
         elif wrong := contradiction(word, samples, x, r, modules[name]):
             report.problems[name] = f"stated {word or 'nothing'} of {x.shape}, but {wrong}"
         else:
@@ -253,7 +253,7 @@ def captured(
     names = batches[-1].layers.keys()
     return (
         {name: np.concatenate([batch.layers[name] for batch in batches]) for name in names},
-        dict(batches[-1].left_out),
+        dict(batches[-1].skipped),
         "",
     )
 
@@ -276,5 +276,5 @@ def difference(kept: np.ndarray, expected: np.ndarray, scale: float) -> str:
 def summary(report: Report) -> tuple[str, str]:
     """The compared layers by their axes, and the others by reason, most frequent first."""
     words = ", ".join(f"{count} `{word}`" for word, count in Counter(report.compared.values()).most_common())
-    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(report.left_out.values()).most_common())
+    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(report.skipped.values()).most_common())
     return words, reasons or "none"

@@ -26,7 +26,7 @@ class Reused(nn.Module):
         self.relu = nn.ReLU()
         self.a = nn.Linear(4, 4)
         self.b = self.a
-        self.uncalled_modules = nn.Linear(4, 4)
+        self.idle = nn.Linear(4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(self.relu(self.b(self.relu(self.a(x)))))
@@ -409,7 +409,7 @@ def test_another_way_through_the_network_is_recorded_as_if_it_were_the_first() -
             with probes.attach(model, layers="*") as alone:
                 model(x)
             assert recording.calls == alone.calls
-            assert recording.left_out == alone.left_out
+            assert recording.skipped == alone.skipped
             assert recording.info == alone.info
             for layer, kept in alone.items():
                 torch.testing.assert_close(recording[layer], kept, rtol=0, atol=0)
@@ -437,7 +437,7 @@ def test_inference_mode_is_refused_in_later_passes_too_and_gradients_are_not_kep
             assert expected.requires_grad
         with torch.inference_mode():
             model(x)
-        assert "use torch.no_grad()" in recording.left_out["0"]
+        assert "use torch.no_grad()" in recording.skipped["0"]
         assert not len(recording)
         model(x)
         assert list(recording) == ["0", "1"]
@@ -592,8 +592,8 @@ def test_a_leaf_is_a_call_without_calls_inside() -> None:
     """`out_proj` of attention is a child that is never called: the attention itself is the leaf; it returns (x, None)."""
     model, x = built("attention")
     batch = next(probes.capture(model, [x]))
-    assert list(batch.left_out) == ["self_attn.out_proj"]
-    assert "never calls it" in batch.left_out["self_attn.out_proj"]
+    assert list(batch.skipped) == ["self_attn.out_proj"]
+    assert "never calls it" in batch.skipped["self_attn.out_proj"]
     assert list(batch.layers) == ["self_attn", "dropout1", "norm1", "linear1", "dropout", "linear2", "dropout2", "norm2"]
 
 
@@ -670,7 +670,7 @@ def test_every_part_of_a_nested_output_is_a_layer() -> None:
     assert list(batch.layers) == ["leaf.a", "leaf.b.0", "leaf.b.1.0", "leaf.t", "record", "lstm.0", "lstm.1.0", "lstm.1.1"]
     np.testing.assert_array_equal(batch.layers["leaf.t"], x.numpy())
     np.testing.assert_array_equal(batch.layers["leaf.b.1.0"], x.numpy() + 2)
-    assert batch.left_out == {"leaf.n": "its output is a int, not a tensor"}
+    assert batch.skipped == {"leaf.n": "its output is a int, not a tensor"}
     assert batch.info["lstm.1.0"].dims == ("sample", "layer", "channel")
     assert batch.layers["lstm.1.0"].shape == (6, 1, 3)
     assert batch.info["leaf.a"].depth == batch.info["leaf.b.0"].depth == pytest.approx(1 / 3)
@@ -715,7 +715,7 @@ def test_a_network_compiled_in_place_is_recorded() -> None:
 
 def test_what_never_ran_or_returned_nothing_is_listed_with_the_reason() -> None:
     model, x = built("reused")
-    assert "never calls it" in next(probes.capture(model, [x])).left_out["idle"]
+    assert "never calls it" in next(probes.capture(model, [x])).skipped["idle"]
     model, x = built("keyword")
     with pytest.warns(probes.LeftOutWarning, match="silent: its output is a NoneType, not a tensor"):
         batch = next(probes.capture(model, [x]))
@@ -751,7 +751,7 @@ def test_a_step_with_another_layer_than_the_first_is_told() -> None:
     with pytest.warns(probes.LeftOutWarning, match="b: it did not run at sample 2, as it had before"):
         second = next(steps)
     assert list(second.layers) == ["a"]
-    assert "did not run" in second.left_out["b"]
+    assert "did not run" in second.skipped["b"]
 
 
 class Argmax(nn.Module):

@@ -25,6 +25,6 @@ if __name__ == "__main__":
                     labels=(np.arange(6) % 3)[rows],
                     split=np.array(["train"] * 3 + ["test"] * 3)[rows],
                     info=INFO,
-                    left_out={"attn": "its output is a tuple, not a tensor"},
+                    skipped={"attn": "its output is a tuple, not a tensor"},
                 )
             )

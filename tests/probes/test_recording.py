@@ -88,7 +88,7 @@ def test_a_layer_whose_shape_varies_is_taken_out_with_the_reason(tmp_path: Path)
         store = probes.record(model, steps, tmp_path / "acts.h5", pool="none")
     assert store.layers == ["1"]
     assert store["1"].shape == (6, 3, 1, 1)
-    assert "pool it (mean, max)" in store.left_out["0"]
+    assert "pool it (mean, max)" in store.skipped["0"]
     with pytest.raises(probes.DataError, match="No layer of Sequential can be recorded"):
         probes.record(nn.Sequential(nn.Conv2d(1, 3, 3)), steps, tmp_path / "none.h5", pool="none")
 

@@ -28,7 +28,7 @@ def test_labels_are_others_and_the_rest_is_the_sources(store: probes.Store) -> N
     other = Relabelled(store, Annotations(labels, class_names=["r", "g", "b"]), store.attrs | {"labels": "mine"})
     assert other.labels is not None
     assert (other.labels.tolist(), other.class_names) == (labels.tolist(), ["r", "g", "b"])
-    assert (other.targets, other.layers, other.title, len(other)) == (None, ["fc"], store.title, 10)
+    assert (other.targets, other.layers, other.name, len(other)) == (None, ["fc"], store.name, 10)
     np.testing.assert_array_equal(other["fc"], X)
     np.testing.assert_array_equal(other.take("fc", np.array([7, 2])), X[[7, 2]])
     np.testing.assert_array_equal(other.ids, store.ids)

@@ -34,7 +34,7 @@ def test_what_every_source_holds(source: probes.Source) -> None:
     assert source.split is not None
     assert set(source.split) == {"val"}
     assert source.class_names == ["x", "y", "z"]
-    assert (source.left_out, source.non_finite) == ({}, {})
+    assert (source.skipped, source.non_finite) == ({}, {})
     np.testing.assert_array_equal(source["b"], X * 2)
     assert "30 samples, 2 layers" in repr(source)
 

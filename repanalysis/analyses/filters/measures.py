@@ -178,12 +178,12 @@ def filters(
     first, last = parts[0][0], parts[1][0]
     both = {layer: info for layer, info in first.info.items() if layer in last.info}
     if not both:
-        raise UsageError(f"{first.title} and {last.title} share no layer; the second has {', '.join(last.layers[:5])}.")
-    selected = select(layers, both, f"{first.title} and {last.title}")
+        raise UsageError(f"{first.name} and {last.name} share no layer; the second has {', '.join(last.layers[:5])}.")
+    selected = select(layers, both, f"{first.name} and {last.name}")
     labels = [_labels(*part) for part in parts]
     classes, missing = _common(labels)
     measuring = _Measuring(parts, labels, classes, clusters, heads, dict(groups or {}), bootstrap, seed, state_budget)
-    name = run or first.title.rpartition("/")[2].partition(".")[0]
+    name = run or first.name.rpartition("/")[2].partition(".")[0]
     rows: list[dict[str, Any]] = []
     measured: dict[str, LayerFilters] = {}
     failures: dict[str, str] = {}
@@ -207,7 +207,7 @@ def filters(
         note = "; ".join(filter(None, [note, f"labels {missing} are missing in one part" if missing else ""]))
         rows += [base | row for row in _table(measured[layer], errors, note)]
     facts: dict[str, Any] = {
-        "source": first.title, "test": last.title, "model": str(first.attrs.get("model", "")),
+        "source": first.name, "test": last.name, "model": str(first.attrs.get("model", "")),
         "places": {name: layer.clusters.places for name, layer in measured.items()},
     }  # fmt: skip
     table = Table.from_rows(_with_all_metrics(rows, failures), {name: facts | ({"failures": failures} if failures else {})})
@@ -275,7 +275,7 @@ def _refuse_overlap(first: Source, second: Source) -> None:
     """Raise where both hold the same samples, or come from different weights."""
     weights = [str(one.attrs.get("weights_sha256", "")) for one in (first, second)]
     if all(weights) and weights[0] != weights[1]:
-        raise DataError(f"{first.title} and {second.title} were recorded with different weights; extract both with the same.")
+        raise DataError(f"{first.name} and {second.name} were recorded with different weights; extract both with the same.")
     shared = np.intersect1d(first.ids, second.ids)[:_COMPARED]
     layer = next((name for name in reversed(first.layers) if name in second.info), None)
     if not len(shared) or layer is None:
@@ -286,7 +286,7 @@ def _refuse_overlap(first: Source, second: Source) -> None:
     )
     if one.shape == other.shape and np.array_equal(one, other):
         raise UsageError(
-            f"{first.title} and {second.title} hold the same samples: heads must not be measured on what they were fitted on; "
+            f"{first.name} and {second.name} hold the same samples: heads must not be measured on what they were fitted on; "
             f"give activations of other samples."
         )
 
@@ -294,7 +294,7 @@ def _refuse_overlap(first: Source, second: Source) -> None:
 def _labels(source: Source, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     if source.labels is None:
         instead = "has continuous targets and" if source.targets is not None else "has"
-        raise DataError(f"{source.title} {instead} no labels; filters are looked at by what they say of each label.")
+        raise DataError(f"{source.name} {instead} no labels; filters are looked at by what they say of each label.")
     return source.labels[rows]
 
 
@@ -343,7 +343,7 @@ def _rows(  # noqa: PLR0917  # one call, above
     finite = np.isfinite(x).all(axis=(1, 2))
     if not finite.all():
         raise DataError(
-            f"Layer {layer} of {source.title} holds NaN or inf in {int((~finite).sum()):,} of {len(x):,} samples, the first of "
+            f"Layer {layer} of {source.name} holds NaN or inf in {int((~finite).sum()):,} of {len(x):,} samples, the first of "
             f"them id {ids[~finite][0]}."
         )
     return LabelledActivations(x, np.searchsorted(classes, labels[chosen]), ids)

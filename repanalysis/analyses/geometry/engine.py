@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import pickle
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -224,9 +225,9 @@ def analyze(
     job = replace(job, subset=replace(job.subset, ignore=ignored))
     if isinstance(opened, Opened):
         run, model = run or _default_run_name(opened), model or str(opened.attrs.get("model", ""))
-        selected = select(layers, opened.info, opened.title)
+        selected = select(layers, opened.info, opened.name)
         if not len(opened):
-            raise DataError(f"{opened.title} holds no samples.")
+            raise DataError(f"{opened.name} holds no samples.")
         subsets = _subsets(opened, by_split=by_split, ignore=ignored, **asked)  # type: ignore[arg-type]
         jobs = [_checked(opened, replace(job, subset=subset)) for subset in subsets]
         jobs = [replace(each, types=first_of_types(opened.info.values())) for each in jobs]
@@ -267,7 +268,7 @@ def _subsets(
     splits: list[str | None] = [split]
     if by_split:
         if source.split is None:
-            raise DataError(f"{source.title} has no splits to analyze one by one.")
+            raise DataError(f"{source.name} has no splits to analyze one by one.")
         splits = sorted(set(source.split.tolist())) if split is None else [split]
     columns = source.labels, source.split, source.class_names
     options: dict[str, Any] = {"classes": classes, "superclasses": superclasses, "ignore": ignore}
@@ -278,11 +279,11 @@ def _checked(source: Opened, job: Job) -> Job:
     """The job with the metrics that a subset can answer; raises where it is empty, or lacks what one that was named needs."""
     mask, labels = job.subset.choose(source.labels, source.split)
     if mask is not None and not mask.any():
-        raise DataError(f"{source.title} has no samples of the chosen split and classes.")
-    job = _answered(job, source.title, labels=labels is not None, targets=source.targets is not None)
+        raise DataError(f"{source.name} has no samples of the chosen split and classes.")
+    job = _answered(job, source.name, labels=labels is not None, targets=source.targets is not None)
     _enough_classes(job.metrics, labels)
     if job.null and labels is None and source.targets is None:
-        raise DataError(f"{source.title} has no labels to permute; leave null= (--null) out.")
+        raise DataError(f"{source.name} has no labels to permute; leave null= (--null) out.")
     return job.naming(source.target_names)
 
 
@@ -330,6 +331,8 @@ def _analyze_file(
                 (index, functools.partial(_analyzed, source, *task, bar)) for index, task in enumerate(tasks)
             )
         else:
+            for metric in {metric for job in jobs for metric in job.metrics if metric.origin}:
+                pickle.dumps(metric)  # what can not be pickled hangs a pool that is shut down
             config = _reopen_args(source)
             bar = stack.enter_context(tqdm(total=len(tasks), unit=" layers", desc="analyze", disable=hidden))
             results_of = _in_processes(workers, config, tasks) if executor is None else _submitted(executor, config, tasks)
@@ -653,12 +656,12 @@ def _relabelled(source: Opened | Iterable[Batch], labels: Any, targets: Any, ign
     if not isinstance(source, Opened):
         raise UsageError("Batches bring their own labels; labels= and targets= need a file, or probes.from_arrays.")
     if not len(source):
-        raise DataError(f"{source.title} holds no samples.")
+        raise DataError(f"{source.name} holds no samples.")
     for values, continuous in ((labels, False), (targets, True)):
         if values is None:
             continue
         column = label_file(str(values)) if isinstance(values, str | PathLike) else Column("the array", values)
-        annotations, how = aligned(column, source.ids, source.title, ignore=ignored, continuous=continuous)
+        annotations, how = aligned(column, source.ids, source.name, ignore=ignored, continuous=continuous)
         if annotations.note:
             warnings.warn(annotations.note, stacklevel=4)
         both = "; ".join(filter(None, [str(source.attrs.get("labels", "")) if continuous else "", how]))
@@ -669,7 +672,7 @@ def _relabelled(source: Opened | Iterable[Batch], labels: Any, targets: Any, ign
 
 def _default_run_name(source: Opened) -> str:
     """What a run is called if nobody says: after the file, or the folder of shards."""
-    return Path(source.stores[0].path).resolve().parent.name if isinstance(source, Shards) else Path(source.title).stem
+    return Path(source.stores[0].path).resolve().parent.name if isinstance(source, Shards) else Path(source.name).stem
 
 
 def _select_layers(batches: Iterable[Batch], patterns: Patterns) -> Iterator[Batch]:
@@ -720,10 +723,10 @@ def _streamed(batches: Iterable[Batch], job: Job, bar: Any) -> Iterator[LayerSta
                 layers[name] = LayerStates(info, mine, plan, d, classes, resolution=resolution)
         elif list(batch.info) != list(first):
             changed = sorted(set(first) ^ set(batch.info))
-            if not set(changed) <= set(batch.left_out):
+            if not set(changed) <= set(batch.skipped):
                 raise DataError(f"The batches do not all hold the same layers ({', '.join(changed[:3])}).")
             for name in changed:
-                reasons = dict.fromkeys((metric.needs for metric in job.metrics), batch.left_out[name])
+                reasons = dict.fromkeys((metric.needs for metric in job.metrics), batch.skipped[name])
                 layers[name] = LayerStates(layers[name].info, job, StatisticsPlan((), reasons), layers[name].d)
             first = batch.info
         for name in batch.info:
@@ -746,7 +749,7 @@ def _provenance(
     """How the numbers were obtained, as JSON can hold it."""
     stored = source if isinstance(source, Opened) else None
     return {
-        "source": stored.title if stored else "batches in memory",
+        "source": stored.name if stored else "batches in memory",
         "recorded": {key: value for key, value in (stored.attrs if stored else recorded).items() if key != "left_out"},
         "layers": {name: {key: _plain(value) for key, value in facts.items()} for name, facts in layers.items()},
         "metrics": {metric.name: {key: _plain(value) for key, value in metric.parameters.items()} for metric in metrics},

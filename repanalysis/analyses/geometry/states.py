@@ -348,16 +348,16 @@ class LayerStates:
                 key: Value(value, _joined(value.note, self.plan.no_error if key[0].smooth else ""), se=value.se)
                 for key, value in whole.items()
             }
-        sizes, left_out = [], []
+        sizes, skipped = [], []
         for size, rest in replicates:
             sizes.append(size)
             with without_notes():
-                left_out.append(_all(metrics, rest))
+                skipped.append(_all(metrics, rest))
         nothing = Value("nan")
         errors = {}
         broken = {
             key[0] for key, value in whole.items()
-            if math.isfinite(value) and not all(math.isfinite(values.get(key, nothing)) for values in left_out)
+            if math.isfinite(value) and not all(math.isfinite(values.get(key, nothing)) for values in skipped)
         }  # fmt: skip
         for key, value in whole.items():
             if key[0].moves_in_steps(key[1]):
@@ -366,7 +366,7 @@ class LayerStates:
             if key[0] in broken and math.isfinite(value):
                 errors[key] = Value(value, _joined(value.note, _UNDEFINED_WITHOUT))
                 continue
-            se = jackknife(value, [values.get(key, nothing) for values in left_out], sizes) * few_groups(len(sizes))
+            se = jackknife(value, [values.get(key, nothing) for values in skipped], sizes) * few_groups(len(sizes))
             errors[key] = Value(value, value.note, se=se)
         return errors
 

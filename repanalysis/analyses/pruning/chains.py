@@ -87,29 +87,29 @@ def links(network: nn.Module, example: Tensor, layers: Patterns = None) -> tuple
     names = list(inputs)
     selected = _wanted(modules, names, layers)
     seen: dict[str, str] = {}
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     filters = {name: _width(modules[name]) for name in names}
     for index, name in reversed(list(enumerate(names))):
         if place := _where(network, name, names[index + 1 :], inputs, output, example):
             seen[name] = place
         why = _unfit(modules[name], inputs[name]) or ("" if place else "its filters are not seen at any later layer's input")
         if why and index:
-            left_out[name] = why
+            skipped[name] = why
         elif layers is None and isinstance(modules[name], nn.Conv2d):
             break
     flattened = {to: filters[name] for name, to in seen.items() if isinstance(modules.get(to), nn.Linear)}
     chain = {}
     for name in selected:
-        if name in left_out or name not in seen or name == names[0]:
+        if name in skipped or name not in seen or name == names[0]:
             continue
         module: Any = modules[name]
         entering = module.in_channels if isinstance(module, nn.Conv2d) else module.in_features
         before = flattened.get(name, entering)
         chain[name] = Link(name, before, entering // before, filters[name], seen[name])
     if not chain:
-        reasons = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
+        reasons = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:3])
         raise UsageError(f"None of the layers can be pruned ({reasons or 'only the first is meant, which takes the image'}).")
-    return chain, {} if layers is None else {name: why for name, why in left_out.items() if name in selected}
+    return chain, {} if layers is None else {name: why for name, why in skipped.items() if name in selected}
 
 
 def _wanted(modules: Mapping[str, nn.Module], names: Sequence[str], layers: Patterns) -> list[str]:

@@ -291,11 +291,11 @@ def prune(  # noqa: PLR0915  # the rows of one table
     hidden = None if progress is None else not progress
     network = copy.deepcopy(network).to(device).eval()
     example = train.batch(torch.arange(min(4, len(train))))[0].to(device)
-    chain, left_out = links(network, example, layers)
+    chain, skipped = links(network, example, layers)
     classes = _classes(network, example, train, test)
-    if left_out:
-        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        warnings.warn(f"{len(left_out)} layers are not pruned: {reasons}.", LeftOutWarning, stacklevel=3)
+    if skipped:
+        reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
+        warnings.warn(f"{len(skipped)} layers are not pruned: {reasons}.", LeftOutWarning, stacklevel=3)
     options: dict[str, Any] = {"batch_size": config.batch_size, "device": device}
     fields = filter_fields(
         network, chain, train, classes=classes, places=places, heads=heads, state_budget=state_budget, hidden=hidden, **options
@@ -351,7 +351,7 @@ def prune(  # noqa: PLR0915  # the rows of one table
                 rows.append(at | {"metric": "kept_weights", "value": float(mask.mean())})
                 rows.append(at | {"metric": "empty_filters", "value": float((~mask.any(0)).sum())})
     facts = {
-        **(card or {}), "layers": list(chain), "seen": {name: link.seen for name, link in chain.items()}, "left_out": left_out,
+        **(card or {}), "layers": list(chain), "seen": {name: link.seen for name, link in chain.items()}, "left_out": skipped,
         "train": train.data.spec, "test": test.data.spec, "n_train": len(train), "multiplications": whole,
     }  # fmt: skip
     return Result(Table.from_rows(rows, {run: facts}), pruned)

@@ -165,7 +165,7 @@ def stability(
         total = getattr(loader, "__len__", lambda: None)()
         hidden = None if progress is None else not progress
         bar = tqdm(batches, desc=run, total=total, unit=" steps", disable=hidden)
-        layers, left_out, non_finite = _summed(bar, distances, images, strict=strict)
+        layers, skipped, non_finite = _summed(bar, distances, images, strict=strict)
     if images.n < 2:
         raise DataError(f"{images.n} image{'s' * (images.n != 1)} came; distances between images need at least two.")
     pairs = 1.0 if self_pairs else images.n / (images.n - 1)
@@ -182,7 +182,7 @@ def stability(
         rows += [base | row | undefined for row in values]
     facts: dict[str, Any] = {
         "model": name, "statistic": statistic, "self_pairs": self_pairs, "batch_norm": batch_norm, "n": images.n,
-        "perturbations": [{"label": each.label} | _plain(asdict(each)) for each in perturbations], "left_out": left_out,
+        "perturbations": [{"label": each.label} | _plain(asdict(each)) for each in perturbations], "left_out": skipped,
         **(recorded or {}),
     }  # fmt: skip
     table = Table.from_rows(rows, {run: facts | ({"failures": failures} if failures else {})})
@@ -196,10 +196,10 @@ def _summed(
 ) -> tuple[list[LayerInfo], dict[str, str], dict[str, list[int | str]]]:
     """Sum the distances of all batches; returns the layers, the input first, those left out, and images that are not finite."""
     info: dict[str, LayerInfo] = {}
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     non_finite: dict[str, list[int | str]] = {}  # images, by layer
     for step, batch in enumerate(batches):
-        info, left_out = info or dict(batch.info), left_out | dict(batch.left_out)
+        info, skipped = info or dict(batch.info), skipped | dict(batch.skipped)
         for layer, rows in batch.layers.items():
             if (finite := distances.add(layer, rows)).all():
                 continue
@@ -208,7 +208,7 @@ def _summed(
                 raise DataError(f"Layer {layer!r} gives NaN or infinite values for image {ids[0]!r}; leave it out (--layers).")
             non_finite.setdefault(layer, []).extend(ids)
     first = LayerInfo(name=INPUT, order=-1, depth=0.0, dims=("sample", "channel", "height", "width"))
-    return [first, *(layer for layer in info.values() if layer.name not in left_out)], left_out, non_finite
+    return [first, *(layer for layer in info.values() if layer.name not in skipped)], skipped, non_finite
 
 
 def _plain(facts: dict[str, Any]) -> dict[str, Any]:

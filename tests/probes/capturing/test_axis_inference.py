@@ -55,8 +55,8 @@ def test_what_compares_samples_and_what_has_none_is_left_out_with_the_reason() -
     with pytest.warns(probes.LeftOutWarning):
         batch = next(probes.capture(Net(), [torch.randn(8, 6)]))
     assert list(batch.layers) == ["fc"]
-    assert "axes 0 and 1 both grow with the batch" in batch.left_out["pairs"]
-    assert "no axis of it grows with the batch" in batch.left_out["none"], "8 rows for 8 samples, by chance"
+    assert "axes 0 and 1 both grow with the batch" in batch.skipped["pairs"]
+    assert "no axis of it grows with the batch" in batch.skipped["none"], "8 rows for 8 samples, by chance"
 
 
 def test_attach_learns_from_passes_of_other_batch_sizes() -> None:

@@ -59,7 +59,7 @@ def test_inference_tensors_are_left_out_with_advice() -> None:
     net = nn.Sequential(nn.Linear(3, 2))
     with probes.attach(net) as recording, torch.inference_mode():
         net(torch.zeros(4, 3))
-    assert "use torch.no_grad()" in recording.left_out["0"]
+    assert "use torch.no_grad()" in recording.skipped["0"]
 
 
 def test_a_call_named_like_another_module_does_not_replace_it() -> None:

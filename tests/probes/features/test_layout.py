@@ -22,7 +22,7 @@ def of(ordered: bool = True, **arrays: object) -> Layout:
 def test_most_arrays_say_how_many_samples_there_are() -> None:
     layout = of(a=X, b=X[:, :1], c=X, mean=np.zeros(3), turned=X.T, scalar=1.0, text=["x"] * 6, complex=X * 1j)
     assert (layout.n, list(layout.rows)) == (6, ["a", "b", "c"])
-    assert layout.left_out == {
+    assert layout.skipped == {
         "scalar": "it is a single number",
         "text": "it holds text, no numbers",
         "complex": "it holds complex numbers; give real and imaginary parts, or absolute values, as layers of their own",

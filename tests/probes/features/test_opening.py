@@ -200,7 +200,7 @@ def test_what_is_left_out_is_said_once_and_not_in_other_processes(tmp_path: Path
     np.savez(tmp_path / "x.npz", a=EARLY, b=LATE, names=np.array(["x"] * N), centre=np.zeros(7))
     with pytest.warns(probes.IgnoredWarning, match="'names' and 1 more left out, since it holds text, no numbers"):
         source = probes.open(tmp_path / "x.npz")
-    assert source.left_out.keys() == {"names", "centre"}
+    assert source.skipped.keys() == {"names", "centre"}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pickle.loads(pickle.dumps(source))

@@ -108,7 +108,7 @@ def test_a_file_of_version_1_is_read_for_ever() -> None:
     assert store.split is not None
     assert store.split.tolist() == ["train"] * 3 + ["test"] * 3
     assert store.class_names == ["zero", "one", "two"]
-    assert store.left_out == {"attn": "its output is a tuple, not a tensor"}
+    assert store.skipped == {"attn": "its output is a tuple, not a tensor"}
 
 
 @pytest.mark.parametrize("version", [2, 3])

@@ -212,13 +212,13 @@ def test_what_is_not_finite_is_counted(tmp_path: Path) -> None:
 def test_a_layer_that_is_left_out_on_the_way_is_taken_out(tmp_path: Path) -> None:
     writer = create(tmp_path / "x.h5")
     writer.append(batch(0, 10))
-    writer.append(batch(10, 20, layers={"x": X[10:20]}, left_out={"wide": "its shape varies"}))
+    writer.append(batch(10, 20, layers={"x": X[10:20]}, skipped={"wide": "its shape varies"}))
     writer.close(complete=False)
     with resume(tmp_path / "x.h5") as writer:
         writer.append(batch(20, 30))  # a resumed run does not know yet
-        writer.append(batch(30, 40, layers={"x": X[30:40]}, left_out={"wide": "its shape varies"}))
+        writer.append(batch(30, 40, layers={"x": X[30:40]}, skipped={"wide": "its shape varies"}))
     store = Store(tmp_path / "x.h5")
-    assert (store.layers, store.left_out) == (["x"], {"wide": "its shape varies"})
+    assert (store.layers, store.skipped) == (["x"], {"wide": "its shape varies"})
     np.testing.assert_array_equal(store["x"], X[:40])
     with h5py.File(tmp_path / "x.h5") as raw:
         assert list(raw["layers"]) == ["x"]
