@@ -20,7 +20,7 @@ from repanalysis.table import Table
 from tests.cli.running import refused, run, write_acts
 
 METRIC = """
-from repanalysis.metrics import Noted, metric
+from repanalysis.metrics import Value, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
 FACTOR = 2.0
@@ -31,9 +31,9 @@ def helper(value: float) -> float:
 
 
 @metric(needs=ClassMoments(), invariant=["rotation", "sign"], min_classes=1)
-def twice_the_trace(moments: ClassGeometry, *, power: float = 1.0) -> Noted:
+def twice_the_trace(moments: ClassGeometry, *, power: float = 1.0) -> Value:
     \"\"\"Twice the trace of the within-class covariance.\"\"\"
-    return Noted(helper(moments.traces()[0]) ** power)
+    return Value(helper(moments.traces()[0]) ** power)
 
 
 def undecorated(moments: ClassGeometry) -> float:
@@ -53,7 +53,7 @@ from repanalysis.perturbations import Perturbation
 class Darker(Perturbation):
     share: float = 0.5
     name: ClassVar[str] = "darker"
-    amount: ClassVar[str] = "share"
+    strength_field: ClassVar[str] = "share"
 
     def moved(self, images, ids):
         return images * (1 - self.share)
