@@ -59,3 +59,24 @@ assert torch.equal(darker(torch.ones(1, 1, 2, 2), [0]), torch.full((1, 1, 2, 2),
 assert plots.own("py:my_plots:last_layer", table).axes
 """
     subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True, cwd=tmp_path)
+
+
+ROOT = DOCS.parent
+TEXTS = [path for folder in ("probes", "repanalysis", "tests", "docs", "benchmarks") for path in (ROOT / folder).rglob("*")
+         if path.suffix in (".py", ".md") and path.name != "test_docs.py"]  # fmt: skip
+
+
+def test_no_document_outside_the_repository_is_cited() -> None:
+    outside = re.compile(r"specification of (stability|separation|rate|filter|max)|\bspecification,? section", re.IGNORECASE)
+    for path in [*TEXTS, ROOT / "README.md"]:
+        assert not outside.search(path.read_text(encoding="utf-8")), path
+
+
+def test_pages_and_headings_that_code_cites_exist() -> None:
+    cited = re.compile(r"docs/(\w+\.md)(?:,\s+([A-Z][\w ]+?)(?=[).;:\n]|$))?")
+    for path in TEXTS:
+        for page, heading in cited.findall(path.read_text(encoding="utf-8")):
+            assert (DOCS / page).exists(), f"{path} cites docs/{page}"
+            if heading and path.suffix == ".py":
+                text = (DOCS / page).read_text(encoding="utf-8")
+                assert f"## {heading}\n" in text, f"{path} cites docs/{page}, {heading}"

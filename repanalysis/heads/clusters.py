@@ -6,7 +6,7 @@ With class-mean activations A[i, f, p] (label i, filter f, place p) and head wei
 
 rows true labels, columns outputs. D_f = {l : B^f[l, l] = 1} is what the filter serves. Clusters are sets of labels in D_f whose
 square in B^f is all ones, found by greedy first fit: each label goes to the first cluster that takes it, or begins one. What is
-above threshold outside clusters is noise (specification of filter clusters, sections 2 and 3; Y. Meir et al., Scientific
+above threshold outside clusters is noise (docs/filter_clusters.md, Formulas; Y. Meir et al., Scientific
 Reports 14, 2024).
 """
 

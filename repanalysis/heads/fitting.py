@@ -3,7 +3,7 @@ r"""A linear head on a layer: how much of the classes can be read off there.
     min_W  mean_i [ log sum_j exp(w_j . x_i) - w_{y_i} . x_i ] + (alpha / 2) ||W||_F^2
 
 without offsets. The default solver is L-BFGS, which ends where it ends on every run; `sgd` is the protocol of the papers
-(specification of filter clusters, section 1): batches of 100, Nesterov momentum 0.975, weight decay alpha, a rate of 0.01 times
+(docs/filter_clusters.md, Formulas): batches of 100, Nesterov momentum 0.975, weight decay alpha, a rate of 0.01 times
 0.975 from every epoch to the next, 200 epochs.
 """
 

@@ -1,6 +1,6 @@
 """f(S) = 1/2 log det(I + b S): nats that code a zero-mean Gaussian of second moment S up to distortion d / b.
 
-With b = d / eps^2 this is the coding rate of d features (Yu et al. 2020; specification of rate reduction, section 1).
+With b = d / eps^2 this is the coding rate of d features (Yu et al. 2020; docs/rate_reduction.md).
 """
 
 from __future__ import annotations

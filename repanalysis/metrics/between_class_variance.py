@@ -1,4 +1,4 @@
-"""between_class_variance = Tr Sigma_B  (specification of separation, section 0)."""
+"""between_class_variance = Tr Sigma_B (docs/separation.md)."""
 
 from __future__ import annotations
 

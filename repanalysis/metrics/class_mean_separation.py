@@ -1,4 +1,4 @@
-"""class_mean_separation = mean over pairs c < c' of ||mu_c - mu_c'||^2  (specification of separation, section 0)."""
+"""class_mean_separation = mean over pairs c < c' of ||mu_c - mu_c'||^2 (docs/separation.md)."""
 
 from __future__ import annotations
 

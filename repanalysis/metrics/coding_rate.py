@@ -1,4 +1,4 @@
-"""coding_rate = 1/2 log det(I + d/eps^2 Sigma)  (specification of rate reduction, section 1)."""
+"""coding_rate = 1/2 log det(I + d/eps^2 Sigma) (docs/rate_reduction.md)."""
 
 from __future__ import annotations
 

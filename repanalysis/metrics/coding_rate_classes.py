@@ -1,4 +1,4 @@
-"""coding_rate_classes = sum_k n_k/n 1/2 log det(I + d/eps^2 Sigma_k)  (specification of rate reduction, section 1)."""
+"""coding_rate_classes = sum_k n_k/n 1/2 log det(I + d/eps^2 Sigma_k) (docs/rate_reduction.md)."""
 
 from __future__ import annotations
 

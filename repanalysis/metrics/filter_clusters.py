@@ -1,4 +1,4 @@
-"""filter_clusters: what each filter votes for when all others are silent  (specification of filter clusters)."""
+"""filter_clusters: what each filter votes for when all others are silent (docs/filter_clusters.md, Formulas)."""
 
 from __future__ import annotations
 

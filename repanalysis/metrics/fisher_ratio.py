@@ -1,4 +1,4 @@
-"""fisher_ratio = 1/K Tr(Sigma_W^-1 Sigma_B)  (specification of separation, sections 0 and 1)."""
+"""fisher_ratio = 1/K Tr(Sigma_W^-1 Sigma_B) (docs/separation.md)."""
 
 from __future__ import annotations
 

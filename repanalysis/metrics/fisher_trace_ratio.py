@@ -1,4 +1,4 @@
-"""fisher_trace_ratio = Tr Sigma_B / Tr Sigma_W  (specification of separation, section 0)."""
+"""fisher_trace_ratio = Tr Sigma_B / Tr Sigma_W (docs/separation.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nc1 = 1/K Tr(Sigma_W Sigma_B^+)  (specification of separation, sections 0 and 1)."""
+"""nc1 = 1/K Tr(Sigma_W Sigma_B^+) (docs/separation.md)."""
 
 from __future__ import annotations
 

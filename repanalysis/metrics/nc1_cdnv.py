@@ -1,4 +1,4 @@
-"""nc1_cdnv = mean over pairs of (v_c + v_c') / (2 ||mu_c - mu_c'||^2)  (specification of separation, section 0)."""
+"""nc1_cdnv = mean over pairs of (v_c + v_c') / (2 ||mu_c - mu_c'||^2) (docs/separation.md)."""
 
 from __future__ import annotations
 

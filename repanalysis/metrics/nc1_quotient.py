@@ -1,4 +1,4 @@
-"""nc1_quotient = Tr Sigma_W / Tr Sigma_B  (specification of separation, section 0)."""
+"""nc1_quotient = Tr Sigma_W / Tr Sigma_B (docs/separation.md)."""
 
 from __future__ import annotations
 

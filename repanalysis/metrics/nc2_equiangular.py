@@ -1,4 +1,4 @@
-"""nc2_equiangular = mean over pairs of |cos(mu_c - mu_G, mu_c' - mu_G) + 1/(K-1)|  (specification of separation, section 0)."""
+"""nc2_equiangular = mean over pairs of |cos(mu_c - mu_G, mu_c' - mu_G) + 1/(K-1)| (docs/separation.md)."""
 
 from __future__ import annotations
 

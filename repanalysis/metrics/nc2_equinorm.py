@@ -1,4 +1,4 @@
-"""nc2_equinorm = std_c ||mu_c - mu_G|| / mean_c ||mu_c - mu_G||  (specification of separation, section 0)."""
+"""nc2_equinorm = std_c ||mu_c - mu_G|| / mean_c ||mu_c - mu_G|| (docs/separation.md)."""
 
 from __future__ import annotations
 

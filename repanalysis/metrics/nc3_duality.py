@@ -1,4 +1,4 @@
-"""nc3_duality = || W/||W||_F - M/||M||_F ||_F  (specification of separation, sections 0 and 1)."""
+"""nc3_duality = || W/||W||_F - M/||M||_F ||_F (docs/separation.md)."""
 
 from __future__ import annotations
 

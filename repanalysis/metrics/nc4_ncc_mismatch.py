@@ -1,4 +1,4 @@
-"""nc4_ncc_mismatch: how often the head and the nearest class centre disagree  (specification of separation, section 0)."""
+"""nc4_ncc_mismatch: how often the head and the nearest class centre disagree (docs/separation.md)."""
 
 from __future__ import annotations
 

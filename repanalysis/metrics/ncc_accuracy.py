@@ -1,4 +1,4 @@
-"""ncc_accuracy: accuracy of the nearest class centre  (specification of separation, section 0)."""
+"""ncc_accuracy: accuracy of the nearest class centre (docs/separation.md)."""
 
 from __future__ import annotations
 

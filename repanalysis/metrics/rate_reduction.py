@@ -1,4 +1,4 @@
-"""rate_reduction = coding_rate - coding_rate_classes  (specification of rate reduction, section 1)."""
+"""rate_reduction = coding_rate - coding_rate_classes (docs/rate_reduction.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""rate_reduction_normalized = rate_reduction / its upper bound  (specification of rate reduction, sections 1.5 and 1.6)."""
+"""rate_reduction_normalized = rate_reduction / its upper bound (docs/rate_reduction.md)."""
 
 from __future__ import annotations
 

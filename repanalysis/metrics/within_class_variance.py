@@ -1,4 +1,4 @@
-"""within_class_variance = Tr Sigma_W  (specification of separation, section 0)."""
+"""within_class_variance = Tr Sigma_W (docs/separation.md)."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ Every block of S_C is one scale: rectified wavelets W, a learned projection P wi
 
 whose frame F has p vectors of its d channels and whose threshold t = 1.5 / sqrt(p) is not learned: between P and F stands a
 division by the norm over channels, after which a coefficient is 1 / sqrt(p) on average. S_P leaves F out; S_T has one
-projection behind a scattering transform of order 2. No layer has a bias but the classifier (specification of separation,
-section 4).
+projection behind a scattering transform of order 2. No layer has a bias but the classifier (docs/scattering.md,
+Conventions).
 
 Where the original renormalises rows and pulls A towards A A^T A a little at every step, P and F are by default replaced by
 their polar factor after every step, which keeps F^T F = Id to rounding.

@@ -2,7 +2,7 @@ r"""The network of scale detection: blocks of circular convolution and ReLU, a m
 
     x <- F^{d/2} relu( (H_in F^d)^{-1/2} sum_{c'} w_{c,c'} * x_{c'} + b_c ),      f = alpha ( b + beta . mean(x) / H ),
 
-d dimensions, filters of width F, stride s, H channels, all parameters N(0, 1) at first (specification of stability, section 4).
+d dimensions, filters of width F, stride s, H channels, all parameters N(0, 1) at first (docs/stability.md, Formulas).
 Widths that are even pad F/2 - 1 to the left and F/2 to the right. Each block is a layer for probes.
 """
 

@@ -3,7 +3,7 @@ r"""Wavelet scattering networks without learning: cascades of wavelets and a non
     S_0 = x * phi,   S_1 = rho(x * psi_1) * phi,   S_2 = rho(rho(x * psi_1) * psi_2) * phi,   j_2 > j_1,
 
 subsampled by 2^J, where rho is the complex modulus, or a ReLU without bias of four phases, rho(z) = (relu(Re z), relu(Im z),
-relu(-Re z), relu(-Im z)), whose squares sum to |z|^2 (specification of separation, sections 4.1 and 7). With the modulus and
+relu(-Re z), relu(-Im z)), whose squares sum to |z|^2 (docs/scattering.md, Conventions). With the modulus and
 Morlet filters this is kymatio's `Scattering2D`; the channels come in its order.
 """
 

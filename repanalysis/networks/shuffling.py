@@ -3,7 +3,7 @@
 W[out, in, F, F] becomes W[:, pi(in)], with one random permutation pi per layer. Each layer keeps its filters, and so what it
 does in space (spatial pooling); which channel meets which filter is lost (channel pooling). What sensitivity the shuffled copy
 has lost against random weights is the work of spatial pooling, and what the trained network has lost beyond that, of channel
-pooling (specification of stability, section 3b; Tomasini et al. 2023).
+pooling (docs/stability.md, Formulas; Tomasini et al. 2023).
 """
 
 from __future__ import annotations

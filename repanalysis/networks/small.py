@@ -3,7 +3,7 @@
 `mlp` does not know that pixels are neighbours; `lenet` and `vgg` pool by maxima; `vgg_bn` has batch norms, `strided` subsamples
 by strided convolutions alone, `resnet` adds skip connections and ends in a mean over space; `vit` is a transformer.
 
-At width 64, `vgg16` and `vgg11` are those of the papers on filter label clusters (their specification, sections 4 and 5): 13
+At width 64, `vgg16` and `vgg11` are those of the papers on filter label clusters (docs/filter_clusters.md): 13
 convolutions with batch norms, five maxima, and three linear layers with nothing between them; 10 of these convolutions, four
 maxima, and one linear layer without offset.
 """

@@ -10,7 +10,7 @@ where A_- and A_+ are the smallest and largest values of the Littlewood-Paley su
 
 The frame is tight if A = 1. Morlet filters, which scattering networks are usually built from, are far from that (at the
 highest frequencies A is 0.1); dividing every filter by A^{1/2} makes any bank tight. The steerable bank is so by design.
-Conventions of the Morlet bank are kymatio's (specification of separation, section 7).
+Conventions of the Morlet bank are kymatio's (docs/scattering.md, Conventions).
 """
 
 from __future__ import annotations

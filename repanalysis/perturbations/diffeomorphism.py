@@ -4,7 +4,7 @@ r"""Smooth deformations of maximal entropy: tau at temperature T, cut off at fre
 
 on [0, 1]^2, tau_y likewise and independent; the image at s is the image at s - tau(s). Borders do not move. The typical
 displacement is delta = (n / 2) (pi T ln c)^{1/2} pixels; deformations do not fold while T <= 4 / (pi^3 c^2 ln c)
-(specification of stability, section 1; L. Petrini et al., NeurIPS 2021).
+(docs/stability.md, Formulas; L. Petrini et al., NeurIPS 2021).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Active pixels that move by one: the diffeomorphism of images with a few points (specification of stability, section 4)."""
+"""Active pixels that move by one: the diffeomorphism of images with a few points (docs/stability.md, Formulas)."""
 
 from __future__ import annotations
 

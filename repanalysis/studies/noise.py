@@ -2,7 +2,7 @@
 
 White noise in the training images makes networks less sensitive to noise in the first layers; does depth still lower their
 sensitivity to deformations, and raise that to noise? And does the error of different architectures follow D_f, G_f and R_f
-of their outputs? (Specification of stability, section 6, F1; Tomasini et al. 2023.) Each run is a folder of `train`;
+of their outputs? (Tomasini et al. 2023.) Each run is a folder of `train`;
 `runs.csv` has a row each and is written after every run, so that a study which was stopped goes on. A run's curves say how they
 were measured: others are refused.
 """

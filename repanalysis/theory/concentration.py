@@ -10,7 +10,7 @@ while E ||x_c - mu_c||^2 may be p s_p^2: where few coefficients of the mean stan
 number, and the mean moves by no more than the same bound. It is no law of the Fisher ratio, which falls where means are not
 sparse.
 
-Source: specification of separation, section 3 (derived there after Donoho and Johnstone, with the scalar closed forms).
+Closed forms: docs/separation.md, Concentration by a soft threshold (after Donoho and Johnstone).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ holds the true one is got right if none of the r is in it:
 
     eps(k) = 1 - mean_x C(K - 1 - r, k - 1) / C(K - 1, k - 1),      eps(2) = mean(r) / (K - 1),      eps(k) <= (k - 1) eps(2)
 
-It rises with k and is concave (specification of filter clusters, section 5 and T13). Networks that are trained anew for every K
+It rises with k and is concave (docs/filter_clusters.md, Formulas). Networks that are trained anew for every K
 are said to have an error that is about linear in K; `linear_fit` says how linear a curve is.
 """
 

@@ -12,7 +12,7 @@ and is rectified. With D_k = Num_D / Den, G_k = Num_G / Den and Den over all pai
 Noise that is not rectified averages out as the signal does, and G_k stays near 1: rectification alone makes it pile up. In two
 dimensions squares of a_k take the place of a_k (s = 1), and s^{2k} that of s^k (noise, s = F).
 
-Source: specification of stability, section 5 (derived there; the exponents are those of U. Tomasini et al. 2022).
+Source: docs/stability.md, Formulas (derived there; the exponents are those of U. Tomasini et al. 2022).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ An image has two active pixels. Task 1: are they nearer than xi? Task 2: do they
 one dimension there are N pixels of value (N/2)^(1/2), so that ||x||^2 = N, and distances run around the ring; pairs within g
 of xi are left out of task 1. In two dimensions the image has d x d pixels of value d^2/2, distances are Euclidean, and pairs
 within g/2 of xi are left out; task 2 asks for the same quadrant. Moving points by a pixel is the task's diffeomorphism
-(specification of stability, section 4; Tomasini et al. 2023).
+(docs/stability.md, Formulas; Tomasini et al. 2023).
 """
 
 from __future__ import annotations

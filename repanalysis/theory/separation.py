@@ -10,7 +10,7 @@ standard deviations s_1, s_2 in each of d orthonormal coordinates, whose Fisher 
 
     Tr(Sigma_W^-1 Sigma_B) = d (s_1 - s_2)^2 / ((pi - 2) (s_1^2 + s_2^2)).
 
-Source: specification of separation, sections 2 and 7, where the statements are derived.
+Derivations: docs/separation.md, Separation by a rectifier.
 """
 
 from __future__ import annotations

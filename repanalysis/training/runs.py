@@ -1,6 +1,6 @@
 """Training a classifier from a specification: SGD or AdamW, seeded, with checkpoints that can be resumed and analysed.
 
-The config is that of the scattering networks (specification of separation, section 4.7), for any network: cross-entropy,
+The defaults are those of the scattering networks (docs/separation.md, Networks and training), for any network: cross-entropy,
 momentum 0.9, weight decay 1e-4 on everything but constrained matrices, a rate that falls by 10 in steps or to 0 as a cosine;
 random flips and crops of images in colour. Order and augmentation of an epoch depend on (seed, epoch) only, so that a run that
 was stopped goes on to the same end. A folder holds

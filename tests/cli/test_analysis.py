@@ -80,7 +80,7 @@ def test_the_memory_of_statistics_is_bounded_and_the_bound_can_be_raised(acts: P
 
 
 def test_the_real_resnet20_rises_over_its_last_stage(real_data: Path, tmp_path: Path) -> None:
-    """The main job on real data: Fisher ratio and rate reduction rise over the last stage (specification, section 8)."""
+    """The main job on real data: Fisher ratio and rate reduction rise over the last stage."""
     weights, images = real_data / "weights" / "resnet20-12fca82f.th", real_data / "cifar10" / "val.tar.gz"
     acts, results = tmp_path / "acts.h5", tmp_path / "results.csv"
     words = ["extract", "py:tests.networks.cifar_resnet:resnet20", "--weights", weights, "--data", f"imagefolder:{images}"]

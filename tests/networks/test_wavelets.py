@@ -33,7 +33,7 @@ def test_a_tight_frame_keeps_the_energy_of_real_images(
 def test_morlet_bounds_are_those_of_the_littlewood_paley_sum(rng: np.random.Generator) -> None:
     filters = morlet((36, 36), scales=3)
     low, high = filters.bounds()
-    assert (round(low, 3), round(high, 3)) == (0.123, 1.011)  # specification of separation, section 4.1
+    assert (round(low, 3), round(high, 3)) == (0.123, 1.011)  # of kymatio's Morlet bank
     for _ in range(20):
         x = rng.normal(size=(36, 36))
         assert low <= energy(filters, x) / np.square(x).sum() <= high

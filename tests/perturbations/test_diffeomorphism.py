@@ -12,7 +12,7 @@ from probes.errors import UsageError
 from repanalysis.perturbations import Diffeomorphism, FoldWarning
 from repanalysis.perturbations.diffeomorphism import delta_of, modes, temperature_of, temperatures
 
-SUMS = {3: 1.2250, 5: 1.8779, 10: 2.7962, 15: 3.3652}  # S(c), specification of stability, section 1
+SUMS = {3: 1.2250, 5: 1.8779, 10: 2.7962, 15: 3.3652}  # S(c), docs/stability.md, Formulas
 
 
 def test_constants_of_the_specification() -> None:

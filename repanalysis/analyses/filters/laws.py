@@ -1,11 +1,11 @@
-r"""Laws of single filters: how error and label clusters go with the number of labels, and with the width of a network.
+"""Laws of single filters: how error and label clusters go with the number of labels, and with the width of a network.
 
 Against labels, a layer's activations being what they are: the error of a fixed head that chooses among k of its K labels, exact
 over all subsets (`theory.label_subsets`), the error of heads that are fitted anew to random subsets, and the clusters of these.
-Papers retrain the network for every K, find an error that is about linear in K, and clusters that hardly change.
+Papers retrain the network for every K, and report an error that is about linear in K, and clusters that hardly change.
 
-Against width: error and noise per filter of networks with d filters, eps ~ d^-rho and n ~ d^-gamma (specification of filter
-clusters, section 5; O. Tevet et al., Physica A 635, 2024).
+Against width: error and noise per filter of networks with d filters, eps ~ d^-rho and n ~ d^-gamma (docs/filter_clusters.md,
+Formulas; O. Tevet et al., Physica A 635, 2024).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What single filters know, layer by layer: a head per layer, its accuracy, and the label clusters of its filters.
 
 For every layer a linear head is fitted to training activations; test activations give its accuracy and the class means with
-which each filter's field is made (`metrics/_clusters.py`; specification of filter clusters, sections 1 to 3 and 6). Rows that a
+which each filter's field is made (`heads/clusters.py`; docs/filter_clusters.md, Formulas). Rows that a
 head was fitted on are never measured.
 """
 

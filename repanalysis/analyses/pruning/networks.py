@@ -6,7 +6,7 @@ A convolution, or a linear layer, from filters f to filters g keeps the weights 
 
 with B^f from activations as the next layer sees them: after normalisation, nonlinearity, pooling and shortcuts. The last
 layer's outputs serve one label each, themselves. Masks hold after every step of training; what is not pruned is frozen,
-statistics of batch norms too (specification of filter clusters, section 4; Y. Tzach et al., Physical Review E 111, 2025).
+statistics of batch norms too (docs/filter_clusters.md, Formulas; Y. Tzach et al., Physical Review E 111, 2025).
 """
 
 from __future__ import annotations

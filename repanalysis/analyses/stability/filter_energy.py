@@ -7,7 +7,7 @@ F),
     q_lambda = mean_c sum_{Psi with eigenvalue lambda} <w_c, Psi>^2,
 
 so that sum_lambda q_lambda = mean_c ||w_c||^2. A filter that only pools is constant: all its energy is at lambda = 0.
-Independent weights have the same q for every eigenvector (specification of stability, section 3a; Tomasini et al. 2023).
+Independent weights have the same q for every eigenvector (docs/stability.md, Formulas; Tomasini et al. 2023).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ With f_k(x) all that layer k gives out for image x, as one vector, tau x a pertu
     sensitivity         S_k = mean_p ||f_k(tau_p x_p) - f_k(x_p)||^2 / mean_pq ||f_k(x_p) - f_k(x_q)||^2
     relative stability  R_k = S_k(tau) / S_k(eta),   eta noise as strong, image by image, as tau
 
-(S is called D_k where tau is a diffeomorphism, and G_k where it is noise; specification of stability, section 2.) The mean over
+(S is called D_k where tau is a diffeomorphism, and G_k where it is noise; docs/stability.md, Formulas.) The mean over
 all n^2 pairs is twice the total variance, so one pass is enough: images and their perturbed versions go through the network
 side by side, and each layer's distances are taken while its output exists. Nothing else is kept than, per layer, the mean
 output and the means and covariances of one number per image and perturbation.
@@ -564,7 +564,7 @@ def pooling_parts(trained: Table, shuffled: Table, init: Table, *, run: str) -> 
 
     References
     ----------
-    Tomasini et al. 2023; specification of stability, section 3b.
+    Tomasini et al. 2023; docs/stability.md, Formulas.
     """
     frames = [table.select(metric="sensitivity", variant="").frame for table in (init, shuffled, trained)]
     keys = ["layer", "perturbation", "strength"]

@@ -1,4 +1,4 @@
-"""Sensitivity: closed forms of pooling, laws of the specification's section 7, a slow plain version as oracle, bad input."""
+"""Sensitivity: closed forms of pooling, laws, a slow plain version as oracle, bad input."""
 
 from __future__ import annotations
 
