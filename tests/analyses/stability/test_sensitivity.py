@@ -300,3 +300,38 @@ def test_the_first_batches_are_a_smaller_loader(images: Tensor) -> None:
     expected = stability(net, batches[:2], perturbations("shift:1"), progress=False)
     assert first.frame.equals(expected.frame)
     assert set(first.frame["n"]) == {10}
+
+
+@pytest.mark.parametrize("sizes", [[24], [10, 14], [3, 8, 13]])
+@pytest.mark.parametrize("self_pairs", [True, False])
+def test_standard_errors_are_the_delta_method_on_one_number_per_image(
+    images: Tensor, sizes: list[int], self_pairs: bool
+) -> None:
+    """With a_i = ||f(tau x_i) - f(x_i)||^2, e_i the same of noise, c_i = ||f(x_i) - c||^2, c the mean of the first step's."""
+    model, pair = net().double().eval(), perturbations(BOTH)
+    x = images.double()
+    table = stability(model, torch.split(x, sizes), pair, self_pairs=self_pairs, progress=False)
+    moved = pair[0](x, range(24))
+    versions = [x, moved, pair[1].matched_to(x, moved, range(24))]  # type: ignore[attr-defined]
+    n, factor = 24, 2 * (1 if self_pairs else 24 / 23)
+    for layer, part in (("input", nn.Identity()), ("2", model[:3]), ("6", model)):
+        with torch.no_grad():
+            f, g, h = (part(version).flatten(1) for version in versions)
+        a, e = (g - f).square().sum(1).numpy(), (h - f).square().sum(1).numpy()
+        c = (f - f[: sizes[0]].mean(0)).square().sum(1).numpy()
+        distance = factor * float((f - f.mean(0)).square().sum(1).mean())
+
+        def error(over: np.ndarray, ratio: float, under: np.ndarray) -> float:
+            return float(np.std(over - ratio * under, ddof=1) / np.sqrt(n))
+
+        sensitivity = a.mean() / distance
+        expected = {
+            ("squared_distance", ""): factor * np.std(c, ddof=1) / np.sqrt(n),
+            ("sensitivity", "numerator"): np.std(a, ddof=1) / np.sqrt(n),
+            ("sensitivity", ""): error(a, sensitivity * factor, c) / distance,
+            ("relative_stability", ""): error(a, a.mean() / e.mean(), e) / e.mean(),
+        }
+        for (metric, variant), se in expected.items():
+            label = "" if metric == "squared_distance" else "diffeo"
+            (row,) = table.select(layer=layer, metric=metric, variant=variant, perturbation=label).frame["se"]
+            assert row == pytest.approx(se, rel=1e-9, abs=2e-9), (layer, metric, variant)
