@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.linalg import eigh
+from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from probes import UsageError
@@ -186,3 +187,81 @@ def test_a_linear_reduction_never_raises_it(classes: Classes, rng: np.random.Gen
     whole = ratio(x, y)[""]
     for width in range(1, 8):
         assert ratio(x @ rng.normal(size=(8, width)), y)[""] <= whole * (1 + 1e-12)
+
+
+def plain_ratio(x: np.ndarray, y: np.ndarray, within: np.ndarray, weight: str) -> float:
+    """1/K Tr(Sigma^-1 Sigma_B) of a given within-class covariance, as a sum over classes."""
+    labels, counts = np.unique(y, return_counts=True)
+    share = np.full(len(labels), 1 / len(labels)) if weight == "balanced" else counts / len(y)
+    means = np.stack([x[y == label].mean(0) for label in labels])
+    centred = means - share @ means
+    return float(sum(p * v @ np.linalg.solve(within, v) for p, v in zip(share, centred, strict=True)) / len(labels))
+
+
+def plain_within(x: np.ndarray, y: np.ndarray, weight: str) -> np.ndarray:
+    labels, counts = np.unique(y, return_counts=True)
+    share = np.full(len(labels), 1 / len(labels)) if weight == "balanced" else counts / len(y)
+    return np.asarray(sum(p * np.cov(x[y == label].T, ddof=0) for p, label in zip(share, labels, strict=True)))
+
+
+@pytest.mark.parametrize("weight", ["balanced", "empirical"])
+@pytest.mark.parametrize("shape", [(300, 6), (40, 60)], ids=["n > d", "n < d"])
+@pytest.mark.parametrize("ridge", [1e-3, 0.1, 3.0])
+def test_a_ridge_is_a_share_of_the_mean_variance(classes: Classes, weight: str, shape: tuple[int, int], ridge: float) -> None:
+    x, y = classes(shape[0], shape[1], 4)
+    x *= np.linspace(0.5, 3.0, shape[1])
+    within = plain_within(x, y, weight)
+    within += ridge * np.trace(within) / shape[1] * np.eye(shape[1])
+    values = metrics.get("fisher_ratio", ridge=ridge, class_weight=weight)(ClassMoments().of(x, y))
+    expected = plain_ratio(x, y, within, weight)
+    for variant, value in values.items():
+        assert value == pytest.approx(expected * (4 if variant.startswith("trace") else 1), rel=1e-9), variant
+
+
+@pytest.mark.parametrize("weight", ["balanced", "empirical"])
+@pytest.mark.parametrize("shape", [(300, 6), (40, 60)], ids=["n > d", "n < d"])
+def test_ledoit_and_wolf_shrink_as_scikit_learn_does(classes: Classes, weight: str, shape: tuple[int, int]) -> None:
+    """Rows centred on their class means, each weighted so that their second moment is Sigma_W."""
+    x, y = classes(shape[0], shape[1], 4)
+    metric = metrics.get("fisher_ratio", estimator="ledoit_wolf", class_weight=weight)
+    labels, counts = np.unique(y, return_counts=True)
+    share = np.full(len(labels), 1 / len(labels)) if weight == "balanced" else counts / len(y)
+    rows = np.concatenate(
+        [
+            (x[y == label] - x[y == label].mean(0)) * np.sqrt(p * len(y) / n)
+            for label, p, n in zip(labels, share, counts, strict=True)
+        ]
+    )
+    shrunk, shrinkage = ledoit_wolf(rows, assume_centered=True)
+    assert 0 < shrinkage < 1
+    expected = plain_ratio(x, y, shrunk, weight)
+    values = metric(metric.needs.of(x, y))
+    for variant, value in values.items():
+        assert value == pytest.approx(expected * (4 if variant.startswith("trace") else 1), rel=1e-8), variant
+
+
+@pytest.mark.parametrize("per", ["class", "pair"])
+def test_classes_and_pairs_that_are_apart_perfectly_are_named(per: str) -> None:
+    """Two classes differ in a direction in which nothing varies, two others do not."""
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % 3
+    x = np.c_[rng.normal(size=(90, 2)) + np.array([0.0, 3.0, 6.0])[y][:, None], (y == 2).astype(float)]
+    values = metrics.get("fisher_ratio", per=per)(ClassMoments().of(x, y))
+    if per == "pair":
+        infinite = {variant.partition(",")[0] for variant, value in values.items() if np.isinf(value)}
+        assert infinite == {"pair=0/2", "pair=1/2"}
+        assert all(value.note for value in values.values() if np.isinf(value))
+    else:
+        assert all(np.isinf(value) for value in values.values())  # the common mean lies outside as well
+
+
+def test_features_that_are_constant_change_nothing_and_alone_are_undefined(classes: Classes) -> None:
+    x, y = classes(200, 4, 3)
+    padded = np.insert(x, [0, 2], 7.0, axis=1)
+    metric = metrics.get("fisher_ratio")
+    before, after = metric(ClassMoments().of(x, y)), metric(ClassMoments().of(padded, y))
+    for variant in before:
+        assert after[variant] == pytest.approx(before[variant], rel=1e-10)
+    assert "rank 4 of 6" in after[""].note
+    alone = metric(ClassMoments().of(np.ones((200, 3)), y))
+    assert all(np.isnan(value) and value.note == "every feature is constant" for value in alone.values())

@@ -25,7 +25,7 @@ def test_both_paths_are_the_definition(path: str, size: tuple[int, int], kind: t
     filters = morlet((padded_side(size[0], 2), padded_side(size[1], 2)), 2).psi[1]
     x = rng.normal(size=(2, 3, *size))
     module = Filtering()
-    module.build_run(filters, torch.from_numpy(x).to(kind), stride=4, size=size, margin=1, path=path)  # type: ignore[arg-type]
+    module.prepare(filters, torch.from_numpy(x).to(kind), stride=4, size=size, margin=1, path=path)  # type: ignore[arg-type]
     found = torch.view_as_complex(module.filtered(torch.from_numpy(x).to(kind), as_they_are).contiguous()).numpy()
     assert found.shape[:3] == (2, 3, 8)
     for image in range(2):
@@ -37,13 +37,13 @@ def test_both_paths_are_the_definition(path: str, size: tuple[int, int], kind: t
 def test_small_images_go_through_the_matrix_and_large_ones_do_not() -> None:
     for side, matrix in ((8, True), (64, False)):
         module, padded = Filtering(), padded_side(side, 1)
-        module.build_run(morlet((padded, padded), 1).psi[0], torch.zeros(1), stride=2, size=(side, side))
+        module.prepare(morlet((padded, padded), 1).psi[0], torch.zeros(1), stride=2, size=(side, side))
         assert bool(module.matrix.numel()) is matrix
 
 
 def test_filters_are_in_no_state_dictionary_and_follow_the_module() -> None:
     module = Filtering()
-    module.build_run(morlet((10, 10), 1).psi[0], torch.zeros(1), size=(4, 4))
+    module.prepare(morlet((10, 10), 1).psi[0], torch.zeros(1), size=(4, 4))
     assert not module.state_dict()
     assert module.to(torch.float64).weights.dtype == torch.float64
 
@@ -51,7 +51,7 @@ def test_filters_are_in_no_state_dictionary_and_follow_the_module() -> None:
 def test_many_images_are_filtered_a_few_at_a_time_to_the_same_result(rng: np.random.Generator) -> None:
     x = torch.from_numpy(rng.normal(size=(300, 1, 40, 40)).astype(np.float32))
     module = Filtering()
-    module.build_run(morlet((48, 48), 1).psi[0], x, stride=2, size=(40, 40), path="fft")
+    module.prepare(morlet((48, 48), 1).psi[0], x, stride=2, size=(40, 40), path="fft")
     whole = module.filtered(x, as_they_are)
     torch.testing.assert_close(whole[:1], module.filtered(x[:1], as_they_are))
     torch.testing.assert_close(whole[-1:], module.filtered(x[-1:], as_they_are))
@@ -63,7 +63,7 @@ def test_gradients_are_those_of_a_linear_map(rng: np.random.Generator) -> None:
     x = torch.from_numpy(rng.normal(size=(1, 2, 6, 7))).requires_grad_()
     for path in ("fft", "matrix"):
         module = Filtering()
-        module.build_run(morlet((10, 10), 1).psi[0][:2], x, stride=2, size=(6, 7), path=path)  # type: ignore[arg-type]
+        module.prepare(morlet((10, 10), 1).psi[0][:2], x, stride=2, size=(6, 7), path=path)  # type: ignore[arg-type]
         assert torch.autograd.gradcheck(lambda image, m=module: m.filtered(image, as_they_are), x)
 
 
