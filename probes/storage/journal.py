@@ -9,7 +9,8 @@ nothing that was committed is touched until the next commit is safe on disk:
    another name, and renames it. The rename is the commit.
 3. Then they are written into the file. Whoever finds a journal lays it over the file and sees the last commit; doing so
    twice changes nothing.
-4. `seal` appends a checksum of every page, and removes the journal: the file is complete.
+4. `seal` appends a checksum of every page, then, once all of that is on disk, a footer, and removes the journal: the file
+   is complete.
 
 The object speaks Python's binary file protocol, and `h5py.File` writes through it. `sealed.py` is the reading side.
 """
@@ -322,7 +323,9 @@ class AtomicFile(io.RawIOBase):
         pages = self._checksums[: -(-self._committed // PAGE)]
         head = SEAL.pack(SEAL_MAGIC, 1, PAGE, self._committed, self.uuid.encode(), 0)[:-8]
         table = pages.tobytes()
-        _write_at(self._fd, table + head + xxhash.xxh3_64_digest(table + head), self._committed)
+        _write_at(self._fd, table, self._committed)
+        os.fsync(self._fd)  # a footer on disk makes readers pass over the journal: all that it vouches for comes first
+        _write_at(self._fd, head + xxhash.xxh3_64_digest(table + head), self._committed + len(table))
         os.fsync(self._fd)
         Journal.beside(self.path).unlink(missing_ok=True)
         sync_folder(self.path.parent)
