@@ -5,18 +5,20 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import probes.storage.journal
 from probes import FormatError, UsageError
-from probes.storage.journal import PAGE, AtomicFile, Extents, Journal
+from probes.storage.journal import PAGE, AtomicFile, Extents, Journal, page_checksums, read_at
 from probes.storage.seal import UUID_TAG, is_interrupted, open_bytes
 
 UUID = "0123456789abcdef" * 2
@@ -249,3 +251,299 @@ def test_a_write_goes_straight_only_where_no_commit_holds_the_bytes(
     file.readinto(memoryview(view))
     assert bytes(view) == b"!" * length
     file.close()
+
+
+def test_a_journal_of_another_kind_is_none(tmp_path: Path) -> None:
+    """The layout by hand: magic, length, uuid, number of extents; position, length and bytes of each; checksum."""
+    path = tmp_path / "x"
+
+    def put(body: bytes) -> None:
+        Journal.beside(path).write_bytes(body + xxhash.xxh3_64(body).digest())
+
+    def number(value: int) -> bytes:
+        return value.to_bytes(8, "little")
+
+    head = b"RPNLJRN1" + number(300) + UUID.encode()
+    put(head + number(0))
+    empty = Journal.read(path)
+    assert empty is not None
+    assert (empty.uuid, empty.eof, len(empty.extents)) == (UUID, 300, 0)
+    put(head + number(2) + number(5) + number(3) + b"abc" + number(90) + number(1) + b"z")
+    full = Journal.read(path)
+    assert full is not None
+    assert (full.eof, list(full.extents)) == (300, [(5, b"abc"), (90, b"z")])
+    full.write(tmp_path / "y")
+    assert Journal.beside(tmp_path / "y").read_bytes() == Journal.beside(path).read_bytes()
+    for body in (b"", head, b"RPNLJRN2" + (head + number(0))[8:]):
+        put(body)
+        assert Journal.read(path) is None
+
+
+def test_a_journal_lies_beside_the_file_itself(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link.h5").symlink_to(tmp_path / "far" / "x.h5")
+    assert Journal.beside(tmp_path / "link.h5") == (tmp_path / "far" / "x.h5.journal").resolve()
+    assert Journal.read(tmp_path / "link.h5") is None
+    Journal(UUID, 3).write(tmp_path / "link.h5")
+    assert [entry.name for entry in (tmp_path / "far").iterdir()] == ["x.h5.journal"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rounds=st.lists(
+        st.tuples(
+            st.lists(st.tuples(st.integers(0, 200), st.integers(1, 70)), max_size=4),
+            st.one_of(st.none(), st.integers(0, 260)),
+            st.tuples(st.integers(0, 260), st.integers(0, 60)),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_a_sealed_file_holds_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory,
+    rounds: list[tuple[list[tuple[int, int]], int | None, tuple[int, int], bool]],
+) -> None:
+    """Also: it is read back before each commit, after it, and after going on; every page has the checksum of its bytes."""
+    path, model = tmp_path_factory.mktemp("sealed") / "x", bytearray(UUID_TAG + UUID.encode())
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (probes.storage.journal, probes.storage.seal):
+            patched.setattr(module, "PAGE", 32)
+        file = AtomicFile(path, UUID, fresh=True)
+        assert file.write(memoryview(bytes(model))) == len(model)
+        head, value = len(model), 0
+        for writes, size, (start, length), again in rounds:
+            for at, count in writes:
+                value += 1
+                file.seek(head + at)
+                assert file.write(memoryview(bytes([value]) * count)) == count
+                assert file.tell() == head + at + count
+                model.extend(bytes(max(0, head + at + count - len(model))))
+                model[head + at : head + at + count] = bytes([value]) * count
+            if size is not None:
+                assert file.truncate(head + size) == head + size
+                model[head + size :] = bytes(max(0, head + size - len(model)))
+            assert whole(file) == model
+            free = (min(len(model), head + start), min(len(model), head + start + length))
+            file.commit([free] if free[0] < free[1] else [])
+            assert whole(file) == model
+            assert os.path.getsize(path) == len(model)
+            if again:
+                file.close()
+                file = AtomicFile(path, UUID, fresh=False)
+                assert whole(file) == model
+        file.seal()
+        file.close()
+        assert not Journal.beside(path).exists()
+        opened = open_bytes(path)
+        assert opened is not None
+        assert opened.read() == model
+        opened.close()
+
+
+def whole(file: AtomicFile) -> bytes:
+    view = bytearray(file.seek(0, os.SEEK_END))
+    file.seek(0)
+    assert file.readinto(memoryview(view)) == len(view)
+    return bytes(view)
+
+
+def test_the_footer_is_as_the_format_says(tmp_path: Path) -> None:
+    """After the content: 8 bytes per page of 64 KiB, magic, version, page size, length, uuid, checksum of all of this."""
+    content = np.random.default_rng(0).bytes(2 * PAGE + 10)
+    file = AtomicFile(tmp_path / "x", UUID, fresh=True)
+    file.write(memoryview(content))
+    file.commit()
+    file.seal()
+    file.close()
+    sums = [xxhash.xxh3_64(content[at : at + 65536]).intdigest() for at in (0, 65536, 131072)]
+    assert page_checksums(memoryview(content)) == sums
+    table = b"".join(value.to_bytes(8, "little") for value in sums)
+    head = b"RPNLSEAL" + (1).to_bytes(4, "little") + (65536).to_bytes(4, "little") + len(content).to_bytes(8, "little")
+    footer = table + head + UUID.encode()
+    assert (tmp_path / "x").read_bytes() == content + footer + xxhash.xxh3_64(footer).digest()
+
+
+def test_the_position_moves_as_in_every_file(tmp_path: Path) -> None:
+    file = AtomicFile(tmp_path / "x", UUID, fresh=True)
+    assert (file.readable(), file.writable(), file.seekable()) == (True, True, True)
+    file.write(memoryview(b"0123456789"))
+    file.commit()
+    assert (file.seek(-3, os.SEEK_END), file.seek(-2, os.SEEK_CUR), file.seek(4), file.tell()) == (7, 5, 4, 4)
+    assert file.read(3) == b"456"
+    assert file.read(100) == b"789"
+    assert file.read(1) == b""
+    file.seek(50)
+    assert file.read(1) == b"", "past the end"
+    file.seek(6)
+    assert file.truncate() == 6
+    assert file.seek(0, os.SEEK_END) == 6
+    file.close()
+    file.close()
+    assert (tmp_path / "x").read_bytes() == b"0123456789", "the commit holds the end"
+
+
+def test_the_system_may_write_and_read_less_than_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite, preadv, content = os.pwrite, os.preadv, bytes(range(100))
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:7], at))
+    monkeypatch.setattr(os, "preadv", lambda fd, views, at: preadv(fd, [views[0][:5]], at))
+    file = AtomicFile(tmp_path / "x", UUID, fresh=True)
+    file.write(memoryview(content))
+    assert whole(file) == content
+    file.close()
+    assert (tmp_path / "x").read_bytes() == content
+    with (tmp_path / "x").open("rb") as raw:
+        view = bytearray(50)
+        assert read_at(raw.fileno(), memoryview(view), 80) == 20
+        assert view == content[80:] + bytes(30)
+
+
+def test_what_is_free_goes_straight_into_the_file_in_whatever_order_it_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    file = AtomicFile(path, UUID, fresh=True)
+    file.write(memoryview(b"." * 20))
+    file.commit([(12, 15), (2, 5)])
+    file.seek(0)
+    file.write(memoryview(b"!" * 25))
+    assert path.read_bytes() == b"..!!!.......!!!.....!!!!!"
+    assert whole(file) == b"!" * 25
+    file.commit()
+    assert path.read_bytes() == b"!" * 25
+    file.seek(2)
+    file.write(memoryview(b"?"))
+    assert path.read_bytes() == b"!" * 25, "what was free is so until the next commit only"
+    file.close()
+
+
+def test_a_commit_counts_from_its_rename_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = AtomicFile(tmp_path / "x", UUID, fresh=True)
+    file.write(memoryview(b"one"))
+    assert file.commits == 0
+    file.commit()
+    assert file.commits == 1
+    file.seek(0)
+    file.write(memoryview(b"two"))
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            file.commit()
+        assert file.commits == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left"):
+            file.commit()
+        assert file.commits == 2
+    file.close()
+    assert (tmp_path / "x").read_bytes() == b"one"
+    file = AtomicFile(tmp_path / "x", UUID, fresh=False)
+    assert whole(file) == b"two"
+    file.close()
+
+
+@pytest.mark.parametrize(("uuid", "cut"), [("f" * 32, 0), (UUID, 1)])
+def test_a_journal_of_another_file_or_of_a_longer_one_is_not_gone_on_from(tmp_path: Path, uuid: str, cut: int) -> None:
+    path = tmp_path / "x"
+    file = AtomicFile(path, UUID, fresh=True)
+    file.write(memoryview(b"0123456789"))
+    file.commit()
+    file.close()
+    os.truncate(path, 10 - cut)
+    with pytest.raises(FormatError) as caught:
+        AtomicFile(path, uuid, fresh=False)
+    assert str(caught.value) == f"{path} can't be continued: the journal of its last commit is not beside it."
+    assert path.read_bytes() == b"0123456789"[: 10 - cut]
+
+
+def test_a_file_that_is_refused_is_given_back_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes.storage.journal, "_LOCK_SECONDS", 0.0)
+    (tmp_path / "x").write_bytes(b"something")
+    with pytest.raises(FormatError) as caught:
+        AtomicFile(tmp_path / "x", UUID, fresh=False)
+    assert caught.value.__traceback__ is not None  # holds the refused object, so that it is not collected
+    AtomicFile(tmp_path / "x", UUID, fresh=True).close()
+
+
+@pytest.mark.parametrize("what", ["longer", "removed", "replaced"])
+def test_a_file_that_another_process_wrote_while_this_one_waited_is_refused(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"before")
+
+    def wait(*_: object) -> None:
+        if what == "longer":
+            path.write_bytes(b"another's")
+        if what == "removed":
+            path.unlink()
+        if what == "replaced":
+            (tmp_path / "y").write_bytes(b"after!")
+            (tmp_path / "y").replace(path)
+
+    monkeypatch.setattr(probes.storage.journal, "_lock", wait)
+    with pytest.raises(UsageError) as caught:
+        AtomicFile(path, UUID, fresh=True)
+    assert str(caught.value) == f"{path} was written by another process just now; nothing was changed."
+    assert Journal.read(path) is None
+    if what != "removed":
+        assert path.read_bytes() == {"longer": b"another's", "replaced": b"after!"}[what]
+
+
+def test_a_file_is_begun_anew_over_an_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    file = AtomicFile(path, UUID, fresh=True)
+    assert path.read_bytes() == b""
+    begun = Journal.read(path)
+    assert begun is not None
+    assert (begun.uuid, begun.eof) == (UUID, 0)
+    assert whole(file) == b""
+    file.close()
+
+
+def test_a_new_file_has_the_permissions_that_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        AtomicFile(tmp_path / "x", UUID, fresh=True).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize(("code", "tries"), [("EWOULDBLOCK", 9), ("ENOTSUP", 1), ("ENOSYS", 1), ("ENOLCK", 1)])
+def test_a_lock_is_waited_for_where_there_are_locks(
+    tmp_path: Path, code: str, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    asked, waits, path = [], [], tmp_path / "x"
+
+    def refuse(_: int, how: int) -> None:
+        asked.append(how)
+        raise OSError(getattr(errno, code), "refused")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr("time.sleep", waits.append)
+    monkeypatch.setattr(probes.storage.journal, "_LOCK_SECONDS", 2.0)
+    if tries == 1:
+        AtomicFile(path, UUID, fresh=True).close()
+    else:
+        with pytest.raises(UsageError) as caught:
+            AtomicFile(path, UUID, fresh=True)
+        assert str(caught.value) == f"{path} is being written by another process; wait for it, or give another name."
+        assert isinstance(caught.value.__cause__, OSError)
+    assert asked == [fcntl.LOCK_EX | fcntl.LOCK_NB] * tries, "at once, and after every wait"
+    assert sum(waits) == (tries - 1) / 4
+
+
+def test_a_discarded_file_answers_as_if_it_wrote(tmp_path: Path) -> None:
+    file = AtomicFile(tmp_path / "x", UUID, fresh=True)
+    file.write(memoryview(b"one"))
+    file.commit()
+    file.discard()
+    assert (file.write(memoryview(b"four")), file.tell(), file.truncate(2), file.seek(0, os.SEEK_END)) == (4, 7, 2, 3)
+    file.close()
+    assert (tmp_path / "x").read_bytes() == b"one"
