@@ -529,7 +529,7 @@ class Writer:
                 )
             self._file["sample"].resize(self.n_written, axis=0)
             self._file.attrs["n_committed"] = self.n_written
-            if self.non_finite:
+            if self.non_finite or "non_finite" in self._file.attrs:  # a layer that was counted may have been taken out
                 self._file.attrs["non_finite"] = encode_attr(self.non_finite)
             self._file.flush()
             before = self._atomic.commits
@@ -603,7 +603,7 @@ class Writer:
             del self._layers[name]
             del self._file[group_of(name)]
             self.non_finite.pop(name, None)
-        self.skipped = dict(reasons)
+        self.skipped |= reasons  # those of an earlier run stay: this one may not have met them yet
         self._file.attrs["left_out"] = encode_attr(self.skipped)
         self._describe([info for info in json.loads(self._file.attrs[LAYER_TABLE]) if info["name"] in self._layers])
 

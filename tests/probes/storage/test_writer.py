@@ -14,6 +14,7 @@ import pytest
 import probes
 import probes.storage.writer
 from probes import Batch, DataError, LayerInfo
+from probes.storage.columns import Column
 from probes.storage.store import Store
 from probes.storage.writer import create, provenance_diff, resume
 
@@ -262,3 +263,69 @@ def test_ids_are_of_one_kind(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="sample ids after sample 1 are integers, and were texts before"):
             writer.append(Batch(np.array([1]), {"x": np.ones((1, 2))}))
     assert probes.open(tmp_path / "x.h5").ids.tolist() == ["a"]
+
+
+@pytest.mark.parametrize("commit", [False, True])
+def test_a_layer_that_is_taken_out_is_not_counted_as_not_finite(tmp_path: Path, commit: bool) -> None:
+    nan = np.full((10, 2, 50), np.nan)
+    for name, odd in (("one.h5", {}), ("two.h5", {"x": np.where(X[:10] > 0, np.inf, X[:10])})):
+        with create(tmp_path / name) as writer:
+            writer.append(batch(0, 10, layers={"x": X[:10], "wide": nan} | odd))
+            if commit:
+                writer.commit()
+            writer.append(batch(10, 20, layers={"x": X[10:20]}, skipped={"wide": "its shape varies"}))
+        assert Store(tmp_path / name).layers == ["x"]
+        expected = {"x": int((X[:10] > 0).sum())} if odd else {}
+        assert Store(tmp_path / name).non_finite == expected
+
+
+def test_a_layer_that_an_earlier_run_left_out_stays_out_when_another_follows(tmp_path: Path) -> None:
+    def three(start: int, stop: int, *names: str, **changes: object) -> Batch:
+        arrays = {"x": X[start:stop], "wide": WIDE[start:stop], "y": -X[start:stop]}
+        return batch(start, stop, layers={name: arrays[name] for name in names}, **changes)
+
+    writer = create(tmp_path / "x.h5")
+    writer.append(three(0, 10, "x", "wide", "y"))
+    writer.append(three(10, 20, "x", "y", skipped={"wide": "its shape varies"}))
+    writer.close(complete=False)
+    with resume(tmp_path / "x.h5") as writer:
+        writer.append(three(20, 30, "x", "wide", "y"))  # in this run its shape has not varied yet
+        writer.append(three(30, 40, "x", "wide", skipped={"y": "it did not run"}))
+        writer.append(three(40, 50, "x", "wide", skipped={"y": "it did not run"}))
+    store = Store(tmp_path / "x.h5")
+    assert store.layers == ["x"]
+    assert store.skipped == {"wide": "its shape varies", "y": "it did not run"}
+    np.testing.assert_array_equal(store["x"], X[:50])
+
+
+def test_texts_survive_a_kill_after_rows_that_no_commit_holds(tmp_path: Path) -> None:
+    """HDF5 frees the texts that it overwrites: rows of a killed run must not be there when the next writes them anew."""
+    path = tmp_path / "x.h5"
+
+    def named(start: int, stop: int, word: str) -> Batch:
+        ids = np.array([f"{word} {i}" for i in range(start, stop)])
+        return Batch(ids, {"x": X[start:stop]}, split=np.full(stop - start, word))
+
+    writer = create(path)
+    writer.append(named(0, 10, "first"))
+    writer.commit()
+    texts = [writer._columns[name] for name in ("id", "split")]
+    assert [column.free() for column in texts] == [[], []]
+    before = {column.data.name: chunk_on_disk(path, column) for column in texts}
+    writer.append(named(10, 30, "lost"))
+    for column in texts:
+        column.flush()
+    writer._file.flush()
+    assert {column.data.name: chunk_on_disk(path, column) for column in texts} == before
+    writer._abort()
+    with resume(path) as writer:
+        writer.append(named(10, 60, "second"))
+    store = Store(path)
+    assert store.ids.tolist() == [f"{'first' if i < 10 else 'second'} {i}" for i in range(60)]
+    assert store.split is not None
+    assert store.split.tolist() == ["first"] * 10 + ["second"] * 50
+
+
+def chunk_on_disk(path: Path, column: Column) -> bytes:
+    chunk = column.data.id.get_chunk_info_by_coord((0,))
+    return path.read_bytes()[chunk.byte_offset : chunk.byte_offset + chunk.size]
