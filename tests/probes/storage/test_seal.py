@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import h5py
@@ -10,8 +11,8 @@ import pytest
 
 import probes
 from probes.checking import doctor
-from probes.storage.journal import PAGE, Journal
-from probes.storage.seal import UUID_TAG, is_empty, is_interrupted, open_bytes, uuid_of
+from probes.storage.journal import PAGE, AtomicFile, Journal
+from probes.storage.seal import UUID_TAG, check_bytes, is_empty, is_interrupted, open_bytes, uuid_of
 
 
 @pytest.fixture
@@ -115,3 +116,79 @@ def test_a_file_that_is_being_written_is_not_read(tmp_path: Path) -> None:
         with pytest.raises(probes.UsageError, match="is being written right now"):
             probes.open(tmp_path / "x.h5", partial=True)
     assert len(probes.open(tmp_path / "x.h5")) == 3
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two pages of 64 bytes and one of 25, sealed."""
+    monkeypatch.setattr("probes.storage.journal.PAGE", 64)
+    monkeypatch.setattr("probes.storage.seal.PAGE", 64)
+    path, uuid = tmp_path / "tiny", "0123456789abcdef" * 2
+    file = AtomicFile(path, uuid, fresh=True)
+    file.write(memoryview(UUID_TAG + uuid.encode() + np.random.default_rng(0).bytes(153 - len(UUID_TAG) - 32)))
+    file.commit()
+    file.seal()
+    file.close()
+    return path
+
+
+def test_a_flipped_bit_of_any_byte_is_noticed(tiny: Path) -> None:
+    content = tiny.read_bytes()
+    assert len(content) == 153 + 3 * 8 + 64
+    check_bytes(tiny)
+    for at in range(len(content)):
+        for bit in (0, 7):
+            tiny.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+            with pytest.raises(probes.FormatError):
+                check_bytes(tiny)
+
+
+def test_only_the_page_of_a_changed_byte_is_refused_and_the_error_says_where(tiny: Path) -> None:
+    """Pages are [0, 64), [64, 128) and [128, 153); every stretch is read once."""
+    content = tiny.read_bytes()
+    for at in (50, 63, 64, 127, 128, 152):
+        changed = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        tiny.write_bytes(changed)
+        page = at // 64
+        for start in range(153):
+            for stop in {start + 1, start + 20, start + 64, start + 100, 153}:
+                opened = open_bytes(tiny)
+                assert opened is not None
+                opened.seek(start)
+                view = bytearray(min(stop, 153) - start)
+                touches = start < 64 * (page + 1) and min(stop, 153) > 64 * page
+                if touches:
+                    where = f"the bytes from {64 * page} to {64 * page + 64} are not"
+                    with pytest.raises(probes.FormatError, match=where) as caught:
+                        opened.readinto(memoryview(view))
+                    assert opened.error is caught.value
+                else:
+                    assert opened.readinto(memoryview(view)) == len(view)
+                    assert view == changed[start : min(stop, 153)]
+                    assert (opened.tell(), opened.error) == (start + len(view), None)
+                opened.close()
+
+
+def test_reading_ends_where_the_content_ends(tiny: Path) -> None:
+    opened = open_bytes(tiny)
+    assert opened is not None
+    assert (opened.readable(), opened.seekable(), opened.is_interrupted) == (True, True, False)
+    assert (opened.seek(-3, 2), opened.seek(1, 1), opened.seek(140)) == (150, 151, 140)
+    assert opened.read(100) == tiny.read_bytes()[140:153]
+    assert opened.read(1) == b""
+    opened.seek(1000)
+    assert opened.read(1) == b""
+    opened.close()
+    opened.close()
+
+
+def test_pages_that_were_read_are_checked_once_and_forgotten_in_time(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("probes.storage.seal._RECENT", 2)
+    opened, read, pread = open_bytes(tiny), [], os.pread
+    assert opened is not None
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: read.append((size, at)) or pread(fd, size, at))
+    for start in (3, 10, 70, 5, 130, 130, 3):
+        opened.seek(start)
+        assert opened.read(2) == tiny.read_bytes()[start : start + 2]
+    assert read == [(64, 0), (64, 64), (25, 128), (64, 0)], "of three pages two are held; then none but the new"
+    opened.close()
