@@ -106,3 +106,33 @@ def test_what_fails_under_an_interrupt_is_noted() -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
         Background(100).run(work)
     assert caught.value.__notes__ == ["and the writing failed as well: disk full"]
+
+
+def test_what_waits_may_weigh_exactly_the_bound() -> None:
+    gate, done = threading.Event(), []
+
+    def work(item: int) -> None:
+        gate.wait(10)
+        done.append(item)
+
+    background = Background(100)
+    for item, size in enumerate((50, 30, 20)):
+        background.put(work, item, size)  # returns although none is done
+    assert done == []
+    late = threading.Thread(target=background.put, args=(work, 3, 1))
+    late.start()
+    time.sleep(0.1)
+    assert late.is_alive(), "one byte too many"
+    gate.set()
+    late.join(10)
+    background.run(int)
+    assert done == [0, 1, 2, 3]
+
+
+def test_work_gets_its_arguments_and_its_result_comes_back() -> None:
+    background = Background(1)
+    assert background.run(divmod, 17, 5) == (3, 2)
+    assert background.run(int, "ff", base=16) == 255
+    background.end()
+    with pytest.raises(RuntimeError):
+        background.put(print, 1, 1)

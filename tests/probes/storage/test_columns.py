@@ -59,3 +59,53 @@ def test_twenty_thousand_layers(tmp_path: Path) -> None:
     assert store.layers == list(layers)
     for batch in store.iter():
         assert [batch.layers[name][0, 0] for name in layers] == list(range(20_000))
+
+
+def test_what_is_free_is_the_part_of_the_last_chunk_without_rows(tmp_path: Path) -> None:
+    path, text = tmp_path / "x.h5", h5py.string_dtype()
+    with h5py.File(path, "w") as file:
+        options = {"maxshape": (None, 2), "chunks": (4, 2)}
+        column = Column(file.create_dataset("x", (0, 2), "i8", **options))
+        other = Column(file.create_dataset("packed", (0, 2), "i8", compression="gzip", **options))
+        names = Column(file.create_dataset("names", (0, 2), text, **options))
+        assert column.free() == []
+        for rows in range(1, 10):
+            column.append(np.full((1, 2), rows))
+            other.append(np.full((1, 2), rows))
+            names.append(np.full((1, 2), f"name {rows}", dtype=object))
+            for grown in (column, other, names):
+                grown.flush()
+            assert other.free() == [], "it is packed anew"
+            assert names.free() == [], "HDF5 reads what it overwrites there"
+            file.flush()
+            if rows % 4 == 0:
+                assert column.free() == [], "the chunk is full"
+                continue
+            ((start, stop),) = column.free()
+            content = path.read_bytes()
+            row = 2 * 8
+            assert stop - start == (4 - rows % 4) * row
+            assert content[start - row : start] == np.full(2, rows, "<i8").tobytes()
+            assert content[start:stop] == bytes(stop - start)
+
+
+def test_rows_of_another_shape_or_type_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        column = Column(file.create_dataset("x", (0, 2), "f4", maxshape=(None, 2), chunks=(4, 2)))
+        column.check("conv", np.zeros((7, 2), "f4"), 3)
+        for array in (np.zeros((7, 3), "f4"), np.zeros((7, 2), "f8")):
+            with pytest.raises(probes.DataError) as caught:
+                column.check("conv", array, 3)
+            assert str(caught.value) == (
+                f"Layer 'conv' has shape ({array.shape[1]},) and type {array.dtype} from sample 3 on, but (2,) and float32 "
+                "before: pool it (mean, max) or leave it out."
+            )
+
+
+def test_a_scale_grows_only_where_it_is_told_to(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        assert dimension(file, "sample", 5, maxshape=None).maxshape == (None,)
+        channel = dimension(file, "channel", 3)
+        assert (channel.maxshape, channel.shape) == ((3,), (3,))
+        netcdf = f"This is a netCDF dimension but not a netCDF variable.{3:10d}"  # as its C library writes it
+        assert channel.attrs["NAME"] == netcdf.encode()

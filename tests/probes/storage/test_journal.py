@@ -328,7 +328,7 @@ def test_a_sealed_file_holds_what_was_written(
             free = (min(len(model), head + start), min(len(model), head + start + length))
             file.commit([free] if free[0] < free[1] else [])
             assert whole(file) == model
-            assert os.path.getsize(path) == len(model)
+            assert path.stat().st_size == len(model)
             if again:
                 file.close()
                 file = AtomicFile(path, UUID, fresh=False)
@@ -543,7 +543,11 @@ def test_a_discarded_file_answers_as_if_it_wrote(tmp_path: Path) -> None:
     file = AtomicFile(tmp_path / "x", UUID, fresh=True)
     file.write(memoryview(b"one"))
     file.commit()
+    file.seek(0)
+    file.write(memoryview(b"two"))
     file.discard()
     assert (file.write(memoryview(b"four")), file.tell(), file.truncate(2), file.seek(0, os.SEEK_END)) == (4, 7, 2, 3)
+    file.seek(0)
+    assert file.read(3) == b"one", "what was held is gone"
     file.close()
     assert (tmp_path / "x").read_bytes() == b"one"

@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,7 @@ class Disk:
         def noted_pwrite(fd: int, data: bytes, at: int) -> int:
             content = bytes(data)
             bounds = [at, *range((at // SECTOR + 1) * SECTOR, at + len(content), SECTOR), at + len(content)]
-            for start, stop in zip(bounds, bounds[1:], strict=False):
+            for start, stop in pairwise(bounds):
                 self.changes.append((start, content[start - at : stop - at]))
             self.note("write", f"{at}+{len(content)}")
             return pwrite(fd, data, at)
@@ -136,7 +136,7 @@ def changed(content: bytes, changes: list[Change] | tuple[Change, ...]) -> bytes
 
 
 def outcomes(moment: Moment) -> Iterator[tuple[bytes, bytes | None]]:
-    """The content and the journal that a power cut may leave: all of them, or where they are many none, one, all but one, all."""
+    """The content and the journal that a power cut may leave; of many changes none, one, all but one or all are in it."""
     changes = moment.changes
     sizes = range(len(changes) + 1) if len(changes) < 6 else (0, 1, len(changes) - 1, len(changes))
     for size in sizes:

@@ -119,3 +119,36 @@ def test_ids_that_are_texts(tmp_path: Path) -> None:
         probes.open([a, named(tmp_path / "c.h5", ["y", "x"])])
     with pytest.raises(probes.FormatError, match="Only one of .* has texts as sample ids"):
         probes.open([a, shard(tmp_path / "d.h5", range(3))])
+
+
+def test_what_makes_shards_one_run(tmp_path: Path) -> None:
+    facts = dict.fromkeys(("weights_sha256", "preprocessing", "pool", "precision", "dtype"), "one") | {"forward": ""}
+    first = written(tmp_path / "a", 2, **facts) / shard_name(0, 2)
+    assert len(probes.open([first, written(tmp_path / "same", 2, **facts) / shard_name(1, 2)])) == 20
+    for key in facts:
+        second = written(tmp_path / key, 2, **(facts | {key: "another"})) / shard_name(1, 2)
+        with pytest.raises(probes.FormatError, match=f"are no shards of one run: their {key} differs"):
+            probes.open([first, second])
+    older = {key: value for key, value in facts.items() if key != "forward"}
+    assert len(probes.open([first, written(tmp_path / "older", 2, **older) / shard_name(1, 2)])) == 20
+
+
+def test_one_shard_twice_is_refused(tmp_path: Path) -> None:
+    a, b = written(tmp_path / "a", 2), written(tmp_path / "b", 2)
+    with pytest.raises(probes.FormatError, match="their numbers do not fit together"):
+        probes.open([a / shard_name(0, 2), b / shard_name(0, 2)])
+
+
+@pytest.mark.parametrize(("here", "dots"), [([0, 4], ""), ([0], ", ...")])
+def test_up_to_three_missing_shards_are_named(tmp_path: Path, here: list[int], dots: str) -> None:
+    with pytest.raises(probes.IncompleteError) as caught:
+        probes.open(written(tmp_path, 5, here))  # type: ignore[arg-type]
+    names = "shard-00001-of-00005.h5, shard-00002-of-00005.h5, shard-00003-of-00005.h5"
+    assert str(caught.value).startswith(f"{5 - len(here)} of 5 shards are missing in {tmp_path}: {names}{dots}. Extract")
+
+
+def test_numbers_that_are_not_finite_are_counted_over_all_shards(tmp_path: Path) -> None:
+    for index, (x, y) in enumerate(((np.nan, np.inf), (np.nan, 1.0), (2.0, 1.0))):
+        with create(tmp_path / f"{index}.h5") as writer:
+            writer.append(probes.Batch(ids=np.array([index]), layers={"x": np.full((1, 3), x), "y": np.full((1, 2), y)}))
+    assert probes.open(tmp_path).non_finite == {"x": 6, "y": 2}

@@ -15,7 +15,7 @@ import xarray
 
 import probes
 from probes.storage.format import COMPRESSIONS
-from probes.storage.store import Store
+from probes.storage.store import Store, _check_rows
 from probes.storage.writer import create
 from tests.probes.forging import forged
 
@@ -446,3 +446,20 @@ def test_the_frozen_file_whose_samples_have_names_is_read() -> None:
     np.testing.assert_array_equal(store["conv"], np.arange(12, dtype="f4").reshape(6, 2))
     assert [batch.ids.tolist() for batch in store.iter(size=4)] == [names[:4], names[4:]]
     assert pickle.loads(pickle.dumps(store)).ids.tolist() == names
+
+
+def test_a_chunk_holds_a_gigabyte_or_a_single_row(tmp_path: Path) -> None:
+    """Declared only: none of these chunks has ever been written, so none takes room."""
+    width = 1 << 27  # 512 MB a row
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for name, rows, columns, refused in (
+            ("exactly", 2, width, False),
+            ("more", 2, width + 1, True),
+            ("single", 1, 2 * width + 1, False),
+        ):
+            data = file.create_dataset(name, (0, columns), "f4", maxshape=(None, columns), chunks=(rows, columns))
+            if refused:
+                with pytest.raises(probes.FormatError, match=f"is refused: the chunks of /{name} have 1024 MB each"):
+                    _check_rows(Path("x.h5"), f"/{name}", data, 0, exact=True)
+            else:
+                _check_rows(Path("x.h5"), f"/{name}", data, 0, exact=True)
