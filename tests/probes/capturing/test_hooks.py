@@ -98,3 +98,46 @@ def test_an_excluded_call_has_no_parts_and_an_excluded_part_leaves_its_call() ->
     assert recorded(["lstm", "!lstm.1.?"]) == ["lstm.0"]
     with pytest.raises(probes.DataError, match="no module was called that the layer patterns select"):
         recorded("!*")
+
+
+class Detour(nn.Module):
+    """Passes through one layer more where its input is positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.extra, self.last = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        return self.last(self.extra(y) if x.sum() > 0 else y)
+
+
+def test_depth_is_that_of_the_pass_also_when_it_takes_another_path() -> None:
+    model, short, long = Detour(), -torch.ones(4, 3), torch.ones(4, 3)
+    with probes.attach(model) as recording:
+        for x in (short, long, short, long):
+            model(x)
+            depths = {name: info.depth for name, info in recording.info.items()}
+            orders = {name: info.order for name, info in recording.info.items()}
+            if x is short:
+                assert (depths, orders) == ({"first": 1 / 2, "last": 1.0}, {"first": 0, "last": 1})
+                assert "never calls it" in recording.skipped["extra"]
+            else:
+                assert (depths, orders) == (
+                    {"first": 1 / 3, "extra": 2 / 3, "last": 1.0},
+                    {"first": 0, "extra": 1, "last": 2},
+                )
+                assert not recording.skipped
+            assert list(recording.calls) == [*depths, "model"]
+
+
+def test_depth_counts_every_layer_that_runs_recorded_or_not() -> None:
+    model = Detour()
+    with probes.attach(model, layers="last") as recording:
+        for x in (-torch.ones(4, 3), torch.ones(4, 3)):
+            model(x)
+            assert recording.info["last"].depth == 1.0
+    with probes.attach(model, layers="first") as recording:
+        for x, total in ((-torch.ones(4, 3), 2), (torch.ones(4, 3), 3)):
+            model(x)
+            assert recording.info["first"].depth == 1 / total

@@ -149,3 +149,39 @@ def test_memory_stays_bounded_by_one_step() -> None:
         del batch
     gc.collect()
     assert sum(reference() is not None for reference in kept) == 0
+
+
+class Detour(nn.Module):
+    """Passes through one layer more where its input is positive, and past another where it is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.late, self.early, self.last = nn.Linear(3, 3), nn.Linear(3, 4), nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return self.last(self.late(y) if x.sum() > 0 else self.early(y))
+
+
+def test_a_layer_that_first_runs_in_a_later_step_is_not_recorded() -> None:
+    """A file has the same layers for every sample, so its rows would be missing before."""
+    torch.manual_seed(0)
+    model, low, high = Detour(), -torch.ones(2, 3), torch.ones(2, 3)
+    batches = list(probes.capture(model, [low, low, low], layers=["first", "late", "last"]))
+    assert [list(batch.layers) for batch in batches] == [["first", "last"]] * 3
+    batches = list(probes.capture(model, [low, high, low], layers=["first", "late", "last"]))
+    for batch, x in zip(batches, (low, high, low), strict=True):
+        assert list(batch.layers) == list(batch.info) == ["first", "last"]
+        assert "never calls it" in batch.skipped["late"]
+        with torch.no_grad():
+            np.testing.assert_array_equal(batch.layers["first"], model.first(x).numpy())
+            np.testing.assert_array_equal(batch.layers["last"], model(x).numpy())
+
+
+def test_a_layer_that_no_longer_runs_is_left_out_from_there_on() -> None:
+    model, low, high = Detour(), -torch.ones(2, 3), torch.ones(2, 3)
+    with pytest.warns(probes.LeftOutWarning, match="early: it did not run at sample 4, as it had before"):
+        batches = list(probes.capture(model, [low, low, high, low]))
+    assert [list(batch.layers) for batch in batches] == [["first", "early", "last"]] * 2 + [["first", "last"]] * 2
+    reasons = [batch.skipped.get("early") for batch in batches]
+    assert reasons == [None, None, *["it did not run at sample 4, as it had before"] * 2]
