@@ -171,3 +171,23 @@ def test_a_table_that_can_not_be_written_leaves_the_old_one(tmp_path: Path, monk
             table.save(tmp_path / name)
         assert (tmp_path / name).read_bytes() == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["t.csv", "t.parquet"]
+
+
+def test_of_a_run_that_is_joined_twice_the_first_provenance_that_says_something_counts(tmp_path: Path) -> None:
+    def lines(facts: dict[str, object]) -> list[str]:
+        Table.from_rows(ROWS[:1], {"a": facts}).to_csv(tmp_path / "a.csv")
+        return (tmp_path / "a.csv").read_text().splitlines(keepends=True)
+
+    first, second, silent = lines({"source": "first.h5"}), lines({"source": "second.h5"}), lines({})
+    for parts, expected in (
+        ([first, second], "first.h5"), ([second, first], "second.h5"),
+        ([silent, second], "second.h5"), ([first, silent], "first.h5"),
+    ):  # fmt: skip
+        (tmp_path / "joined.csv").write_text("".join([*parts[0], *parts[1][1:]]))
+        assert Table.load(tmp_path / "joined.csv").provenance == {"a": {"source": expected}}
+
+
+def test_runs_stand_in_the_order_of_the_tables() -> None:
+    a, b, both = (Table.from_rows([], {run: FACTS[run] for run in runs}) for runs in ("a", "b", "ba"))
+    for tables, order in (([a, b], "ab"), ([b, a], "ba"), ([a, both], "ab"), ([both, a], "ba")):
+        assert list(Table.concat(tables).provenance) == list(order)

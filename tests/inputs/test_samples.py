@@ -144,3 +144,23 @@ def test_samples_are_picked_by_name_or_as_older_files_have_them_by_number() -> N
         data.pick(np.array(["d"]))
     with pytest.raises(DataError, match="Sample id 'a' stands twice in somewhere"):
         Data("somewhere", lambda row: np.zeros(2), np.array(["a", "b", "a"]), None, rows=np.arange(3))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+@pytest.mark.parametrize("parts", [1, 2, 3, 5, 8])
+def test_parts_share_the_samples_out_by_whole_batches(parts: int, batch_size: int) -> None:
+    """No sample is lost or comes twice, no batch is cut, and no part is longer than the best of all ways makes the longest."""
+    for n in range(1, 30):
+        data = Data("numbers", np.zeros, np.arange(n) * 7, np.arange(n) % 2, rows=np.arange(n)[::-1], targets=np.ones((n, 1)))
+        shares = data.parts(parts, batch_size)
+        assert np.concatenate([share.ids for share in shares]).tolist() == data.ids.tolist()
+        for name in ("labels", "rows", "targets"):
+            whole = np.concatenate([getattr(share, name) for share in shares])
+            np.testing.assert_array_equal(whole, getattr(data, name))
+        assert 1 <= len(shares) <= parts
+        assert all(len(share) % batch_size == 0 for share in shares[:-1])
+        assert min(map(len, shares)) > 0
+        batches = range(0, n, batch_size)
+        longest = max(len(range(0, len(share), batch_size)) for share in shares)
+        assert parts * (longest - 1) < len(batches) <= parts * longest
+    assert Data("none", np.zeros, np.arange(0), None).parts(parts, batch_size) == []
