@@ -121,6 +121,17 @@ def test_permissions_are_those_of_the_old_file_or_of_the_umask(tmp_path: Path) -
         assert stat.S_IMODE(draft.stat().st_mode) == 0o600, "nobody reads along"
 
 
+def test_a_draft_can_be_written_by_its_owner_whatever_the_old_file_allows(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "old").chmod(0o060)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "access", lambda *_: True)  # as one of the file's group
+        with replacing(tmp_path / "old") as draft:
+            assert stat.S_IMODE(draft.stat().st_mode) & 0o700 == 0o600
+            draft.write_text("new")
+    assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o060
+
+
 def test_a_read_only_file_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "t").write_text("old")
     (tmp_path / "t").chmod(0o400)

@@ -506,12 +506,13 @@ def test_a_file_is_begun_anew_over_an_old_one(tmp_path: Path) -> None:
 
 
 def test_a_new_file_has_the_permissions_that_the_umask_leaves(tmp_path: Path) -> None:
-    before = os.umask(0o027)
-    try:
-        AtomicFile(tmp_path / "x", UUID, fresh=True).close()
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+    for name, umask, mode in (("x", 0o027, 0o640), ("y", 0, 0o666)):
+        before = os.umask(umask)
+        try:
+            AtomicFile(tmp_path / name, UUID, fresh=True).close()
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
 
 
 @pytest.mark.parametrize(("code", "tries"), [("EWOULDBLOCK", 9), ("ENOTSUP", 1), ("ENOSYS", 1), ("ENOLCK", 1)])
@@ -551,3 +552,15 @@ def test_a_discarded_file_answers_as_if_it_wrote(tmp_path: Path) -> None:
     assert file.read(3) == b"one", "what was held is gone"
     file.close()
     assert (tmp_path / "x").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_what_was_cut_off_does_not_come_back_when_the_file_grows_again(tmp_path: Path, size: int) -> None:
+    file = AtomicFile(tmp_path / "x", UUID, fresh=True)
+    file.write(memoryview(b"123"))
+    file.commit()
+    file.write(memoryview(b"4567890"))
+    file.truncate(size)
+    file.truncate(10)
+    assert whole(file) == b"1234567890"[:size] + bytes(10 - size)
+    file.close()

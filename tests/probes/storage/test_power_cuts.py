@@ -327,3 +327,9 @@ def test_a_file_is_in_its_place_before_the_journal_of_the_old_one_goes(tmp_path:
     assert link.is_symlink()
     assert sorted(entry.name for entry in real.parent.iterdir()) == ["x"]
     assert real.read_bytes() == b"new"
+
+
+def test_a_file_takes_a_place_where_there_is_no_journal(tmp_path: Path) -> None:
+    (tmp_path / "x.part").write_bytes(b"new")
+    install(tmp_path / "x.part", tmp_path / "x")
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("x", b"new")]

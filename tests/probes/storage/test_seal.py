@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import xxhash
 
 import probes
 from probes.checking import doctor
@@ -192,3 +193,12 @@ def test_pages_that_were_read_are_checked_once_and_forgotten_in_time(tiny: Path,
         assert opened.read(2) == tiny.read_bytes()[start : start + 2]
     assert read == [(64, 0), (64, 64), (25, 128), (64, 0)], "of three pages two are held; then none but the new"
     opened.close()
+
+
+def test_a_whole_seal_with_another_uuid_is_refused(tiny: Path) -> None:
+    content, uuid = tiny.read_bytes(), "0123456789abcdef" * 2
+    table, footer = content[153:-64], content[-64:-8]
+    other = table + footer.replace(uuid.encode(), b"f" * 32)
+    tiny.write_bytes(content[:153] + other + xxhash.xxh3_64(other).digest())
+    with pytest.raises(probes.FormatError, match="the bytes from 0 to 64 are not those that were written"):
+        open_bytes(tiny)
