@@ -1,8 +1,8 @@
-"""What an analysis is: a function that answers one question with a table, declared by its signature.
+"""An analysis is a function that answers one question with a table; its signature declares its options.
 
-`@analysis` stamps what such a function returns with how it was obtained: the name of the analysis, the value of every
-parameter, the versions of what computed it, the time, and the command if one was given. Parameters that carry a `Doc` are
-options of the command line, with that text as their help.
+`@analysis` adds provenance to the returned table: the name of the analysis, the value of every parameter, the versions of the
+software, the time, and the command if there was one. Parameters annotated with a `Doc` are options of the command line, with
+that text as their help.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A")
 
-StrictOption = Annotated[bool, Doc("Stop at a layer that cannot be analyzed; otherwise: NaN, the reason, exit code 3.")]
+StrictOption = Annotated[
+    bool, Doc("Stop at a layer that cannot be analyzed. Otherwise its values are NaN, with the reason; exit code 3.")
+]
 StateBudgetOption = Annotated[
     int, Doc("GiB that the statistics may take; default 2."), Read(gib, Annotated[float, Ge(0), Le(2**20)])
 ]
-LayersOption = Annotated[
-    Patterns, Doc("Glob, re:REGEX or type:CLASS; '!PATTERN' leaves out. Repeat it."), Read(list, list[str])
-]
+LayersOption = Annotated[Patterns, Doc("Glob, re:REGEX or type:CLASS; '!PATTERN' excludes. Repeat it."), Read(list, list[str])]
 MetricsOption = Annotated[str | Iterable[str | Metric] | None, Doc("Such as fisher_ratio,rate_reduction:eps_sq=0.1"), Read(str)]
 GroupsOption = Annotated[int, Ge(0), Doc("Groups of the jackknife; 0 for no standard errors.")]
 
-_MOST_ITEMS = 100  # of a sequence that is written out
-_NAMES = ("spec", "label", "name")  # attributes of data and metrics, of perturbations, of sources
+_MOST_ITEMS = 100  # longer sequences are recorded by length and type
+_NAMES = ("spec", "label", "name")  # attributes that name data and metrics, perturbations, sources
 _NOT_OF_THE_RESULT = ("progress", "executor", "workers")  # parameters that change no number
 
 
 class Result(NamedTuple, Generic[A]):
-    """A table, and what else an analysis has made: heads, networks, matrices.
+    """The table of an analysis, and its artifacts: heads, networks, matrices.
 
     Attributes
     ----------
     table : Table
         All numbers.
     artifacts : mapping
-        By layer, threshold or name, as the analysis says.
+        By layer, threshold or name; see the analysis.
     """
 
     table: Table
@@ -71,7 +71,7 @@ class Result(NamedTuple, Generic[A]):
 
 
 def analysis(function: Callable[P, R]) -> Callable[P, R]:
-    """Stamp the tables that the function returns, as such, in a `Result` or in an object with `provenance`."""
+    """Add provenance to what the function returns: a `Table`, a `Result`, or a dataclass with `provenance`."""
     signature = inspect.signature(function)
 
     @wraps(function)
@@ -79,38 +79,38 @@ def analysis(function: Callable[P, R]) -> Callable[P, R]:
         result = function(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        return cast("R", _stamped(result, stamp(function.__name__, bound.arguments)))
+        return cast("R", _with_provenance(result, stamp(function.__name__, bound.arguments)))
 
     return run
 
 
 def stamp(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """How a result was obtained, as JSON can hold it.
+    """Provenance of a result, in JSON's types.
 
     Parameters
     ----------
     name : str
-        The analysis.
+        Name of the analysis.
     parameters : mapping
         Value of every parameter.
 
     Returns
     -------
     dict
-        `analysis`, `parameters`, `versions`, `time` (UTC), and `command` where the command line was used.
+        `analysis`, `parameters`, `versions`, `time` (UTC), and `command` if the command line was used.
     """
     plain = {key: as_plain(value) for key, value in parameters.items() if key not in _NOT_OF_THE_RESULT}
-    facts = {
+    provenance = {
         "analysis": name,
         "parameters": plain,
         "versions": versions(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return facts | ({"command": line} if (line := command_line()) else {})
+    return provenance | ({"command": line} if (line := command_line()) else {})
 
 
-def as_plain(value: Any) -> Any:  # noqa: PLR0911  # a case a kind
-    """A parameter's value as JSON can hold it: sources and data by name, networks and arrays by what they are."""
+def as_plain(value: Any) -> Any:  # noqa: PLR0911  # one case per type
+    """A parameter's value in JSON's types: sources and data by name, networks by type, arrays by type and shape."""
     match value:
         case None | bool() | int() | float() | str():
             return value
@@ -133,18 +133,18 @@ def as_plain(value: Any) -> Any:  # noqa: PLR0911  # a case a kind
 
 
 def _listed(values: list[Any]) -> Any:
-    """A list's items; of many, or of those without a name, how many of which type there are."""
+    """The items of a list; its length and types if it is long, or if its items have no names."""
     items = [as_plain(value) for value in values[:_MOST_ITEMS]]
-    kinds = [type(value).__name__ for value in values]
-    if len(values) <= _MOST_ITEMS and not any(item == kind for item, kind in zip(items, kinds, strict=True)):
+    types = [type(value).__name__ for value in values]
+    if len(values) <= _MOST_ITEMS and not any(item == name for item, name in zip(items, types, strict=True)):
         return items
-    return f"{len(values)} of type {', '.join(sorted(set(kinds)))}"
+    return f"{len(values)} of type {', '.join(sorted(set(types)))}"
 
 
-def _stamped(result: Any, facts: Mapping[str, Any]) -> Any:
+def _with_provenance(result: Any, provenance: Mapping[str, Any]) -> Any:
     if isinstance(result, Result):
-        return result._replace(table=_stamped(result.table, facts))
+        return result._replace(table=_with_provenance(result.table, provenance))
     if isinstance(result, Table):
-        runs = {run: {**own, **facts} for run, own in result.provenance.items()}
+        runs = {run: {**own, **provenance} for run, own in result.provenance.items()}
         return replace(result, provenance=runs)
-    return replace(result, provenance={**result.provenance, **facts})
+    return replace(result, provenance={**result.provenance, **provenance})

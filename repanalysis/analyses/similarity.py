@@ -713,7 +713,7 @@ def _to_frame(
             null = _null(value, None if draws is None else draws[:, i, j], method)
             notes += [null.note] if null.note and not np.isnan(value) else []
             place = (_run(a), x, a.info[x].order, _run(b), y, b.info[y].order)
-            result = value, float(errors[i, j]), null.mean, null.spread, null.p, null.tail
+            result = value, float(errors[i, j]), null.mean, null.sd, null.p, null.tail
             lines.append((*place, method, *result, n, "; ".join(notes)))
     return pd.DataFrame(lines, columns=list(_COLUMNS))
 

@@ -1,16 +1,16 @@
-r"""Standard errors by leaving out groups of samples, and the null distribution under permuted labels.
+r"""Jackknife standard errors, and permutation tests.
 
 Delete-a-group jackknife for groups of m_j of n samples (Busing, Meijer and van der Leeden 1999), with h_j = n / m_j, theta_j
-the value without group j and pseudo-values p_j = h_j theta - (h_j - 1) theta_j:
+the value without group j, and pseudo-values p_j = h_j theta - (h_j - 1) theta_j:
 
     theta_J = G theta - sum_j (1 - m_j / n) theta_j,      se^2 = 1/G sum_j (p_j - theta_J)^2 / (h_j - 1)
 
-That is a variance from G numbers, and the value is as far from its mean as Student's t with G - 1 degrees of freedom says, not
-as the normal law does. `few_groups` makes of it the error whose 1.96-fold is that interval: 1.15 times as large for ten groups.
+This variance is estimated from G numbers, so the studentized value follows Student's t with G - 1 degrees of freedom, not the
+normal law. `few_groups` is the factor by which value +- 1.96 se becomes Student's 95 % interval: 1.15 for ten groups.
 
-Permutation test: of B values under permuted labels, b reach the value itself in the tail in which more structure lies. Then
-p = (b + 1) / (B + 1), which is valid at any B (Phipson and Smyth 2010). Ties reach it. Without a direction p is twice the
-smaller of both tails, at most 1.
+Permutation test: b of B values under permuted labels are at least as extreme as the value itself, ties included, in the tail of
+more structure. Then p = (b + 1) / (B + 1), which is valid at any B (Phipson and Smyth 2010). Without a direction, p is twice
+the smaller p of both tails, at most 1.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from repanalysis.metrics import Structure
 
 __all__ = ["Null", "few_groups", "jackknife", "permutation_test", "permuted"]
 
-_TIE = 1e-9  # of the largest number that is compared: what rounding in another order of summation may differ by
-_NEAR_ZERO = 1e-12  # of a quantity without a unit, rounding alone
+_TIE = 1e-9  # relative to the largest compared number: smaller differences may be rounding
+_NEAR_ZERO = 1e-12  # dimensionless values below this are 0 up to rounding
 
 
-def jackknife(whole: float, skipped: Sequence[float], sizes: Sequence[int]) -> float:
-    """Standard error of a value from its values without each group; NaN if one of them is not finite.
+def jackknife(whole: float, left_out: Sequence[float], sizes: Sequence[int]) -> float:
+    """Standard error of a value from its values without each group; NaN if any of them is not finite.
 
     Parameters
     ----------
@@ -42,18 +42,18 @@ def jackknife(whole: float, skipped: Sequence[float], sizes: Sequence[int]) -> f
     left_out : sequence of float
         The value without group j.
     sizes : sequence of int
-        Samples in group j.
+        Number of samples in group j.
 
     Examples
     --------
-    For a mean and groups of one sample it is the textbook's standard error.
+    The standard error of a mean, from groups of one sample:
 
     >>> x = np.array([1.0, 2.0, 4.0, 9.0])
     >>> se = jackknife(x.mean(), [np.delete(x, j).mean() for j in range(4)], [1] * 4)
     >>> bool(np.isclose(se, x.std(ddof=1) / 2))
     True
     """
-    values, n, g = np.asarray(skipped, np.float64), sum(sizes), len(sizes)
+    values, n, g = np.asarray(left_out, np.float64), sum(sizes), len(sizes)
     if g < 2 or not math.isfinite(whole) or not np.isfinite(values).all():
         return math.nan
     h = n / np.asarray(sizes, np.float64)
@@ -62,7 +62,7 @@ def jackknife(whole: float, skipped: Sequence[float], sizes: Sequence[int]) -> f
 
 
 def few_groups(groups: int) -> float:
-    """What a standard error from so many groups is multiplied by, so that value +- 1.96 se is Student's 95 % interval.
+    """Factor for a standard error from so many groups, so that value +- 1.96 se is Student's 95 % interval.
 
     Examples
     --------
@@ -73,27 +73,27 @@ def few_groups(groups: int) -> float:
 
 
 def permuted(labels: Int64[np.ndarray, " n"], seed: int, draw: int) -> NDArray[np.int64]:
-    """Labels in random order: as many of every class, and nothing to do with the samples."""
+    """Labels in random order: class counts are unchanged, and labels are independent of the samples."""
     return np.random.default_rng([seed, draw]).permutation(labels)
 
 
 class Null(NamedTuple):
-    """What permuted labels give, beside the value of the labels as they are.
+    """The null distribution under permuted labels, and the permutation test.
 
     Attributes
     ----------
-    mean, spread : float
+    mean, sd : float
         Mean and standard deviation of the draws; NaN if one of them is not finite.
     p : float
-        Of the permutation test; NaN if the value or a draw is NaN.
+        p-value of the permutation test; NaN if the value or a draw is NaN.
     tail : {"up", "down", "either"}
-        In which tail.
+        Tail of the test.
     note : str
-        The same for people.
+        The result in words.
     """
 
     mean: float
-    spread: float
+    sd: float
     p: float
     tail: str
     note: str
@@ -102,20 +102,20 @@ class Null(NamedTuple):
 def permutation_test(
     value: float, draws: Sequence[float], structure: Structure = "up", *, dimensionless: bool = False, of: str = "labels"
 ) -> Null:
-    """Compare a value with its draws under permuted labels.
+    """Test a value against its null distribution under permuted labels.
 
     Parameters
     ----------
     value : float
-        Of the labels as they are; may be infinite.
+        Value under the true labels; may be infinite.
     draws : sequence of float
-        Under permuted labels.
+        Values under permuted labels.
     structure : {"up", "down", "either"}, default "up"
-        In which tail more structure lies.
+        Direction of more structure, and so the tail of the test.
     dimensionless : bool, default False
-        Whether the value has no unit, so that what lies below 1e-12 is 0 up to rounding.
+        Whether the value has no unit, so that values below 1e-12 are 0 up to rounding.
     of : str, default "labels"
-        What was permuted, for the note.
+        Name of what was permuted, for the note.
 
     References
     ----------
@@ -125,26 +125,26 @@ def permutation_test(
     Examples
     --------
     >>> permutation_test(5.0, [1.0, 2.0, 3.0])
-    Null(mean=2.0, spread=1.0, p=0.25, tail='up', note='3 permutations of the labels; 0 are as high, p = 0.25')
+    Null(mean=2.0, sd=1.0, p=0.25, tail='up', note='3 permutations of the labels; 0 are as high, p = 0.25')
     >>> permutation_test(0.5, [1.0, 2.0, 0.5], "down").note
     '3 permutations of the labels; 1 is as low, p = 0.5'
     """
     x = np.asarray(draws, np.float64)
     finite = bool(np.isfinite(x).all())
     mean = float(x.mean()) if finite else math.nan
-    spread = float(x.std(ddof=1)) if finite and len(x) > 1 else math.nan
+    sd = float(x.std(ddof=1)) if finite and len(x) > 1 else math.nan
     summary = f"{len(x)} permutations of the {of}"
     if np.isnan(x).any() or math.isnan(value):
-        return Null(mean, spread, math.nan, structure, f"{summary}, of which some are not finite" if not finite else summary)
+        return Null(mean, sd, math.nan, structure, f"{summary}, of which some are not finite" if not finite else summary)
     size = max((abs(float(draw)) for draw in [value, *x] if math.isfinite(draw)), default=0.0)
     tie = max(_TIE * size, _NEAR_ZERO if dimensionless else 0.0)
     high, low = int((x >= value - tie).sum()), int((x <= value + tie).sum())
     tails = {"up": (high, "high"), "down": (low, "low")}
     if structure == "either":
         p = min(1.0, 2.0 * (min(high, low) + 1) / (len(x) + 1))
-        return Null(mean, spread, p, structure, f"{summary}; {high} are as high, {low} as low, two-sided p = {p:.2g}")
+        return Null(mean, sd, p, structure, f"{summary}; {high} are as high, {low} as low, two-sided p = {p:.2g}")
     n_exceeding, word = tails[structure]
     p = (n_exceeding + 1) / (len(x) + 1)
     return Null(
-        mean, spread, p, structure, f"{summary}; {n_exceeding} {'is' if n_exceeding == 1 else 'are'} as {word}, p = {p:.2g}"
+        mean, sd, p, structure, f"{summary}; {n_exceeding} {'is' if n_exceeding == 1 else 'are'} as {word}, p = {p:.2g}"
     )

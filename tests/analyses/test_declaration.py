@@ -1,4 +1,4 @@
-"""How a result was obtained stands in it: the analysis, every parameter, versions, time."""
+"""Provenance that `@analysis` adds to a result: the analysis, every parameter, versions, time."""
 
 from __future__ import annotations
 
@@ -21,38 +21,40 @@ from repanalysis.table import Table
 
 
 @analysis
-def question(source: object, *, theta: float = 0.3, classes: tuple[int, ...] = (), progress: bool | None = None) -> Table:
+def example_analysis(
+    source: object, *, theta: float = 0.3, classes: tuple[int, ...] = (), progress: bool | None = None
+) -> Table:
     """One row of a run."""
     return Table.from_rows([{"run": "a", "value": theta}], {"a": {"source": "x"}})
 
 
-def test_a_table_says_how_it_was_obtained() -> None:
+def test_a_table_gets_analysis_parameters_versions_and_time() -> None:
     before = datetime.now(UTC).replace(microsecond=0)
-    facts = question(np.zeros((3, 2)), classes=(1, 2), progress=False).provenance["a"]
-    assert facts["source"] == "x"
-    assert facts["analysis"] == "question"
-    assert facts["parameters"] == {"source": "ndarray of shape (3, 2)", "theta": 0.3, "classes": [1, 2]}
-    assert facts["versions"]["numpy"] == np.__version__
-    assert before <= datetime.fromisoformat(facts["time"]) <= datetime.now(UTC)
-    assert "command" not in facts
+    provenance = example_analysis(np.zeros((3, 2)), classes=(1, 2), progress=False).provenance["a"]
+    assert provenance["source"] == "x"
+    assert provenance["analysis"] == "example_analysis"
+    assert provenance["parameters"] == {"source": "ndarray of shape (3, 2)", "theta": 0.3, "classes": [1, 2]}
+    assert provenance["versions"]["numpy"] == np.__version__
+    assert before <= datetime.fromisoformat(provenance["time"]) <= datetime.now(UTC)
+    assert "command" not in provenance
 
 
-def test_results_with_artifacts_are_stamped_in_their_table() -> None:
+def test_the_table_of_a_result_with_artifacts_gets_provenance() -> None:
     @analysis
-    def other(k: int) -> Result[int]:
-        return Result(question(None), {"k": k})
+    def outer_analysis(k: int) -> Result[int]:
+        return Result(example_analysis(None), {"k": k})
 
-    table, artifacts = other(3)
+    table, artifacts = outer_analysis(3)
     assert artifacts == {"k": 3}
-    assert table.provenance["a"]["analysis"] == "other"  # the outermost, by which it can be repeated
+    assert table.provenance["a"]["analysis"] == "outer_analysis"  # the outermost analysis, which repeats the result
     assert table.provenance["a"]["parameters"] == {"k": 3}
 
 
-def test_the_function_stays_what_it_was() -> None:
-    assert question.__name__ == "question"
-    assert question.__doc__ == "One row of a run."
+def test_the_decorated_function_has_name_docstring_and_signature_of_the_original() -> None:
+    assert example_analysis.__name__ == "example_analysis"
+    assert example_analysis.__doc__ == "One row of a run."
     with pytest.raises(TypeError):
-        question()  # type: ignore[call-arg]
+        example_analysis()  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -78,13 +80,13 @@ def test_the_function_stays_what_it_was() -> None:
         (from_arrays({"a": np.zeros((2, 1))}), "the arrays"),
     ],
 )
-def test_parameters_as_json_can_hold_them(value: object, plain: object) -> None:
+def test_parameters_are_converted_to_json_types(value: object, plain: object) -> None:
     assert as_plain(value) == plain
     assert json.loads(json.dumps(stamp("x", {"value": value})))["parameters"]["value"] == plain
 
 
-def broken() -> tuple[object, object]:
-    """Two sources with a layer that holds NaN, and a network that gives NaN."""
+def sources_with_nan() -> tuple[object, object]:
+    """Two sources, each with a layer that holds NaN."""
     x = np.random.default_rng(0).normal(size=(40, 3))
     bad = np.where(np.arange(40)[:, None] == 7, np.nan, x)
     pair = [from_arrays({"a": x, "b": bad}, labels=np.arange(40) % 2, ids=np.arange(40) + start) for start in (0, 100)]
@@ -93,7 +95,7 @@ def broken() -> tuple[object, object]:
 
 @pytest.mark.parametrize("name", ["analyze", "compare", "filters", "stability"])
 def test_a_warning_names_the_line_that_called_the_analysis(name: str) -> None:
-    first, second = broken()
+    first, second = sources_with_nan()
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2), torch.nn.Identity())
     with torch.no_grad():
         net[1].weight[:] = float("inf")
@@ -108,5 +110,5 @@ def test_a_warning_names_the_line_that_called_the_analysis(name: str) -> None:
             repanalysis.filters(first, second, bootstrap=0, progress=False)
         else:
             repanalysis.stability(net, images, [Shift(pixels=1.0)], progress=False)
-    (place,) = {warning.filename for warning in caught if issubclass(warning.category, LeftOutWarning)}
-    assert place == __file__
+    (filename,) = {warning.filename for warning in caught if issubclass(warning.category, LeftOutWarning)}
+    assert filename == __file__

@@ -1,4 +1,4 @@
-"""Equal ids are the same sample, or the comparison is refused: nothing is worse than numbers of unrelated images."""
+"""Equal ids are the same sample, or the comparison is refused: similarities of unrelated images would be meaningless."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ OLD: dict[str, Any] = {"ids_from": "", "dataset": "digits"}
 
 
 def file(path: Path, ids: Any = None, labels: Any = LABELS, split: str = "", **attrs: Any) -> Source:
-    """A recording; by default of positions in `npz:x.npz`."""
+    """A recording; by default its ids are positions in `npz:x.npz`."""
     class_names = attrs.pop("class_names", None)
     ids = np.arange(N) if ids is None else np.asarray(ids)
-    facts = {"dataset": "npz:x.npz", "ids_from": "index"} | attrs
-    with probes.create(path, attrs=facts, class_names=class_names) as writer:
+    file_attrs = {"dataset": "npz:x.npz", "ids_from": "index"} | attrs
+    with probes.create(path, attrs=file_attrs, class_names=class_names) as writer:
         splits = np.full(len(ids), split) if split else None
         writer.append(probes.Batch(ids, {"x": np.ones((len(ids), 2))}, None if labels is None else np.asarray(labels), splits))
     return probes.open(path)
@@ -64,10 +64,10 @@ SAME: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", SAME)
-def test_samples_that_are_the_same_are_compared_without_a_word(kind: str, tmp_path: Path) -> None:
+def test_same_samples_are_compared_without_a_warning(kind: str, tmp_path: Path) -> None:
     a, b = pair(tmp_path, *SAME[kind])
-    for one, other in ((a, b), (b, a)):
-        ids = shared_ids(one, other)
+    for first, second in ((a, b), (b, a)):
+        ids = shared_ids(first, second)
         assert ids.tolist() == sorted(set(a.ids.tolist()) & set(b.ids.tolist()))
 
 
@@ -125,23 +125,23 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         "names or keys in",
     ),
     "names and numbers": (
-        NAMED, {}, "samples of .*a.h5 have names, and those of .*b.h5 have numbers, as in",
+        NAMED, {}, "ids of .*a.h5 are names, and those of .*b.h5 are numbers, as in",
     ),
     "nothing in common": ({}, {"ids": np.arange(N) + 37}, "share 3 sample ids; at least 4 are needed. Extract both from"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_samples_that_may_be_others_are_refused(kind: str, tmp_path: Path) -> None:
-    first, second, sentence = REFUSED[kind]
+def test_samples_that_may_be_different_are_refused(kind: str, tmp_path: Path) -> None:
+    first, second, message = REFUSED[kind]
     a, b = pair(tmp_path, first, second)
-    with pytest.raises(DataError, match=sentence):
+    with pytest.raises(DataError, match=message):
         shared_ids(a, b)
     if kind in ("names and numbers", "nothing in common"):
-        with pytest.raises(DataError, match=sentence):
+        with pytest.raises(DataError, match=message):
             shared_ids(a, b, same_samples=True)
         return
-    assert len(shared_ids(a, b, same_samples=True)) == N, "whoever knows better has a way"
+    assert len(shared_ids(a, b, same_samples=True)) == N, "same_samples overrides the check"
 
 
 WARNED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
@@ -156,9 +156,9 @@ WARNED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("kind", WARNED)
 def test_samples_that_are_probably_the_same_are_compared_with_a_warning(kind: str, tmp_path: Path) -> None:
-    first, second, sentence = WARNED[kind]
+    first, second, message = WARNED[kind]
     a, b = pair(tmp_path, first, second)
-    with pytest.warns(ArrivalOrderWarning, match=sentence):
+    with pytest.warns(ArrivalOrderWarning, match=message):
         assert len(shared_ids(a, b)) == N
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""Standard errors: textbook cases, coverage on data sets drawn again and again, and the null of random labels."""
+"""Jackknife standard errors: closed forms, and coverage over independent data sets. Permutation tests."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from repanalysis.analyses.uncertainty import few_groups, jackknife, permutation_
 from repanalysis.metrics import Structure, get, names
 
 
-def test_equal_groups_give_the_textbook_formula(rng: np.random.Generator) -> None:
+def test_equal_groups_give_the_formula_of_the_delete_a_group_jackknife(rng: np.random.Generator) -> None:
     x = rng.normal(size=60)
-    skipped = [np.delete(x, slice(6 * j, 6 * j + 6)).mean() for j in range(10)]
-    expected = math.sqrt(9 / 10 * np.square(np.array(skipped) - np.mean(skipped)).sum())
-    assert jackknife(x.mean(), skipped, [6] * 10) == pytest.approx(expected, rel=1e-12)
+    left_out = [np.delete(x, slice(6 * j, 6 * j + 6)).mean() for j in range(10)]
+    expected = math.sqrt(9 / 10 * np.square(np.array(left_out) - np.mean(left_out)).sum())
+    assert jackknife(x.mean(), left_out, [6] * 10) == pytest.approx(expected, rel=1e-12)
 
 
 def test_unequal_groups_of_a_mean_are_unbiased(rng: np.random.Generator) -> None:
     sizes = [3, 5, 8, 12, 4, 8]
     edges = np.cumsum([0, *sizes])
-    found = []
+    variances = []
     for _ in range(3000):
         x = rng.normal(size=40)
-        skipped = [np.delete(x, slice(a, b)).mean() for a, b in pairwise(edges)]
-        found.append(jackknife(x.mean(), skipped, sizes) ** 2)
-    assert np.mean(found) == pytest.approx(1 / 40, rel=0.06)
+        left_out = [np.delete(x, slice(a, b)).mean() for a, b in pairwise(edges)]
+        variances.append(jackknife(x.mean(), left_out, sizes) ** 2)
+    assert np.mean(variances) == pytest.approx(1 / 40, rel=0.06)
 
 
-def test_what_is_not_finite_has_no_error() -> None:
+def test_the_standard_error_of_non_finite_values_is_nan() -> None:
     assert math.isnan(jackknife(1.0, [1.0, math.nan], [5, 5]))
     assert math.isnan(jackknife(math.inf, [1.0, 2.0], [5, 5]))
     assert math.isnan(jackknife(1.0, [1.0], [5]))
 
 
 @pytest.mark.parametrize("metric", ["fisher_ratio", "nc1", "rate_reduction", "within_class_variance", "participation_ratio"])
-def test_standard_errors_are_the_spread_over_data_sets(metric: str) -> None:
+def test_standard_errors_match_the_standard_deviation_over_data_sets(metric: str) -> None:
     values, errors = [], []
     for seed in range(60):
         rng = np.random.default_rng(seed)
@@ -50,8 +50,8 @@ def test_standard_errors_are_the_spread_over_data_sets(metric: str) -> None:
         row = analyze([batch], metric, progress=False).select(variant="").frame
         values.append(row["value"].item())
         errors.append(row["se"].item())
-    spread = np.std(values, ddof=1) * few_groups(10)
-    assert math.sqrt(np.mean(np.square(errors))) == pytest.approx(spread, rel=0.35)
+    sd = np.std(values, ddof=1) * few_groups(10)
+    assert math.sqrt(np.mean(np.square(errors))) == pytest.approx(sd, rel=0.35)
 
 
 def test_permutations_keep_the_number_of_each_class_and_depend_on_the_draw() -> None:
@@ -65,26 +65,26 @@ def test_permutations_keep_the_number_of_each_class_and_depend_on_the_draw() -> 
 def test_a_null_with_undefined_draws_is_undefined() -> None:
     null = permutation_test(1.0, [0.5, math.nan])
     assert math.isnan(null.mean)
-    assert math.isnan(null.spread)
+    assert math.isnan(null.sd)
     assert math.isnan(null.p)
     assert "not finite" in null.note
 
 
-def test_an_infinite_value_is_a_value() -> None:
-    """Perfect separation beats all draws; draws that separate as well reach it."""
+def test_infinite_values_and_draws_are_ordered_like_others() -> None:
+    """Perfect separation exceeds all finite draws, and ties with draws that separate perfectly too."""
     assert permutation_test(math.inf, [1.0, 2.0, 3.0]).p == 1 / 4
     assert permutation_test(math.inf, [1.0, math.inf, 3.0]).p == 2 / 4
     assert math.isnan(permutation_test(math.inf, [1.0, math.inf, 3.0]).mean)
 
 
 @pytest.mark.parametrize(("structure", "p"), [("up", 3 / 5), ("down", 4 / 5), ("either", 1.0)])
-def test_values_that_are_equal_up_to_rounding_reach_it(structure: Structure, p: float) -> None:
+def test_values_that_are_equal_up_to_rounding_are_ties(structure: Structure, p: float) -> None:
     """0.1 + 0.2 is not 0.3 in binary; of the draws one lies above, two below and one is the value itself."""
     assert permutation_test(0.3, [0.1 + 0.2, 0.4, 0.2, 0.1], structure).p == pytest.approx(p)
     assert permutation_test(0.1 + 0.2, [0.3, 0.4, 0.2, 0.1], structure).p == pytest.approx(p)
 
 
-def test_rounding_about_0_is_a_tie_only_without_a_unit() -> None:
+def test_values_near_0_are_ties_only_if_dimensionless() -> None:
     draws = [2e-17, 5e-17, 0.0]
     assert permutation_test(3e-17, draws, "down", dimensionless=True).p == 1.0
     assert permutation_test(3e-17, draws, "down").p == 3 / 4
@@ -102,7 +102,7 @@ def _labelled() -> list[str]:
     return [name for name in names() if get(name).min_classes or get(name).needs_targets]
 
 
-def test_every_metric_of_labels_says_which_way_structure_lies() -> None:
+def test_every_metric_of_labels_declares_the_direction_of_more_structure() -> None:
     assert {name for name in _labelled() if get(name).structure == "either"} == set()
     assert {name for name in names() if name not in _labelled() and get(name).structure != "either"} == set()
     assert get("linear_probe_accuracy", solver="ridge").tail("train,solver=ridge") == "up"
@@ -110,16 +110,16 @@ def test_every_metric_of_labels_says_which_way_structure_lies() -> None:
 
 
 def _simplex(n: int, seed: int, scale: float) -> tuple[probes.Source, tuple[np.ndarray, np.ndarray]]:
-    """Six classes about the corners of a simplex, and the head of neural collapse."""
+    """Six Gaussian classes whose means are the corners of a simplex, and the head of neural collapse."""
     rng = np.random.default_rng(seed)
     y = rng.permutation(np.arange(n) % 6)
     means = np.eye(6, 8) - np.r_[np.full(6, 1 / 6), 0.0, 0.0]
     x = scale * means[y] + rng.normal(size=(n, 8))
-    aims = means[y][:, :2]
-    return probes.from_arrays({"x": x}, ids=np.arange(n) + 1000 * seed, labels=y, targets=aims), (means, np.zeros(6))
+    targets = means[y][:, :2]
+    return probes.from_arrays({"x": x}, ids=np.arange(n) + 1000 * seed, labels=y, targets=targets), (means, np.zeros(6))
 
 
-def test_structure_has_a_small_p_whichever_way_it_lies() -> None:
+def test_structure_has_a_small_p_in_the_declared_direction() -> None:
     source, head = _simplex(180, 0, 12.0)
     rows = analyze(source, _labelled(), null=39, groups=0, head=head, progress=False).frame
     null = rows[rows["perturbation"] != ""].set_index(["metric", "variant"])
@@ -133,8 +133,8 @@ def test_structure_has_a_small_p_whichever_way_it_lies() -> None:
     assert (rows[rows["perturbation"] == ""]["tail"] == "").all()
 
 
-def test_the_p_of_values_like_all_others_is_uniform(rng: np.random.Generator) -> None:
-    """Value and draws alike: P(p <= j/20) = j/20 exactly, in any tail; without a direction at even j."""
+def test_p_is_uniform_if_value_and_draws_are_exchangeable(rng: np.random.Generator) -> None:
+    """P(p <= j/20) = j/20 exactly, in either tail; without a direction, for even j."""
     x = rng.normal(size=(4000, 20))
     for structure, step in (("up", 1), ("down", 1), ("either", 2)):
         p = np.array([permutation_test(float(row[0]), row[1:], structure).p for row in x])  # type: ignore[arg-type]
@@ -143,16 +143,16 @@ def test_the_p_of_values_like_all_others_is_uniform(rng: np.random.Generator) ->
 
 
 @pytest.mark.slow
-def test_no_structure_has_a_uniform_p() -> None:
-    """Means over 60 data sets of p in (0, 1]: 0.5 + 1/2(B + 1) up to four standard errors; ties may only raise it."""
-    found: dict[tuple[str, str], list[float]] = {}
+def test_p_is_uniform_without_structure() -> None:
+    """The mean of p over 60 data sets is 0.5 + 1/2(B + 1), up to four standard errors; ties can only raise it."""
+    p_values: dict[tuple[str, str], list[float]] = {}
     for seed in range(60):
         source, head = _simplex(60, seed, 0.0)
         rows = analyze(source, _labelled(), null=9, groups=0, head=head, progress=False).frame
         for row in rows[rows["perturbation"] != ""].itertuples():
-            found.setdefault((row.metric, row.variant), []).append(row.p)
+            p_values.setdefault((row.metric, row.variant), []).append(row.p)
     error = math.sqrt(1 / 12 / 60)
-    for key, values in found.items():
+    for key, values in p_values.items():
         p = np.array(values)[np.isfinite(values)]
         if len(p) < 50:
             continue

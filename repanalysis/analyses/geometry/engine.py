@@ -1,8 +1,8 @@
-"""One pass over activations, every metric of every layer: batches -> states -> values -> `Table`.
+"""Every metric of every layer in one pass over the activations: batches -> states -> values -> `Table`.
 
-What a metric `needs` is computed once per layer, however many metrics share it. A file is read layer by layer, so that
-the states of one layer are in memory at a time, and layers may go to other processes and machines; a stream of batches,
-which comes only once, fills the states of all its layers together. Both take the same path.
+The statistic that a metric `needs` is computed once per layer and shared by all metrics that need it. A file is read layer by
+layer: the states of one layer are in memory at a time, and layers may be analyzed by other processes and machines. A stream of
+batches can be read only once, so the states of all its layers are filled together. Both use the same code.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from probes.errors import reason_of
 from probes.labels import MISSING
 from probes.patterns import Patterns, select
 from probes.relabelled import Relabelled
-from probes.source import Source as Opened
+from probes.source import Source
 from repanalysis._checks import MOST_PROCESSES
 from repanalysis.analyses.declaration import (
     GroupsOption,
@@ -49,9 +49,9 @@ from repanalysis.analyses.geometry.states import (
     Job,
     LayerStates,
     StatisticsPlan,
-    first_of_types,
-    place_of,
-    planned,
+    first_layer_of_dtypes,
+    layer_columns,
+    plan_statistics,
     resolution_of_layer,
 )
 from repanalysis.analyses.geometry.subset import Subset, read_superclasses, subset_of
@@ -63,23 +63,23 @@ from repanalysis.metrics import Head, Metric, get, names, parse
 from repanalysis.specs import Read
 from repanalysis.table import Table
 
-__all__ = ["Source", "analyze"]
+__all__ = ["SourceLike", "analyze"]
 
-Source = str | PathLike[str] | Opened | Iterable[Batch] | Sequence[str | PathLike[str]]
-Task = tuple[str, Job]  # a layer, and what is computed of it
+SourceLike = str | PathLike[str] | Source | Iterable[Batch] | Sequence[str | PathLike[str]]
+Task = tuple[str, Job]  # a layer's name, and its job
 
 
 class LayerRows(NamedTuple):
-    """The table's rows of one layer, what the provenance says of it, and why it could not be analyzed, if it could not."""
+    """One layer's rows of the table, its entry in the provenance, and the reason and error if it could not be analyzed."""
 
     rows: list[dict[str, Any]]
-    described: dict[str, Any]
+    layer_attrs: dict[str, Any]
     failure: str = ""
     error: Exception | None = None
 
 
-def _head_from(text: str) -> tuple[Any, ...]:
-    """The head that FILE:NAME holds."""
+def _load_head(text: str) -> tuple[Any, ...]:
+    """The linear layer stored at FILE:NAME."""
     from repanalysis.inputs.weights import load_head
 
     return load_head(text)
@@ -87,7 +87,7 @@ def _head_from(text: str) -> tuple[Any, ...]:
 
 @analysis
 def analyze(
-    source: Source,
+    source: SourceLike,
     metrics: MetricsOption = None,
     *,
     layers: LayersOption = None,
@@ -96,7 +96,7 @@ def analyze(
     split: Annotated[str | None, Doc("Analyze this split alone.")] = None,
     by_split: Annotated[bool, Doc("Analyze every split by itself.")] = False,
     classes: Annotated[
-        Sequence[int | str] | None, Doc("Classes to look at, by label or name: cat,dog,7"), Read(lambda text: text.split(","))
+        Sequence[int | str] | None, Doc("Classes to analyze, by label or name: cat,dog,7"), Read(lambda text: text.split(","))
     ] = None,
     superclasses: Annotated[
         Mapping[str, Sequence[int | str]] | None,
@@ -104,14 +104,14 @@ def analyze(
         Read(read_superclasses, Path),
     ] = None,
     groups: GroupsOption = 10,
-    null: Annotated[int, Ge(0), Doc("Permutations of the labels: what chance alone would give.")] = 0,
+    null: Annotated[int, Ge(0), Doc("Permutations of the labels, for the null distribution.")] = 0,
     seed: int = 0,
     head: Annotated[
         tuple[Any, ...] | None,
         Doc("Weights of the last linear layer, FILE:NAME, such as model.safetensors:fc"),
-        Read(_head_from),
+        Read(_load_head),
     ] = None,
-    partial: Annotated[bool, Doc("Read what is there of an incomplete file.")] = False,
+    partial: Annotated[bool, Doc("Read the committed samples of an incomplete file.")] = False,
     state_budget: StateBudgetOption = 2 << 30,
     executor: Executor | None = None,
     workers: Annotated[int, Ge(0), Le(MOST_PROCESSES), Doc("Processes that analyze layers.")] = 0,
@@ -129,69 +129,69 @@ def analyze(
     source : path, probes.Source, list of paths, or iterable of Batch
         Activations: a file, a folder or list of shards, or batches as `probes.capture` yields them (no file at all).
     metrics : str or iterable of str or Metric, optional
-        Such as `["fisher_ratio", "rate_reduction:eps_sq=0.1"]`; default: all that there are.
+        Such as `["fisher_ratio", "rate_reduction:eps_sq=0.1"]`; by default all metrics.
     layers : str or sequence of str, optional
         Layer patterns (glob, `re:`, `type:`); default all.
     run : str, optional
-        What the table calls this run; by default the file's name, or "run".
+        Name of the run in the table; by default the file's name, or "run".
     model : str, optional
-        What the table calls the model; by default what the file says.
+        Name of the model in the table; by default the one recorded in the file.
     split : str, optional
         Analyze this split alone.
     by_split : bool, default False
         Analyze every split by itself.
     classes : sequence of int or str, optional
-        Classes to look at, by label or name; default all.
+        Classes to analyze, by label or name; default all.
     superclasses : mapping of str to sequence, optional
-        Classes to join: `{"animal": ["cat", "dog"], "vehicle": ["car"]}`; samples of others are left out.
+        Classes to join: `{"animal": ["cat", "dog"], "vehicle": ["car"]}`. Samples of other classes are left out.
     groups : int, default 10
         Groups of samples that the jackknife leaves out in turn, for the standard errors of smooth metrics; 0 for none.
     null : int, default 0
-        How many times to permute the labels and compute everything anew that looks at them: rows with perturbation "label
-        permutation", whose value is the mean and whose se is the standard deviation of what labels without meaning give,
-        whose `p` is that of the permutation test and whose `tail` ("up", "down", "either") says where more structure lies.
+        Permutations of the labels. Every metric that uses labels is computed again under each of them. This adds rows with
+        perturbation "label permutation": `value` is the mean and `se` the standard deviation of the null distribution, `p` is
+        the p-value of the permutation test, and `tail` ("up", "down", "either") is the direction of more structure.
     seed : int, default 0
         Seed of the permutations.
     head : (weight, bias), optional
-        The network's last linear layer, (K, d) and (K,), for `nc3_duality` and `nc4_ncc_mismatch`. By default the one that
-        the file holds, rows matched to classes (`repanalysis.heads.matching`). Layers that it does not take get no value,
-        unless such a metric is asked for by name: then NaN, with a note.
+        The network's last linear layer, (K, d) and (K,), for `nc3_duality` and `nc4_ncc_mismatch`. By default the head
+        recorded in the file, its rows matched to classes (`repanalysis.heads.matching`). Layers whose features do not fit the
+        head have no rows of these metrics, unless `metrics` names them: then the value is NaN, with a note.
     partial : bool, default False
-        Whether to read what is committed of an incomplete file.
+        Whether to read the committed samples of an incomplete file.
     state_budget : int, default 2 GiB
-        Bytes that the statistics may take; a metric of a layer too wide for it is NaN, with a note.
+        Bytes that the statistics may take. If a layer is too wide for a metric's statistic, the value is NaN, with a note.
     executor : concurrent.futures.Executor, optional
-        Where layers are analyzed, such as `dask.distributed.Client(...).get_executor()`; its workers must see the files.
+        Runs the analysis of layers, such as `dask.distributed.Client(...).get_executor()`; its workers must see the files.
     workers : int, default 0
-        Processes of this machine that analyze layers; 0 for this one alone.
+        Local processes that analyze layers; 0 to use the calling process only.
     recorded : mapping, optional
-        Provenance of live batches: model, weights, data; a file brings its own.
+        Provenance of live batches: model, weights, data. A file has its own.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
     strict : bool, default False
-        Whether to stop at the first layer that cannot be analyzed. Otherwise the values of such a layer are NaN with the
-        reason in their note, the table's `failures` names it, and a warning says so.
+        Whether to stop at the first layer that cannot be analyzed. Otherwise its values are NaN with the reason in their
+        note, the table's `failures` lists the layer, and a warning is issued.
     ignore_labels : collection of int, optional
-        Labels that mean that a sample has none, besides -1 and -100. Metrics that look at labels pass over such samples, and
-        their notes say how many; the others look at all.
+        Labels that mark a sample as unlabelled, besides -1 and -100. Metrics that use labels skip such samples and count them
+        in their notes; other metrics use all samples.
     labels, targets : array-like, or path of a file, optional
-        Labels and continuous targets in place of those that the source has: one a sample, in order, or `"FILE"` or
-        `"FILE:COLUMN"`, matched by id (`repanalysis.inputs.labels`). Labels may be integers, text or one-hot rows.
+        Labels and continuous targets in place of the source's own: an array with one entry per sample, in order, or `"FILE"`
+        or `"FILE:COLUMN"`, matched by id (`repanalysis.inputs.labels`). Labels may be integers, text or one-hot rows.
 
     Returns
     -------
     Table
-        A row per layer, metric and variant, in order of execution, with the provenance of every number.
+        A row per layer, metric and variant, in order of execution, with provenance.
 
     Raises
     ------
     UsageError
-        If a metric, parameter, layer, split or class is unknown, or a stream should be read more than once.
+        If a metric, parameter, layer, split or class is unknown, or an option needs a second pass over a stream.
     IncompleteError
-        If the process that analyzes a layer dies, and again when it is done by itself; the message names the layer.
+        If the process that analyzes a layer dies twice, the second time with no other layer; the message names the layer.
     DataError
-        If there are no samples, no labels, continuous targets or one class only where a metric needs more; with `strict`, if
-        a layer holds NaN or inf, or its statistics exceed the budget.
+        If there are no samples, or a metric lacks the labels, targets or second class that it needs; with `strict`, if a layer
+        holds NaN or inf, or its statistics exceed the budget.
 
     Warns
     -----
@@ -200,9 +200,9 @@ def analyze(
 
     Notes
     -----
-    Layers with more than one axis per sample are flattened. Time n d^2 per layer, and what the metrics take `groups` times
-    more; memory: about 32 MB of rows, and K d^2 float64 of states `groups` + 3 times, for one layer at a time where the
-    source is a file. Where K d^2 numbers would weigh more than the samples, these are kept instead.
+    Layers with more than one axis per sample are flattened. Time per layer: n d^2, plus `groups` + 1 times the time of the
+    metrics. Memory: about 32 MB of rows, and `groups` + 3 states of K d^2 float64 numbers, for one layer at a time if the
+    source is a file. Where K d^2 numbers would take more memory than the samples, the samples are stored instead.
 
     Examples
     --------
@@ -217,26 +217,28 @@ def analyze(
     ignored = tuple(sorted(set(ignore_labels)))
     opened = _relabelled(opened, labels, targets, ignored)
     recorded_head = _recorded_head(opened, ignored) if head is None and superclasses is None else None
-    chosen = _resolve_metrics(metrics, recorded_head or head)
-    choices = {"groups": groups, "null": null, "seed": seed}
-    job = Job(tuple(chosen), **choices, budget=state_budget, skip_if_head_does_not_fit=metrics is None, strict=strict)  # type: ignore[arg-type]
+    resolved = _with_head(metrics, recorded_head or head)
+    jackknife_options = {"groups": groups, "null": null, "seed": seed}
+    job = Job(
+        tuple(resolved), **jackknife_options, budget=state_budget, skip_if_head_does_not_fit=metrics is None, strict=strict
+    )  # type: ignore[arg-type]
     hidden = None if progress is None else not progress
-    asked = {"split": split, "classes": classes, "superclasses": superclasses}
+    subset_options = {"split": split, "classes": classes, "superclasses": superclasses}
     job = replace(job, subset=replace(job.subset, ignore=ignored))
-    if isinstance(opened, Opened):
+    if isinstance(opened, Source):
         run, model = run or _default_run_name(opened), model or str(opened.attrs.get("model", ""))
         selected = select(layers, opened.info, opened.name)
         if not len(opened):
             raise DataError(f"{opened.name} holds no samples.")
-        subsets = _subsets(opened, by_split=by_split, ignore=ignored, **asked)  # type: ignore[arg-type]
-        jobs = [_checked(opened, replace(job, subset=subset)) for subset in subsets]
-        jobs = [replace(each, types=first_of_types(opened.info.values())) for each in jobs]
+        subsets = _subsets(opened, by_split=by_split, ignore=ignored, **subset_options)  # type: ignore[arg-type]
+        jobs = [_check_subset(opened, replace(job, subset=subset)) for subset in subsets]
+        jobs = [replace(each, types=first_layer_of_dtypes(opened.info.values())) for each in jobs]
         results = _analyze_file(opened, selected, jobs, executor=executor, workers=workers, hidden=hidden)
     else:
-        if by_split or null or any(asked.values()) or executor or workers:
+        if by_split or null or any(subset_options.values()) or executor or workers:
             raise UsageError("Batches come only once: splits, classes, null and workers need a file, or probes.from_arrays.")
-        results = _of_stream(_select_layers(opened, layers), job, hidden=hidden)
-    rows, described, failures = _joined(results, job)
+        results = _analyze_stream(_select_layers(opened, layers), job, hidden=hidden)
+    rows, layer_attrs, failures = _merged(results, job)
     if not rows:
         raise DataError("There were no samples to analyze.")
     if head is not None and metrics is None and not any(row["metric"] == "nc3_duality" for row in rows):
@@ -244,9 +246,9 @@ def analyze(
             f"No layer has the {np.shape(head[0])[1]} features that the head takes; its metrics were left out.", stacklevel=3
         )
     name = run or "run"
-    choice = {key: _plain(value) for key, value in asked.items() if value is not None}
-    drawn = choices | choice | ({"ignore_labels": list(ignored)} if ignored else {})
-    provenance = _provenance(opened, chosen, described, recorded or {}, drawn)
+    selection = {key: _plain(value) for key, value in subset_options.items() if value is not None}
+    options = jackknife_options | selection | ({"ignore_labels": list(ignored)} if ignored else {})
+    provenance = _provenance(opened, resolved, layer_attrs, recorded or {}, options)
     if failures:
         provenance["failures"] = failures
     table = Table.from_rows([{"run": name, "model": model or "", **row} for row in rows], {name: provenance})
@@ -256,7 +258,7 @@ def analyze(
 
 
 def _subsets(
-    source: Opened,
+    source: Source,
     *,
     by_split: bool,
     split: str | None,
@@ -264,7 +266,7 @@ def _subsets(
     superclasses: Mapping[str, Sequence[int | str]] | None,
     ignore: tuple[int, ...],
 ) -> list[Subset]:
-    """The choices of samples that are analyzed, one after the other."""
+    """One subset per analyzed split."""
     splits: list[str | None] = [split]
     if by_split:
         if source.split is None:
@@ -275,29 +277,35 @@ def _subsets(
     return [subset_of(*columns, split=name, **options)[0] for name in splits]
 
 
-def _checked(source: Opened, job: Job) -> Job:
-    """The job with the metrics that a subset can answer; raises where it is empty, or lacks what one that was named needs."""
-    mask, labels = job.subset.choose(source.labels, source.split)
-    if mask is not None and not mask.any():
-        raise DataError(f"{source.name} has no samples of the chosen split and classes.")
-    job = _answered(job, source.name, labels=labels is not None, targets=source.targets is not None)
-    _enough_classes(job.metrics, labels)
-    if job.null and labels is None and source.targets is None:
-        raise DataError(f"{source.name} has no labels to permute; leave null= (--null) out.")
-    return job.naming(source.target_names)
-
-
-def _answered(job: Job, title: str, *, labels: bool, targets: bool) -> Job:
-    """The job without the metrics of labels or targets that nobody asked for by name, where the samples have only the others.
+def _check_subset(source: Source, job: Job) -> Job:
+    """The job with the metrics that are defined on its subset.
 
     Raises
     ------
     DataError
-        If one was asked for.
+        If the subset is empty, or lacks the labels, classes or targets that a metric named by the caller needs.
+    """
+    mask, labels = job.subset.apply(source.labels, source.split)
+    if mask is not None and not mask.any():
+        raise DataError(f"{source.name} has no samples of the chosen split and classes.")
+    job = _drop_unanswerable(job, source.name, labels=labels is not None, targets=source.targets is not None)
+    _require_classes(job.metrics, labels)
+    if job.null and labels is None and source.targets is None:
+        raise DataError(f"{source.name} has no labels to permute; leave null= (--null) out.")
+    return job.with_target_names(source.target_names)
+
+
+def _drop_unanswerable(job: Job, title: str, *, labels: bool, targets: bool) -> Job:
+    """The job without the metrics that need labels, or targets, where the samples have none.
+
+    Raises
+    ------
+    DataError
+        If the caller named such a metric.
     """
     of_classes = [metric.name for metric in job.metrics if metric.min_classes]
     of_targets = [metric.name for metric in job.metrics if metric.needs_targets]
-    if job.skip_if_head_does_not_fit:  # all metrics, none by name
+    if job.skip_if_head_does_not_fit:  # the default: all metrics, none named by the caller
         lacking = {*(of_classes if targets and not labels else ()), *(of_targets if not targets else ())}
         if targets and not labels and of_classes:
             warnings.warn(
@@ -318,9 +326,9 @@ def _answered(job: Job, title: str, *, labels: bool, targets: bool) -> Job:
 
 
 def _analyze_file(
-    source: Opened, layers: Sequence[str], jobs: Sequence[Job], *, executor: Executor | None, workers: int, hidden: bool | None
+    source: Source, layers: Sequence[str], jobs: Sequence[Job], *, executor: Executor | None, workers: int, hidden: bool | None
 ) -> list[LayerRows]:
-    """Rows of every layer and choice of samples, from a source that can be read again."""
+    """Rows of every layer and subset, from a source that can be read more than once."""
     tasks = [(layer, job) for layer in layers for job in jobs]
     results: dict[int, LayerRows] = {}
     with ExitStack() as stack:
@@ -328,64 +336,66 @@ def _analyze_file(
             total = len(source) * sum(1 + job.null for _, job in tasks)
             bar = stack.enter_context(tqdm(total=total, unit=" rows", desc="analyze", disable=hidden))
             pending: Iterator[tuple[int, Callable[[], LayerRows]]] = (
-                (index, functools.partial(_analyzed, source, *task, bar)) for index, task in enumerate(tasks)
+                (index, functools.partial(_analyze_layer, source, *task, bar)) for index, task in enumerate(tasks)
             )
         else:
             for metric in {metric for job in jobs for metric in job.metrics if metric.origin}:
-                pickle.dumps(metric)  # what can not be pickled hangs a pool that is shut down
+                pickle.dumps(metric)  # raises here: an object that cannot be pickled would hang the pool's shutdown
             config = _reopen_args(source)
             bar = stack.enter_context(tqdm(total=len(tasks), unit=" layers", desc="analyze", disable=hidden))
-            results_of = _in_processes(workers, config, tasks) if executor is None else _submitted(executor, config, tasks)
+            results_of = (
+                _run_in_processes(workers, config, tasks) if executor is None else _run_in_executor(executor, config, tasks)
+            )
             pending = stack.enter_context(closing(results_of))
         for index, result in pending:
-            results[index] = _attempted(result, source, *tasks[index])
+            results[index] = _rows_or_failure(result, source, *tasks[index])
             if executor is not None or workers:
                 bar.update()
     return [results[index] for index in sorted(results)]
 
 
-def _attempted(result: Callable[[], LayerRows], source: Opened, layer: str, job: Job) -> LayerRows:
-    """A layer's rows, or, where they can't be had, undefined ones with the reason."""
+def _rows_or_failure(result: Callable[[], LayerRows], source: Source, layer: str, job: Job) -> LayerRows:
+    """A layer's rows; if its analysis raises, NaN rows with the reason."""
     try:
         return result()
-    except UsageError:  # a mistake in what was asked for is none of the layer's
+    except UsageError:  # a wrong option concerns all layers
         raise
     except Exception as error:
         if job.strict:
             raise
-        mask, _ = job.subset.choose(source.labels, source.split)
-        return _failed(source.info[layer], job, len(source) if mask is None else int(mask.sum()), error)
+        mask, _ = job.subset.apply(source.labels, source.split)
+        return _failure_rows(source.info[layer], job, len(source) if mask is None else int(mask.sum()), error)
 
 
-def _failed(info: LayerInfo, job: Job, n: int, error: Exception) -> LayerRows:
-    """Rows of a layer whose analysis raised."""
+def _failure_rows(info: LayerInfo, job: Job, n: int, error: Exception) -> LayerRows:
+    """NaN rows of a layer whose analysis raised."""
     reason = reason_of(error)
-    base = place_of(info) | {"split": job.subset.split or "", "value": math.nan, "n": n, "note": reason}
-    described = {"dims": info.dims, "pool": info.pool, "source_shape": info.source_shape}
-    return LayerRows([base | {"metric": metric.name} for metric in job.metrics], described, reason, error)
+    base = layer_columns(info) | {"split": job.subset.split or "", "value": math.nan, "n": n, "note": reason}
+    layer_attrs = {"dims": info.dims, "pool": info.pool, "source_shape": info.source_shape}
+    return LayerRows([base | {"metric": metric.name} for metric in job.metrics], layer_attrs, reason, error)
 
 
-def _joined(results: Sequence[LayerRows], job: Job) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]], dict[str, str]]:
-    """All rows, what the layers are, and why some could not be analyzed."""
+def _merged(results: Sequence[LayerRows], job: Job) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]], dict[str, str]]:
+    """Rows of all layers, attributes by layer, and reasons of failure by layer."""
     errors = [result.error for result in results if result.error is not None]
-    if errors and len(errors) == len(results):  # what fails everywhere is no matter of a layer
+    if errors and len(errors) == len(results):  # a failure of all layers is no property of one
         raise errors[0]
-    heads = {metric.name for metric in job.metrics if metric.needs_head or "head" in metric.chosen}  # have values at few layers
-    described: dict[str, dict[str, Any]] = {}
+    head_metrics = {metric.name for metric in job.metrics if metric.needs_head or "head" in metric.chosen}  # few layers fit
+    layer_attrs: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
     for result in results:
         if result.rows:
             layer = result.rows[0]["layer"]
-            described[layer] = result.described
-            judged = [row for row in result.rows if row["metric"] not in heads]
-            undefined = bool(judged) and all(math.isnan(row["value"]) for row in judged)
-            if reason := result.failure or (f"no metric is defined there ({judged[0]['note']})" if undefined else ""):
+            layer_attrs[layer] = result.layer_attrs
+            other_rows = [row for row in result.rows if row["metric"] not in head_metrics]
+            undefined = bool(other_rows) and all(math.isnan(row["value"]) for row in other_rows)
+            if reason := result.failure or (f"no metric is defined there ({other_rows[0]['note']})" if undefined else ""):
                 failures.setdefault(layer, reason)
-    return _with_variants(results), described, failures
+    return _fill_variants(results), layer_attrs, failures
 
 
-def _with_variants(results: Sequence[LayerRows]) -> list[dict[str, Any]]:
-    """All rows; a metric that a layer failed to give is undefined in every variant that other layers have."""
+def _fill_variants(results: Sequence[LayerRows]) -> list[dict[str, Any]]:
+    """All rows. A metric that failed at a layer gets a NaN row for every variant that it has at other layers."""
     variants: dict[str, dict[str, None]] = {}
     for result in results:
         for row in result.rows:
@@ -400,28 +410,28 @@ def _with_variants(results: Sequence[LayerRows]) -> list[dict[str, Any]]:
     return rows
 
 
-def _submitted(executor: Executor, config: Any, tasks: Sequence[Task]) -> Generator[tuple[int, Callable[[], Any]]]:
-    """Results of tasks, as an executor has them.
+def _run_in_executor(executor: Executor, config: Any, tasks: Sequence[Task]) -> Generator[tuple[int, Callable[[], Any]]]:
+    """Indices and results of tasks run by an executor, as they are completed.
 
-    Dask does the tasks of a dead worker again, three times by default, and then gives up all that were on it each time. Each of
-    these is done again by itself: most likely another has taken it along.
+    Dask retries the tasks of a dead worker, three times by default, and then fails every task that was on such a worker each
+    time. Each failed task is submitted once more, alone: most likely another task killed the worker.
     """
     futures = {executor.submit(_analyze_in_worker, config, *task): index for index, task in enumerate(tasks)}
     killed = {}
-    for done in _completed(futures):
-        if _was_killed(done):
-            killed[futures[done]] = done
+    for future in _completed(futures):
+        if _was_killed(future):
+            killed[futures[future]] = future
         else:
-            yield futures[done], functools.partial(_outcome, done, tasks[futures[done]][0])
-    for index, died in killed.items():
-        again = died
-        with suppress(RuntimeError):  # unless the executor is gone
-            again = executor.submit(_analyze_in_worker, config, *tasks[index], attempt=2)
-        yield index, functools.partial(_outcome, again, tasks[index][0])
+            yield futures[future], functools.partial(_result_of, future, tasks[futures[future]][0])
+    for index, killed_future in killed.items():
+        retry = killed_future
+        with suppress(RuntimeError):  # raised if the executor is shut down
+            retry = executor.submit(_analyze_in_worker, config, *tasks[index], attempt=2)
+        yield index, functools.partial(_result_of, retry, tasks[index][0])
 
 
 def _was_killed(future: Any) -> bool:
-    """Whether dask gave a task up because workers died, or lost its result with one."""
+    """Whether dask failed a task because workers died, or lost its result with a worker."""
     try:
         return type(future.exception()).__name__ == "KilledWorker"
     except CancelledError:
@@ -431,46 +441,46 @@ def _was_killed(future: Any) -> bool:
 
 
 def _completed(futures: Mapping[Any, int]) -> Iterator[Any]:
-    """Futures as they are done; of executors with futures of their own, in order."""
+    """Futures as they are completed; in order of submission if the executor has its own type of future."""
     try:
         yield from as_completed(futures)
     except (AttributeError, TypeError):
         yield from futures
 
 
-def _in_processes(workers: int, config: Any, tasks: Sequence[Task]) -> Generator[tuple[int, Callable[[], Any]]]:
-    """Results of tasks, as processes of this machine have them.
+def _run_in_processes(workers: int, config: Any, tasks: Sequence[Task]) -> Generator[tuple[int, Callable[[], Any]]]:
+    """Indices and results of tasks run by local processes.
 
-    Where a process dies, Python gives up all of them. The tasks that may have run in it are the first that are not done: they
-    are done again, each in a process of its own, and then the others.
+    If a process dies, Python breaks the whole pool. The tasks that it may have run are the first that are not completed: each
+    of these runs again in a process of its own, and then the others in a new pool.
     """
-    left = dict(enumerate(tasks))
-    while left:
-        yield from _in_a_pool(workers, config, left)
-        for index in list(left)[: workers + 1]:  # one more than run: a pool hands out the next in advance
-            task = left.pop(index)
-            pool = _processes(1, workers)
+    remaining = dict(enumerate(tasks))
+    while remaining:
+        yield from _run_in_pool(workers, config, remaining)
+        for index in list(remaining)[: workers + 1]:  # workers + 1: a pool queues one task in advance
+            task = remaining.pop(index)
+            pool = _process_pool(1, workers)
             future = pool.submit(_analyze_in_worker, config, *task)
             pool.shutdown()
-            yield index, functools.partial(_outcome, future, task[0])
+            yield index, functools.partial(_result_of, future, task[0])
 
 
-def _in_a_pool(workers: int, config: Any, left: dict[int, Task]) -> Generator[tuple[int, Callable[[], Any]]]:
-    """Results of tasks that a pool of processes comes to; these are taken out of those that are left."""
-    pool = _processes(workers, workers)
+def _run_in_pool(workers: int, config: Any, remaining: dict[int, Task]) -> Generator[tuple[int, Callable[[], Any]]]:
+    """Indices and results of the tasks that a pool completes; completed tasks are removed from `remaining`."""
+    pool = _process_pool(workers, workers)
     try:
-        with suppress(BrokenExecutor):  # while tasks are handed out
-            futures = {pool.submit(_analyze_in_worker, config, *task): index for index, task in left.items()}
-            for done in as_completed(futures):
-                if not isinstance(done.exception(), BrokenExecutor):
-                    del left[futures[done]]
-                    yield futures[done], done.result
+        with suppress(BrokenExecutor):  # raised by submit if a process has died
+            futures = {pool.submit(_analyze_in_worker, config, *task): index for index, task in remaining.items()}
+            for future in as_completed(futures):
+                if not isinstance(future.exception(), BrokenExecutor):
+                    del remaining[futures[future]]
+                    yield futures[future], future.result
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _outcome(future: Any, layer: str) -> Any:
-    """A future's result; a sentence where whoever computed it died."""
+def _result_of(future: Any, layer: str) -> Any:
+    """A future's result; IncompleteError if the process that computed it died."""
     try:
         return future.result()
     except Exception as error:
@@ -482,19 +492,19 @@ def _outcome(future: Any, layer: str) -> Any:
         raise
 
 
-def _processes(count: int, workers: int) -> ProcessPoolExecutor:
-    """Processes, each with its share of the cores that so many workers have between them."""
+def _process_pool(count: int, workers: int) -> ProcessPoolExecutor:
+    """A pool of `count` processes, each with 1/workers of the cores as BLAS threads."""
     threads = max(1, (os.cpu_count() or 1) // workers)
     return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_limit_threads, initargs=(threads,))
 
 
 def _limit_threads(threads: int) -> None:
-    """Begin a process: finding this function has imported scipy, so that there is something to limit."""
+    """Worker initializer: limit BLAS threads (importing this module has loaded scipy)."""
     threadpool_limits(threads)
 
 
-def _reopen_args(source: Opened) -> Any:
-    """What another process opens: paths, and the identity of what is there; what lies in memory goes as it is."""
+def _reopen_args(source: Source) -> Any:
+    """Arguments of `_reopened`: paths and identities of the files; a source in memory is returned itself, to be pickled."""
     stores = getattr(source, "stores", [source])
     if all(hasattr(store, "path") for store in stores):
         files = tuple((str(Path(store.path).resolve()), store.identity) for store in stores)
@@ -503,13 +513,13 @@ def _reopen_args(source: Opened) -> Any:
 
 
 def _analyze_in_worker(config: Any, layer: str, job: Job, *, attempt: int = 1) -> LayerRows:  # noqa: ARG001  # dask takes equal calls for one
-    """One layer, in another process."""
-    return _analyzed(config if isinstance(config, Opened) else _reopened(*config), layer, job, None)
+    """Rows of one layer, computed in another process."""
+    return _analyze_layer(config if isinstance(config, Source) else _reopened(*config), layer, job, None)
 
 
 @functools.lru_cache(maxsize=1)
-def _reopened(files: tuple[tuple[str, Any], ...], kind: str) -> Opened:
-    """The files of a config; a process opens them once, not for every layer."""
+def _reopened(files: tuple[tuple[str, Any], ...], kind: str) -> Source:
+    """The source that `_reopen_args` describes, opened once per process."""
     paths = [path for path, _ in files]
     source = probes.open(
         paths if kind == "many" else paths[0], partial=True
@@ -519,24 +529,24 @@ def _reopened(files: tuple[tuple[str, Any], ...], kind: str) -> Opened:
     return source
 
 
-def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> LayerRows:
+def _analyze_layer(source: Source, layer: str, job: Job, bar: Any) -> LayerRows:
     """Rows of one layer."""
-    mask, labels = job.subset.choose(source.labels, source.split)
+    mask, labels = job.subset.apply(source.labels, source.split)
     classes = [] if labels is None else np.unique(labels[labels != MISSING]).tolist()
     n = len(source) if mask is None else int(mask.sum())
 
-    def states(labels: NDArray[np.int64] | None, job: Job, aims: NDArray[np.float64] | None = None) -> LayerStates:
+    def states(labels: NDArray[np.int64] | None, job: Job, targets: NDArray[np.float64] | None = None) -> LayerStates:
         layer_states: LayerStates | None = None
         start = 0
         for batch in source.iter([layer]):
             if layer_states is None:
                 d = int(np.prod(batch.layers[layer].shape[1:]))
-                job = job.fitting(d, batch.info[layer].source_shape)
-                plan = planned(job.metrics, d, max(1, len(classes)), n, groups=job.groups, budget=job.budget)
+                job = job.for_layer(d, batch.info[layer].source_shape)
+                plan = plan_statistics(job.metrics, d, max(1, len(classes)), n, groups=job.groups, budget=job.budget)
                 resolution = resolution_of_layer(job.types, batch.info[layer])
                 layer_states = LayerStates(batch.info[layer], job, plan, d, classes, resolution=resolution)
             part = slice(start, start + len(batch))
-            layer_states.absorb(batch, None if labels is None else labels[part], None if aims is None else aims[part])
+            layer_states.update(batch, None if labels is None else labels[part], None if targets is None else targets[part])
             start += len(batch)
             if bar is not None:
                 bar.update(len(batch))
@@ -555,22 +565,28 @@ def _analyzed(source: Opened, layer: str, job: Job, bar: Any) -> LayerRows:
 
 
 def _layer_rows(states: LayerStates, rows: list[dict[str, Any]]) -> LayerRows:
-    """Rows of a layer whose states are complete; with strict, an error where a statistic was beyond the budget."""
+    """Rows and attributes of a layer whose states are complete.
+
+    Raises
+    ------
+    DataError
+        With strict, if a statistic exceeded the budget.
+    """
     if states.failure and states.job.strict:
         raise DataError(f"Layer {states.info.name!r} can't be analyzed: {states.failure}.")
-    return LayerRows(rows, states.described, states.failure)
+    return LayerRows(rows, states.layer_attrs, states.failure)
 
 
-def _permuted_rows(states: Any, source: Opened, job: Job, draw: int, mask: Any) -> dict[tuple[Metric, str], float]:
-    """Values under labels and targets in random order; those of samples that are not looked at, or have none, stay."""
-    chosen = np.ones(len(source), bool) if mask is None else mask
+def _permuted_rows(states: Any, source: Source, job: Job, draw: int, mask: Any) -> dict[tuple[Metric, str], float]:
+    """Values under permuted labels and targets; only those of samples in the subset that have them are permuted."""
+    selected = np.ones(len(source), bool) if mask is None else mask
     labels, targets = source.labels, source.targets
     if labels is not None:
-        present = chosen & ~job.subset.missing(labels)
+        present = selected & ~job.subset.missing(labels)
         labels = np.array(labels)
         labels[present] = permuted(labels[present], job.seed, draw)
     if targets is not None:
-        present = chosen & ~np.isnan(targets).all(axis=1)
+        present = selected & ~np.isnan(targets).all(axis=1)
         targets = np.array(targets)
         targets[present] = permuted(targets[present], job.seed, draw)
     permuted_states = states(labels, job, targets)
@@ -578,30 +594,30 @@ def _permuted_rows(states: Any, source: Opened, job: Job, draw: int, mask: Any) 
 
 
 def _null_rows(rows: Sequence[Mapping[str, Any]], draws: Sequence[Mapping[tuple[Metric, str], float]]) -> list[dict[str, Any]]:
-    """A row per metric and variant: what labels without meaning give."""
+    """A row per metric and variant: its null distribution under permuted labels, and p."""
     keys = {(metric.name, variant): (metric, variant) for metric, variant in draws[0]}
-    drawn = []
+    null_rows = []
     for row in rows:
         if (key := keys.get((row["metric"], row["variant"]))) is None:
             continue
         metric, variant = key
         values = [draw[key] for draw in draws]
         null = permutation_test(row["value"], values, metric.tail(variant), dimensionless="scaling" in metric.invariant)
-        drawn.append({
-            **row, "perturbation": "label permutation", "strength": float(len(draws)), "value": null.mean, "se": null.spread,
+        null_rows.append({
+            **row, "perturbation": "label permutation", "strength": float(len(draws)), "value": null.mean, "se": null.sd,
             "p": null.p, "tail": null.tail, "note": null.note,
         })  # fmt: skip
-    return drawn
+    return null_rows
 
 
-def _of_stream(batches: Iterable[Batch], job: Job, *, hidden: bool | None) -> list[LayerRows]:
-    """Rows of every layer of batches that come once."""
+def _analyze_stream(batches: Iterable[Batch], job: Job, *, hidden: bool | None) -> list[LayerRows]:
+    """Rows of every layer of a stream of batches, read once."""
     with tqdm(unit=" rows", desc="analyze", disable=hidden) as bar:
-        return [_of_states(layer) for layer in list(_streamed(batches, job, bar))]
+        return [_rows_of_states(layer) for layer in list(_stream_states(batches, job, bar))]
 
 
-def _of_states(states: LayerStates) -> LayerRows:
-    """Rows of a layer of a stream, undefined ones where metrics raise."""
+def _rows_of_states(states: LayerStates) -> LayerRows:
+    """Rows of a stream's layer; if a metric raises, NaN rows with the reason."""
     try:
         return _layer_rows(states, list(states.rows()))
     except UsageError:
@@ -609,11 +625,11 @@ def _of_states(states: LayerStates) -> LayerRows:
     except Exception as error:
         if states.job.strict:
             raise
-        return _failed(states.info, states.job, states.n, error)
+        return _failure_rows(states.info, states.job, states.n, error)
 
 
-def _resolve_metrics(metrics: str | Iterable[str | Metric] | None, head: tuple[Any, ...] | None) -> list[Metric]:
-    """Metrics by name, by specification, or as they are; with the network's head, where they need it."""
+def _with_head(metrics: str | Iterable[str | Metric] | None, head: tuple[Any, ...] | None) -> list[Metric]:
+    """The metrics of `_parse_metrics`, with the network's head bound to those that need it."""
     selected = _parse_metrics(metrics)
     if head is None:
         return [metric for metric in selected if metrics is not None or not metric.needs_head]
@@ -626,9 +642,9 @@ def _resolve_metrics(metrics: str | Iterable[str | Metric] | None, head: tuple[A
     return [get(metric.name, **metric.chosen, head=own_head) if metric.needs_head else metric for metric in selected]
 
 
-def _recorded_head(source: Opened | Iterable[Batch], ignored: tuple[int, ...]) -> Head | None:
-    """The head that a file holds, a row for each class of its labels, or why that can't be."""
-    if not isinstance(source, Opened) or source.head is None or (labels := source.labels) is None or not len(labels):
+def _recorded_head(source: Source | Iterable[Batch], ignored: tuple[int, ...]) -> Head | None:
+    """The file's head with a row for each class of its labels, or a `Head` with the reason why there is none."""
+    if not isinstance(source, Source) or source.head is None or (labels := source.labels) is None or not len(labels):
         return None
     return by_class(source.head, source.attrs, source.class_names, labels[~Subset(ignore=ignored).missing(labels)])
 
@@ -637,23 +653,23 @@ def _parse_metrics(metrics: str | Iterable[str | Metric] | None) -> list[Metric]
     if metrics is None:
         return [get(name) for name in names()]
     items = [metrics] if isinstance(metrics, str) else metrics
-    metrics_named = [metric for item in items for metric in ([item] if isinstance(item, Metric) else parse(item))]
-    return metrics_named or [get("")]
+    parsed = [metric for item in items for metric in ([item] if isinstance(item, Metric) else parse(item))]
+    return parsed or [get("")]
 
 
-def _opened(source: Source, *, partial: bool) -> Opened | Iterable[Batch]:
+def _opened(source: SourceLike, *, partial: bool) -> Source | Iterable[Batch]:
     if isinstance(source, str | PathLike):
         return probes.open(source, partial=partial)
     if isinstance(source, list | tuple) and source and all(isinstance(item, str | PathLike) for item in source):
         return probes.open(source, partial=partial)
-    return source  # type: ignore[return-value]  # what is left are stores and batches
+    return source  # type: ignore[return-value]  # only stores and batches remain
 
 
-def _relabelled(source: Opened | Iterable[Batch], labels: Any, targets: Any, ignored: tuple[int, ...]) -> Any:
-    """A source with the labels and targets that were given."""
+def _relabelled(source: Source | Iterable[Batch], labels: Any, targets: Any, ignored: tuple[int, ...]) -> Any:
+    """The source with the caller's labels and targets in place of its own."""
     if labels is None and targets is None:
         return source
-    if not isinstance(source, Opened):
+    if not isinstance(source, Source):
         raise UsageError("Batches bring their own labels; labels= and targets= need a file, or probes.from_arrays.")
     if not len(source):
         raise DataError(f"{source.name} holds no samples.")
@@ -670,57 +686,57 @@ def _relabelled(source: Opened | Iterable[Batch], labels: Any, targets: Any, ign
     return source
 
 
-def _default_run_name(source: Opened) -> str:
-    """What a run is called if nobody says: after the file, or the folder of shards."""
+def _default_run_name(source: Source) -> str:
+    """The stem of the file, or the name of the folder of shards."""
     return Path(source.stores[0].path).resolve().parent.name if isinstance(source, Shards) else Path(source.name).stem
 
 
 def _select_layers(batches: Iterable[Batch], patterns: Patterns) -> Iterator[Batch]:
-    """Batches with the wanted layers alone."""
+    """Batches with only the layers that match the patterns."""
     for batch in batches:
         selected = select(patterns, batch.info, "the batches")
         layers = {name: batch.layers[name] for name in selected}
         yield replace(batch, layers=layers, info={name: batch.info[name] for name in selected})
 
 
-def _enough_classes(metrics: Sequence[Metric], labels: NDArray[np.int64] | None) -> None:
-    """Raise where a metric needs labels, or two classes, that are not there."""
+def _require_classes(metrics: Sequence[Metric], labels: NDArray[np.int64] | None) -> None:
+    """Raise DataError if a metric needs labels, or more classes, than the samples have."""
     classes = None if labels is None else np.unique(labels[labels != MISSING])
     k = 0 if classes is None else len(classes)
-    starved = [metric.name for metric in metrics if metric.min_classes > k]
-    if not starved:
+    unmet = [metric.name for metric in metrics if metric.min_classes > k]
+    if not unmet:
         return
     rest = [metric.name for metric in metrics if metric.min_classes <= k]
     instead = f" Choose metrics that do without: {', '.join(rest)}." if rest else ""
     if classes is None or not len(classes):
-        what = "have no labels" if classes is None else "have none but labels that mean none (-1, -100)"
+        missing = "have no labels" if classes is None else "have only labels that mean none (-1, -100)"
         raise DataError(
-            f"The activations {what}, which {', '.join(starved)} need; give them with --labels FILE (labels=).{instead}"
+            f"The activations {missing}; needed by {', '.join(unmet)}. Give labels with --labels FILE (labels=).{instead}"
         )
     more = "" if labels is None or len(labels) < 2 or (labels != MISSING).all() else " (-1 means that a sample has none)"
-    raise DataError(f"All samples are of one class ({classes[0]}){more}, and {', '.join(starved)} compare classes.{instead}")
+    raise DataError(f"All samples are of one class ({classes[0]}){more}, and {', '.join(unmet)} compare classes.{instead}")
 
 
-def _streamed(batches: Iterable[Batch], job: Job, bar: Any) -> Iterator[LayerStates]:
-    """The layers of a stream of batches with their final states, in order of execution."""
+def _stream_states(batches: Iterable[Batch], job: Job, bar: Any) -> Iterator[LayerStates]:
+    """The final states of every layer of a stream of batches, in order of execution."""
     layers: dict[str, LayerStates] = {}
     first: Mapping[str, Any] | None = None
     for batch in batches:
         if first is None:
             first = batch.info
-            job = _answered(job, "the batches", labels=batch.labels is not None, targets=batch.targets is not None)
+            job = _drop_unanswerable(job, "the batches", labels=batch.labels is not None, targets=batch.targets is not None)
             if batch.labels is None:
-                _enough_classes(job.metrics, None)
-            job = job.naming(batch.target_names)
+                _require_classes(job.metrics, None)
+            job = job.with_target_names(batch.target_names)
             classes = [] if batch.labels is None else np.unique(batch.labels[~job.subset.missing(batch.labels)]).tolist()
-            types = first_of_types(batch.info.values())
+            types = first_layer_of_dtypes(batch.info.values())
             for name, info in batch.info.items():
                 d = int(np.prod(batch.layers[name].shape[1:]))
                 budget = job.budget // len(batch.info)
-                mine = job.fitting(d, info.source_shape)
-                plan = planned(mine.metrics, d, max(1, len(classes)), None, groups=mine.groups, budget=budget)
+                layer_job = job.for_layer(d, info.source_shape)
+                plan = plan_statistics(layer_job.metrics, d, max(1, len(classes)), None, groups=layer_job.groups, budget=budget)
                 resolution = resolution_of_layer(types, info)
-                layers[name] = LayerStates(info, mine, plan, d, classes, resolution=resolution)
+                layers[name] = LayerStates(info, layer_job, plan, d, classes, resolution=resolution)
         elif list(batch.info) != list(first):
             changed = sorted(set(first) ^ set(batch.info))
             if not set(changed) <= set(batch.skipped):
@@ -730,31 +746,31 @@ def _streamed(batches: Iterable[Batch], job: Job, bar: Any) -> Iterator[LayerSta
                 layers[name] = LayerStates(layers[name].info, job, StatisticsPlan((), reasons), layers[name].d)
             first = batch.info
         for name in batch.info:
-            layers[name].absorb(batch)
+            layers[name].update(batch)
             bar.update(len(batch))
     for layer in layers.values():
         if layer.labelled or layer.n:
             seen = sorted(layer.seen_classes) + [MISSING] * (layer.n_labelled < layer.n)
-            _enough_classes(job.metrics, np.array(seen, np.int64) if layer.labelled else None)
+            _require_classes(job.metrics, np.array(seen, np.int64) if layer.labelled else None)
         yield layer
 
 
 def _provenance(
-    source: Opened | Iterable[Batch],
+    source: Source | Iterable[Batch],
     metrics: Sequence[Metric],
     layers: Mapping[str, Mapping[str, Any]],
     recorded: Mapping[str, Any],
-    drawn: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """How the numbers were obtained, as JSON can hold it."""
-    stored = source if isinstance(source, Opened) else None
+    stored = source if isinstance(source, Source) else None
     return {
         "source": stored.name if stored else "batches in memory",
         "recorded": {key: value for key, value in (stored.attrs if stored else recorded).items() if key != "left_out"},
         "layers": {name: {key: _plain(value) for key, value in facts.items()} for name, facts in layers.items()},
         "metrics": {metric.name: {key: _plain(value) for key, value in metric.parameters.items()} for metric in metrics},
         **({"code": code} if (code := {metric.name: metric.origin for metric in metrics if metric.origin}) else {}),
-        **drawn,
+        **options,
     }
 
 

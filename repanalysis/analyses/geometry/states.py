@@ -1,8 +1,8 @@
-"""The states of one layer as rows come in, and what metrics make of them: values, standard errors, reasons.
+"""The states of one layer, updated batch by batch, and the metrics' values, standard errors and notes computed from them.
 
-Which statistic serves the metrics depends on the data: moments of every class, in groups so that each group can be left out;
-or the rows themselves where a scatter for each class would weigh more than all of them; or, beyond the budget, nothing but
-a reason.
+The statistic that provides for the metrics depends on the data: moments of every class, in groups so that each group can be
+left out; the rows themselves, where a scatter matrix per class would take more memory than all rows; or, beyond the budget, no
+statistic, and a reason.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ from repanalysis.metrics._bias import without_notes
 from repanalysis.statistics import ClassMoments, GroupedMoments, Groups, NonFiniteError, RowMoments, Rows, Statistic
 from repanalysis.statistics.rounding import EXACT, resolution_of
 
-__all__ = ["Job", "LayerStates", "NonFinite", "StatisticsPlan", "first_of_types", "place_of", "planned", "resolution_of_layer"]
+__all__ = [
+    "Job", "LayerStates", "NonFinite", "StatisticsPlan", "first_layer_of_dtypes", "layer_columns", "plan_statistics",
+    "resolution_of_layer",
+]  # fmt: skip
 
-Whose = Literal["all", "labelled", "targets"]
+Samples = Literal["all", "labelled", "targets"]
 _BY_CLASS = ClassMoments | Groups | Rows
 _UNDEFINED_WITHOUT = "no standard error: without a tenth of the samples the metric is undefined or infinite"
 _IN_STEPS = "no standard error: it moves in steps, which a jackknife misses"
@@ -34,12 +37,12 @@ _IN_STEPS = "no standard error: it moves in steps, which a jackknife misses"
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be computed of every layer.
+    """The metrics to compute at every layer, and their options.
 
     Attributes
     ----------
     metrics : tuple of Metric
-        Which metrics.
+        Metrics to compute.
     groups : int
         Groups of samples that the jackknife leaves out; 0 for no standard errors of smooth metrics.
     null : int
@@ -49,13 +52,13 @@ class Job:
     budget : int
         Bytes that the states of one layer may take.
     subset : Subset
-        Which samples.
-    where_it_fits : bool
-        Whether metrics that compare a layer with the network's head pass over the layers that the head does not take.
+        Samples to use, and their labels.
+    skip_if_head_does_not_fit : bool
+        Whether metrics that compare a layer with the network's head skip the layers whose features do not fit the head.
     strict : bool
-        Whether a layer that cannot be analyzed raises, rather than having undefined values with the reason.
+        Whether a layer that cannot be analyzed raises; otherwise its values are NaN, with the reason.
     types : tuple of (str, int)
-        Types that the network computes in, each with the order of its first layer.
+        Dtypes that the network computes in, each with the order of its first layer.
     """
 
     metrics: tuple[Metric, ...]
@@ -68,16 +71,16 @@ class Job:
     strict: bool = False
     types: tuple[tuple[str, int], ...] = ()
 
-    def naming(self, targets: tuple[str, ...]) -> Job:
-        """The same, with the names of the targets for the metrics that look at them."""
+    def with_target_names(self, targets: tuple[str, ...]) -> Job:
+        """The job with the names of the targets bound to the metrics that use targets."""
         named = [
             get(metric.name, **{**metric.chosen, "names": targets}) if metric.needs_targets else metric
             for metric in self.metrics
         ]
         return replace(self, metrics=tuple(named)) if targets else self
 
-    def fitting(self, d: int, shape: tuple[int, ...] = ()) -> Job:
-        """What is to be computed of a layer of d features, which are those of maps of a shape."""
+    def for_layer(self, d: int, shape: tuple[int, ...] = ()) -> Job:
+        """The job for a layer with d features; `shape` is the unpooled output shape, to which heads are matched."""
         heads = {metric: metric.chosen["head"].at(d, shape) for metric in self.metrics if metric.chosen.get("head") is not None}
         fitting_metrics = [
             metric for metric in self.metrics if metric not in heads or (heads[metric].takes(d) and not heads[metric].foreign)
@@ -92,19 +95,21 @@ class Job:
 
 @dataclass(frozen=True)
 class StatisticsPlan:
-    """The statistics of a layer, why some are refused, and why there are no standard errors."""
+    """The statistics to compute of a layer, the reason for each that is refused, and the reason for missing standard errors."""
 
-    kept: tuple[Statistic, ...]
+    statistics: tuple[Statistic, ...]
     refused: Mapping[Statistic, str]
     no_error: str = ""
 
 
-def planned(metrics: Sequence[Metric], d: int, k: int, n: int | None, *, groups: int, budget: int) -> StatisticsPlan:
-    """The statistics that serve these metrics of d features, k classes and n samples (None: not known) within a budget.
+def plan_statistics(metrics: Sequence[Metric], d: int, k: int, n: int | None, *, groups: int, budget: int) -> StatisticsPlan:
+    """The statistics that provide for these metrics within a budget of bytes, for d features, k classes and n samples.
+
+    `n` is None for a stream, whose length is unknown.
 
     Notes
     -----
-    Rows are kept in place of moments where K d^2 numbers would weigh more than they do, if they fit.
+    Rows are stored in place of moments where K d^2 numbers would take more memory, if the rows fit the budget.
     """
     needed = list(dict.fromkeys(metric.needs for metric in metrics))
     statistics: list[Statistic] = []
@@ -143,8 +148,8 @@ def planned(metrics: Sequence[Metric], d: int, k: int, n: int | None, *, groups:
     return StatisticsPlan(tuple(statistics), refused, no_error)
 
 
-def first_of_types(layers: Iterable[LayerInfo]) -> tuple[tuple[str, int], ...]:
-    """Every type that a network computes in, with the order of the first layer that is computed in it."""
+def first_layer_of_dtypes(layers: Iterable[LayerInfo]) -> tuple[tuple[str, int], ...]:
+    """Every dtype that a network computes in, with the order of its first layer."""
     first: dict[str, int] = {}
     for layer in layers:
         if layer.dtype_source:
@@ -153,10 +158,10 @@ def first_of_types(layers: Iterable[LayerInfo]) -> tuple[tuple[str, int], ...]:
 
 
 def resolution_of_layer(first: Iterable[tuple[str, int]], info: LayerInfo) -> NDArray[np.float64]:
-    """What the rounding of the network's own numbers costs in a layer, from `first_of_types`.
+    """Relative rounding error of a layer's activations, from `first_layer_of_dtypes`.
 
-    The coarsest type in which this layer or one before it was computed decides: later ones carry its rounding on. A mean over
-    places averages it.
+    It is that of the coarsest dtype in which this layer or an earlier one was computed: rounding errors propagate to later
+    layers. A mean over positions averages them.
     """
     types = [dtype for dtype, order in first if order <= info.order]
     resolution: NDArray[np.float64] = np.maximum.reduce([EXACT, *(resolution_of(dtype, info.averaged) for dtype in types)])
@@ -165,7 +170,7 @@ def resolution_of_layer(first: Iterable[tuple[str, int]], info: LayerInfo) -> ND
 
 @dataclass
 class NonFinite:
-    """The samples of a layer that hold NaN, inf, or what becomes inf when squared.
+    """The samples of a layer that hold NaN, inf, or a number whose square overflows.
 
     Attributes
     ----------
@@ -174,20 +179,20 @@ class NonFinite:
     sample : int
         Id of its sample.
     count : int
-        Samples that hold any.
+        Number of such samples.
     """
 
     value: float
     sample: Any
     count: int = 0
 
-    def absorb(self, x: NDArray[Any]) -> None:
+    def update(self, x: NDArray[Any]) -> None:
         """Count the samples of a batch (n, d)."""
         with np.errstate(over="ignore"):
             self.count += int((~np.isfinite(np.square(x, dtype=np.float64)).all(axis=1)).sum())
 
     def sentence(self, n: int) -> str:
-        """What is wrong with a layer of n samples."""
+        """The reason why a layer of n samples could not be analyzed."""
         overflows = ", whose square overflows" if math.isfinite(self.value) else ""
         others = "the only such sample" if self.count == 1 else f"the first of {self.count:,} such samples"
         return f"holds {self.value}{overflows} at sample id {self.sample!r}, {others} of {n:,}"
@@ -195,7 +200,7 @@ class NonFinite:
 
 @dataclass
 class LayerStates:
-    """The states of one layer; none, once a row came that is not finite."""
+    """The states of one layer; cleared at the first row that is not finite."""
 
     info: LayerInfo
     job: Job
@@ -212,60 +217,60 @@ class LayerStates:
     seen_classes: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.states: dict[tuple[Statistic, Whose], Any] = {}
-        for statistic in self.plan.kept:
-            kinds = {_whose(metric) for metric in self._served(statistic)}
-            for whose in kinds - ({"labelled"} if "all" in kinds else set()):
-                self.states[statistic, whose] = statistic.init(self.d, self.classes)
+        self.states: dict[tuple[Statistic, Samples], Any] = {}
+        for statistic in self.plan.statistics:
+            kinds = {_samples_of(metric) for metric in self._metrics_of(statistic)}
+            for samples in kinds - ({"labelled"} if "all" in kinds else set()):
+                self.states[statistic, samples] = statistic.init(self.d, self.classes)
 
-    def _served(self, statistic: Statistic) -> list[Metric]:
-        """The metrics that a statistic serves."""
-        return [metric for metric in self.job.metrics if _provider_of(metric, self.plan.kept) is statistic]
+    def _metrics_of(self, statistic: Statistic) -> list[Metric]:
+        """The metrics that a statistic provides for."""
+        return [metric for metric in self.job.metrics if _provider_of(metric, self.plan.statistics) is statistic]
 
-    def _apart(self) -> None:
-        """From the first sample without a label on, what serves class metrics has a state of its own.
+    def _separate_labelled(self) -> None:
+        """From the first unlabelled sample on, give the metrics that use labels a state of their own.
 
-        Moments need none: those of all samples hold the unlabelled ones as a class.
+        Statistics by class need none: there the unlabelled samples are a class of the state of all samples.
         """
-        for statistic in self.plan.kept:
-            both = {_whose(metric) for metric in self._served(statistic)} >= {"all", "labelled"}
+        for statistic in self.plan.statistics:
+            both = {_samples_of(metric) for metric in self._metrics_of(statistic)} >= {"all", "labelled"}
             if both and (statistic, "labelled") not in self.states and not isinstance(statistic, _BY_CLASS):
                 state = self.states[statistic, "all"]
                 self.states[statistic, "labelled"] = type(state)(*(np.copy(array) for array in state))
 
     @property
-    def described(self) -> dict[str, Any]:
-        """What the provenance says of the layer."""
+    def layer_attrs(self) -> dict[str, Any]:
+        """The layer's entry in the provenance."""
         info = self.info
         return {"d": self.d, "dims": info.dims, "pool": info.pool, "source_shape": info.source_shape}
 
-    def absorb(self, batch: Batch, labels: Any = None, targets: Any = None) -> None:
+    def update(self, batch: Batch, labels: Any = None, targets: Any = None) -> None:
         """Add the rows of a batch; `labels` and `targets` replace the batch's own.
 
-        Metrics that look at labels get the rows that have one, those that look at targets the rows that have any, the others
-        all rows.
+        Metrics that use labels get the labelled rows, those that use targets the rows with at least one target, the others all
+        rows.
 
         Raises
         ------
         DataError
-            If a row holds NaN or inf, and the job is strict; otherwise such rows are counted.
+            If a row holds NaN or inf and the job is strict; otherwise such rows are counted.
         """
-        mask, y = self.job.subset.choose(batch.labels if labels is None else labels, batch.split)
+        mask, y = self.job.subset.apply(batch.labels if labels is None else labels, batch.split)
         x, ids = batch.layers[self.info.name].reshape(len(batch), -1), batch.ids
         keys = batch.keys
         if mask is not None:
             x, ids, keys = x[mask], ids[mask], keys[mask]
         y = np.zeros(len(x), np.int64) if y is None else y
-        aims = batch.targets if targets is None else targets
-        aims = aims if aims is None or mask is None else aims[mask]
-        rows: dict[Whose, Any] = {"all": None, "labelled": y != MISSING}
+        targets_of_rows = batch.targets if targets is None else targets
+        targets_of_rows = targets_of_rows if targets_of_rows is None or mask is None else targets_of_rows[mask]
+        rows: dict[Samples, Any] = {"all": None, "labelled": y != MISSING}
         if not rows["labelled"].all():
-            self._apart()
-        if aims is not None:
-            rows["targets"] = ~np.isnan(aims).all(axis=1)
-        self._update(x, {"all": y, "labelled": y, "targets": aims}, ids, keys, rows)
+            self._separate_labelled()
+        if targets_of_rows is not None:
+            rows["targets"] = ~np.isnan(targets_of_rows).all(axis=1)
+        self._update_states(x, {"all": y, "labelled": y, "targets": targets_of_rows}, ids, keys, rows)
         if self.non_finite is not None:
-            self.non_finite.absorb(x)
+            self.non_finite.update(x)
         self.n += len(x)
         self.n_labelled += int(rows["labelled"].sum())
         self.n_targets += int(rows["targets"].sum()) if "targets" in rows else 0
@@ -275,18 +280,18 @@ class LayerStates:
         if batch.split is not None:
             self.splits |= set(np.unique(batch.split if mask is None else batch.split[mask]).tolist())
 
-    def _update(self, x: Any, columns: Mapping[Whose, Any], ids: Any, keys: Any, rows: Mapping[Whose, Any]) -> None:
-        """Update every statistic with the rows (None: all) that it looks at, and their labels or targets."""
-        for (statistic, whose), state in list(self.states.items()):
-            if whose not in rows:
+    def _update_states(self, x: Any, columns: Mapping[Samples, Any], ids: Any, keys: Any, rows: Mapping[Samples, Any]) -> None:
+        """Update every statistic with the rows (None: all) of its samples, and their labels or targets."""
+        for (statistic, samples), state in list(self.states.items()):
+            if samples not in rows:
                 continue
-            chosen = slice(None) if rows[whose] is None or rows[whose].all() else rows[whose]
-            if not len(x[chosen]):
+            mask = slice(None) if rows[samples] is None or rows[samples].all() else rows[samples]
+            if not len(x[mask]):
                 continue
             try:
-                self.states[statistic, whose] = statistic.update(state, x[chosen], columns[whose][chosen], keys[chosen])
+                self.states[statistic, samples] = statistic.update(state, x[mask], columns[samples][mask], keys[mask])
             except NonFiniteError as error:
-                name, sample = self.info.name, ids[chosen][error.row].item()
+                name, sample = self.info.name, ids[mask][error.row].item()
                 if self.job.strict:
                     raise DataError(
                         f"Layer {name!r} holds {error.value} at sample id {sample!r}. Leave the layer out "
@@ -298,7 +303,7 @@ class LayerStates:
 
     @property
     def failure(self) -> str:
-        """Why the layer, or a statistic of it, could not be analyzed; empty where it could."""
+        """Why the layer, or one of its statistics, could not be analyzed; empty if all could."""
         if self.non_finite is not None:
             return self.non_finite.sentence(self.n)
         return next(iter(self.plan.refused.values()), "")
@@ -307,30 +312,30 @@ class LayerStates:
         """Every metric's variants, with standard errors."""
         if self.non_finite is not None:
             return {(metric, ""): Value("nan", self.failure) for metric in self.job.metrics}
-        finished = {key: self._at_resolution(key[0].finish(state)) for key, state in self.states.items()}
-        values_found: dict[tuple[Metric, str], Value] = {}
-        for statistic in self.plan.kept:
-            for whose in get_args(Whose):
-                if not (mine := [metric for metric in self._served(statistic) if _whose(metric) == whose]):
+        finished = {key: self._with_resolution(key[0].finish(state)) for key, state in self.states.items()}
+        values: dict[tuple[Metric, str], Value] = {}
+        for statistic in self.plan.statistics:
+            for samples in get_args(Samples):
+                if not (mine := [metric for metric in self._metrics_of(statistic) if _samples_of(metric) == samples]):
                     continue
-                state = finished[statistic, whose if (statistic, whose) in finished else "all"]
-                if whose == "labelled" and isinstance(statistic, _BY_CLASS):
+                state = finished[statistic, samples if (statistic, samples) in finished else "all"]
+                if samples == "labelled" and isinstance(statistic, _BY_CLASS):
                     state = state.without_class(MISSING)
-                whole = _all(mine, state.whole if isinstance(state, GroupedMoments) else state)
-                values_found |= self._with_errors(mine, whole, state)
+                whole = _evaluate(mine, state.whole if isinstance(state, GroupedMoments) else state)
+                values |= self._with_errors(mine, whole, state)
         for metric in self.job.metrics:
-            if _provider_of(metric, self.plan.kept) is None:
+            if _provider_of(metric, self.plan.statistics) is None:
                 reason = self.plan.refused.get(metric.needs) or next(iter(self.plan.refused.values()))
-                values_found[metric, ""] = Value("nan", reason)
+                values[metric, ""] = Value("nan", reason)
         return {
-            (metric, variant): values_found[metric, variant]
+            (metric, variant): values[metric, variant]
             for metric in self.job.metrics
-            for key, variant in values_found
+            for key, variant in values
             if key is metric
         }
 
-    def _at_resolution(self, state: Any) -> Any:
-        """A finished state that knows in which type the network computed, which may be coarser than what is stored."""
+    def _with_resolution(self, state: Any) -> Any:
+        """A finished state with the rounding error of the network's dtype, which may be coarser than the stored dtype."""
         if isinstance(state, GroupedMoments):
             return state._replace(whole=state.whole.at_resolution(self.resolution))
         return state.at_resolution(self.resolution) if hasattr(state, "at_resolution") else state
@@ -345,28 +350,29 @@ class LayerStates:
             replicates = state.replicates(self.job.groups)
         else:
             return {
-                key: Value(value, _joined(value.note, self.plan.no_error if key[0].smooth else ""), se=value.se)
+                key: Value(value, _join_notes(value.note, self.plan.no_error if key[0].smooth else ""), se=value.se)
                 for key, value in whole.items()
             }
-        sizes, skipped = [], []
+        sizes, replicate_values = [], []
         for size, rest in replicates:
             sizes.append(size)
             with without_notes():
-                skipped.append(_all(metrics, rest))
-        nothing = Value("nan")
+                replicate_values.append(_evaluate(metrics, rest))
+        undefined = Value("nan")
         errors = {}
-        broken = {
+        without_se = {
             key[0] for key, value in whole.items()
-            if math.isfinite(value) and not all(math.isfinite(values.get(key, nothing)) for values in skipped)
+            if math.isfinite(value) and not all(math.isfinite(values.get(key, undefined)) for values in replicate_values)
         }  # fmt: skip
         for key, value in whole.items():
             if key[0].moves_in_steps(key[1]):
-                errors[key] = Value(value, _joined(value.note, _IN_STEPS))
+                errors[key] = Value(value, _join_notes(value.note, _IN_STEPS))
                 continue
-            if key[0] in broken and math.isfinite(value):
-                errors[key] = Value(value, _joined(value.note, _UNDEFINED_WITHOUT))
+            if key[0] in without_se and math.isfinite(value):
+                errors[key] = Value(value, _join_notes(value.note, _UNDEFINED_WITHOUT))
                 continue
-            se = jackknife(value, [values.get(key, nothing) for values in skipped], sizes) * few_groups(len(sizes))
+            left_out = [values.get(key, undefined) for values in replicate_values]
+            se = jackknife(value, left_out, sizes) * few_groups(len(sizes))
             errors[key] = Value(value, value.note, se=se)
         return errors
 
@@ -374,41 +380,41 @@ class LayerStates:
         """The values as table rows."""
         split = self.job.subset.split or "+".join(sorted(self.splits))
         for (metric, variant), value in self.values().items():
-            yield place_of(self.info) | {
+            yield layer_columns(self.info) | {
                 "metric": metric.name,
                 "variant": variant,
                 "split": split,
                 "value": float(value),
                 "se": value.se if math.isfinite(value) else math.nan,
                 "n": self._rows_of(metric)[0],
-                "note": _joined(value.note, self._rows_of(metric)[1]),
+                "note": _join_notes(value.note, self._rows_of(metric)[1]),
             }
 
     def _rows_of(self, metric: Metric) -> tuple[int, str]:
-        """How many samples a metric looks at, and a note where others lack what it needs."""
-        counts: dict[Whose, tuple[int, str]] = {"labelled": (self.n_labelled, "label"), "targets": (self.n_targets, "target")}
-        n, what = counts.get(_whose(metric), (self.n, ""))
-        return n, f"{self.n - n} of {self.n} samples have no {what}" if n < self.n else ""
+        """Number of samples that a metric uses, and a note if others lack the label or target that it needs."""
+        counts: dict[Samples, tuple[int, str]] = {"labelled": (self.n_labelled, "label"), "targets": (self.n_targets, "target")}
+        n, missing = counts.get(_samples_of(metric), (self.n, ""))
+        return n, f"{self.n - n} of {self.n} samples have no {missing}" if n < self.n else ""
 
 
-def _whose(metric: Metric) -> Whose:
-    """Which samples a metric looks at."""
+def _samples_of(metric: Metric) -> Samples:
+    """The samples that a metric uses."""
     return "targets" if metric.needs_targets else "labelled" if metric.by_class else "all"
 
 
-def place_of(info: LayerInfo) -> dict[str, Any]:
-    """Where a layer stands, as columns of a table."""
+def layer_columns(info: LayerInfo) -> dict[str, Any]:
+    """A layer's name, order and depth, as columns of a table."""
     return {"layer": info.name, "order": info.order, "depth": info.depth}
 
 
 def _provider_of(metric: Metric, statistics: Sequence[Statistic]) -> Statistic | None:
-    """The statistic that serves a metric."""
+    """The statistic that provides for a metric; None if there is none."""
     return next((statistic for statistic in statistics if statistic.covers(metric.needs)), None)
 
 
-def _all(metrics: Sequence[Metric], state: Any) -> dict[tuple[Metric, str], Value]:
+def _evaluate(metrics: Sequence[Metric], state: Any) -> dict[tuple[Metric, str], Value]:
     return {(metric, variant): value for metric in metrics for variant, value in metric(state).items()}
 
 
-def _joined(*notes: str) -> str:
+def _join_notes(*notes: str) -> str:
     return "; ".join(filter(None, notes))

@@ -1,4 +1,4 @@
-"""Which samples are analysed, and under which labels: a split, some classes, classes joined to superclasses."""
+"""The samples that are analyzed, and their labels: a split, some classes, classes joined to superclasses."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["Subset", "read_superclasses", "subset_of"]
 
 @dataclass(frozen=True)
 class Subset:
-    """A choice of samples.
+    """A selection of samples, and their new labels.
 
     Parameters
     ----------
     split : str, optional
-        Samples of this split alone.
+        Use only samples of this split.
     relabel : mapping of int to int, optional
-        New class of every class that is looked at; samples of others are left out.
+        New label of every selected class; samples of other classes are left out.
     ignore : tuple of int
-        Labels that mean "none", besides -1 and -100.
+        Labels that mark a sample as unlabelled, besides -1 and -100.
     """
 
     split: str | None = None
@@ -36,21 +36,21 @@ class Subset:
     ignore: tuple[int, ...] = ()
 
     def missing(self, labels: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        """Which labels stand for none."""
+        """Mask of the labels that mark a sample as unlabelled."""
         return np.isin(labels, [*IGNORED, *self.ignore])
 
-    def choose(
+    def apply(
         self, labels: Int64[np.ndarray, " n"] | None, split: Any
     ) -> tuple[Bool[np.ndarray, " n"] | None, Int64[np.ndarray, " n"] | None]:
-        """Which rows to take (None: all), and the labels of those that are taken: -1 for none."""
+        """Mask of the selected rows (None: all), and their new labels; -1 for unlabelled ones."""
         labels = None if labels is None else np.where(self.missing(labels), MISSING, labels).astype(np.int64)
         mask = None if self.split is None or split is None else np.asarray(split) == self.split
         if self.relabel is None or labels is None:
             return mask, labels if mask is None or labels is None else labels[mask]
         joined = np.array(sorted(self.relabel), np.int64)
         at = np.minimum(np.searchsorted(joined, labels), len(joined) - 1)
-        named = joined[at] == labels
-        mask = named if mask is None else mask & named
+        in_classes = joined[at] == labels
+        mask = in_classes if mask is None else mask & in_classes
         new = np.array([self.relabel[int(label)] for label in joined], np.int64)
         return mask, new[at][mask]
 
@@ -65,14 +65,14 @@ def subset_of(
     superclasses: Mapping[str, Sequence[int | str]] | None = None,
     ignore: tuple[int, ...] = (),
 ) -> tuple[Subset, list[str] | None]:
-    """A choice of samples, checked against what there is; and the names of the superclasses, in order of their new labels.
+    """A subset, checked against the splits and labels of the samples; and the superclasses' names in order of their new labels.
 
     Raises
     ------
     UsageError
         If there is no such split or class, or a class belongs to two superclasses.
     DataError
-        If there are no splits or labels to choose by.
+        If the samples have no splits, or no labels, to select by.
     """
     if split is not None:
         if splits is None:
@@ -87,28 +87,28 @@ def subset_of(
     if superclasses is not None:
         relabel: dict[int, int] = {}
         for new, members in enumerate(superclasses.values()):
-            for member in members:
-                label = _label(member, names, present_labels)
+            for class_ in members:
+                label = _label(class_, names, present_labels)
                 if relabel.setdefault(label, new) != new:
-                    raise UsageError(f"Class {member!r} belongs to two superclasses.")
-        chosen = None if classes is None else {_label(name, names, present_labels) for name in classes}
-        relabel = {label: new for label, new in relabel.items() if chosen is None or label in chosen}
+                    raise UsageError(f"Class {class_!r} belongs to two superclasses.")
+        selected = None if classes is None else {_label(name, names, present_labels) for name in classes}
+        relabel = {label: new for label, new in relabel.items() if selected is None or label in selected}
         return Subset(split, relabel, ignore), list(superclasses)
     return Subset(
         split, {label: label for label in (_label(name, names, present_labels) for name in classes or ())}, ignore
     ), None
 
 
-def _label(member: int | str, names: Sequence[str] | None, present_labels: set[int]) -> int:
+def _label(class_: int | str, names: Sequence[str] | None, present_labels: set[int]) -> int:
     """The label that a number or a name stands for."""
-    if isinstance(member, str) and names is not None and member in names:
-        return list(names).index(member)
+    if isinstance(class_, str) and names is not None and class_ in names:
+        return list(names).index(class_)
     try:
-        label = int(member)
+        label = int(class_)
     except ValueError:
         choices = list(names or map(str, sorted(present_labels)))
         raise UsageError(
-            f"Unknown class {member!r}.{did_you_mean(str(member), choices)} Known are {', '.join(choices[:20])}."
+            f"Unknown class {class_!r}.{did_you_mean(str(class_), choices)} Known are {', '.join(choices[:20])}."
         ) from None
     if label not in present_labels:
         raise UsageError(f"No sample is of class {label}; there are {', '.join(map(str, sorted(present_labels)[:20]))}.")
@@ -116,12 +116,12 @@ def _label(member: int | str, names: Sequence[str] | None, present_labels: set[i
 
 
 def read_superclasses(path: Path) -> dict[str, list[int | str]]:
-    """Names of superclasses and the classes that they join, from a TOML file.
+    """Names of superclasses and the classes that they join, read from a TOML file.
 
     Raises
     ------
     UsageError
-        If it holds something else than lists of classes.
+        If the file holds anything but lists of classes.
     """
     content = read_toml(path)
     names = [name for classes in content.values() for name in (classes if isinstance(classes, list) else [None])]

@@ -1,4 +1,4 @@
-"""analyze: one answer whatever the source, one sentence whatever is wrong."""
+"""analyze: the same table from every kind of source; errors and warnings; parallel execution."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def values(table: Table) -> np.ndarray:
     return table.frame["value"].to_numpy()
 
 
-def test_every_metric_of_every_layer_is_that_of_the_plain_arrays(
+def test_every_metric_of_every_layer_equals_the_metric_of_the_arrays(
     data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches
 ) -> None:
     layers, y = data
@@ -60,13 +60,15 @@ def test_every_metric_of_every_layer_is_that_of_the_plain_arrays(
     assert table.frame["depth"].unique().tolist() == pytest.approx([1 / 3, 2 / 3, 1])
 
 
-def test_the_source_does_not_matter(data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path) -> None:
+def test_every_kind_of_source_gives_the_same_values(
+    data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path
+) -> None:
     layers, y = data
-    cut = batches(layers, y, 37)
-    path = write(tmp_path / "acts.h5", cut)
+    parts = batches(layers, y, 37)
+    path = write(tmp_path / "acts.h5", parts)
     (tmp_path / "shards").mkdir()
-    shards = [write(tmp_path / "shards" / f"{i}.h5", part) for i, part in enumerate((cut[:4], cut[4:]))]
-    expected = values(analyze(cut))
+    shards = [write(tmp_path / "shards" / f"{i}.h5", part) for i, part in enumerate((parts[:4], parts[4:]))]
+    expected = values(analyze(parts))
     sources = [
         path,
         str(path),
@@ -74,14 +76,14 @@ def test_the_source_does_not_matter(data: tuple[dict[str, np.ndarray], np.ndarra
         tmp_path / "shards",
         shards,
         probes.open(shards),
-        iter(cut),
-        (b for b in cut),
+        iter(parts),
+        (b for b in parts),
     ]
     for source in sources:
         np.testing.assert_allclose(values(analyze(source)), expected, rtol=1e-10)
 
 
-def test_a_file_gives_its_name_and_provenance(
+def test_run_name_and_provenance_come_from_the_file(
     data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "night.h5", batches(*data, 64, split="val"))
@@ -103,7 +105,7 @@ def test_a_file_gives_its_name_and_provenance(
     assert "progress" not in facts["parameters"]
 
 
-def test_what_metrics_share_is_computed_once(
+def test_a_shared_statistic_is_computed_once(
     data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Statistic] = []
@@ -122,7 +124,7 @@ def test_what_metrics_share_is_computed_once(
     assert set(calls) == {ClassMoments(scatter="none"), ClassMoments(normalize="sphere")}
 
 
-def test_a_layer_too_wide_for_the_budget_keeps_what_it_can(
+def test_a_layer_too_wide_for_the_budget_has_the_metrics_that_fit(
     data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
@@ -142,19 +144,19 @@ def test_a_layer_too_wide_for_the_budget_keeps_what_it_can(
     assert not table.select(layer="narrow").frame["note"].str.contains("budget").any()
 
 
-def test_unlabelled_data_gives_what_needs_no_labels(
+def test_unlabelled_data_have_the_metrics_that_need_no_labels(
     data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path
 ) -> None:
     for source in (batches(data[0], None, 64), write(tmp_path / "x.h5", batches(data[0], None, 64))):
         table = analyze(source, "coding_rate")
         assert table.frame["value"].notna().all()
-        with pytest.raises(
-            DataError, match="The activations have no labels, which fisher_ratio need.* do without: coding_rate"
-        ):
+        with pytest.raises(DataError, match="The activations have no labels; needed by fisher_ratio.* do without: coding_rate"):
             analyze(source, "coding_rate,fisher_ratio")
 
 
-def test_one_class_is_one_sentence(data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path) -> None:
+def test_a_single_class_is_refused_by_metrics_that_compare_classes(
+    data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path
+) -> None:
     y = np.full(400, 3)
     for source in (batches(data[0], y, 64), write(tmp_path / "x.h5", batches(data[0], y, 64))):
         with pytest.raises(DataError, match=r"All samples are of one class \(3\), and .*fisher_ratio.* compare classes"):
@@ -163,7 +165,7 @@ def test_one_class_is_one_sentence(data: tuple[dict[str, np.ndarray], np.ndarray
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
-def test_a_value_that_is_not_finite_names_layer_and_sample(
+def test_the_error_of_a_non_finite_value_names_layer_and_sample(
     bad: float, data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches
 ) -> None:
     layers, y = data
@@ -176,30 +178,30 @@ def test_a_value_that_is_not_finite_names_layer_and_sample(
 @pytest.mark.parametrize(
     "source", ["stream", "file", "null", "splits", "shards", pytest.param("workers", marks=pytest.mark.slow)]
 )
-def test_a_layer_that_is_not_finite_stops_no_other(
+def test_a_non_finite_layer_leaves_other_layers_unchanged(
     source: str, data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path
 ) -> None:
-    """One layer with inf stopped the run, and hours of other layers with it."""
+    """Regression: one layer with inf stopped the run, and the values of all other layers were lost."""
     layers, y = data
     bad = {**layers, "relu": layers["relu"].copy()}
     bad["relu"][[321, 390], 2] = np.inf, np.nan
     options = {"null": {"null": 2}, "splits": {"by_split": True}, "workers": {"workers": 2}}.get(source, {})
 
     def opened(name: str, x: dict[str, np.ndarray]) -> object:
-        cut = batches(x, y, 64, split="test")
+        parts = batches(x, y, 64, split="test")
         if source == "stream":
-            return cut
-        paths = [write(tmp_path / f"{name}{i}.h5", part) for i, part in enumerate((cut[:3], cut[3:]))]
-        return paths if source == "shards" else write(tmp_path / f"{name}.h5", cut)
+            return parts
+        paths = [write(tmp_path / f"{name}{i}.h5", part) for i, part in enumerate((parts[:3], parts[3:]))]
+        return paths if source == "shards" else write(tmp_path / f"{name}.h5", parts)
 
     with pytest.warns(LeftOutWarning, match="1 of 3 layers could not be analyzed, 'relu': holds inf at sample id 321"):
         table = analyze(opened("bad", bad), SMOOTH, **options)  # type: ignore[arg-type]
     reason = "holds inf at sample id 321, the first of 2 such samples of 400"
     assert table.failures == {"relu": reason}
-    good = analyze(opened("good", layers), SMOOTH, **options)  # type: ignore[arg-type]
+    reference = analyze(opened("good", layers), SMOOTH, **options)  # type: ignore[arg-type]
     for name in ("conv", "map"):
-        np.testing.assert_array_equal(values(table.select(layer=name)), values(good.select(layer=name)))
-    rows, expected = (one.select(layer="relu", perturbation="").frame for one in (table, good))
+        np.testing.assert_array_equal(values(table.select(layer=name)), values(reference.select(layer=name)))
+    rows, expected = (source.select(layer="relu", perturbation="").frame for source in (table, reference))
     assert rows["value"].isna().all()
     assert set(rows["note"]) == {reason}
     assert (rows["n"] == 400).all()
@@ -207,7 +209,7 @@ def test_a_layer_that_is_not_finite_stops_no_other(
     assert sorted(map(tuple, rows[columns].to_numpy())) == sorted(map(tuple, expected[columns].to_numpy()))
 
 
-def test_a_layer_whose_bytes_are_damaged_stops_no_other(
+def test_a_damaged_layer_leaves_other_layers_unchanged(
     data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches, tmp_path: Path
 ) -> None:
     layers, y = data
@@ -222,12 +224,12 @@ def test_a_layer_whose_bytes_are_damaged_stops_no_other(
     assert table.select(layer="conv").frame["value"].notna().all()
     with pytest.raises(OSError, match="damaged"):
         analyze(path, "class_mean_separation", strict=True)
-    with pytest.raises(OSError, match="damaged"):  # nothing at all could be read: no result
+    with pytest.raises(OSError, match="damaged"):  # no layer could be read, so there is no result
         analyze(path, "class_mean_separation", layers="wide")
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_metric_that_raises_at_one_layer_stops_no_other(
+def test_a_metric_that_raises_at_one_layer_leaves_other_layers_unchanged(
     stream: bool,
     data: tuple[dict[str, np.ndarray], np.ndarray],
     batches: Batches,
@@ -252,7 +254,7 @@ def test_a_metric_that_raises_at_one_layer_stops_no_other(
     assert values(table.select(layer="relu")).shape == values(table.select(layer="map")).shape
 
 
-def test_a_layer_without_any_defined_value_is_named(batches: Batches) -> None:
+def test_a_layer_without_any_defined_value_is_a_failure(batches: Batches) -> None:
     x = np.random.default_rng(0).normal(size=(40, 3))
     with pytest.warns(LeftOutWarning, match="1 of 2 layers could not be analyzed, 'flat': no metric is defined there"):
         table = analyze(batches({"x": x, "flat": np.ones((40, 3))}, np.arange(40) % 2, 40), "participation_ratio")
@@ -271,7 +273,7 @@ def test_a_layer_without_any_defined_value_is_named(batches: Batches) -> None:
         ({"layers": "cov"}, "No layer of the batches matches 'cov'. Did you mean 'conv'?"),
     ],
 )
-def test_what_is_unknown_is_one_sentence(
+def test_unknown_names_and_parameters_are_refused(
     options: dict[str, str], sentence: str, data: tuple[dict[str, np.ndarray], np.ndarray], batches: Batches
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -316,7 +318,7 @@ def test_a_live_model_needs_no_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(values(live), values(analyze(probes.record(model, steps, tmp_path / "x.h5"))), rtol=1e-10)
 
 
-def stored(path: Path, classes: Classes) -> Path:
+def write_two_layers(path: Path, classes: Classes) -> Path:
     """A file of two layers, two splits and named classes."""
     x, y = classes(400, 6, 4)
     layers = {"a": x.astype("f4"), "b": np.maximum(x, 0)}
@@ -333,9 +335,9 @@ def stored(path: Path, classes: Classes) -> Path:
 SMOOTH = "fisher_ratio,nc1,rate_reduction"
 
 
-def test_splits_classes_and_superclasses_are_those_of_chosen_arrays(classes: Classes, tmp_path: Path) -> None:
+def test_splits_classes_and_superclasses_equal_the_metric_of_selected_arrays(classes: Classes, tmp_path: Path) -> None:
     x, y = classes(400, 6, 4)
-    path, test = stored(tmp_path / "x.h5", classes), np.arange(400) % 3 == 0
+    path, test = write_two_layers(tmp_path / "x.h5", classes), np.arange(400) % 3 == 0
     cases: list[tuple[dict[str, object], np.ndarray, np.ndarray]] = [
         ({"split": "test"}, test, y),
         ({"classes": ["cat", "car"]}, np.isin(y, [0, 2]), y),
@@ -356,30 +358,30 @@ def test_splits_classes_and_superclasses_are_those_of_chosen_arrays(classes: Cla
 
 
 @pytest.mark.parametrize("how", ["threads", "workers", "dask"])
-def test_where_layers_are_analyzed_does_not_matter(how: str, classes: Classes, tmp_path: Path) -> None:
-    path = stored(tmp_path / "x.h5", classes)
+def test_every_executor_gives_the_same_table(how: str, classes: Classes, tmp_path: Path) -> None:
+    path = write_two_layers(tmp_path / "x.h5", classes)
     expected = analyze(path, progress=False, null=2)
     if how == "threads":
         with ThreadPoolExecutor(2) as executor:
-            found = analyze(path, executor=executor, progress=False, null=2)
+            table = analyze(path, executor=executor, progress=False, null=2)
     elif how == "workers":
-        found = analyze(path, workers=2, progress=False, null=2)
+        table = analyze(path, workers=2, progress=False, null=2)
     else:
         distributed = pytest.importorskip("distributed")
         with (
             distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", processes=True) as cluster,
             distributed.Client(cluster) as client,
         ):
-            found = analyze(path, executor=client.get_executor(), progress=False, null=2)
+            table = analyze(path, executor=client.get_executor(), progress=False, null=2)
     for column in ("value", "se"):
-        ours, theirs = found.frame[column].to_numpy(), expected.frame[column].to_numpy()
+        ours, theirs = table.frame[column].to_numpy(), expected.frame[column].to_numpy()
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
     names = ["layer", "metric", "variant", "note", "n"]
-    assert found.frame[names].equals(expected.frame[names])
+    assert table.frame[names].equals(expected.frame[names])
 
 
 class Deadly(Arrays):
-    """Activations with a layer that kills the process that reads it: as often as there are words in a file."""
+    """Activations with a layer that kills the process that reads it, once for every word in a file."""
 
     def __init__(self, arrays: Arrays, times: Path) -> None:
         super().__init__(arrays._whole, None, {}, "deadly")
@@ -404,7 +406,7 @@ def deadly(tmp_path: Path) -> Deadly:
 
 
 @pytest.mark.parametrize("how", ["workers", "dask"])
-def test_a_layer_whose_process_was_killed_is_done_again_or_named(deadly: Deadly, how: str) -> None:
+def test_a_layer_whose_process_was_killed_is_retried_and_then_a_failure(deadly: Deadly, how: str) -> None:
     expected = analyze(deadly, "fisher_ratio", groups=0, progress=False)
     with ExitStack() as stack:
         options: dict[str, Any] = {"workers": 2}
@@ -415,10 +417,10 @@ def test_a_layer_whose_process_was_killed_is_done_again_or_named(deadly: Deadly,
             client = stack.enter_context(distributed.Client(stack.enter_context(cluster)))
             options = {"executor": client.get_executor()}
         deadly.times.write_text("once")
-        found = analyze(deadly, "fisher_ratio", groups=0, progress=False, **options)
+        table = analyze(deadly, "fisher_ratio", groups=0, progress=False, **options)
         assert not deadly.times.read_text()
-        np.testing.assert_allclose(values(found), values(expected), rtol=1e-12)
-        assert found.frame["layer"].tolist() == expected.frame["layer"].tolist()
+        np.testing.assert_allclose(values(table), values(expected), rtol=1e-12)
+        assert table.frame["layer"].tolist() == expected.frame["layer"].tolist()
         deadly.times.write_text("whenever " * 20)
         died = "The process that analyzed 'bad' died whenever it was tried"
         with pytest.warns(LeftOutWarning, match=f"1 of 5 layers could not be analyzed, 'bad': {died}"):
@@ -435,11 +437,11 @@ def test_a_layer_whose_process_was_killed_is_done_again_or_named(deadly: Deadly,
 
 
 class KilledWorker(Exception):
-    """As dask calls it."""
+    """Has the name of dask's exception."""
 
 
 class Sharing(Executor):
-    """Runs layers; those of a set fail together as long as one of them kills the worker that they share."""
+    """Executor whose first task of every listed layer fails, as if "bad" had killed the worker that they share."""
 
     def __init__(self, *layers: str) -> None:
         self.left = dict.fromkeys(layers, 1)
@@ -453,7 +455,7 @@ class Sharing(Executor):
         return future
 
 
-def test_a_layer_that_died_beside_another_is_done_again_by_itself(deadly: Deadly) -> None:
+def test_a_layer_that_failed_with_a_shared_worker_is_retried_alone(deadly: Deadly) -> None:
     expected = analyze(deadly, "fisher_ratio", groups=0, progress=False)
     with pytest.warns(LeftOutWarning, match="1 of 5 layers could not be analyzed, 'bad'"):
         table = analyze(deadly, "fisher_ratio", groups=0, progress=False, executor=Sharing("a", "c"))
@@ -461,8 +463,8 @@ def test_a_layer_that_died_beside_another_is_done_again_by_itself(deadly: Deadly
     np.testing.assert_array_equal(values(table.select(layer=others)), values(expected.select(layer=others)))
 
 
-def test_random_labels_are_rows_of_their_own_and_cover_the_known_bias(tmp_path: Path) -> None:
-    """E[trace] = d (K-1) / (n - K - d - 1) of Gaussian samples whose labels mean nothing; the rate's formula likewise."""
+def test_permuted_labels_have_rows_of_their_own_with_the_expected_mean(tmp_path: Path) -> None:
+    """E[trace] = d (K-1) / (n - K - d - 1) for Gaussian samples with random labels; the rate has such a formula too."""
     rng = np.random.default_rng(0)
     n, d, k = 2000, 8, 4
     x, y = rng.normal(size=(n, d)), np.arange(n) % k
@@ -483,7 +485,7 @@ def test_random_labels_are_rows_of_their_own_and_cover_the_known_bias(tmp_path: 
     assert null["value"].item() == pytest.approx(d * (d - 1) * (k - 1) / (4 * n * (1 + 0.5) ** 2), rel=0.15)
 
 
-def test_standard_errors_agree_whether_from_groups_or_from_rows(classes: Classes, tmp_path: Path) -> None:
+def test_standard_errors_from_groups_and_from_rows_agree(classes: Classes, tmp_path: Path) -> None:
     x, y = classes(400, 6, 4)
     path = write(tmp_path / "x.h5", [Batch(ids=np.arange(400), layers={"x": x}, labels=y)])
     grouped = analyze(path, SMOOTH, progress=False)
@@ -491,36 +493,36 @@ def test_standard_errors_agree_whether_from_groups_or_from_rows(classes: Classes
     assert grouped.frame["se"].gt(0).all()
     assert many.frame["se"].isna().all()
     assert many.frame["note"].str.contains("no standard error").all()
-    monkey = [metric.name for metric in map(metrics.get, SMOOTH.split(","))]
+    names = [metric.name for metric in map(metrics.get, SMOOTH.split(","))]
     from repanalysis.analyses.geometry.states import Job, LayerStates, StatisticsPlan
 
-    job = Job(tuple(map(metrics.get, monkey)))
+    job = Job(tuple(map(metrics.get, names)))
     with probes.open(path) as store:
         states = LayerStates(store.info["x"], job, StatisticsPlan((Rows(),), {}), 6)
         for batch in store.iter(["x"]):
-            states.absorb(batch)
+            states.update(batch)
     rows = list(states.rows())
     np.testing.assert_allclose([row["se"] for row in rows], grouped.frame["se"], rtol=1e-7)
 
 
-def test_the_recorded_head_is_compared_where_it_fits(classes: Classes, tmp_path: Path) -> None:
+def test_the_recorded_head_is_compared_with_layers_that_fit(classes: Classes, tmp_path: Path) -> None:
     x, y = classes(200, 6, 4)
     head = (np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32), np.zeros(4, np.float32))
     with create(tmp_path / "x.h5", head=head) as writer:
         writer.append(Batch(np.arange(len(x)), {"wide": x, "narrow": x[:, :3]}, y))
     path = tmp_path / "x.h5"
-    found = analyze(path, progress=False, groups=0, null=1).frame
-    nc3 = found[found["metric"] == "nc3_duality"]
+    table = analyze(path, progress=False, groups=0, null=1).frame
+    nc3 = table[table["metric"] == "nc3_duality"]
     assert nc3["layer"].tolist() == ["wide", "wide"]
-    given = analyze(path, "nc3_duality", progress=False, groups=0, head=head).frame
-    assert nc3["value"].iloc[0] == given["value"].iloc[0]
-    assert "takes 6 features" in given[given["layer"] == "narrow"]["note"].iloc[0]
-    joined = analyze(path, "nc3_duality", progress=False, superclasses={"a": [0, 1], "b": [2, 3]}).frame
-    assert joined["value"].isna().all()
-    assert "none are recorded for these classes" in joined["note"].iloc[0]
+    named = analyze(path, "nc3_duality", progress=False, groups=0, head=head).frame
+    assert nc3["value"].iloc[0] == named["value"].iloc[0]
+    assert "takes 6 features" in named[named["layer"] == "narrow"]["note"].iloc[0]
+    merged_classes = analyze(path, "nc3_duality", progress=False, superclasses={"a": [0, 1], "b": [2, 3]}).frame
+    assert merged_classes["value"].isna().all()
+    assert "none are recorded for these classes" in merged_classes["note"].iloc[0]
 
 
-def test_a_recorded_head_of_other_classes_gives_nothing_and_says_why(classes: Classes, tmp_path: Path) -> None:
+def test_a_recorded_head_of_other_classes_gives_nan_with_a_reason(classes: Classes, tmp_path: Path) -> None:
     x, y = classes(100, 6, 4)
     with create(tmp_path / "x.h5", head=(np.ones((1000, 6)), np.zeros(1000))) as writer:
         writer.append(Batch(np.arange(len(x)), {"wide": x}, y))
@@ -530,8 +532,8 @@ def test_a_recorded_head_of_other_classes_gives_nothing_and_says_why(classes: Cl
     assert set(rows["metric"]) == {"nc3_duality", "nc4_ncc_mismatch"}
 
 
-def test_the_head_of_the_network_is_compared_where_it_fits(classes: Classes, tmp_path: Path) -> None:
-    path = stored(tmp_path / "x.h5", classes)
+def test_a_head_argument_is_compared_with_layers_that_fit(classes: Classes, tmp_path: Path) -> None:
+    path = write_two_layers(tmp_path / "x.h5", classes)
     assert "nc3_duality" not in set(analyze(path, progress=False, groups=0).frame["metric"])
     head = (np.random.default_rng(0).normal(size=(4, 6)), np.zeros(4))
     table = analyze(path, progress=False, groups=0, head=head)
@@ -543,12 +545,12 @@ def test_the_head_of_the_network_is_compared_where_it_fits(classes: Classes, tmp
         analyze(path, head=(np.zeros((4, 6)), np.zeros(3)))
 
 
-def test_a_stream_can_not_be_read_twice(classes: Classes, tmp_path: Path) -> None:
+def test_options_that_need_a_second_pass_are_refused_for_a_stream(classes: Classes, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Batches come only once"):
         analyze(iter([]), null=3)
 
 
-def test_infinite_and_undefined_values_keep_their_reason(batches: Batches) -> None:
+def test_an_infinite_value_has_its_reason_as_note(batches: Batches) -> None:
     x, y = np.repeat(np.eye(3), 4, axis=0), np.repeat(np.arange(3), 4)
     table = analyze(batches({"x": x}, y, 5), "fisher_ratio")
     row = table.select(variant="").frame
@@ -556,7 +558,7 @@ def test_infinite_and_undefined_values_keep_their_reason(batches: Batches) -> No
     assert "separate perfectly" in row["note"].item()
 
 
-def test_a_head_is_not_compared_with_places_of_earlier_maps(tmp_path: Path) -> None:
+def test_a_head_is_not_compared_with_positions_of_earlier_feature_maps(tmp_path: Path) -> None:
     import probes
     from repanalysis import analyze
 
@@ -568,9 +570,9 @@ def test_a_head_is_not_compared_with_places_of_earlier_maps(tmp_path: Path) -> N
     loader = [(torch.rand(60, 1, 8, 8), torch.arange(60) % 3, torch.arange(60))]
     with probes.record(net, loader, tmp_path / "a.h5", layers=["0", "1"], pool="grid:2", progress=False) as store:
         assert (store["0"].reshape(60, -1).shape[1], store["1"].reshape(60, -1).shape[1]) == (32, 32)
-        asked = analyze(store, metrics="nc4_ncc_mismatch", groups=0, progress=False).frame.set_index("layer")
+        named_metric = analyze(store, metrics="nc4_ncc_mismatch", groups=0, progress=False).frame.set_index("layer")
         default = analyze(store, groups=0, progress=False).select(metric="nc4_ncc_mismatch").frame
-    assert np.isnan(asked["value"]["0"])
-    assert asked["note"]["0"] == "the head takes 32 features, and these 32 are places of 8x8x8 maps"
-    assert np.isfinite(asked["value"]["1"])
+    assert np.isnan(named_metric["value"]["0"])
+    assert named_metric["note"]["0"] == "the head takes 32 features, and these 32 are places of 8x8x8 maps"
+    assert np.isfinite(named_metric["value"]["1"])
     assert default["layer"].tolist() == ["1"]
