@@ -53,7 +53,7 @@ def test_debiased_has_the_truth_as_its_expectation(class_weight: str) -> None:
         moments = ClassMoments(scatter="none").of(x, y)
         draws.append(between_class_variance(moments, class_weight=class_weight, debiased=True)[""])  # type: ignore[arg-type]
     assert abs(np.mean(draws) - truth) < 4 * np.std(draws) / 20
-    assert between_class_variance(moments)[""].note.endswith("of it is bias at n = 40; debiased=true takes it away")
+    assert between_class_variance(moments)[""].note.endswith("of it is bias at n = 40; debiased=true removes it")
 
 
 def test_every_measure_of_variance_between_classes_says_what_noise_adds(rng: np.random.Generator) -> None:

@@ -27,7 +27,7 @@ def test_rows_stay_with_their_ids_and_labels(rng: np.random.Generator) -> None:
     found = Samples(limit=100).of(ids[:, None] * 1.0, ids % 7, ids)
     np.testing.assert_array_equal(found.x[:, 0], found.ids)
     np.testing.assert_array_equal(found.labels, found.ids % 7)
-    assert int(found.seen) == 700
+    assert int(found.n_seen) == 700
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

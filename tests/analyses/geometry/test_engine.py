@@ -114,7 +114,7 @@ def test_what_metrics_share_is_computed_once(
         return update(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ClassMoments, "update_groups", counted)
-    smooth = [name for name in metrics.names() if metrics.get(name).smooth]
+    smooth = [name for name in metrics.names() if metrics.get(name).has_jackknife_se]
     analyze(batches({"conv": data[0]["conv"]}, data[1], 400), smooth)
     assert calls == [ClassMoments()]
     calls.clear()
@@ -128,7 +128,7 @@ def test_a_layer_too_wide_for_the_budget_keeps_what_it_can(
     rng = np.random.default_rng(0)
     layers = {"narrow": data[0]["conv"], "wide": rng.normal(size=(400, 300))}
     path = write(tmp_path / "x.h5", batches(layers, data[1], 64))
-    smooth = [name for name in metrics.names() if metrics.get(name).smooth]
+    smooth = [name for name in metrics.names() if metrics.get(name).has_jackknife_se]
     with pytest.warns(LeftOutWarning, match="1 of 2 layers could not be analyzed, 'wide': d = 300 needs"):
         table = analyze(path, smooth, state_budget=200_000, groups=0)
     assert set(table.failures) == {"wide"}

@@ -10,7 +10,7 @@ from repanalysis import analyze, metrics
 from repanalysis.analyses.geometry.states import planned
 from repanalysis.statistics import ClassMoments, Groups, Rows, Samples
 
-SMOOTH = [metrics.get(name) for name in metrics.names() if metrics.get(name).smooth]
+SMOOTH = [metrics.get(name) for name in metrics.names() if metrics.get(name).has_jackknife_se]
 FULL, MEANS = ClassMoments(), ClassMoments(scatter="none")
 
 
