@@ -243,7 +243,7 @@ def test_what_is_no_part_of_a_module(text: str, sentence: str) -> None:
 
 
 def test_a_function_without_the_decorator_is_no_metric(folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"is no metric: decorate the function with @metric\(needs=...\)"):
+    with pytest.raises(UsageError, match=r"is not a metric: decorate the function with @metric\(needs=...\)"):
         metrics.get("py:my_metrics:undecorated")
 
 

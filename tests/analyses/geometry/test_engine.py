@@ -266,7 +266,7 @@ def test_a_layer_without_any_defined_value_is_named(batches: Batches) -> None:
         ({"metrics": "rate_reduction:eps=0.1"}, "Unknown parameter of rate_reduction 'eps'. Did you mean 'eps_sq'?"),
         ({"metrics": "rate_reduction:eps_sq=-1"}, "eps_sq is -1.0; it must be a finite number above 0"),
         ({"metrics": "rate_reduction:eps_sq=x"}, "eps_sq of rate_reduction is 'x'; it must be a number"),
-        ({"metrics": "rate_reduction:0.1"}, "is no parameter; write name:key=value"),
+        ({"metrics": "rate_reduction:0.1"}, "is not a parameter; write name:key=value"),
         ({"metrics": ""}, "Unknown metric ''"),
         ({"layers": "cov"}, "No layer of the batches matches 'cov'. Did you mean 'conv'?"),
     ],
