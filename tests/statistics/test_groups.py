@@ -37,6 +37,8 @@ def test_a_class_that_is_all_in_one_group_is_gone_without_it() -> None:
     rest = [rest for _, rest in Groups(ClassMoments(), 4).of(x, y).replicates()][2]
     assert rest.counts.tolist() == [int((y == 0).sum()), 0]
     assert not rest.scatter[1].any()
+    assert not rest.mean[1].any()
+    assert rest.spread[1] == 0.0
     assert rest.k == 1
 
 

@@ -6,9 +6,12 @@ import math
 import os
 import re
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -376,6 +379,35 @@ def test_where_layers_are_analyzed_does_not_matter(how: str, classes: Classes, t
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
     names = ["layer", "metric", "variant", "note", "n"]
     assert found.frame[names].equals(expected.frame[names])
+
+
+class LastFirst(Executor):
+    """Runs so many tasks, as soon as it has them, the last first, with a pause after each."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.tasks = count, list[tuple[Future[Any], Callable[[], Any]]]()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.tasks.append((future, partial(fn, *args, **kwargs)))
+        if len(self.tasks) == self.count:
+            threading.Thread(target=self._run).start()
+        return future
+
+    def _run(self) -> None:
+        for future, task in reversed(self.tasks):
+            future.set_result(task())
+            time.sleep(0.1)
+
+
+def test_rows_are_in_order_of_layers_whichever_is_done_first(classes: Classes) -> None:
+    x, y = classes(60, 4, 3)
+    source = probes.from_arrays(dict.fromkeys("abc", x), labels=y, split=np.where(np.arange(60) % 2, "s", "t"))
+    found = analyze(source, "nc2_equinorm", by_split=True, executor=LastFirst(6), progress=False)
+    frame = found.select(variant="").frame
+    assert list(zip(frame["layer"], frame["split"], strict=True)) == [(layer, split) for layer in "abc" for split in "st"]
+    (provenance,) = found.provenance.values()
+    assert list(provenance["layers"]) == list("abc")
 
 
 class Deadly(Arrays):
