@@ -64,7 +64,7 @@ def test_without_a_class_the_others_are_as_they_were(statistic: Statistic, n: in
     x, y = classes(n, d, 3)
     rest, expected = statistic.of(x, y).without_class(1), statistic.of(x[y != 1], y[y != 1])
     assert rest.classes.tolist() == [0, 2]
-    for name in ("counts", "mean", "spread"):
+    for name in ("counts", "mean", "scatter_trace"):
         np.testing.assert_allclose(getattr(rest, name), getattr(expected, name), rtol=1e-12)
     np.testing.assert_allclose(rest.within(), expected.within(), rtol=1e-10, atol=1e-13)
     assert statistic.of(x, y).without_class(7).classes.tolist() == [0, 1, 2]

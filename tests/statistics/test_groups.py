@@ -38,7 +38,7 @@ def test_a_class_that_is_all_in_one_group_is_gone_without_it() -> None:
     assert rest.counts.tolist() == [int((y == 0).sum()), 0]
     assert not rest.scatter[1].any()
     assert not rest.mean[1].any()
-    assert rest.spread[1] == 0.0
+    assert rest.scatter_trace[1] == 0.0
     assert rest.k == 1
 
 

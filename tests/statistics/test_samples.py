@@ -39,10 +39,10 @@ def test_all_samples_count_as_seen_however_often_the_rest_are_dropped(size: int)
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             state = statistic.update(state, part[:, None] * 1.0, part, part)
-        assert int(state.seen) == len(rows)
+        assert int(state.n_seen) == len(rows)
         states.append(state)
     found = statistic.finish(statistic.merge(*states))
-    assert (found.n, int(found.seen), found.note) == (8, 100, "on 8 of 100 samples, drawn by id")
+    assert (found.n, int(found.n_seen), found.note) == (8, 100, "on 8 of 100 samples, drawn by id")
     np.testing.assert_array_equal(found.ids, statistic.of(ids[:, None] * 1.0, ids).ids)
 
 
