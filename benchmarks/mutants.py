@@ -158,6 +158,7 @@ def start(tests: list[str], folder: Path, path: Path | None = None, source: str 
     if pid := os.fork():
         return pid
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell ignores it
     log = os.open(folder / f"{os.getpid()}.log", os.O_RDWR | os.O_CREAT)
     for descriptor in range(3):
         os.dup2(log, descriptor)
