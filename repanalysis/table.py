@@ -224,7 +224,7 @@ class Table:
                 stated.append((run, written))
                 if provenance.get(run) and facts and provenance[run] != facts:
                     raise FormatError(
-                        f"{path} holds two runs called {run!r} with different provenance; give each its own name in the column run."
+                        f"{path} holds two runs called {run!r} with different provenance; give each its own name (column run)."
                     )
                 provenance[run] = provenance.get(run) or facts
             _refuse_missing_rows(stated, Counter(frame["run"]), path)
