@@ -55,7 +55,7 @@ class Darker(Perturbation):
     name: ClassVar[str] = "darker"
     strength_field: ClassVar[str] = "share"
 
-    def moved(self, images, ids):
+    def apply(self, images, ids):
         return images * (1 - self.share)
 
 
@@ -172,7 +172,7 @@ def test_a_perturbation_and_a_network_of_a_module(folder: Path) -> None:
     done = run(*words, "-p", "py:my_parts:Darker,share=0.5", "-o", "s.csv")
     assert done.exit_code == 0, done.output
     assert set(Table.load("s.csv").frame["perturbation"]) == {"darker", ""}
-    assert "is no perturbation" in refused(*words, "-p", "py:my_parts:network", "-o", "t.csv", code=2)
+    assert "is not a perturbation" in refused(*words, "-p", "py:my_parts:network", "-o", "t.csv", code=2)
 
 
 def test_a_plot_of_a_module(folder: Path) -> None:
