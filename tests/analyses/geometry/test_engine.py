@@ -603,6 +603,6 @@ def test_a_head_is_not_compared_with_places_of_earlier_maps(tmp_path: Path) -> N
         asked = analyze(store, metrics="nc4_ncc_mismatch", groups=0, progress=False).frame.set_index("layer")
         default = analyze(store, groups=0, progress=False).select(metric="nc4_ncc_mismatch").frame
     assert np.isnan(asked["value"]["0"])
-    assert asked["note"]["0"] == "the head takes 32 features, and these 32 are places of 8x8x8 maps"
+    assert asked["note"]["0"] == "the head takes 32 features, and these 32 are positions of 8x8x8 maps"
     assert np.isfinite(asked["value"]["1"])
     assert default["layer"].tolist() == ["1"]
