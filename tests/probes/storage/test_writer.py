@@ -235,7 +235,7 @@ def test_memory_held_for_a_commit_is_small(tmp_path: Path) -> None:
             writer.append(Batch(ids=np.arange(start, start + 1000), layers={"x": x}))
             for column in writer._layers.values():
                 column.flush_full_chunks()
-            held = sum(len(data) for _, data in writer._atomic._held)
+            held = sum(len(data) for _, data in writer._atomic._pending)
             assert held < 100_000
             writer.commit()
 
