@@ -76,7 +76,7 @@ def record(
     overwrite : bool, default False
         Replace a file that exists. It stays as it is until the new one, which is written to `FILE.part`, is complete.
     resume : bool, default False
-        Go on with a file whose writing was stopped. The loader must give the samples that it gave then, in that order:
+        Continue a file whose writing was interrupted. The loader must give the samples that it gave then, in that order:
         those that are in the file already are passed over. If a file that was to replace another was stopped, `FILE.part`,
         and is this run's, that is gone on with. A file that is complete is left alone, if it has every sample that the data set
         says it has; where there is none, writing starts.

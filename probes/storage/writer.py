@@ -1,6 +1,6 @@
 """Writing an activations file: whole batches are appended, and what was committed stays, whatever happens next.
 
-`create` starts a file, `resume` goes on with one whose writing was stopped. `docs/format.md` describes what is written;
+`create` starts a file, `resume` continues one whose writing was interrupted. `docs/format.md` describes what is written;
 `atomic.py` is how every commit is all or nothing, `background.py` keeps interrupts away from it. A file that replaces another
 is written beside it, to `FILE.part`, and renamed once it is whole.
 """
@@ -222,7 +222,7 @@ def resume(
     expected: int | None = None,
     source: Path | None = None,
 ) -> Writer:
-    """Go on with a file whose writing was stopped, from its last commit.
+    """Continue a file whose writing was interrupted, from its last commit.
 
     Parameters
     ----------
