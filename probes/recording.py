@@ -76,7 +76,7 @@ def record(
     overwrite : bool, default False
         Replace a file that exists. It stays as it is until the new one, which is written to `FILE.part`, is complete.
     resume : bool, default False
-        Go on with a file whose writing was stopped. The loader must give the samples that it gave then, in that order:
+        Continue a file whose writing was interrupted. The loader must give the samples that it gave then, in that order:
         those that are in the file already are passed over. If a file that was to replace another was stopped, `FILE.part`,
         and is this run's, that is gone on with. A file that is complete is left alone, if it has every sample that the data set
         says it has; where there is none, writing starts.
@@ -110,29 +110,29 @@ def record(
     """
     path = Path(path)
     network = unwrap(model)
-    chosen, source = options_of(forward, **options), loader
-    if (loader := as_loader(loader, chosen.batch_size)) is source:
+    capture_options, source = options_of(forward, **options), loader
+    if (loader := as_loader(loader, capture_options.batch_size)) is source:
         size = getattr(loader, "batch_size", None)
-        chosen = replace(chosen, batch_size=size if isinstance(size, int) else 0)
-    facts = _facts(network, chosen, str(device or device_of(network)), attrs or {})
+        capture_options = replace(capture_options, batch_size=size if isinstance(size, int) else 0)
+    facts = _facts(network, capture_options, str(device or device_of(network)), attrs or {})
     plain_file(path)
     begun = _begun(path, facts, class_names) if resume else None
     if begun is None and not resume:
         refuse_existing(path, overwrite=overwrite)
     if begun is not None and not is_interrupted(begun):
-        return _complete(begun, path, loader, chosen)
+        return _complete(begun, path, loader, capture_options)
     n_resumed = 0 if begun is None or is_empty(begun) else len(Store(begun, partial=True))
     rest = loader
     if begun is not None and n_resumed:
         rest = _remaining_batches(loader, n_resumed, begun, Reader(forward or network, class_names=class_names))
     batches = captured(
-        model, rest, _remaining(chosen, n_resumed), device=device, early_stop=early_stop, forward=forward,
+        model, rest, _remaining(capture_options, n_resumed), device=device, early_stop=early_stop, forward=forward,
         class_names=class_names,
     )  # fmt: skip
     first = next(batches, None)
     if first is None and not n_resumed:
         raise DataError("The loader gave no batch; there is nothing to record.")
-    expected = chosen.n_of(_length(loader))
+    expected = capture_options.n_of(_length(loader))
     if n_resumed:
         writer = resume_file(path, attrs=facts, expected=expected, source=begun)
     else:

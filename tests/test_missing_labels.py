@@ -115,7 +115,7 @@ def test_no_label_is_no_class_to_choose() -> None:
 
 def test_none_labelled_and_one_class_are_one_sentence() -> None:
     x, y, _ = data()
-    with pytest.raises(DataError, match="have none but labels that mean none .-1, -100., which fisher_ratio need"):
+    with pytest.raises(DataError, match="have only labels that mean none .-1, -100.; needed by fisher_ratio"):
         analyze([Batch(np.arange(N), {"fc": x}, np.full(N, -100))], "fisher_ratio")
     with pytest.raises(
         DataError, match=r"All samples are of one class \(1\) \(-1 means that a sample has none\), and fisher_ratio"

@@ -25,7 +25,7 @@ _IN_PLACE = ("add", "sub", "mul", "truediv", "floordiv", "matmul", "pow", "mod",
 
 
 class Listener(Protocol):
-    """Who is told of operations."""
+    """Receives every functional call."""
 
     def listens(self) -> bool:
         """Whether the operation that is about to run counts."""

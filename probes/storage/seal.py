@@ -1,9 +1,8 @@
-"""Opening the bytes of an activations file: every byte that HDF5 is given is known to be the one that was written.
+"""Reads the bytes of an activations file and verifies them before HDF5 sees them.
 
-A complete file ends with a checksum for every 64 KiB and a footer (`atomic.py` writes them, past what HDF5 counts as the
-file). They are checked as the bytes are read, before HDF5 sees them: a changed bit is an error, never a wrong number, and
-damaged structures never reach the C library. A file whose writing was stopped lies under its journal: what is read is
-its last commit.
+A complete file ends with its seal: a checksum for every 64 KiB and a footer, which `journal.py` writes past the end of the HDF5
+file. Every page is verified when it is read: a changed bit is an error, never a wrong number, and damaged structures never
+reach the C library. If writing was interrupted, the journal is applied to what is read, which gives the last commit.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from probes.storage.journal import PAGE, SEAL, SEAL_MAGIC, Journal, page_checksu
 
 __all__ = ["UUID_TAG", "RawFile", "check_bytes", "is_empty", "is_interrupted", "open_bytes", "refuse_writing", "uuid_of"]
 
-UUID_TAG = b"repanalysis-seal:"  # stands near the start of every sealed file, with the file's uuid after it
+UUID_TAG = b"repanalysis-seal:"  # near the start of every sealed file, followed by its uuid
 _HEAD = 1 << 16
-_RECENT = 64  # pages kept, for the small structures that HDF5 reads again and again
+_CACHED_PAGES = 64  # for the small structures that HDF5 reads repeatedly
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def uuid_of(path: Path) -> str | None:
-    """The uuid that a file carries near its start; None where it has none."""
+    """The uuid near the start of a file; None if it has none."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     at = head.find(UUID_TAG)
@@ -36,7 +35,7 @@ def uuid_of(path: Path) -> str | None:
 
 
 def is_interrupted(path: Path) -> bool:
-    """Whether the writing of a file was stopped, so that it lies under a journal."""
+    """Whether writing was interrupted, so that the journal holds part of the last commit."""
     journal = Journal.read(path)
     if journal is None or not path.exists():
         return False
@@ -49,13 +48,13 @@ def is_interrupted(path: Path) -> bool:
 
 
 def is_empty(path: Path) -> bool:
-    """Whether the writing of a file was stopped before anything was committed."""
+    """Whether writing was interrupted before the first commit."""
     journal = Journal.read(path)
     return journal is not None and journal.eof == 0
 
 
 def open_bytes(path: Path) -> RawFile | None:
-    """The content of an activations file for `h5py.File`, each byte checked; None for a file without a seal.
+    """The verified content of an activations file for `h5py.File`; None for a file without a seal.
 
     Parameters
     ----------
@@ -65,9 +64,9 @@ def open_bytes(path: Path) -> RawFile | None:
     Raises
     ------
     UsageError
-        If it is being written right now.
+        If another process is writing it.
     FormatError
-        If it is no HDF5 file, is cut off, or its seal is damaged. While reading: if a page is not as it was written.
+        If it is not an HDF5 file, is truncated, or its seal is damaged. While reading: if a page was changed.
     """
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -103,14 +102,14 @@ def _open(fd: int, path: Path) -> RawFile | None:
 
 
 def _table(fd: int, footer: bytes, size: int, path: Path, uuid: str | None) -> tuple[int, list[int]]:
-    """Length of the HDF5 file and the checksums of its pages, from the seal."""
-    _, version, page, eof, named, _ = SEAL.unpack(footer)
+    """Length of the HDF5 file and checksums of its pages, from the seal."""
+    _, version, page, eof, footer_uuid, _ = SEAL.unpack(footer)
     start = eof
     length = size - start
     if version == 1 and page == PAGE and 0 < eof < size and length == 8 * -(-eof // PAGE) + SEAL.size:
         seal = os.pread(fd, length, start)
         if xxhash.xxh3_64_digest(seal[:-8]) == seal[-8:]:
-            if named.decode() != uuid:
+            if footer_uuid.decode() != uuid:
                 raise FormatError(_changed(path, 0))
             return eof, np.frombuffer(seal[: -SEAL.size], "<u8").tolist()
     raise FormatError(
@@ -119,20 +118,20 @@ def _table(fd: int, footer: bytes, size: int, path: Path, uuid: str | None) -> t
     )
 
 
-def _changed(path: Path, at: int) -> str:
+def _changed(path: Path, start: int) -> str:
     return (
-        f"{path} is damaged or was changed after it was written: the bytes from {at} to {at + PAGE} are not those that were "
-        f"written. Copy it again from where it was written, or extract it again."
+        f"{path} is damaged or was changed after it was written: the bytes from {start} to {start + PAGE} are not those that "
+        f"were written. Copy it again from where it was written, or extract it again."
     )
 
 
 def check_bytes(path: Path) -> None:
-    """Read every byte of a sealed file, whether it means anything or not.
+    """Read and verify every byte of a sealed file.
 
     Raises
     ------
     FormatError
-        If one is not as it was written.
+        If one was changed.
     """
     opened = open_bytes(path)
     if opened is None:
@@ -146,9 +145,9 @@ def check_bytes(path: Path) -> None:
 
 
 class RawFile(io.RawIOBase):
-    """A file descriptor read by position; `error` says what was wrong with its bytes, should anything be."""
+    """A binary file on a descriptor; `error` is the first mismatch of its bytes, or None."""
 
-    is_interrupted = False  # whether its writing was stopped, so that it lies under a journal
+    is_interrupted = False  # whether a journal is applied
 
     def __init__(self, fd: int, path: Path, size: int) -> None:
         super().__init__()
@@ -156,19 +155,19 @@ class RawFile(io.RawIOBase):
         self._fd, self._path, self._size, self._position = fd, path, size, 0
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # h5py hands over memoryviews
-        """Fill `buffer` from the position on."""
+        """Fill `buffer` from the current position on."""
         raise NotImplementedError
 
     def readable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def tell(self) -> int:
-        """The position."""
+        """The current position."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -184,37 +183,37 @@ class RawFile(io.RawIOBase):
 
 
 class _JournaledReader(RawFile):
-    """The last commit of a file whose writing was stopped."""
+    """Reads an interrupted file at its last commit: the journal applied to the bytes of the file."""
 
     is_interrupted = True
 
     def __init__(self, fd: int, path: Path, journal: Journal) -> None:
         super().__init__(fd, path, journal.eof)
-        self._extents = journal.extents
+        self._overlay = journal.overlay
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # h5py hands over memoryviews
         view = memoryview(buffer).cast("B")[: max(0, self._size - self._position)]
         filled = read_at(self._fd, view, self._position)
         view[filled:] = bytes(len(view) - filled)
-        self._extents.overlay(self._position, view)
+        self._overlay.apply(self._position, view)
         self._position += len(view)
         return len(view)
 
 
 class _ChecksummedReader(RawFile):
-    """A sealed file: whole pages are read and checked, whatever part of them is wanted."""
+    """Reads a sealed file page by page and verifies the checksum of each."""
 
     def __init__(self, fd: int, path: Path, table: tuple[int, list[int]]) -> None:
         super().__init__(fd, path, table[0])
         self._checksums = table[1]
-        self._recent: dict[int, bytes] = {}
+        self._cache: dict[int, bytes] = {}
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # likewise
         view = memoryview(buffer).cast("B")[: max(0, self._size - self._position)]
         start, stop = self._position, self._position + len(view)
         first = -(-start // PAGE)
         last = stop // PAGE if stop < self._size else len(self._checksums)
-        if first < last:  # these pages are wanted as a whole: read where they are wanted, and checked there
+        if first < last:  # whole pages: read into the buffer and verified there
             inner = view[first * PAGE - start : min(last * PAGE, stop) - start]
             read_at(self._fd, inner, first * PAGE)
             for page, checksum in enumerate(page_checksums(inner), start=first):
@@ -230,13 +229,13 @@ class _ChecksummedReader(RawFile):
         return len(view)
 
     def _page(self, page: int) -> bytes:
-        if page not in self._recent:
+        if page not in self._cache:
             content = os.pread(self._fd, min(PAGE, self._size - page * PAGE), page * PAGE)
             self._check(page, xxhash.xxh3_64_intdigest(content))
-            if len(self._recent) >= _RECENT:
-                self._recent.clear()
-            self._recent[page] = content
-        return self._recent[page]
+            if len(self._cache) >= _CACHED_PAGES:
+                self._cache.clear()
+            self._cache[page] = content
+        return self._cache[page]
 
     def _check(self, page: int, checksum: int) -> None:
         if checksum != self._checksums[page]:
@@ -245,7 +244,7 @@ class _ChecksummedReader(RawFile):
 
 
 def refuse_writing(fd: int, path: Path) -> None:
-    """Refuse a file that is being written; readers hold no lock, and keep nobody from writing."""
+    """Raise UsageError if the file is being written. Readers hold no lock afterwards, so that they never block a writer."""
     try:
         import fcntl
 

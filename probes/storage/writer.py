@@ -1,6 +1,6 @@
 """Writing an activations file: whole batches are appended, and what was committed stays, whatever happens next.
 
-`create` starts a file, `resume` goes on with one whose writing was stopped. `docs/format.md` describes what is written;
+`create` starts a file, `resume` continues one whose writing was interrupted. `docs/format.md` describes what is written;
 `atomic.py` is how every commit is all or nothing, `background.py` keeps interrupts away from it. A file that replaces another
 is written beside it, to `FILE.part`, and renamed once it is whole.
 """
@@ -37,6 +37,7 @@ from probes.storage.format import (
     FORMAT_VERSION,
     LAYER_TABLE,
     OBS,
+    RESERVED_ATTRS,
     RUN_DEPENDENT_ATTRS,
     encode_attr,
     filter_arguments,
@@ -151,7 +152,8 @@ def create(
     Raises
     ------
     UsageError
-        If the path exists and `overwrite` is false, is being written by another process, or the compression is unknown.
+        If the path exists and `overwrite` is false, is being written by another process, the compression is unknown, or
+        an attribute has a name that the file itself needs.
 
     Examples
     --------
@@ -163,6 +165,7 @@ def create(
     (2, 3)
     """
     filter_arguments(compression)
+    _refuse_reserved(attrs or {})
     path = refuse_existing(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     target = part_of(path) if path.exists() and not _holds_nothing(path) else path
@@ -198,6 +201,13 @@ def create(
     return Writer(path, begin, compression, expected)
 
 
+def _refuse_reserved(attrs: Mapping[str, Any]) -> None:
+    """Raise if attributes would replace those that say how to read the file."""
+    for key, value in attrs.items():
+        if key in RESERVED_ATTRS or (key in ("shard", "shards") and (isinstance(value, bool) or not isinstance(value, int))):
+            raise UsageError(f"The attribute {key} is the file's own; give yours another name, such as my_{key}.")
+
+
 def _holds_nothing(path: Path) -> bool:
     """Whether the writing of a file was stopped before any sample was committed."""
     if not is_interrupted(path):
@@ -212,7 +222,7 @@ def resume(
     expected: int | None = None,
     source: Path | None = None,
 ) -> Writer:
-    """Go on with a file whose writing was stopped, from its last commit.
+    """Continue a file whose writing was interrupted, from its last commit.
 
     Parameters
     ----------

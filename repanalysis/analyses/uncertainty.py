@@ -5,12 +5,12 @@ the value without group j, and pseudo-values p_j = h_j theta - (h_j - 1) theta_j
 
     theta_J = G theta - sum_j (1 - m_j / n) theta_j,      se^2 = 1/G sum_j (p_j - theta_J)^2 / (h_j - 1)
 
-This variance is estimated from G numbers, so the studentized value follows Student's t with G - 1 degrees of freedom, not the
-normal law. `few_groups` is the factor by which value +- 1.96 se becomes Student's 95 % interval: 1.15 for ten groups.
+This is a variance estimated from G numbers, so that the error follows Student's t with G - 1 degrees of freedom, not the normal
+distribution. `few_groups` is the factor with which value +- 1.96 se is Student's 95 % interval: 1.15 for ten groups.
 
-Permutation test: b of B values under permuted labels are at least as extreme as the value itself, ties included, in the tail of
-more structure. Then p = (b + 1) / (B + 1), which is valid at any B (Phipson and Smyth 2010). Without a direction, p is twice
-the smaller p of both tails, at most 1.
+Permutation test: of B values under permuted labels, b are at least as extreme as the observed value, in the tail that means
+more structure; ties count. Then p = (b + 1) / (B + 1), which is valid for any B (Phipson and Smyth 2010). Without a direction,
+p is twice the smaller of both tails, at most 1.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from repanalysis.metrics import Structure
 
 __all__ = ["Null", "few_groups", "jackknife", "permutation_test", "permuted"]
 
-_TIE = 1e-9  # relative to the largest compared number: smaller differences may be rounding
-_NEAR_ZERO = 1e-12  # dimensionless values below this are 0 up to rounding
+_TIE = 1e-9  # relative difference that another order of summation may cause
+_NEAR_ZERO = 1e-12  # dimensionless values below this are rounding errors
 
 
 def jackknife(whole: float, left_out: Sequence[float], sizes: Sequence[int]) -> float:
-    """Standard error of a value from its values without each group; NaN if any of them is not finite.
+    """Standard error of a value from its values without each group; NaN if one of them is not finite.
 
     Parameters
     ----------
     whole : float
-        The value of all samples.
+        The value on all samples.
     left_out : sequence of float
         The value without group j.
     sizes : sequence of int
-        Number of samples in group j.
+        Samples in group j.
 
     Examples
     --------
-    The standard error of a mean, from groups of one sample:
+    For a mean and groups of one sample, it equals the usual standard error.
 
     >>> x = np.array([1.0, 2.0, 4.0, 9.0])
     >>> se = jackknife(x.mean(), [np.delete(x, j).mean() for j in range(4)], [1] * 4)
@@ -62,7 +62,7 @@ def jackknife(whole: float, left_out: Sequence[float], sizes: Sequence[int]) -> 
 
 
 def few_groups(groups: int) -> float:
-    """Factor for a standard error from so many groups, so that value +- 1.96 se is Student's 95 % interval.
+    """Factor for a standard error from few groups, so that value +- 1.96 se is Student's 95 % interval.
 
     Examples
     --------
@@ -73,23 +73,23 @@ def few_groups(groups: int) -> float:
 
 
 def permuted(labels: Int64[np.ndarray, " n"], seed: int, draw: int) -> NDArray[np.int64]:
-    """Labels in random order: class counts are unchanged, and labels are independent of the samples."""
+    """The labels in random order: class sizes stay, the association with samples is lost."""
     return np.random.default_rng([seed, draw]).permutation(labels)
 
 
 class Null(NamedTuple):
-    """The null distribution under permuted labels, and the permutation test.
+    """Result of a permutation test.
 
     Attributes
     ----------
     mean, sd : float
-        Mean and standard deviation of the draws; NaN if one of them is not finite.
+        Mean and standard deviation under permuted labels; NaN if a draw is not finite.
     p : float
-        p-value of the permutation test; NaN if the value or a draw is NaN.
+        p-value; NaN if the value or a draw is NaN.
     tail : {"up", "down", "either"}
-        Tail of the test.
+        The tail tested.
     note : str
-        The result in words.
+        Summary in words.
     """
 
     mean: float
@@ -102,20 +102,20 @@ class Null(NamedTuple):
 def permutation_test(
     value: float, draws: Sequence[float], structure: Structure = "up", *, dimensionless: bool = False, of: str = "labels"
 ) -> Null:
-    """Test a value against its null distribution under permuted labels.
+    """Compare a value with its null distribution under permuted labels.
 
     Parameters
     ----------
     value : float
-        Value under the true labels; may be infinite.
+        Value with the true labels; may be infinite.
     draws : sequence of float
         Values under permuted labels.
     structure : {"up", "down", "either"}, default "up"
-        Direction of more structure, and so the tail of the test.
+        The tail that means more structure.
     dimensionless : bool, default False
-        Whether the value has no unit, so that values below 1e-12 are 0 up to rounding.
+        Whether the value has no unit; differences below 1e-12 then count as ties.
     of : str, default "labels"
-        Name of what was permuted, for the note.
+        What was permuted, for the note.
 
     References
     ----------

@@ -218,10 +218,10 @@ def analyze(
     opened = _relabelled(opened, labels, targets, ignored)
     recorded_head = _recorded_head(opened, ignored) if head is None and superclasses is None else None
     resolved = _with_head(metrics, recorded_head or head)
-    jackknife_options = {"groups": groups, "null": null, "seed": seed}
     job = Job(
-        tuple(resolved), **jackknife_options, budget=state_budget, skip_if_head_does_not_fit=metrics is None, strict=strict
-    )  # type: ignore[arg-type]
+        tuple(resolved), groups=groups, null=null, seed=seed, budget=state_budget,
+        skip_if_head_does_not_fit=metrics is None, strict=strict,
+    )  # fmt: skip
     hidden = None if progress is None else not progress
     subset_options = {"split": split, "classes": classes, "superclasses": superclasses}
     job = replace(job, subset=replace(job.subset, ignore=ignored))
@@ -247,7 +247,7 @@ def analyze(
         )
     name = run or "run"
     selection = {key: _plain(value) for key, value in subset_options.items() if value is not None}
-    options = jackknife_options | selection | ({"ignore_labels": list(ignored)} if ignored else {})
+    options = {"groups": groups, "null": null, "seed": seed} | selection | ({"ignore_labels": list(ignored)} if ignored else {})
     provenance = _provenance(opened, resolved, layer_attrs, recorded or {}, options)
     if failures:
         provenance["failures"] = failures
@@ -287,7 +287,7 @@ def _check_subset(source: Source, job: Job) -> Job:
     """
     mask, labels = job.subset.apply(source.labels, source.split)
     if mask is not None and not mask.any():
-        raise DataError(f"{source.name} has no samples of the chosen split and classes.")
+        raise DataError(f"{source.name} has no samples of the selected split and classes.")
     job = _drop_unanswerable(job, source.name, labels=labels is not None, targets=source.targets is not None)
     _require_classes(job.metrics, labels)
     if job.null and labels is None and source.targets is None:
@@ -343,10 +343,12 @@ def _analyze_file(
                 pickle.dumps(metric)  # raises here: an object that cannot be pickled would hang the pool's shutdown
             config = _reopen_args(source)
             bar = stack.enter_context(tqdm(total=len(tasks), unit=" layers", desc="analyze", disable=hidden))
-            results_of = (
-                _run_in_processes(workers, config, tasks) if executor is None else _run_in_executor(executor, config, tasks)
+            run = (
+                functools.partial(_run_in_processes, workers)
+                if executor is None
+                else functools.partial(_run_in_executor, executor)
             )
-            pending = stack.enter_context(closing(results_of))
+            pending = stack.enter_context(closing(run(config, tasks)))
         for index, result in pending:
             results[index] = _rows_or_failure(result, source, *tasks[index])
             if executor is not None or workers:
@@ -380,7 +382,7 @@ def _merged(results: Sequence[LayerRows], job: Job) -> tuple[list[dict[str, Any]
     errors = [result.error for result in results if result.error is not None]
     if errors and len(errors) == len(results):  # a failure of all layers is no property of one
         raise errors[0]
-    head_metrics = {metric.name for metric in job.metrics if metric.needs_head or "head" in metric.chosen}  # few layers fit
+    head_metrics = {metric.name for metric in job.metrics if metric.needs_head or "head" in metric.params}  # few layers fit
     layer_attrs: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
     for result in results:
@@ -499,7 +501,7 @@ def _process_pool(count: int, workers: int) -> ProcessPoolExecutor:
 
 
 def _limit_threads(threads: int) -> None:
-    """Worker initializer: limit BLAS threads (importing this module has loaded scipy)."""
+    """Worker initializer: limits the threads of BLAS, which importing this module has loaded."""
     threadpool_limits(threads)
 
 
@@ -639,7 +641,7 @@ def _with_head(metrics: str | Iterable[str | Metric] | None, head: tuple[Any, ..
     if weight.ndim != 2 or bias.shape != weight.shape[:1]:
         raise UsageError(f"The head has weights {weight.shape} and offsets {bias.shape}; (K, d) and (K,) are needed.")
     own_head = head._replace(weight=weight, bias=bias) if isinstance(head, Head) else Head(weight, bias)
-    return [get(metric.name, **metric.chosen, head=own_head) if metric.needs_head else metric for metric in selected]
+    return [get(metric.name, **metric.params, head=own_head) if metric.needs_head else metric for metric in selected]
 
 
 def _recorded_head(source: Source | Iterable[Batch], ignored: tuple[int, ...]) -> Head | None:

@@ -1,8 +1,8 @@
-"""The states of one layer, updated batch by batch, and the metrics' values, standard errors and notes computed from them.
+"""The statistics' states of one layer, updated batch by batch, and the metrics computed from them.
 
-The statistic that provides for the metrics depends on the data: moments of every class, in groups so that each group can be
-left out; the rows themselves, where a scatter matrix per class would take more memory than all rows; or, beyond the budget, no
-statistic, and a reason.
+Which statistic provides for the metrics depends on the data: moments of every class, in groups for the jackknife; or the rows
+themselves, if they need less memory than a scatter matrix per class; or, if both exceed the budget, none, and the values are
+NaN with the reason.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ _IN_STEPS = "no standard error: it moves in steps, which a jackknife misses"
 
 @dataclass(frozen=True)
 class Job:
-    """The metrics to compute at every layer, and their options.
+    """The specification of an analysis: what to compute for every layer.
 
     Attributes
     ----------
     metrics : tuple of Metric
-        Metrics to compute.
+        The metrics.
     groups : int
-        Groups of samples that the jackknife leaves out; 0 for no standard errors of smooth metrics.
+        Number of jackknife groups; 0 omits the standard errors of smooth metrics.
     null : int
-        Permutations of the labels.
+        Number of label permutations.
     seed : int
         Seed of the permutations.
     budget : int
-        Bytes that the states of one layer may take.
+        Memory for the states of one layer, in bytes.
     subset : Subset
-        Samples to use, and their labels.
+        The samples to use.
     skip_if_head_does_not_fit : bool
-        Whether metrics that compare a layer with the network's head skip the layers whose features do not fit the head.
+        Whether metrics of the network's head are omitted, rather than NaN, at layers whose width is not that of the head.
     strict : bool
-        Whether a layer that cannot be analyzed raises; otherwise its values are NaN, with the reason.
+        Whether a layer that cannot be analyzed raises; otherwise its values are NaN with the reason.
     types : tuple of (str, int)
-        Dtypes that the network computes in, each with the order of its first layer.
+        Data types that the network computes in, each with the order of its first layer.
     """
 
     metrics: tuple[Metric, ...]
@@ -72,22 +72,22 @@ class Job:
     types: tuple[tuple[str, int], ...] = ()
 
     def with_target_names(self, targets: tuple[str, ...]) -> Job:
-        """The job with the names of the targets bound to the metrics that use targets."""
+        """The job with the targets' names as a parameter of the metrics that use targets."""
         named = [
-            get(metric.name, **{**metric.chosen, "names": targets}) if metric.needs_targets else metric
+            get(metric.name, **{**metric.params, "names": targets}) if metric.needs_targets else metric
             for metric in self.metrics
         ]
         return replace(self, metrics=tuple(named)) if targets else self
 
     def for_layer(self, d: int, shape: tuple[int, ...] = ()) -> Job:
-        """The job for a layer with d features; `shape` is the unpooled output shape, to which heads are matched."""
-        heads = {metric: metric.chosen["head"].at(d, shape) for metric in self.metrics if metric.chosen.get("head") is not None}
+        """The job for a layer of d features; `shape` is the shape of the unpooled output, for heads."""
+        heads = {metric: metric.params["head"].at(d, shape) for metric in self.metrics if metric.params.get("head") is not None}
         fitting_metrics = [
             metric for metric in self.metrics if metric not in heads or (heads[metric].takes(d) and not heads[metric].foreign)
         ]
         if not self.skip_if_head_does_not_fit:
             fitting_metrics = [
-                get(metric.name, **{**metric.chosen, "head": heads[metric]}) if metric in heads else metric
+                get(metric.name, **{**metric.params, "head": heads[metric]}) if metric in heads else metric
                 for metric in self.metrics
             ]
         return replace(self, metrics=tuple(fitting_metrics))
@@ -95,7 +95,7 @@ class Job:
 
 @dataclass(frozen=True)
 class StatisticsPlan:
-    """The statistics to compute of a layer, the reason for each that is refused, and the reason for missing standard errors."""
+    """The statistics of a layer, the reasons why some are refused, and why there are no standard errors."""
 
     statistics: tuple[Statistic, ...]
     refused: Mapping[Statistic, str]
@@ -103,13 +103,11 @@ class StatisticsPlan:
 
 
 def plan_statistics(metrics: Sequence[Metric], d: int, k: int, n: int | None, *, groups: int, budget: int) -> StatisticsPlan:
-    """The statistics that provide for these metrics within a budget of bytes, for d features, k classes and n samples.
-
-    `n` is None for a stream, whose length is unknown.
+    """The statistics for metrics of d features, k classes and n samples (None: unknown) within a memory budget.
 
     Notes
     -----
-    Rows are stored in place of moments where K d^2 numbers would take more memory, if the rows fit the budget.
+    Rows replace moments if they fit the budget and need less memory than K d^2 numbers.
     """
     needed = list(dict.fromkeys(metric.needs for metric in metrics))
     statistics: list[Statistic] = []
@@ -149,7 +147,7 @@ def plan_statistics(metrics: Sequence[Metric], d: int, k: int, n: int | None, *,
 
 
 def first_layer_of_dtypes(layers: Iterable[LayerInfo]) -> tuple[tuple[str, int], ...]:
-    """Every dtype that a network computes in, with the order of its first layer."""
+    """Every data type that a network computes in, with the order of its first layer."""
     first: dict[str, int] = {}
     for layer in layers:
         if layer.dtype_source:
@@ -158,10 +156,10 @@ def first_layer_of_dtypes(layers: Iterable[LayerInfo]) -> tuple[tuple[str, int],
 
 
 def resolution_of_layer(first: Iterable[tuple[str, int]], info: LayerInfo) -> NDArray[np.float64]:
-    """Relative rounding error of a layer's activations, from `first_layer_of_dtypes`.
+    """Rounding variance of the network's own arithmetic in a layer, from `first_layer_of_dtypes`.
 
-    It is that of the coarsest dtype in which this layer or an earlier one was computed: rounding errors propagate to later
-    layers. A mean over positions averages them.
+    It is that of the coarsest type in which this layer or an earlier one was computed, since later layers inherit rounding
+    errors. A mean over positions averages them.
     """
     types = [dtype for dtype, order in first if order <= info.order]
     resolution: NDArray[np.float64] = np.maximum.reduce([EXACT, *(resolution_of(dtype, info.averaged) for dtype in types)])
@@ -170,7 +168,7 @@ def resolution_of_layer(first: Iterable[tuple[str, int]], info: LayerInfo) -> ND
 
 @dataclass
 class NonFinite:
-    """The samples of a layer that hold NaN, inf, or a number whose square overflows.
+    """The samples of a layer that hold NaN, inf, or numbers whose square overflows.
 
     Attributes
     ----------
@@ -192,7 +190,7 @@ class NonFinite:
             self.count += int((~np.isfinite(np.square(x, dtype=np.float64)).all(axis=1)).sum())
 
     def sentence(self, n: int) -> str:
-        """The reason why a layer of n samples could not be analyzed."""
+        """The reason why a layer of n samples can't be analyzed."""
         overflows = ", whose square overflows" if math.isfinite(self.value) else ""
         others = "the only such sample" if self.count == 1 else f"the first of {self.count:,} such samples"
         return f"holds {self.value}{overflows} at sample id {self.sample!r}, {others} of {n:,}"
@@ -200,7 +198,7 @@ class NonFinite:
 
 @dataclass
 class LayerStates:
-    """The states of one layer; cleared at the first row that is not finite."""
+    """The states of one layer; they are dropped at the first row that is not finite."""
 
     info: LayerInfo
     job: Job
@@ -224,13 +222,13 @@ class LayerStates:
                 self.states[statistic, samples] = statistic.init(self.d, self.classes)
 
     def _metrics_of(self, statistic: Statistic) -> list[Metric]:
-        """The metrics that a statistic provides for."""
+        """The metrics that are computed from a statistic."""
         return [metric for metric in self.job.metrics if _provider_of(metric, self.plan.statistics) is statistic]
 
     def _separate_labelled(self) -> None:
-        """From the first unlabelled sample on, give the metrics that use labels a state of their own.
+        """Start a separate state for class metrics at the first sample without a label.
 
-        Statistics by class need none: there the unlabelled samples are a class of the state of all samples.
+        Moments need none: they hold unlabelled samples as a class of their own.
         """
         for statistic in self.plan.statistics:
             both = {_samples_of(metric) for metric in self._metrics_of(statistic)} >= {"all", "labelled"}
@@ -247,8 +245,7 @@ class LayerStates:
     def update(self, batch: Batch, labels: Any = None, targets: Any = None) -> None:
         """Add the rows of a batch; `labels` and `targets` replace the batch's own.
 
-        Metrics that use labels get the labelled rows, those that use targets the rows with at least one target, the others all
-        rows.
+        Class metrics get the rows with a label, metrics of targets the rows with at least one target, all others every row.
 
         Raises
         ------
@@ -281,17 +278,19 @@ class LayerStates:
             self.splits |= set(np.unique(batch.split if mask is None else batch.split[mask]).tolist())
 
     def _update_states(self, x: Any, columns: Mapping[Samples, Any], ids: Any, keys: Any, rows: Mapping[Samples, Any]) -> None:
-        """Update every statistic with the rows (None: all) of its samples, and their labels or targets."""
+        """Update every statistic with its rows (None: all) and their labels or targets."""
         for (statistic, samples), state in list(self.states.items()):
             if samples not in rows:
                 continue
-            mask = slice(None) if rows[samples] is None or rows[samples].all() else rows[samples]
-            if not len(x[mask]):
+            selected = slice(None) if rows[samples] is None or rows[samples].all() else rows[samples]
+            if not len(x[selected]):
                 continue
             try:
-                self.states[statistic, samples] = statistic.update(state, x[mask], columns[samples][mask], keys[mask])
+                self.states[statistic, samples] = statistic.update(
+                    state, x[selected], columns[samples][selected], keys[selected]
+                )
             except NonFiniteError as error:
-                name, sample = self.info.name, ids[mask][error.row].item()
+                name, sample = self.info.name, ids[selected][error.row].item()
                 if self.job.strict:
                     raise DataError(
                         f"Layer {name!r} holds {error.value} at sample id {sample!r}. Leave the layer out "
@@ -303,17 +302,17 @@ class LayerStates:
 
     @property
     def failure(self) -> str:
-        """Why the layer, or one of its statistics, could not be analyzed; empty if all could."""
+        """The reason why the layer, or one of its statistics, could not be analyzed; empty if it could."""
         if self.non_finite is not None:
             return self.non_finite.sentence(self.n)
         return next(iter(self.plan.refused.values()), "")
 
     def values(self) -> dict[tuple[Metric, str], Value]:
-        """Every metric's variants, with standard errors."""
+        """The values of every metric and variant, with standard errors."""
         if self.non_finite is not None:
             return {(metric, ""): Value("nan", self.failure) for metric in self.job.metrics}
         finished = {key: self._with_resolution(key[0].finish(state)) for key, state in self.states.items()}
-        values: dict[tuple[Metric, str], Value] = {}
+        values_by_variant: dict[tuple[Metric, str], Value] = {}
         for statistic in self.plan.statistics:
             for samples in get_args(Samples):
                 if not (mine := [metric for metric in self._metrics_of(statistic) if _samples_of(metric) == samples]):
@@ -322,20 +321,20 @@ class LayerStates:
                 if samples == "labelled" and isinstance(statistic, _BY_CLASS):
                     state = state.without_class(MISSING)
                 whole = _evaluate(mine, state.whole if isinstance(state, GroupedMoments) else state)
-                values |= self._with_errors(mine, whole, state)
+                values_by_variant |= self._with_errors(mine, whole, state)
         for metric in self.job.metrics:
             if _provider_of(metric, self.plan.statistics) is None:
                 reason = self.plan.refused.get(metric.needs) or next(iter(self.plan.refused.values()))
-                values[metric, ""] = Value("nan", reason)
+                values_by_variant[metric, ""] = Value("nan", reason)
         return {
-            (metric, variant): values[metric, variant]
+            (metric, variant): values_by_variant[metric, variant]
             for metric in self.job.metrics
-            for key, variant in values
+            for key, variant in values_by_variant
             if key is metric
         }
 
     def _with_resolution(self, state: Any) -> Any:
-        """A finished state with the rounding error of the network's dtype, which may be coarser than the stored dtype."""
+        """A finished state with the rounding of the network's own types, which may be coarser than the stored type."""
         if isinstance(state, GroupedMoments):
             return state._replace(whole=state.whole.at_resolution(self.resolution))
         return state.at_resolution(self.resolution) if hasattr(state, "at_resolution") else state
@@ -350,7 +349,7 @@ class LayerStates:
             replicates = state.replicates(self.job.groups)
         else:
             return {
-                key: Value(value, _join_notes(value.note, self.plan.no_error if key[0].smooth else ""), se=value.se)
+                key: Value(value, _join_notes(value.note, self.plan.no_error if key[0].has_jackknife_se else ""), se=value.se)
                 for key, value in whole.items()
             }
         sizes, replicate_values = [], []
@@ -391,24 +390,24 @@ class LayerStates:
             }
 
     def _rows_of(self, metric: Metric) -> tuple[int, str]:
-        """Number of samples that a metric uses, and a note if others lack the label or target that it needs."""
+        """Number of samples that a metric uses, and a note if others lack a label or target."""
         counts: dict[Samples, tuple[int, str]] = {"labelled": (self.n_labelled, "label"), "targets": (self.n_targets, "target")}
         n, missing = counts.get(_samples_of(metric), (self.n, ""))
         return n, f"{self.n - n} of {self.n} samples have no {missing}" if n < self.n else ""
 
 
 def _samples_of(metric: Metric) -> Samples:
-    """The samples that a metric uses."""
+    """The kind of samples that a metric uses."""
     return "targets" if metric.needs_targets else "labelled" if metric.by_class else "all"
 
 
 def layer_columns(info: LayerInfo) -> dict[str, Any]:
-    """A layer's name, order and depth, as columns of a table."""
+    """Name, order and depth of a layer, as columns of a table."""
     return {"layer": info.name, "order": info.order, "depth": info.depth}
 
 
 def _provider_of(metric: Metric, statistics: Sequence[Statistic]) -> Statistic | None:
-    """The statistic that provides for a metric; None if there is none."""
+    """The statistic from which a metric is computed."""
     return next((statistic for statistic in statistics if statistic.covers(metric.needs)), None)
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import probes.storage.journal
 from probes import FormatError, UsageError
-from probes.storage.journal import PAGE, AtomicFile, Extents, Journal, page_checksums, read_at
+from probes.storage.journal import PAGE, AtomicFile, Journal, Overlay, page_checksums, read_at
 from probes.storage.seal import UUID_TAG, is_interrupted, open_bytes
 
 UUID = "0123456789abcdef" * 2
@@ -26,14 +26,14 @@ UUID = "0123456789abcdef" * 2
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.binary(min_size=1, max_size=20)), max_size=12))
 def test_extents_are_a_sparse_array(writes: list[tuple[int, bytes]]) -> None:
-    held, expected, written = Extents(), bytearray(100), bytearray(100)
+    held, expected, written = Overlay(), bytearray(100), bytearray(100)
     for start, data in writes:
-        held.put(start, data)
+        held.write(start, data)
         expected[start : start + len(data)] = data
         written[start : start + len(data)] = b"\1" * len(data)
     for start, stop in ((0, 100), (13, 14), (7, 55)):
         view = bytearray(b"?" * (stop - start))
-        held.overlay(start, memoryview(view))
+        held.apply(start, memoryview(view))
         wanted = [expected[at] if written[at] else ord("?") for at in range(start, stop)]
         assert list(view) == wanted
     stretches = [(start, start + len(data)) for start, data in held]
@@ -41,12 +41,12 @@ def test_extents_are_a_sparse_array(writes: list[tuple[int, bytes]]) -> None:
 
 
 def test_a_journal_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
-    path, extents = tmp_path / "x", Extents()
-    extents.put(5, b"hello")
+    path, extents = tmp_path / "x", Overlay()
+    extents.write(5, b"hello")
     Journal(UUID, 77, extents).write(path)
     found = Journal.read(path)
     assert found is not None
-    assert (found.uuid, found.eof, list(found.extents)) == (UUID, 77, [(5, b"hello")])
+    assert (found.uuid, found.eof, list(found.overlay)) == (UUID, 77, [(5, b"hello")])
     content = Journal.beside(path).read_bytes()
     for cut in range(len(content)):
         Journal.beside(path).write_bytes(content[:cut])
@@ -267,11 +267,11 @@ def test_a_journal_of_another_kind_is_none(tmp_path: Path) -> None:
     put(head + number(0))
     empty = Journal.read(path)
     assert empty is not None
-    assert (empty.uuid, empty.eof, len(empty.extents)) == (UUID, 300, 0)
+    assert (empty.uuid, empty.eof, len(empty.overlay)) == (UUID, 300, 0)
     put(head + number(2) + number(5) + number(3) + b"abc" + number(90) + number(1) + b"z")
     full = Journal.read(path)
     assert full is not None
-    assert (full.eof, list(full.extents)) == (300, [(5, b"abc"), (90, b"z")])
+    assert (full.eof, list(full.overlay)) == (300, [(5, b"abc"), (90, b"z")])
     full.write(tmp_path / "y")
     assert Journal.beside(tmp_path / "y").read_bytes() == Journal.beside(path).read_bytes()
     for body in (b"", head, b"RPNLJRN2" + (head + number(0))[8:]):

@@ -274,7 +274,7 @@ def test_a_power_cut_after_going_on_from_a_power_cut_leaves_a_commit(tmp_path: P
         promised = Journal.read(again / "x")
         assert promised is not None
         base = bytearray(content[: promised.eof])
-        for start, data in promised.extents:
+        for start, data in promised.overlay:
             base[start : start + len(data)] = data
         second = Disk(again, content, beside, commits=[bytes(base[: promised.eof])])
         with monkeypatch.context() as patched:

@@ -184,7 +184,7 @@ def test_reading_ends_where_the_content_ends(tiny: Path) -> None:
 
 
 def test_pages_that_were_read_are_checked_once_and_forgotten_in_time(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probes.storage.seal._RECENT", 2)
+    monkeypatch.setattr("probes.storage.seal._CACHED_PAGES", 2)
     opened, read, pread = open_bytes(tiny), [], os.pread
     assert opened is not None
     monkeypatch.setattr(os, "pread", lambda fd, size, at: read.append((size, at)) or pread(fd, size, at))
