@@ -36,7 +36,7 @@ from probes.provenance import versions
 from probes.storage.journal import Journal, install
 from probes.storage.seal import is_empty, is_interrupted
 from probes.storage.store import Store
-from probes.storage.writer import Writer, create, part_of, provenance_diff, refuse_existing, refuse_other
+from probes.storage.writer import Writer, create, part_path, provenance_diff, refuse_existing, refuse_mismatches
 from probes.storage.writer import resume as resume_file
 
 __all__ = ["record"]
@@ -176,7 +176,7 @@ def _facts(network: nn.Module, options: CaptureOptions, device: str, attrs: Mapp
 def _begun(path: Path, facts: Mapping[str, Any], class_names: Sequence[str] | None) -> Path | None:
     """The file to go on with: the one that was to replace `path`, or `path` itself, whichever is this run's."""
     refusal: UsageError | None = None
-    for begun in (part_of(path), path):
+    for begun in (part_path(path), path):
         if not begun.exists():
             continue
         if is_interrupted(begun) and is_empty(begun):  # where nothing was committed, it may be anybody's
@@ -186,7 +186,7 @@ def _begun(path: Path, facts: Mapping[str, Any], class_names: Sequence[str] | No
         if not mismatches:
             return begun
         try:
-            refuse_other(begun, mismatches)
+            refuse_mismatches(begun, mismatches)
         except UsageError as error:
             refusal = refusal or error
     if refusal is not None:
@@ -252,8 +252,8 @@ def _remaining_batches(loader: Iterable[Any], passed: int, path: Path, reader: R
                 raise DataError(
                     f"The samples in {path} have {kinds[0]}, those of the loader {kinds[1]}: write the file anew (--overwrite)."
                 )
-            if (twice := seen.add(value.ids)) is not None:
-                raise DataError(f"The loader gives sample id {twice!r} again, which is in {path} already; ids must be unique.")
+            if (repeated := seen.add(value.ids)) is not None:
+                raise DataError(f"The loader repeats sample id {repeated!r}, which is in {path} already; ids must be unique.")
             yield value
             continue
         rows = slice(done, done + len(value.ids))

@@ -1,18 +1,18 @@
-"""A file that is always as it was at its last commit, whatever stops the writer: a kill, a full disk, a power cut.
+"""A file that always reads as its last commit, whatever stops the writer: a kill, a full disk, a power cut.
 
-HDF5 overwrites its own structures in place, so a writer that dies in between leaves a file that nobody can read. Here
-nothing that was committed is touched until the next commit is safe on disk:
+HDF5 overwrites its own structures in place, so a writer that dies in between leaves an unreadable file. Here no committed
+byte is overwritten until the next commit is on disk:
 
-1. Bytes past the committed end, and rows in the unfilled part of a chunk (`free`), belong to nobody yet: they are
-   written where they go. Every other write is held in memory.
-2. `commit` brings the former to disk, then writes the latter, with the file's new length, to `FILE.journal` under
-   another name, and renames it. The rename is the commit.
-3. Then they are written into the file. Whoever finds a journal lays it over the file and sees the last commit; doing so
-   twice changes nothing.
-4. `seal` appends a checksum of every page, then, once all of that is on disk, a footer, and removes the journal: the file
-   is complete.
+1. Bytes past the committed end, and rows in the unfilled part of a chunk (`free`), belong to no commit: they are
+   written in place. Every other write stays in memory.
+2. `commit` syncs the file. Then it writes the bytes in memory and the file's new length to a temporary file, and renames that
+   to `FILE.journal`. The rename is the commit.
+3. The bytes of the journal are then written into the file. A reader lays the journal over the file and sees the last commit;
+   doing so twice changes nothing.
+4. `write_footer` appends a checksum of every page. Once these are on disk, it appends a footer and removes the journal: the
+   file is complete.
 
-The object speaks Python's binary file protocol, and `h5py.File` writes through it. `sealed.py` is the reading side.
+`AtomicFile` implements Python's binary file protocol, and `h5py.File` writes through it. `seal.py` reads the files.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ import xxhash
 from probes.atomic_files import sync_folder
 from probes.errors import FormatError, UsageError
 
-__all__ = ["PAGE", "SEAL", "AtomicFile", "Extents", "Journal", "install", "page_checksums", "read_at"]
+__all__ = ["FOOTER", "PAGE", "AtomicFile", "Journal", "Overlay", "install", "page_checksums", "read_at"]
 
 PAGE = 1 << 16
-SEAL = struct.Struct("<8sIIQ32sQ")  # magic, version, page size, length of the HDF5 file, uuid, checksum of all this
-SEAL_MAGIC = b"RPNLSEAL"
+FOOTER = struct.Struct("<8sIIQ32sQ")  # magic, version, page size, length of the HDF5 file, uuid, checksum of all this
+FOOTER_MAGIC = b"RPNLSEAL"
 _JOURNAL = struct.Struct("<8sQ32sQ")  # magic, committed length, uuid, number of extents
 _JOURNAL_MAGIC = b"RPNLJRN1"
-_LOCK_SECONDS = 6.0  # data loading processes of a killed writer hold its lock until they notice, every five seconds
+_LOCK_SECONDS = 6.0  # a killed writer's data-loading processes keep its lock; they check every 5 s whether it is alive
 
 
-class Extents:
-    """Bytes by position: disjoint stretches, the latest write winning.
+class Overlay:
+    """Bytes by position, as disjoint ranges; a later write replaces an earlier one.
 
     Examples
     --------
-    >>> held = Extents()
-    >>> held.put(4, b"abcd")
-    >>> held.put(6, b"XYZ")
-    >>> list(held)
+    >>> overlay = Overlay()
+    >>> overlay.write(4, b"abcd")
+    >>> overlay.write(6, b"XYZ")
+    >>> list(overlay)
     [(4, b'abXYZ')]
     """
 
@@ -58,8 +58,8 @@ class Extents:
         self._starts: list[int] = []
         self._data: list[bytearray] = []
 
-    def put(self, start: int, data: bytes | memoryview) -> None:
-        """Hold `data` at `start`, over whatever was held there."""
+    def write(self, start: int, data: bytes | memoryview) -> None:
+        """Store `data` at position `start`, replacing the bytes that were stored there."""
         stop = start + len(data)
         lo = bisect_right(self._starts, start) - 1
         if lo < 0 or self._starts[lo] + len(self._data[lo]) < start:
@@ -76,8 +76,8 @@ class Extents:
             base, merged = start, bytearray(data)
         self._starts[lo:hi], self._data[lo:hi] = [base], [merged]
 
-    def overlay(self, start: int, view: memoryview) -> None:
-        """Lay what is held over `view`, which was read from position `start`."""
+    def apply(self, start: int, view: memoryview) -> None:
+        """Copy the stored bytes over `view`, which was read from position `start` of the file."""
         stop = start + len(view)
         for at in range(max(0, bisect_right(self._starts, start) - 1), bisect_left(self._starts, stop)):
             lo, data = self._starts[at], self._data[at]
@@ -86,7 +86,7 @@ class Extents:
                 view[a - start : b - start] = data[a - lo : b - lo]
 
     def clear(self) -> None:
-        """Hold nothing."""
+        """Remove all bytes."""
         self._starts, self._data = [], []
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
@@ -97,30 +97,30 @@ class Extents:
 
 
 class Journal:
-    """What the latest commit promises: the file's length, and bytes that may not have reached it yet.
+    """The latest commit: the file's length, and bytes that may not be in the file yet.
 
     Parameters
     ----------
     uuid : str
         Of the file, 32 hexadecimal digits.
     eof : int
-        Committed length; 0 where nothing was committed yet.
-    extents : Extents, optional
+        Committed length; 0 before the first commit.
+    overlay : Overlay, optional
         Bytes to lay over the file.
     """
 
-    def __init__(self, uuid: str, eof: int, extents: Extents | None = None) -> None:
-        self.uuid, self.eof, self.extents = uuid, eof, extents or Extents()
+    def __init__(self, uuid: str, eof: int, overlay: Overlay | None = None) -> None:
+        self.uuid, self.eof, self.overlay = uuid, eof, overlay or Overlay()
 
     @staticmethod
     def beside(path: Path) -> Path:
-        """Where the journal of a file lies: beside the file itself, whatever links lead there."""
+        """Path of a file's journal: in the folder of the file itself, after following links."""
         real = Path(os.path.realpath(path))
         return real.with_name(real.name + ".journal")
 
     @classmethod
     def read(cls, path: Path) -> Journal | None:
-        """The journal beside a file; None where there is none, or none that was written to its end."""
+        """The journal beside a file, or None if it is missing or truncated."""
         try:
             content = cls.beside(path).read_bytes()
         except FileNotFoundError:
@@ -131,17 +131,17 @@ class Journal:
         magic, eof, uuid, count = _JOURNAL.unpack_from(body)
         if magic != _JOURNAL_MAGIC:
             return None
-        extents, at = Extents(), _JOURNAL.size
+        overlay, at = Overlay(), _JOURNAL.size
         for _ in range(count):
             start, length = struct.unpack_from("<QQ", body, at)
-            extents.put(start, body[at + 16 : at + 16 + length])
+            overlay.write(start, body[at + 16 : at + 16 + length])
             at += 16 + length
-        return cls(uuid.decode(), eof, extents)
+        return cls(uuid.decode(), eof, overlay)
 
     def write(self, path: Path) -> None:
-        """Write the journal beside a file; it is there as a whole, or not at all."""
-        parts = [_JOURNAL.pack(_JOURNAL_MAGIC, self.eof, self.uuid.encode(), len(self.extents))]
-        for start, data in self.extents:
+        """Write the journal beside a file, atomically."""
+        parts = [_JOURNAL.pack(_JOURNAL_MAGIC, self.eof, self.uuid.encode(), len(self.overlay))]
+        for start, data in self.overlay:
             parts += [struct.pack("<QQ", start, len(data)), data]
         body = b"".join(parts)
         target = self.beside(path)
@@ -155,38 +155,38 @@ class Journal:
 
 
 class AtomicFile(io.RawIOBase):
-    """A binary file, opened for reading and writing, that moves from commit to commit.
+    """A binary file for reading and writing whose content on disk is always that of its last commit.
 
     Parameters
     ----------
     path : pathlib.Path
         The file.
     uuid : str
-        32 hexadecimal digits that the file carries inside.
+        The uuid stored in the file, 32 hexadecimal digits.
     fresh : bool
-        Start an empty file, in place of whatever is there; otherwise go on from the last commit.
+        Start an empty file, replacing an existing one; otherwise continue from the last commit.
 
     Raises
     ------
     UsageError
         If another process is writing the file.
     FormatError
-        If there is no commit to go on from.
+        If there is no commit to continue from.
     """
 
     def __init__(self, path: Path, uuid: str, *, fresh: bool) -> None:
         super().__init__()
         self.path, self.uuid = path, uuid
-        self._held = Extents()
-        self._free: tuple[list[int], list[int]] = ([], [])
+        self._pending = Overlay()
+        self._free_ranges: tuple[list[int], list[int]] = ([], [])
         self._position = 0
-        self._discard = False
-        self.commits = 0  # that are safe on disk
+        self._discarded = False
+        self.commits = 0  # number of commits that are on disk
         self._checksums = np.zeros(0, "<u8")
         self._dirty: set[int] = set()
         before = path.stat().st_size if path.exists() else None
         if fresh and before is None:
-            Journal(uuid, 0).write(path)  # first, or a kill would leave a file that nothing is known of
+            Journal(uuid, 0).write(path)  # first, or a kill would leave a file without a journal
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(self._fd, path)
@@ -198,11 +198,11 @@ class AtomicFile(io.RawIOBase):
             else:
                 self._recover()
         except BaseException:
-            self.close()  # not the descriptor alone: when this object goes, its number may be another file's
+            self.close()  # not only the descriptor: `__del__` would close its number again, which may be another file's by then
             raise
 
     def _refuse_other(self, size: int) -> None:
-        """Refuse a file that another process has written, or put elsewhere, while this one waited for the lock."""
+        """Raise `UsageError` if another process wrote, moved or replaced the file while this one waited for the lock."""
         status = os.fstat(self._fd)
         if status.st_size != size or not self.path.exists() or not os.path.samestat(status, self.path.stat()):
             raise UsageError(f"{self.path} was written by another process just now; nothing was changed.")
@@ -212,7 +212,7 @@ class AtomicFile(io.RawIOBase):
         size = os.fstat(self._fd).st_size
         if journal is None or journal.uuid != self.uuid or size < journal.eof:
             raise FormatError(f"{self.path} can't be continued: the journal of its last commit is not beside it.")
-        for start, data in journal.extents:
+        for start, data in journal.overlay:
             _write_at(self._fd, data, start)
         os.ftruncate(self._fd, journal.eof)
         self._size = self._committed = journal.eof
@@ -242,39 +242,39 @@ class AtomicFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # h5py hands over memoryviews
-        """Fill `buffer` from the position on, with what was written last."""
+        """Fill `buffer` from the position on; uncommitted writes are included."""
         view = memoryview(buffer).cast("B")[: max(0, self._size - self._position)]
         filled = read_at(self._fd, view, self._position)
         view[filled:] = bytes(len(view) - filled)
-        self._held.overlay(self._position, view)
+        self._pending.apply(self._position, view)
         self._position += len(view)
         return len(view)
 
     def write(self, data: memoryview) -> int:  # type: ignore[override]  # likewise
-        """Write at the position: into the file where no commit holds these bytes, else into memory."""
+        """Write at the position: into the file where the bytes belong to no commit, else into memory."""
         view = memoryview(data).cast("B")
         start = self._position
         self._position += len(view)
-        if self._discard:
+        if self._discarded:
             return len(view)
         at = 0
-        for stop, straight in self._pieces(start, start + len(view)):
+        for stop, in_place in self._split_write(start, start + len(view)):
             piece = view[at : stop - start]
-            if straight:
+            if in_place:
                 _write_at(self._fd, piece, start + at)
                 self._mark_dirty(start + at, stop)
             else:
-                self._held.put(start + at, piece)
+                self._pending.write(start + at, piece)
             at = stop - start
         if self._position > self._size:
-            self._mark_dirty(self._size, start)  # a gap, should there be one
+            self._mark_dirty(self._size, start)  # the gap between the old end and the position, if any
             self._size = self._position
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
-        """Change the length; what was committed stays on disk until the next commit."""
+        """Change the length; committed bytes stay on disk until the next commit."""
         size = self._position if size is None else size
-        if not self._discard:
+        if not self._discarded:
             if size >= self._committed:
                 os.ftruncate(self._fd, size)
             self._mark_dirty(min(size, self._size), max(size, self._size))
@@ -282,10 +282,10 @@ class AtomicFile(io.RawIOBase):
         return size
 
     def flush(self) -> None:
-        """Nothing to do: `commit` brings everything to disk."""
+        """Do nothing: `commit` syncs to disk."""
 
     def close(self) -> None:
-        """Give the file and its lock back, as it was at the last commit."""
+        """Close the file and release its lock; the file reads as its last commit."""
         if not self.closed:
             os.close(self._fd)
         super().close()
@@ -293,63 +293,63 @@ class AtomicFile(io.RawIOBase):
     # Commits
 
     def commit(self, free: Sequence[tuple[int, int]] = ()) -> None:
-        """Make everything written so far the file's content.
+        """Commit all writes so far.
 
         Parameters
         ----------
         free : sequence of (start, stop)
-            Stretches of the file, disjoint, whose content means nothing yet: they may be written without care.
+            Disjoint byte ranges of the file that hold no data yet: later writes to them go into the file at once.
         """
         os.fsync(self._fd)
-        Journal(self.uuid, self._size, self._held).write(self.path)
+        Journal(self.uuid, self._size, self._pending).write(self.path)
         self.commits += 1
-        for start, data in self._held:
+        for start, data in self._pending:
             _write_at(self._fd, data, start)
             self._mark_dirty(start, start + len(data))
         os.ftruncate(self._fd, self._size)
-        self._held.clear()
+        self._pending.clear()
         self._committed = self._size
-        self._free = ([start for start, _ in sorted(free)], [stop for _, stop in sorted(free)])
+        self._free_ranges = ([start for start, _ in sorted(free)], [stop for _, stop in sorted(free)])
         self._update_checksums()
 
     def discard(self) -> None:
-        """From now on nothing is written: the file stays as it was at the last commit."""
-        self._held.clear()
-        self._discard = True
+        """Drop all uncommitted and all later writes: the file stays at its last commit."""
+        self._pending.clear()
+        self._discarded = True
 
-    def seal(self) -> None:
-        """Append the checksums of all pages, bring everything to disk, and remove the journal."""
+    def write_footer(self) -> None:
+        """Append the checksums of all pages and the footer, sync to disk, and remove the journal."""
         self._update_checksums()
         pages = self._checksums[: -(-self._committed // PAGE)]
-        head = SEAL.pack(SEAL_MAGIC, 1, PAGE, self._committed, self.uuid.encode(), 0)[:-8]
+        head = FOOTER.pack(FOOTER_MAGIC, 1, PAGE, self._committed, self.uuid.encode(), 0)[:-8]
         table = pages.tobytes()
         _write_at(self._fd, table, self._committed)
-        os.fsync(self._fd)  # a footer on disk makes readers pass over the journal: all that it vouches for comes first
+        os.fsync(self._fd)  # readers ignore the journal of a file with a footer: everything else must be on disk before it
         _write_at(self._fd, head + xxhash.xxh3_64_digest(table + head), self._committed + len(table))
         os.fsync(self._fd)
         Journal.beside(self.path).unlink(missing_ok=True)
         sync_folder(self.path.parent)
 
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, bool]]:
-        """The ends of the parts of a write, and whether each goes straight into the file."""
-        starts, stops = self._free
+    def _split_write(self, start: int, stop: int) -> Iterator[tuple[int, bool]]:
+        """Split a write into parts: the end of each, and whether it is written in place (else into memory)."""
+        starts, stops = self._free_ranges
         while start < stop:
             if start >= self._committed:
                 yield stop, True
                 return
             at = bisect_right(starts, start) - 1
             if at >= 0 and start < stops[at]:
-                start, straight = min(stop, stops[at]), True
+                start, in_place = min(stop, stops[at]), True
             else:
                 later = starts[at + 1] if at + 1 < len(starts) else stop
-                start, straight = min(stop, later, self._committed), False
-            yield start, straight
+                start, in_place = min(stop, later, self._committed), False
+            yield start, in_place
 
     def _mark_dirty(self, start: int, stop: int) -> None:
         self._dirty.update(range(start // PAGE, -(-stop // PAGE)))
 
     def _update_checksums(self) -> None:
-        """Compute the checksums of the pages that have changed; they are still in the system's cache."""
+        """Compute the checksums of the changed pages, which are still in the page cache."""
         pages = -(-self._committed // PAGE)
         if len(self._checksums) < pages:
             self._checksums = np.resize(self._checksums, max(pages, 2 * len(self._checksums)))
@@ -361,7 +361,7 @@ class AtomicFile(io.RawIOBase):
 
 
 def install(draft: Path, path: Path) -> None:
-    """Put a file that is whole and on disk in the place of another, of which nothing is left then."""
+    """Rename `draft`, which must be complete and on disk, to `path`, and remove the journal of the file it replaces."""
     real = Path(os.path.realpath(path))
     draft.replace(real)
     sync_folder(real.parent)
@@ -369,23 +369,23 @@ def install(draft: Path, path: Path) -> None:
 
 
 def page_checksums(view: memoryview) -> list[int]:
-    """The checksum of every page of `view`, which starts on a page; the last may be short."""
+    """The checksum of every page of `view`, which starts at a page boundary; the last page may be shorter."""
     return [xxhash.xxh3_64_intdigest(view[at : at + PAGE]) for at in range(0, len(view), PAGE)]
 
 
 def _lock(fd: int, path: Path) -> None:
-    """One writer per file; where a file system knows no locks, there is none."""
+    """Lock a file for one writer; without effect on file systems that have no locks."""
     try:
         import fcntl
     except ImportError:  # Windows
         return
-    for left in range(int(_LOCK_SECONDS * 4), -1, -1):
+    for retries_left in range(int(_LOCK_SECONDS * 4), -1, -1):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK):
                 return
-            if not left:
+            if not retries_left:
                 raise UsageError(f"{path} is being written by another process; wait for it, or give another name.") from error
             time.sleep(0.25)
         else:
@@ -393,18 +393,18 @@ def _lock(fd: int, path: Path) -> None:
 
 
 def read_at(fd: int, view: memoryview, start: int) -> int:
-    """Read into `view` from position `start`, and say how many bytes the file has there."""
-    done = 0
-    while done < len(view):
-        got = os.preadv(fd, [view[done:]], start + done)
-        if not got:
+    """Read into `view` from position `start`; returns the number of bytes read, which is smaller at the end of the file."""
+    total = 0
+    while total < len(view):
+        n_read = os.preadv(fd, [view[total:]], start + total)
+        if not n_read:
             break
-        done += got
-    return done
+        total += n_read
+    return total
 
 
 def _write_at(fd: int, data: bytes | memoryview, start: int) -> None:
     view = memoryview(data)
     while view:
-        done = os.pwrite(fd, view, start)
-        view, start = view[done:], start + done
+        n_written = os.pwrite(fd, view, start)
+        view, start = view[n_written:], start + n_written

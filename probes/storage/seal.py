@@ -1,9 +1,9 @@
-"""Opening the bytes of an activations file: every byte that HDF5 is given is known to be the one that was written.
+"""Reading the bytes of an activations file, and verifying them before HDF5 sees them.
 
-A complete file ends with a checksum for every 64 KiB and a footer (`atomic.py` writes them, past what HDF5 counts as the
-file). They are checked as the bytes are read, before HDF5 sees them: a changed bit is an error, never a wrong number, and
-damaged structures never reach the C library. A file whose writing was stopped lies under its journal: what is read is
-its last commit.
+A complete file ends with its seal: a checksum of every 64 KiB page and a footer, which `journal.py` writes behind the last
+byte of the HDF5 file. Each page is checked as it is read. So a changed bit raises an error and never yields a wrong number,
+and damaged structures never reach the C library. An interrupted file is read with its journal laid over it, which gives its
+last commit.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 import xxhash
 
 from probes.errors import FormatError, UsageError
-from probes.storage.journal import PAGE, SEAL, SEAL_MAGIC, Journal, page_checksums, read_at
+from probes.storage.journal import FOOTER, FOOTER_MAGIC, PAGE, Journal, page_checksums, read_at
 
 __all__ = ["UUID_TAG", "RawFile", "check_bytes", "is_empty", "is_interrupted", "open_bytes", "refuse_writing", "uuid_of"]
 
-UUID_TAG = b"repanalysis-seal:"  # stands near the start of every sealed file, with the file's uuid after it
-_HEAD = 1 << 16
-_RECENT = 64  # pages kept, for the small structures that HDF5 reads again and again
+UUID_TAG = b"repanalysis-seal:"  # near the start of every sealed file, followed by the file's uuid
+_HEAD = 1 << 16  # bytes searched for the tag
+_RECENT = 64  # cached pages, for the small structures that HDF5 reads repeatedly
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def uuid_of(path: Path) -> str | None:
-    """The uuid that a file carries near its start; None where it has none."""
+    """The uuid near the start of a file, or None if the file has no uuid."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     at = head.find(UUID_TAG)
@@ -36,15 +36,15 @@ def uuid_of(path: Path) -> str | None:
 
 
 def is_interrupted(path: Path) -> bool:
-    """Whether the writing of a file was stopped, so that it lies under a journal."""
+    """Whether the writing of a file was stopped, so that it is read with its journal laid over it."""
     journal = Journal.read(path)
     if journal is None or not path.exists():
         return False
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - SEAL.size))
-        if file.read(len(SEAL_MAGIC)) == SEAL_MAGIC:
-            return False  # killed after the seal, before the journal was removed
+        file.seek(max(0, size - FOOTER.size))
+        if file.read(len(FOOTER_MAGIC)) == FOOTER_MAGIC:
+            return False  # killed after the footer was written, before the journal was removed
     return journal.eof == 0 or journal.uuid == uuid_of(path)
 
 
@@ -55,7 +55,7 @@ def is_empty(path: Path) -> bool:
 
 
 def open_bytes(path: Path) -> RawFile | None:
-    """The content of an activations file for `h5py.File`, each byte checked; None for a file without a seal.
+    """A binary file object for HDF5 that verifies each byte of an activations file; None for a file without a seal.
 
     Parameters
     ----------
@@ -65,9 +65,9 @@ def open_bytes(path: Path) -> RawFile | None:
     Raises
     ------
     UsageError
-        If it is being written right now.
+        If the file is being written.
     FormatError
-        If it is no HDF5 file, is cut off, or its seal is damaged. While reading: if a page is not as it was written.
+        If it is no HDF5 file, is truncated, or its seal is damaged. While reading: if a page does not match its checksum.
     """
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -83,43 +83,45 @@ def open_bytes(path: Path) -> RawFile | None:
 def _open(fd: int, path: Path) -> RawFile | None:
     size = os.fstat(fd).st_size
     refuse_writing(fd, path)
-    footer = os.pread(fd, SEAL.size, max(0, size - SEAL.size))
+    footer = os.pread(fd, FOOTER.size, max(0, size - FOOTER.size))
     uuid = uuid_of(path)
     journal = Journal.read(path)
-    if footer.startswith(SEAL_MAGIC):
+    if footer.startswith(FOOTER_MAGIC):
         return _ChecksummedReader(fd, path, _table(fd, footer, size, path, uuid))
     if journal is not None and journal.eof == 0:
-        raise FormatError(f"{path} holds nothing yet: its writing stopped before anything was committed. Extract it again.")
+        raise FormatError(f"{path} is empty: its writing stopped before the first commit. Extract it again.")
     if journal is not None and journal.uuid == uuid and journal.eof <= size:
         return _JournaledReader(fd, path, journal)
     if os.pread(fd, 8, 0) != _HDF5:
-        raise FormatError(f"{path} is not an activations file: it is no HDF5 file. `repanalysis extract` writes one.")
+        raise FormatError(
+            f"{path} is not an activations file: it is no HDF5 file. `repanalysis extract` writes activations files."
+        )
     if uuid is not None:
         raise FormatError(
             f"{path} is truncated or was changed after it was written: the seal at its end is missing. Copy it again from "
-            f"where it was written (with {Journal.beside(path).name}, if that is there), or extract it again."
+            f"where it was written (with {Journal.beside(path).name}, if that exists), or extract it again."
         )
     return None
 
 
 def _table(fd: int, footer: bytes, size: int, path: Path, uuid: str | None) -> tuple[int, list[int]]:
     """Length of the HDF5 file and the checksums of its pages, from the seal."""
-    _, version, page, eof, named, _ = SEAL.unpack(footer)
+    _, version, page, eof, footer_uuid, _ = FOOTER.unpack(footer)
     start = eof
     length = size - start
-    if version == 1 and page == PAGE and 0 < eof < size and length == 8 * -(-eof // PAGE) + SEAL.size:
+    if version == 1 and page == PAGE and 0 < eof < size and length == 8 * -(-eof // PAGE) + FOOTER.size:
         seal = os.pread(fd, length, start)
         if xxhash.xxh3_64_digest(seal[:-8]) == seal[-8:]:
-            if named.decode() != uuid:
-                raise FormatError(_changed(path, 0))
-            return eof, np.frombuffer(seal[: -SEAL.size], "<u8").tolist()
+            if footer_uuid.decode() != uuid:
+                raise FormatError(_damage_message(path, 0))
+            return eof, np.frombuffer(seal[: -FOOTER.size], "<u8").tolist()
     raise FormatError(
-        f"{path} is damaged or was changed after it was written: the seal at its end is not whole. Copy it again from where "
+        f"{path} is damaged or was changed after it was written: the seal at its end is damaged. Copy it again from where "
         f"it was written, or extract it again."
     )
 
 
-def _changed(path: Path, at: int) -> str:
+def _damage_message(path: Path, at: int) -> str:
     return (
         f"{path} is damaged or was changed after it was written: the bytes from {at} to {at + PAGE} are not those that were "
         f"written. Copy it again from where it was written, or extract it again."
@@ -127,12 +129,12 @@ def _changed(path: Path, at: int) -> str:
 
 
 def check_bytes(path: Path) -> None:
-    """Read every byte of a sealed file, whether it means anything or not.
+    """Verify every page of a sealed file, also those that no data set uses.
 
     Raises
     ------
     FormatError
-        If one is not as it was written.
+        If a page does not match its checksum.
     """
     opened = open_bytes(path)
     if opened is None:
@@ -146,9 +148,9 @@ def check_bytes(path: Path) -> None:
 
 
 class RawFile(io.RawIOBase):
-    """A file descriptor read by position; `error` says what was wrong with its bytes, should anything be."""
+    """A file descriptor read by position; `error` is the error of the first damaged page, or None."""
 
-    is_interrupted = False  # whether its writing was stopped, so that it lies under a journal
+    is_interrupted = False  # whether its writing was stopped, so that the journal is laid over it
 
     def __init__(self, fd: int, path: Path, size: int) -> None:
         super().__init__()
@@ -184,25 +186,25 @@ class RawFile(io.RawIOBase):
 
 
 class _JournaledReader(RawFile):
-    """The last commit of a file whose writing was stopped."""
+    """Reads an interrupted file: the journal's bytes laid over the file's."""
 
     is_interrupted = True
 
     def __init__(self, fd: int, path: Path, journal: Journal) -> None:
         super().__init__(fd, path, journal.eof)
-        self._extents = journal.extents
+        self._overlay = journal.overlay
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # h5py hands over memoryviews
         view = memoryview(buffer).cast("B")[: max(0, self._size - self._position)]
         filled = read_at(self._fd, view, self._position)
         view[filled:] = bytes(len(view) - filled)
-        self._extents.overlay(self._position, view)
+        self._overlay.apply(self._position, view)
         self._position += len(view)
         return len(view)
 
 
 class _ChecksummedReader(RawFile):
-    """A sealed file: whole pages are read and checked, whatever part of them is wanted."""
+    """Reads a sealed file: each page that a request touches is read and checked as a whole."""
 
     def __init__(self, fd: int, path: Path, table: tuple[int, list[int]]) -> None:
         super().__init__(fd, path, table[0])
@@ -214,7 +216,7 @@ class _ChecksummedReader(RawFile):
         start, stop = self._position, self._position + len(view)
         first = -(-start // PAGE)
         last = stop // PAGE if stop < self._size else len(self._checksums)
-        if first < last:  # these pages are wanted as a whole: read where they are wanted, and checked there
+        if first < last:  # whole pages are read into the caller's buffer and checked there
             inner = view[first * PAGE - start : min(last * PAGE, stop) - start]
             read_at(self._fd, inner, first * PAGE)
             for page, checksum in enumerate(page_checksums(inner), start=first):
@@ -240,18 +242,18 @@ class _ChecksummedReader(RawFile):
 
     def _check(self, page: int, checksum: int) -> None:
         if checksum != self._checksums[page]:
-            self.error = FormatError(_changed(self._path, page * PAGE))
+            self.error = FormatError(_damage_message(self._path, page * PAGE))
             raise self.error
 
 
 def refuse_writing(fd: int, path: Path) -> None:
-    """Refuse a file that is being written; readers hold no lock, and keep nobody from writing."""
+    """Raise `UsageError` if a file is being written. Readers keep no lock, so they do not block writers."""
     try:
         import fcntl
 
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         fcntl.flock(fd, fcntl.LOCK_UN)
     except BlockingIOError as error:
-        raise UsageError(f"{path} is being written right now; read it when that has ended.") from error
+        raise UsageError(f"{path} is being written by another process; read it when that has ended.") from error
     except (ImportError, OSError):
         return
