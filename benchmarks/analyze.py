@@ -54,7 +54,7 @@ from repanalysis import analyze
 from repanalysis.metrics import get, names
 from repanalysis.statistics import ClassMoments, Rows, Samples
 
-SMOOTH = [name for name in names() if get(name).smooth and not get(name).needs_head]
+SMOOTH = [name for name in names() if get(name).has_jackknife_se and not get(name).needs_head]
 
 
 def write(path: Path, n: int, d: int, k: int) -> None:

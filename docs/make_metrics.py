@@ -96,7 +96,7 @@ def described(metric: Metric) -> str:
     chosen = {key: value for key, value in metric.parameters.items() if key not in ("head", "names")}
     options = ", ".join(f"`{key}={value}`" for key, value in chosen.items()) or "none"
     own = "the metric's own" if "tandard error" in parts["Notes"] else "none"
-    error = "jackknife" if metric.smooth else own
+    error = "jackknife" if metric.has_jackknife_se else own
     return "\n".join(
         [
             f"### `{metric.name}`",

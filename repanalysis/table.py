@@ -222,6 +222,10 @@ class Table:
             for run, text in zip(stated_rows["run"], stated_rows["provenance"], strict=True):
                 facts, written = _facts(text, path)
                 stated.append((run, written))
+                if provenance.get(run) and facts and provenance[run] != facts:
+                    raise FormatError(
+                        f"{path} holds two runs called {run!r} with different provenance; give each its own name (column run)."
+                    )
                 provenance[run] = provenance.get(run) or facts
             _refuse_missing_rows(stated, Counter(frame["run"]), path)
         frame = _complete(frame)[list(COLUMNS)].copy()

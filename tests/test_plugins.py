@@ -55,7 +55,7 @@ class Darker(Perturbation):
     name: ClassVar[str] = "darker"
     strength_field: ClassVar[str] = "share"
 
-    def moved(self, images, ids):
+    def apply(self, images, ids):
         return images * (1 - self.share)
 
 
@@ -172,7 +172,7 @@ def test_a_perturbation_and_a_network_of_a_module(folder: Path) -> None:
     done = run(*words, "-p", "py:my_parts:Darker,share=0.5", "-o", "s.csv")
     assert done.exit_code == 0, done.output
     assert set(Table.load("s.csv").frame["perturbation"]) == {"darker", ""}
-    assert "is no perturbation" in refused(*words, "-p", "py:my_parts:network", "-o", "t.csv", code=2)
+    assert "is not a perturbation" in refused(*words, "-p", "py:my_parts:network", "-o", "t.csv", code=2)
 
 
 def test_a_plot_of_a_module(folder: Path) -> None:
@@ -243,7 +243,7 @@ def test_what_is_no_part_of_a_module(text: str, sentence: str) -> None:
 
 
 def test_a_function_without_the_decorator_is_no_metric(folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"is no metric: decorate the function with @metric\(needs=...\)"):
+    with pytest.raises(UsageError, match=r"is not a metric: decorate the function with @metric\(needs=...\)"):
         metrics.get("py:my_metrics:undecorated")
 
 

@@ -173,18 +173,19 @@ def test_a_table_that_can_not_be_written_leaves_the_old_one(tmp_path: Path, monk
     assert sorted(file.name for file in tmp_path.iterdir()) == ["t.csv", "t.parquet"]
 
 
-def test_of_a_run_that_is_joined_twice_the_first_provenance_that_says_something_counts(tmp_path: Path) -> None:
+def test_a_run_joined_from_two_files_has_their_provenance_and_two_that_differ_are_refused(tmp_path: Path) -> None:
     def lines(facts: dict[str, object]) -> list[str]:
         Table.from_rows(ROWS[:1], {"a": facts}).to_csv(tmp_path / "a.csv")
         return (tmp_path / "a.csv").read_text().splitlines(keepends=True)
 
     first, second, silent = lines({"source": "first.h5"}), lines({"source": "second.h5"}), lines({})
-    for parts, expected in (
-        ([first, second], "first.h5"), ([second, first], "second.h5"),
-        ([silent, second], "second.h5"), ([first, silent], "first.h5"),
-    ):  # fmt: skip
+    for parts in ([first, first], [silent, first], [first, silent]):
         (tmp_path / "joined.csv").write_text("".join([*parts[0], *parts[1][1:]]))
-        assert Table.load(tmp_path / "joined.csv").provenance == {"a": {"source": expected}}
+        assert Table.load(tmp_path / "joined.csv").provenance == {"a": {"source": "first.h5"}}
+    for parts in ([first, second], [second, first]):
+        (tmp_path / "joined.csv").write_text("".join([*parts[0], *parts[1][1:]]))
+        with pytest.raises(FormatError, match="two runs called 'a' with different provenance; give each its own name"):
+            Table.load(tmp_path / "joined.csv")
 
 
 def test_runs_stand_in_the_order_of_the_tables() -> None:

@@ -94,5 +94,5 @@ def test_a_metric_of_a_notebook_cell_replaces_its_earlier_self_but_none_of_ours(
         """A name that is taken."""
         return 0.0
 
-    with pytest.raises(metrics._registry.UsageError, match="There is a metric nc1 already"):
+    with pytest.raises(metrics._registry.UsageError, match="A metric nc1 exists already"):
         metrics.metric(needs=ClassMoments())(nc1)

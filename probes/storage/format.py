@@ -22,6 +22,7 @@ __all__ = [
     "LAYER_FIELDS",
     "LAYER_TABLE",
     "OBS",
+    "RESERVED_ATTRS",
     "RUN_DEPENDENT_ATTRS",
     "encode_attr",
     "filter_arguments",
@@ -39,18 +40,14 @@ DIMENSION = "This is a netCDF dimension but not a netCDF variable. {:>9d}"  # th
 OBS = ("id", "label", "split", "target")  # columns with the metadata of each sample
 LAYER_TABLE = "layer_info"  # root attribute with the descriptions of all layers
 LAYER_FIELDS = [field.name for field in fields(LayerInfo)]
+# Root attributes that only the writer sets: they say how to read the file.
+RESERVED_ATTRS = frozenset((
+    *("format", "format_version", "compression", "seal", "complete", "n_committed"),
+    *("left_out", "non_finite", "resumed", LAYER_TABLE),
+))  # fmt: skip
 # Root attributes that say when and how a file was written, not what it contains. They may differ between the runs that wrote
 # parts of one file.
-RUN_DEPENDENT_ATTRS = frozenset(
-    ("format", "format_version", "seal", "complete", "n_committed", "created", "command", "versions")
-) | {
-    "left_out",
-    "non_finite",
-    "resumed",
-    "device",
-    LAYER_TABLE,
-    "ids_from",
-}
+RUN_DEPENDENT_ATTRS = (RESERVED_ATTRS - {"compression"}) | {"created", "command", "versions", "device", "ids_from"}
 
 
 def group_of(layer: str) -> str:

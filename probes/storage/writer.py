@@ -37,6 +37,7 @@ from probes.storage.format import (
     FORMAT_VERSION,
     LAYER_TABLE,
     OBS,
+    RESERVED_ATTRS,
     RUN_DEPENDENT_ATTRS,
     encode_attr,
     filter_arguments,
@@ -151,7 +152,8 @@ def create(
     Raises
     ------
     UsageError
-        If the path exists and `overwrite` is false, if another process is writing it, or if the compression is unknown.
+        If the path exists and `overwrite` is false, if another process is writing it, if the compression is unknown, or if an
+        attribute has a name that the format reserves.
 
     Examples
     --------
@@ -163,6 +165,7 @@ def create(
     (2, 3)
     """
     filter_arguments(compression)
+    _refuse_reserved(attrs or {})
     path = refuse_existing(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     target = part_path(path) if path.exists() and not _holds_nothing(path) else path
@@ -196,6 +199,13 @@ def create(
             return atomic, file
 
     return Writer(path, begin, compression, expected)
+
+
+def _refuse_reserved(attrs: Mapping[str, Any]) -> None:
+    """Raise if attributes would replace those that say how to read the file."""
+    for key, value in attrs.items():
+        if key in RESERVED_ATTRS or (key in ("shard", "shards") and (isinstance(value, bool) or not isinstance(value, int))):
+            raise UsageError(f"The attribute {key} is the file's own; give yours another name, such as my_{key}.")
 
 
 def _holds_nothing(path: Path) -> bool:

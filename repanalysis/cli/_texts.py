@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Any
 
 from probes.printable import printable
+from repanalysis.cli._tables import columns, fits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,17 +25,6 @@ MOST_EPOCHS = 12
 _HEADLINES = (("fisher_ratio", ""), ("rate_reduction", ""), ("within_class_variance", "relative"))
 
 
-def columns(header: list[str], rows: list[list[Any]], *, numeric: bool = False) -> str:
-    """A table in plain text, words to the left and numbers to the right."""
-    lines = [[printable(cell) for cell in line] for line in (header, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    right = [numeric or not isinstance(cell, str) for cell in rows[0]] if rows else [numeric] * len(header)
-    return "\n".join(
-        "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)).rstrip()
-        for line in lines
-    )
-
-
 def without(reasons: dict[str, str]) -> str:
     """Lines on the layers that could not be recorded."""
     lines = "\n".join(printable(f"  {name}: {why}") for name, why in reasons.items())
@@ -44,24 +36,42 @@ def data_of(table: Table) -> dict[str, Any]:
 
 
 def pretty(table: Table) -> str:
-    """The headline metrics side by side, a row per layer and a column per run; then what is undefined, and why."""
+    """The headline metrics, a row per layer and a column per run; then what is undefined, and why.
+
+    Metrics stand side by side where the terminal is wide enough, and below one another otherwise.
+    """
     frame, null = _apart(table.frame)
     present = list(dict.fromkeys(zip(frame["metric"], frame["variant"], strict=True)))
     layers, runs = list(dict.fromkeys(frame["layer"])), list(dict.fromkeys(frame["run"]))
-    blocks = [["", *([""] if len(runs) > 1 else []), *map(printable, layers)]]
     shown = [pair for pair in _HEADLINES if pair in present]
     if shown:  # beside them, the first variant of other metrics
         shown += [pair for i, pair in enumerate(present) if pair[0] not in dict(shown) | dict(present[:i])]
+    tables = {}
     for metric, variant in (shown or present)[:3]:
         rows = frame[(frame["metric"] == metric) & (frame["variant"] == variant)]
         values = {(run, layer): value for run, layer, value in zip(rows["run"], rows["layer"], rows["value"], strict=True)}
-        body = [[number(values.get((run, layer))) for run in runs] for layer in layers]
-        lines = columns(runs if len(runs) > 1 else body[0], body if len(runs) > 1 else body[1:], numeric=True).split("\n")
-        blocks.append([printable(metric.replace("_", " ") + (f" ({variant})" if variant else "")), *lines])
-    names, *values_of = blocks
-    padded = [_padded(names, names=True), *map(_padded, values_of)]
-    text = "\n".join("   ".join(cells).rstrip() for cells in zip(*padded, strict=True))
+        title = metric.replace("_", " ") + (f" ({variant})" if variant else "")
+        tables[title] = [[number(values.get((run, layer))) for run in runs] for layer in layers]
+    header = [(title, run) if len(runs) > 1 else title for title in tables for run in runs]
+    body = [[layer, *chain.from_iterable(table[i] for table in tables.values())] for i, layer in enumerate(layers)]
+    if len(runs) == 1 or fits(["", *header], body):
+        text = columns(["", *header], body, numeric=True)
+    else:
+        shared = _common_stem(runs)
+        short = [run.removeprefix(shared) for run in runs]
+        text = "\n\n".join(
+            f"{printable(title)}{f', {printable(shared)}...' if shared else ''}\n"
+            + columns(["", *short], [[layer, *cells] for layer, cells in zip(layers, table, strict=True)], numeric=True)
+            for title, table in tables.items()
+        )
     return "\n".join(filter(None, [text, notes(frame), null]))
+
+
+def _common_stem(names: list[str]) -> str:
+    """What all names begin with, up to a separator, if no name ends there: `net_epoch_` of net_epoch_10 and net_epoch_20."""
+    common = "".join(letters[0] for letters in takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
+    stem = re.sub(r"[^_\-./ ]+$", "", common)
+    return "" if stem in names else stem
 
 
 def _apart(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -78,11 +88,12 @@ def _apart(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return frame[~is_null], line
 
 
-def _padded(block: list[str], *, names: bool = False) -> list[str]:
-    """The lines of a block, all as wide as it: its head and names to the left, numbers to the right."""
-    width = max(map(len, block))
-    head, *rest = block
-    return [head.ljust(width), *(line.ljust(width) if names else line.rjust(width) for line in rest)]
+def frame_text(frame: pd.DataFrame, digits: int) -> str:
+    """A data frame without its index; numbers with so many digits."""
+    rows = [
+        [f"{value:.{digits}g}" if isinstance(value, float) else value for value in row] for row in frame.itertuples(index=False)
+    ]
+    return columns(list(map(str, frame.columns)), rows)
 
 
 def number(value: float | None) -> str:

@@ -16,7 +16,8 @@ from repanalysis.analyses.similarity import compare as compare_layers
 from repanalysis.cli._arguments import FigureFile, Overwrite, SourceFile
 from repanalysis.cli._declared import Options
 from repanalysis.cli._outputs import FIGURES, TABLES, check_output_path, file_plots, missing, save_figure, save_table
-from repanalysis.cli._texts import MOST_COLUMNS, columns, number
+from repanalysis.cli._tables import columns
+from repanalysis.cli._texts import MOST_COLUMNS, number
 from repanalysis.cli._verbs import CommandResult, Settings, command
 from repanalysis.table import Table
 
@@ -84,7 +85,11 @@ def compare(
     matrix = similarity.matrix()
     rows = [[name, *(number(value) for value in line)] for name, line in zip(matrix.index, matrix.to_numpy(), strict=True)]
     shown = rows if len(matrix.columns) <= MOST_COLUMNS else []
-    text = columns([options["method"], *matrix.columns], shown) if shown else f"{len(similarity.frame)} pairs of layers"
+    text = (
+        columns([options["method"], *matrix.columns], shown, numeric=True)
+        if shown
+        else f"{len(similarity.frame)} pairs of layers"
+    )
     written = "\n".join(f"{path}: {len(similarity.frame)} pairs." for path in (output, figure) if path is not None)
     text = "\n\n".join(filter(None, [text, written]))
     data = {"rows": similarity.frame.to_dict("records"), "provenance": dict(similarity.provenance)}

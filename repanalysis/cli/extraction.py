@@ -24,7 +24,8 @@ from repanalysis._checks import writable
 from repanalysis.cli._arguments import DataSpec, ModelSpec
 from repanalysis.cli._declared import Options
 from repanalysis.cli._outputs import TABLES, check_output_path, recording_summary, save_table
-from repanalysis.cli._texts import columns, without
+from repanalysis.cli._tables import columns
+from repanalysis.cli._texts import without
 from repanalysis.cli._verbs import CommandResult, Settings, command
 from repanalysis.inputs.data import load_data
 from repanalysis.inputs.models import load_model

@@ -17,7 +17,8 @@ from repanalysis.cli._arguments import ModelSpec, SourceFile
 from repanalysis.cli._declared import Options
 from repanalysis.cli._failures import say
 from repanalysis.cli._outputs import recording_summary
-from repanalysis.cli._texts import columns, without
+from repanalysis.cli._tables import columns
+from repanalysis.cli._texts import without
 from repanalysis.cli._verbs import CommandResult, Settings, as_plain_json, command
 
 

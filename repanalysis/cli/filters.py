@@ -22,7 +22,8 @@ from repanalysis.cli._arguments import DataSpec, FigureFile, ModelSpec, Overwrit
 from repanalysis.cli._commands import Command
 from repanalysis.cli._declared import Options
 from repanalysis.cli._outputs import FIGURES, TABLES, check_output_path, file_plots, missing, save_figure
-from repanalysis.cli._texts import columns, data_of, notes, number
+from repanalysis.cli._tables import columns
+from repanalysis.cli._texts import data_of, notes, number
 from repanalysis.cli._verbs import CommandResult, Settings, command
 from repanalysis.heads.clusters import ClusterOptions
 from repanalysis.heads.fitting import HeadOptions

@@ -15,7 +15,8 @@ from repanalysis.analyses.stability.twins import stability_runs
 from repanalysis.cli._arguments import DataSpec, FigureFile, ModelSpec, Overwrite, TableFile
 from repanalysis.cli._declared import Options
 from repanalysis.cli._outputs import FIGURES, TABLES, check_output_path, file_plots, missing, save_figure
-from repanalysis.cli._texts import MOST_COLUMNS, MOST_EPOCHS, columns, data_of, notes, number, pretty
+from repanalysis.cli._tables import columns
+from repanalysis.cli._texts import MOST_COLUMNS, MOST_EPOCHS, data_of, notes, number, pretty
 from repanalysis.cli._verbs import CommandResult, Settings, command
 from repanalysis.inputs.models import load_model
 from repanalysis.table import Table
@@ -75,7 +76,7 @@ def _sensitivities(table: Table) -> str:
         }
         head = [f"{'R ' if metric == 'relative_stability' else ''}{label} {strength:.3g}" for metric, label, strength in keys]
         body = [[layer, *("" if layer == "..." else number(value[key][layer]) for key in keys)] for layer in shown]
-        lines.append(f"{run}, n = {rows['n'].iloc[0]}\n{columns(['layer', *head], body)}")
+        lines.append(f"{run}, n = {rows['n'].iloc[0]}\n{columns(['layer', *head], body, numeric=True)}")
     return "\n\n".join([*lines, notes(table.frame)]).rstrip()
 
 

@@ -10,7 +10,7 @@ import typer
 from repanalysis.cli._arguments import DataSpec, ModelSpec
 from repanalysis.cli._declared import Options
 from repanalysis.cli._outputs import file_plots, save_figure
-from repanalysis.cli._texts import MOST_EPOCHS
+from repanalysis.cli._texts import MOST_EPOCHS, frame_text
 from repanalysis.cli._verbs import CommandResult, Settings, command
 from repanalysis.studies.noise import TRAINING, noise_study
 from repanalysis.training.epochs import TrainConfig
@@ -29,7 +29,7 @@ def train(
     """Train a network; its checkpoints go through extract and analyze."""
     log = train_network(model, data, output, config, **options)
     shown = log if len(log) <= MOST_EPOCHS else log.iloc[[0, *range(len(log) - MOST_EPOCHS + 1, len(log))]]
-    text = f"{shown.to_string(index=False, float_format='{:.4g}'.format)}\n\n{output}: {len(log)} epochs."
+    text = f"{frame_text(shown, 4)}\n\n{output}: {len(log)} epochs."
     return CommandResult(text, {"folder": str(output), "log": log.to_dict("records")})
 
 
@@ -44,7 +44,7 @@ def study(
 ) -> CommandResult:
     """Train networks with noise, and set their test errors against their stability; the same command goes on."""
     runs = noise_study(models, data, output, config=config, **options)
-    text = runs.to_string(index=False, float_format="{:.3g}".format)
+    text = frame_text(runs, 3)
     if len(runs) > 2:
         save_figure(file_plots().errors(runs), output / "errors.svg")
     return CommandResult(f"{text}\n\n{output}: {len(runs)} runs.", {"runs": runs.to_dict("records")})

@@ -1,12 +1,12 @@
-r"""Label clusters of single filters: what each filter votes for when all others are silent.
+r"""Label clusters of single filters: the outputs that a filter raises on its own.
 
-With class-mean activations A[i, f, p] (label i, filter f, place p) and head weights W[j, f, p], the field of filter f is
+With class-mean activations A[i, f, p] (label i, filter f, position p) and head weights W[j, f, p], the field of filter f is
 
     M^f[i, j] = sum_p W[j, f, p] A[i, f, p],     B^f[i, j] = 1 where M^f[i, j] > theta max M^f,
 
-rows true labels, columns outputs. D_f = {l : B^f[l, l] = 1} is what the filter serves. Clusters are sets of labels in D_f whose
-square in B^f is all ones, found by greedy first fit: each label goes to the first cluster that takes it, or begins one. What is
-above threshold outside clusters is noise (docs/filter_clusters.md, Formulas; Y. Meir et al., Scientific
+rows true labels, columns outputs. D_f = {l : B^f[l, l] = 1} are the labels of the filter. Clusters are sets of labels in D_f
+whose square in B^f is all ones. Greedy first fit finds them: each label joins the first cluster that stays complete, or starts
+a new one. Entries above the threshold outside clusters are noise (docs/filter_clusters.md, Formulas; Y. Meir et al., Scientific
 Reports 14, 2024).
 """
 
@@ -37,22 +37,22 @@ _EMPTY = 1e-12
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """How clusters are found.
+    """Options of `clusters_of`.
 
     Attributes
     ----------
     theta : float
-        Share of the largest entry above which a field counts, in (0, 1).
+        Threshold, as a share of the largest entry of the field, in (0, 1).
     order : {"label", "degree"}
-        In which clusters are sought: ascending labels, or those first that go with most others. What is served is the same.
+        Order in which first fit accepts the labels: ascending, or by falling degree. It changes the clusters, not their labels.
     gauge : {"center", "none"}
-        Whether the mean weight over outputs is taken away first. It changes no decision of the head, but shifts whole rows of
-        the fields.
+        Whether the mean weight over outputs is subtracted first. This changes no prediction of the head, but shifts whole rows
+        of the fields.
     """
 
-    theta: Annotated[float, Doc("Share of the largest entry above which a field counts.")] = 0.3
-    order: Annotated[Order, Doc("In which clusters are sought: label or degree.")] = "label"
-    gauge: Annotated[Gauge, Doc("center, or none for weights as they are.")] = "center"
+    theta: Annotated[float, Doc("Threshold, as a share of the largest entry of a field.")] = 0.3
+    order: Annotated[Order, Doc("Order in which labels join clusters: label or degree.")] = "label"
+    gauge: Annotated[Gauge, Doc("center subtracts the mean weight over outputs; none keeps weights as they are.")] = "center"
 
     def __post_init__(self) -> None:
         one_of("order", self.order, get_args(Order))
@@ -63,31 +63,30 @@ class ClusterOptions:
 
 @dataclass(frozen=True, eq=False)
 class FilterClusters:
-    """What F filters know about K labels.
+    """Clusters of K labels for F filters.
 
     Attributes
     ----------
     maximum : (F,) float64
-        mu_f, the largest entry of each field; 0 for empty filters, which have no entry above rounding.
+        mu_f, the largest entry of each field; 0 for empty filters, whose entries are all within rounding.
     cluster : (F, K) int64
-        Number of the cluster that a label is in, -1 outside D_f.
+        Cluster of each label, -1 outside D_f.
     clusters, served, noise, noise_served, internal : (F,) int64
-        Per filter: k_f clusters; nu_f labels served; n_f elements of noise, and those of them in columns that the filter
-        serves; I_f off-diagonal elements inside clusters.
+        Per filter: k_f clusters; nu_f labels in D_f; n_f elements of noise, and those of them in columns of D_f; I_f
+        off-diagonal elements inside clusters.
     votes : (K, K) int64
         T[i, j], filters with B^f[i, j] = 1.
     votes_internal : (K, K) int64
         Filters with i and j in the same cluster; the diagonal is S_i.
     fields : dict of str to (K, K) float64
-        Sums over filters, by "unit" (each field over its maximum) and "raw", of `inside` (i and j in the same cluster, the
-        diagonal served labels), `outside` (noise) and `rest` (below the threshold): "raw inside", "unit rest", ... Empty where
-        they were not asked for.
+        Sums over filters of "unit" fields (divided by their maximum) and "raw" fields: `inside` (i and j in the same cluster),
+        `outside` (noise) and `rest` (below the threshold): "raw inside", "unit rest", ... Empty with fields=False.
     places : int
-        P.
+        P, positions per filter.
     fragile : int
-        Elements within 1e-5 of the threshold: another order of summation may turn them.
+        Elements within a relative 1e-5 of the threshold: another order of summation may change them.
     options : ClusterOptions
-        With which they were found.
+        The options used.
     """
 
     maximum: Float64[np.ndarray, " F"]
@@ -106,7 +105,7 @@ class FilterClusters:
 
     @property
     def serves(self) -> Bool[np.ndarray, "F K"]:
-        """D: which labels each filter serves. The mask of a head, too."""
+        """D, the labels of each filter; also the mask of a pruned head."""
         return np.asarray(self.cluster >= 0)
 
     def summary(self, *, count_empty: bool = False) -> dict[str, float]:
@@ -115,52 +114,52 @@ class FilterClusters:
         Parameters
         ----------
         count_empty : bool, default False
-            Whether filters without a cluster count, as zeros.
+            Whether filters without a cluster count as zeros.
 
         Returns
         -------
         dict
-            `clusters` N_c per filter; `cluster_size` C_s, over all clusters of the layer; `labels` nu, `noise` n,
-            `noise_served` and `internal` I per filter; `signal` S, filters per label; `snr_pair` (K - 1) nu / (I + n), what a
-            label's own output gets over what another one gets, and `snr_total` nu / (I + n), over all others together;
+            `clusters`, N_c per filter; `cluster_size`, C_s over all clusters of the layer; `labels` nu, `noise` n,
+            `noise_served` and `internal` I per filter; `signal` S, filters per label; `snr_pair`, (K - 1) nu / (I + n), votes
+            for a label's own output over those for one other output, and `snr_total`, nu / (I + n), over all others together;
             `snr_internal` and `snr_external`, with I or n alone; `snr_field_unit` and `snr_field_raw`, with fields in place of
-            votes; `kept`, the share of a head's weights that serve; `orphans`, labels that no filter serves; `signal_cv`,
-            spread of S over labels over its mean; `dispersion`, its variance over that of random labels; `margin`, the
-            smallest S_i minus the votes of i's strongest rival; `empty`, filters without a cluster.
-            NaN where nothing is served.
+            votes; `kept`, share of the head's weights in the mask D; `orphans`, labels in no D_f; `signal_cv`, standard
+            deviation of S over labels, over its mean; `dispersion`, variance of S over that of random labels; `margin`, the
+            smallest S_i minus the votes of i's strongest rival; `empty`, filters without a cluster. NaN if no filter has a
+            cluster.
         """
         f, k = self.cluster.shape
-        live = self.clusters > 0
-        over = f if count_empty else int(live.sum())
-        chosen = np.ones(f, bool) if count_empty else live
-        averages = {"filters": float(f), "empty": float(f - live.sum())}
+        has_cluster = self.clusters > 0
+        n_filters = f if count_empty else int(has_cluster.sum())
+        counted = np.ones(f, bool) if count_empty else has_cluster
+        averages = {"filters": float(f), "empty": float(f - has_cluster.sum())}
         averages |= {"places": float(self.places), "fragile": float(self.fragile)}
-        if not live.any():
+        if not has_cluster.any():
             return averages | dict.fromkeys(_NAMES, np.nan)
         total = {
             "clusters": self.clusters, "labels": self.served, "noise": self.noise, "noise_served": self.noise_served,
             "internal": self.internal,
         }  # fmt: skip
-        averages |= {name: float(values[chosen].sum()) / over for name, values in total.items()}
+        averages |= {name: float(values[counted].sum()) / n_filters for name, values in total.items()}
         averages["cluster_size"] = float(self.served.sum() / self.clusters.sum())
         signal = np.diagonal(self.votes).astype(np.float64)
         inside, outside = float(self.internal.sum()), float(self.noise.sum())
         served = float(self.served.sum())
         averages |= {
-            "signal": float(signal.mean()), "snr_pair": _over((k - 1) * served, inside + outside),
-            "snr_total": _over(served, inside + outside), "snr_internal": _over((k - 1) * served, inside),
-            "snr_external": _over((k - 1) * served, outside), "kept": served / (f * k),
+            "signal": float(signal.mean()), "snr_pair": _ratio((k - 1) * served, inside + outside),
+            "snr_total": _ratio(served, inside + outside), "snr_internal": _ratio((k - 1) * served, inside),
+            "snr_external": _ratio((k - 1) * served, outside), "kept": served / (f * k),
             "orphans": float((signal == 0).sum()), "signal_cv": float(signal.std() / signal.mean()),
         }  # fmt: skip
         share = served / (f * k)
-        averages["dispersion"] = _over(float(signal.var()), f * share * (1 - share))
+        averages["dispersion"] = _ratio(float(signal.var()), f * share * (1 - share))
         rivals = self.votes - np.diag(np.diagonal(self.votes) + 1)  # -1 where there is no other label
         averages["margin"] = float((signal - rivals.max(1)).min())
         for kind in ("unit", "raw"):
             if f"{kind} inside" in self.fields:
                 inner, outer = self.fields[f"{kind} inside"], self.fields[f"{kind} outside"]
                 off = float(inner.sum() - np.trace(inner) + outer.sum())
-                averages[f"snr_field_{kind}"] = _over((k - 1) * float(np.trace(inner)), off)
+                averages[f"snr_field_{kind}"] = _ratio((k - 1) * float(np.trace(inner)), off)
         return averages
 
 
@@ -170,8 +169,8 @@ _NAMES = (
 )  # fmt: skip
 
 
-def _over(a: float, b: float) -> float:
-    """A / b; infinite where there is nothing to compare with."""
+def _ratio(a: float, b: float) -> float:
+    """A / b; infinite for b = 0, NaN for 0 / 0."""
     return a / b if b else np.inf if a else np.nan
 
 
@@ -182,32 +181,32 @@ def clusters_of(
     *,
     fields: bool = True,
 ) -> FilterClusters:
-    """Clusters, noise and votes of every filter.
+    """Label clusters, noise and votes of every filter.
 
     Parameters
     ----------
     means : (K, F, P) array
-        Mean activations of each label's samples.
+        Mean activations of the samples of each label.
     weights : (K, F, P) array
-        The head's, an output for each of the same labels. Offsets belong to no filter.
+        Weights of the head, one output per label. Offsets belong to no filter and are not used.
     options : ClusterOptions
         Threshold, order and gauge.
     fields : bool, default True
-        Whether to sum fields as well as votes.
+        Whether to sum fields in addition to votes.
 
     Returns
     -------
     FilterClusters
-        Numbers per filter, and sums of all.
+        Numbers per filter, and sums over filters.
 
     Raises
     ------
     UsageError, DataError
-        If shapes don't match, there is one label only, or a number is not finite.
+        If shapes don't match, there are fewer than two labels, or a number is not finite.
 
     Notes
     -----
-    Time F K^2 (P + 20), memory 64 MB and a few K x K matrices: fields are looked at a few filters at a time.
+    Time F K^2 (P + 20), memory 64 MB and a few K x K matrices: fields are computed for a few filters at a time.
     """
     if means.ndim != 3 or means.shape != weights.shape:
         raise UsageError(f"Means {means.shape} and weights {weights.shape} must both be labels x filters x places.")
@@ -229,7 +228,7 @@ def clusters_of(
     for rows in _chunks(f, chunk):
         field = _field(means, weights, rows)
         top = field.max(axis=(1, 2))
-        # What is left of a filter whose entries should be 0 is rounding of this size.
+        # Entries that are 0 in exact arithmetic are rounding errors of this size.
         rounding = _EMPTY * p * np.abs(means[:, rows]).max(axis=(0, 2)) * np.abs(weights[:, rows]).max(axis=(0, 2))
         top[top <= rounding] = 0.0
         limit = np.where(top > 0, options.theta * top, np.inf)[:, None, None]
@@ -252,7 +251,7 @@ def clusters_of(
                 sums[f"{kind} inside"] += np.bincount(cell[same], values[same], minlength=k * k)
                 sums[f"{kind} outside"] += np.bincount(cell[~same], values[~same], minlength=k * k)
     square = {name: values.reshape(k, k) for name, values in sums.items()}
-    if fields:  # all fields together are the mean logits; what is neither inside nor outside is the rest
+    if fields:  # all fields sum to the mean logits; the rest is what is neither inside nor outside
         scale = np.where(tops > 0, 1 / np.where(tops > 0, tops, 1.0), 0.0)
         for kind, factor in (("raw", np.ones(f)), ("unit", scale)):
             left, right = (means * factor[:, None]).reshape(k, -1), weights.reshape(k, -1)
@@ -267,7 +266,7 @@ def clusters_of(
 def field_of(
     means: Float[np.ndarray, "K F P"], weights: Float[np.ndarray, "K F P"], index: int, *, gauge: Gauge = "center"
 ) -> Float64[np.ndarray, "K K"]:
-    """The field of one filter, to look at."""
+    """The field M^f of one filter, for plots."""
     weights = weights - weights.mean(0) if gauge == "center" else weights
     return np.asarray(_field(means.astype(np.float64), weights.astype(np.float64), slice(index, index + 1))[0])
 
@@ -280,11 +279,11 @@ def _field(means: NDArray[np.float64], weights: NDArray[np.float64], rows: slice
     """M^f of some filters, (f, K, K)."""
     k, _, p = means.shape
     fields = np.empty((rows.stop - rows.start, k, k))
-    for at, index in enumerate(range(rows.start, rows.stop)):
+    for i, index in enumerate(range(rows.start, rows.stop)):
         if p == 1:
-            np.multiply(means[:, index], weights[:, index].T, out=fields[at])
+            np.multiply(means[:, index], weights[:, index].T, out=fields[i])
         else:
-            fields[at] = blas.dgemm(1.0, means[:, index].T, weights[:, index].T, trans_a=1)
+            fields[i] = blas.dgemm(1.0, means[:, index].T, weights[:, index].T, trans_a=1)
     return fields
 
 
@@ -296,17 +295,17 @@ def first_fit(above: Bool[np.ndarray, "f K K"], *, order: str = "label") -> Int6
     above : (f, K, K) bool
         B.
     order : {"label", "degree"}
-        In which labels come.
+        Order in which labels are taken.
 
     Returns
     -------
     (f, K) int64
-        Number of each label's cluster, in the order in which they begin; -1 where B[l, l] = 0.
+        Cluster of each label, numbered in the order in which they start; -1 where B[l, l] = 0.
 
     Notes
     -----
-    To close one cluster after the other, or to hand each label to the first cluster that takes it, is the same: whether a
-    cluster takes a label depends on earlier labels alone.
+    Completing one cluster after the other gives the same result as placing one label after the other, since whether a cluster
+    accepts a label depends on earlier labels alone.
 
     Examples
     --------
@@ -319,34 +318,33 @@ def first_fit(above: Bool[np.ndarray, "f K K"], *, order: str = "label") -> Int6
     f, k, _ = above.shape
     served = np.diagonal(above, axis1=1, axis2=2)
     both = above & above.transpose(0, 2, 1) & served[:, :, None] & served[:, None, :]
-    turn = np.broadcast_to(np.arange(k), (f, k))
+    label_order = np.broadcast_to(np.arange(k), (f, k))
     if order == "degree":
-        turn = np.argsort(-both.sum(2), axis=1, kind="stable")
+        label_order = np.argsort(-both.sum(2), axis=1, kind="stable")
     cluster = np.full((f, k), -1, np.int64)
-    takes = np.zeros((f, 4, k), bool)  # which labels each cluster would take
-    every = np.arange(f)
+    accepts = np.zeros((f, 4, k), bool)  # labels that each cluster would accept
+    all_filters = np.arange(f)
     for step in range(k):
-        label = turn[:, step]
-        is_served = served[every, label]
+        label = label_order[:, step]
+        is_served = served[all_filters, label]
         if not is_served.any():
             continue
-        willing = takes[every, :, label]
-        where = np.where(willing.any(1), willing.argmax(1), -1)
-        opened = cluster.max(1) + 1
-        where = np.where(where >= 0, where, opened)
-        if int(where[is_served].max()) >= takes.shape[1]:
-            takes = np.concatenate([takes, np.zeros_like(takes)], axis=1)
-        new = is_served & (where == opened)
-        takes[every[new], where[new]] = both[every[new], label[new]]
+        accepting = accepts[all_filters, :, label]
+        target = np.where(accepting.any(1), accepting.argmax(1), -1)
+        next_cluster = cluster.max(1) + 1
+        target = np.where(target >= 0, target, next_cluster)
+        if int(target[is_served].max()) >= accepts.shape[1]:
+            accepts = np.concatenate([accepts, np.zeros_like(accepts)], axis=1)
+        new = is_served & (target == next_cluster)
+        accepts[all_filters[new], target[new]] = both[all_filters[new], label[new]]
         old = is_served & ~new
-        takes[every[old], where[old]] &= both[every[old], label[old]]
-        cluster[every[is_served], label[is_served]] = where[is_served]
+        accepts[all_filters[old], target[old]] &= both[all_filters[old], label[old]]
+        cluster[all_filters[is_served], label[is_served]] = target[is_served]
     return cluster
 
 
 def display_order(cluster: Int64[np.ndarray, " K"]) -> Int64[np.ndarray, " K"]:
-    """Labels cluster by cluster, the largest first, then those that are not served: so that clusters are blocks on the
-    diagonal.
+    """Labels ordered by cluster, the largest first, then labels outside D: clusters become blocks on the diagonal.
 
     Examples
     --------

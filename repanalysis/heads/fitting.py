@@ -1,10 +1,11 @@
-r"""A linear head on a layer: how much of the classes can be read off there.
+r"""Fits a linear head to the features of a layer.
 
     min_W  mean_i [ log sum_j exp(w_j . x_i) - w_{y_i} . x_i ] + (alpha / 2) ||W||_F^2
 
-without offsets. The default solver is L-BFGS, which ends where it ends on every run; `sgd` is the protocol of the papers
-(docs/filter_clusters.md, Formulas): batches of 100, Nesterov momentum 0.975, weight decay alpha, a rate of 0.01 times
-0.975 from every epoch to the next, 200 epochs.
+without offsets. The default solver is L-BFGS, which is deterministic. `sgd` is the protocol of the papers
+(docs/filter_clusters.md, Formulas): 200 epochs in batches of 100, Nesterov momentum 0.975, weight decay alpha, a learning rate
+of 0.01 that is multiplied by 0.975 after every epoch. The tests compare with
+LogisticRegression of scikit-learn, which has no mask of weights.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ _EPOCHS, _BATCH, _RATE, _MOMENTUM, _FALL = 200, 100, 0.01, 0.975, 0.975
 
 @dataclass(frozen=True)
 class HeadOptions:
-    """How linear heads are fitted; see `fit_head`."""
+    """Options of `fit_head`."""
 
     solver: Annotated[str, Doc("lbfgs, or sgd for the papers' protocol.")] = "lbfgs"
-    alpha: Annotated[float, Ge(0), Doc("Penalty of the squared weights.")] = 1e-3
+    alpha: Annotated[float, Ge(0), Doc("Penalty on the squared weights.")] = 1e-3
 
     def fit(
         self, x: NDArray[Any], y: NDArray[np.int64], classes: int, *, mask: NDArray[np.bool_] | None = None, seed: int = 0
@@ -47,7 +48,7 @@ class HeadOptions:
 
 
 class UnconvergedWarning(UserWarning):
-    """A head is not where its solver would end."""
+    """The solver stopped before the head had converged."""
 
 
 def fit_head(
@@ -65,19 +66,19 @@ def fit_head(
     Parameters
     ----------
     x : (n, d) array
-        Features; not changed, and neither centred nor scaled: the weights are for them as they are.
+        Features; not modified, and neither centred nor scaled.
     y : (n,) int64
         Classes, 0 to classes - 1.
     classes : int
         K.
     alpha : float, default 1e-3
-        Penalty of the squared weights.
+        Penalty on the squared weights.
     solver : {"lbfgs", "sgd"}, default "lbfgs"
-        See above. L-BFGS works on scaled weights, which changes its steps and not its end.
+        See above. L-BFGS works with scaled weights, which changes its steps but not the optimum.
     mask : (classes, d) bool, optional
-        Weights that may differ from 0; by default all.
+        True for weights that may differ from 0; by default all.
     seed : int, default 0
-        Of the start and the order of `sgd`.
+        Seed of the initial weights and the order of samples of `sgd`.
 
     Raises
     ------
@@ -101,20 +102,20 @@ def fit_head(
         raise DataError("Features of a layer hold NaN or infinite values; a head can't be fitted to them.")
     if solver == "sgd":
         return _sgd(x, y, classes, alpha, seed, mask)
-    # Steps are alike in all directions where each weight is measured by its curvature: of the loss, and of the penalty, without
-    # which features that are all but dead would be all that counts. A feature that is 0 has no weight.
+    # Weights are scaled by the curvature of loss plus penalty, so that all directions converge at the same speed; without the
+    # penalty, nearly dead features would dominate. A feature that is always 0 gets no weight.
     scale = np.where(size > 0, 1 / np.sqrt(np.square(size) / classes + alpha + np.finfo(np.float64).tiny), 0.0)
-    kind = np.float64 if x.size * 8 <= 1 << 30 else np.float32
-    scaled = (x * scale).astype(kind)
-    product = blas.dgemm if kind == np.float64 else blas.sgemm
+    dtype = np.float64 if x.size * 8 <= 1 << 30 else np.float32
+    scaled = (x * scale).astype(dtype)
+    product = blas.dgemm if dtype == np.float64 else blas.sgemm
     n, d = x.shape
     rows = np.arange(n)
     free = 1.0 if mask is None else mask.astype(np.float64)
 
     def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         inner = flat.reshape(classes, d)
-        weights = inner * scale  # what the penalty is of
-        logits = product(1.0, scaled.T, inner.astype(kind).T, trans_a=1).astype(np.float64)
+        weights = inner * scale  # unscaled: these are penalised
+        logits = product(1.0, scaled.T, inner.astype(dtype).T, trans_a=1).astype(np.float64)
         logits -= logits.max(1, keepdims=True)
         right = logits[rows, y].copy()
         np.exp(logits, out=logits)
@@ -122,7 +123,7 @@ def fit_head(
         loss = float((np.log(total) - right).mean()) + alpha / 2 * float(np.square(weights).sum())
         logits /= total[:, None]
         logits[rows, y] -= 1.0
-        slope = product(1.0 / n, scaled.T, logits.astype(kind).T, trans_b=1).T.astype(np.float64)
+        slope = product(1.0 / n, scaled.T, logits.astype(dtype).T, trans_b=1).T.astype(np.float64)
         return loss, ((slope + alpha * weights * scale) * free).ravel()
 
     options: Any = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "maxcor": 30, "ftol": 1e-11, "gtol": 1e-7}
@@ -141,24 +142,24 @@ def refitted(
     *,
     alpha: float = 1e-3,
 ) -> NDArray[np.float64]:
-    """Heads of samples that count B times otherwise, by one Newton step from the head of all: (B, classes, d).
+    """Heads refitted to B reweightings of the samples, by one Newton step from the head of all samples: (B, classes, d).
 
     Parameters
     ----------
     weights : (classes, d) float64
-        What `fit_head` gives for x, y and alpha.
+        The result of `fit_head` for x, y and alpha.
     x, y
         As for `fit_head`.
     counts : (B, n) array
-        How often each sample counts; such as those of a bootstrap.
+        Weight of each sample, such as its count in a bootstrap.
     alpha : float, default 1e-3
-        Penalty of the squared weights.
+        Penalty on the squared weights.
 
     Notes
     -----
-    With the Hessian H of the objective at the head, and g_i the slope of sample i's loss there, the step is
-    -H^-1 mean_i (c_bi - 1) g_i. All B systems are solved together by conjugate gradients. Time n d K B times the number of
-    their steps, at most 60; memory n K B.
+    With the Hessian H of the objective at the head, and g_i the gradient of the loss of sample i, the step is
+    -H^-1 mean_i (c_bi - 1) g_i. Conjugate gradients solve all B systems together, in at most 60 steps. Time n d K B per step;
+    memory n K B.
     """
     n, d = x.shape
     k, b = len(weights), len(counts)
@@ -170,7 +171,7 @@ def refitted(
     slope[np.arange(n), y] -= 1.0
 
     def times(v: NDArray[np.float64]) -> NDArray[np.float64]:
-        """H v of all B, (d, B K)."""
+        """H v of all B systems, (d, B K)."""
         u = blas.dgemm(1.0, z.T, v, trans_a=1).reshape(n, b, k)
         u = p[:, None] * (u - np.einsum("nk,nbk->nb", p, u)[:, :, None])
         return np.asarray(blas.dgemm(1.0 / n, z.T, u.reshape(n, b * k)) + alpha * v)
@@ -180,7 +181,7 @@ def refitted(
 
     force = ((1.0 - counts.T)[:, :, None] * slope[:, None]).reshape(n, b * k)
     rest = np.asarray(blas.dgemm(1.0 / n, z.T, force))
-    scale = 1.0 / (np.einsum("nd,nd->d", z, z)[:, None] / (n * k) + alpha)  # what is left without the coupling of features
+    scale = 1.0 / (np.einsum("nd,nd->d", z, z)[:, None] / (n * k) + alpha)  # preconditioner: the Hessian's diagonal
     step, towards = np.zeros_like(rest), scale * rest
     energy = first = inner(rest, towards)
     for _ in range(_NEWTON_STEPS):
@@ -198,7 +199,7 @@ def refitted(
 def _sgd(  # noqa: PLR0917  # one call, above
     x: NDArray[Any], y: NDArray[np.int64], classes: int, alpha: float, seed: int, mask: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
-    """The papers' protocol on stored features."""
+    """SGD with the protocol of the papers."""
     import torch
     from torch.nn import functional
 

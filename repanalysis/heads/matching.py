@@ -1,14 +1,14 @@
-"""Which row of a network's last linear layer each class of the data means; or why that can't be said.
+"""Matches the classes of the data to the rows of a network's last linear layer, or says why they can't be matched.
 
-A head's rows are in the order of the classes that the network was trained on. Labels of data are numbered by whoever made the
-data. They are matched
+The rows of a head are in the order of the classes that the network was trained on; labels are in the order of the data set.
+They are matched
 
-    by name       where the names of the rows are known: WordNet ids, or one of a row's readable names;
-    by index      where labels are plain integers, as many as rows;
-    by number     where the classes are named by numbers: these count, and class "10" comes after "9";
-    by order      where classes are named, as many as rows, and the network is no pretrained one: sorted, as image folders are.
+    by name       if the names of the rows are known: WordNet ids, or one of a row's readable names;
+    by index      if labels are plain integers, as many as rows;
+    by number     if the classes are named by numbers, in numerical order ("10" after "9");
+    by order      if classes are named, as many as rows, and the network is not a pretrained one: sorted, as image folders are.
 
-What is left would be a guess, and a head that is compared with permuted classes gives a number that means nothing.
+Anything else would be a guess, and comparing a head with permuted classes gives a meaningless number.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from repanalysis.heads.head import Head
 
 __all__ = ["HeadNames", "attribute", "by_class", "matched", "relabelled"]
 
-HeadNames = Sequence[Sequence[str]]  # the names of every row; empty: rows have an order, but nobody knows which
+HeadNames = Sequence[Sequence[str]]  # the names of every row; empty: the order of rows is unknown
 Rows = Int64[np.ndarray, " C"]
 
-_ILSVRC = re.compile(r"ILSVRC2012_ID [0-9]+")  # ids of the devkit, which are in no order of a network's
-_PRETRAINED = "pretrained"  # what a file says of the rows of a head whose classes its own labels are not
-_LONGEST = 60_000  # what an attribute of a file holds
+_ILSVRC = re.compile(r"ILSVRC2012_ID [0-9]+")  # ids of the devkit, whose order is not that of any network
+_PRETRAINED = "pretrained"  # stored in a file if its labels are not the classes of its head
+_MAX_LENGTH = 60_000  # characters that an HDF5 attribute can hold
 _ADVICE = "--head-classes FILE names the rows, one a line"
 
 
 def matched(
     class_names: Sequence[str] | None, count: int, rows: int, head_names: HeadNames | None = None
 ) -> tuple[Rows | None, str]:
-    """The row of the head that each class means, and how it was found; None, and the reason, where none can be said.
+    """The head's row of each class and how it was matched; or None and the reason.
 
     Parameters
     ----------
     class_names : sequence of str or None
         Name of class 0, 1, ... of the data; None where labels are plain integers.
     count : int
-        How many classes the data have.
+        Number of classes in the data.
     rows : int
-        Rows of the head.
+        Number of rows of the head.
     head_names : sequence of sequence of str, optional
-        Names of every row. Empty: the network is a pretrained one whose rows nobody names. None: any other network.
+        Names of every row. Empty: a pretrained network whose row names are unknown. None: any other network.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def matched(
 
 
 def attribute(rows: Rows | None, how: str) -> str:
-    """What a file keeps of a match.
+    """The text that a file stores for a match.
 
     Examples
     --------
@@ -88,25 +88,25 @@ def attribute(rows: Rows | None, how: str) -> str:
     if np.array_equal(rows, np.arange(len(rows))):
         return "index"
     text = json.dumps(rows.tolist())
-    return text if len(text) < _LONGEST else "unmatched: the classes are too many to be listed in the file"
+    return text if len(text) < _MAX_LENGTH else "unmatched: there are too many classes to list them in the file"
 
 
 def relabelled(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes of a file whose labels are replaced: the match of classes and rows was that of its own labels."""
+    """Attributes for a file whose labels are replaced; the stored match belongs to its own labels and is dropped."""
     return dict(attrs) | ({"head_rows": _PRETRAINED} if "head_rows" in attrs else {})
 
 
 def by_class(
     head: tuple[Any, Any], attrs: Mapping[str, Any], class_names: Sequence[str] | None, labels: NDArray[np.int64]
 ) -> Head:
-    """A recorded head with row c belonging to class c; or one that says why it can't be matched.
+    """A recorded head whose row c belongs to class c, or one with the reason why it can't be matched.
 
     Parameters
     ----------
     head : (weight, bias)
         (K, d) and (K,).
     attrs : mapping
-        Of the file, or of the run that would write it.
+        Attributes of the file, or of the run that would write it.
     class_names : sequence of str or None
         Name of class 0, 1, ...
     labels : (n,) int64 array
@@ -119,7 +119,7 @@ def by_class(
 
 
 def _recorded(attrs: Mapping[str, Any], class_names: Sequence[str] | None, count: int, rows: int) -> tuple[Rows | None, str]:
-    """The match of a file of activations: the one that it keeps, or else what its classes say."""
+    """The match that a file stores, or one from the names of its classes."""
     text = str(attrs.get("head_rows", ""))
     if text.startswith("unmatched: "):
         return None, text.removeprefix("unmatched: ")
@@ -131,34 +131,34 @@ def _recorded(attrs: Mapping[str, Any], class_names: Sequence[str] | None, count
         listed = np.array(json.loads(text), np.int64)
         if listed.ndim == 1 and len(listed) >= count and listed.min(initial=0) >= 0 and listed.max(initial=0) < rows:
             return listed, "by name"
-        return None, "the rows that the file names are none of the head's"
+        return None, "the rows that the file lists do not exist in the head"
     return matched(class_names, count, rows)
 
 
 def _unordered(class_names: Sequence[str] | None, *, pretrained: bool) -> str:
-    """Why the order of named classes can't be that of the rows; empty where it may be."""
+    """Why the order of named classes can't be that of the rows; empty if it may be."""
     if any(_ILSVRC.fullmatch(name) for name in class_names or ()):
-        return "the classes are ids of the ILSVRC devkit, whose order is no network's; put its meta.mat beside the list"
+        return "the classes are ids of the ILSVRC devkit, whose order is not that of the head; put its meta.mat beside the list"
     if class_names is not None and pretrained:
-        return f"nobody names the rows of this pretrained head, so {class_names[0]!r} can't be found in it; {_ADVICE}"
+        return f"the row names of this pretrained head are unknown, so {class_names[0]!r} can't be matched; {_ADVICE}"
     return ""
 
 
 def _numbers(names: Sequence[str] | None) -> list[int] | None:
-    """Names as numbers, where all are."""
+    """Names as numbers, or None if one is not a number."""
     if not names or not all(re.fullmatch(r"[0-9]+", name) for name in names):
         return None
     return [int(name) for name in names]
 
 
 def _by_number(numbers: Sequence[int], rows: int, differ: str) -> tuple[Rows | None, str]:
-    """Classes that are named by numbers."""
+    """A match of classes that are named by numbers."""
     if len(set(numbers)) < len(numbers):
-        return None, "two classes are named by one number"
+        return None, "two classes have the same number"
     if list(numbers) != sorted(numbers):
         shown = ", ".join(map(str, numbers[:4]))
         return None, (
-            f"the classes are named by numbers, and numbered in another order ({shown}, ...): the head may follow either; "
+            f"the classes are named by numbers but not in numerical order ({shown}, ...): the head may follow either order; "
             f"extract again, or {_ADVICE}"
         )
     if len(numbers) == rows:
@@ -168,23 +168,25 @@ def _by_number(numbers: Sequence[int], rows: int, differ: str) -> tuple[Rows | N
 
 
 def _by_name(classes: Sequence[str], head_names: HeadNames) -> tuple[Rows | None, str]:
-    """Classes whose names are those of rows."""
-    places: dict[str, set[int]] = {}
+    """A match of classes by the names of rows."""
+    rows_by_name: dict[str, set[int]] = {}
     for row, names in enumerate(head_names):
         for name in names:
-            places.setdefault(_plain(name), set()).add(row)
-    rows_of = [places.get(_plain(name), set()) for name in classes]
-    unknown = [name for name, at in zip(classes, rows_of, strict=True) if not at]
-    several = [name for name, at in zip(classes, rows_of, strict=True) if len(at) > 1]
-    if unknown or several:
-        what = f"{len(unknown)} of {len(classes)} classes are none of its rows" if unknown else "a name means several rows"
-        return None, f"{what} ({', '.join((unknown or several)[:3])}); {_ADVICE}"
-    rows = [next(iter(at)) for at in rows_of]
+            rows_by_name.setdefault(_normalized(name), set()).add(row)
+    rows_of = [rows_by_name.get(_normalized(name), set()) for name in classes]
+    unknown = [name for name, matches in zip(classes, rows_of, strict=True) if not matches]
+    ambiguous = [name for name, matches in zip(classes, rows_of, strict=True) if len(matches) > 1]
+    if unknown or ambiguous:
+        what = (
+            f"{len(unknown)} of {len(classes)} classes have no row in the head" if unknown else "a name belongs to several rows"
+        )
+        return None, f"{what} ({', '.join((unknown or ambiguous)[:3])}); {_ADVICE}"
+    rows = [next(iter(matches)) for matches in rows_of]
     if len(set(rows)) < len(rows):
-        return None, "two classes mean one row of the head"
+        return None, "two classes belong to the same row of the head"
     return np.array(rows, np.int64), "by name"
 
 
-def _plain(name: str) -> str:
-    """A name without what spellings differ in."""
+def _normalized(name: str) -> str:
+    """A name in lower case, with spaces for punctuation."""
     return re.sub(r"[\W_]+", " ", name).strip().casefold()

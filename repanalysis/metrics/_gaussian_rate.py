@@ -1,4 +1,4 @@
-"""f(S) = 1/2 log det(I + b S): nats that code a zero-mean Gaussian of second moment S up to distortion d / b.
+"""f(S) = 1/2 log det(I + b S): rate in nats of a zero-mean Gaussian with second moment S at distortion d / b.
 
 With b = d / eps^2 this is the coding rate of d features (Yu et al. 2020; docs/rate_reduction.md).
 """
@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 from scipy.linalg import eigvalsh, lapack, solve_triangular
 
 from repanalysis._checks import one_of, positive
-from repanalysis.metrics._bias import bias_note, notes_are_read
+from repanalysis.metrics._bias import bias_note, notes_enabled
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
 __all__ = ["Normalization", "Rates", "chance_note", "half_logdet", "moments_needed", "rates"]
 
 Normalization = Literal["frobenius", "sphere"]
 
-_TINY = 1e-3  # a rate below this is taken from eigenvalues: Cholesky's log det of nearly I has an error near d eps
-_CANCELLED = 1e-6  # a rate reduction below this share of the rate is taken from the form that can't cancel
+_TINY = 1e-3  # rates below this come from eigenvalues: the Cholesky log det of a matrix near I has an error near d eps
+_CANCELLED = 1e-6  # rate reductions below this share of the rate come from the divergences, which do not cancel
 
 
 def moments_needed(*, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> ClassMoments:
-    """The statistic behind a normalisation: rows must be put on the sphere before anything is summed.
+    """The statistic that a normalisation needs: "sphere" normalises rows before they are summed.
 
-    Parameters are checked here too, before a pass over the data rather than after it.
+    Checks the parameters too, so that errors come before the pass over the data.
     """
     positive("eps_sq", eps_sq)
     one_of("normalization", normalization, ("frobenius", "sphere"))
@@ -48,9 +48,9 @@ class Rates(NamedTuple):
     reduction : float
         R - R_c, never negative.
     note : str
-        What a reader must know, such as classes of zeros.
+        A caveat, such as classes whose samples are all 0.
     chance : float
-        Reduction of labels that mean nothing: what n samples give where classes are alike.
+        Expected reduction under random labels: the finite-sample bias if all classes have the same distribution.
     """
 
     whole: float
@@ -61,7 +61,7 @@ class Rates(NamedTuple):
 
 
 class _Latest(threading.local):
-    """The rates that a thread has computed last."""
+    """The latest rates computed by a thread."""
 
     cached: tuple[weakref.ref[Any], tuple[object, ...], Rates] | None = None
 
@@ -70,7 +70,7 @@ _latest = _Latest()
 
 
 def rates(moments: ClassGeometry, eps_sq: float, normalization: Normalization) -> Rates:
-    """Coding rates of a state; four metrics ask for the same ones in a row, so the latest are remembered.
+    """Coding rates of a state. The latest are cached, since four metrics use the same rates.
 
     Parameters
     ----------
@@ -79,12 +79,12 @@ def rates(moments: ClassGeometry, eps_sq: float, normalization: Normalization) -
     eps_sq : float
         Squared distortion eps^2, above 0.
     normalization : {"frobenius", "sphere"}
-        What gives every class's second moment S_k trace 1: "frobenius" scales Z_k to ||Z_k||_F^2 = n_k, class by
-        class; "sphere" every row to norm 1, in the statistic.
+        How every class's second moment S_k gets trace 1: "frobenius" scales each Z_k to ||Z_k||_F^2 = n_k, "sphere" every
+        row to norm 1, in the statistic.
     """
     one_of("normalization", normalization, ("frobenius", "sphere"))
     b = moments.d / positive("eps_sq", eps_sq)
-    key = (normalization, b, moments.counts.tobytes(), moments.spread.tobytes())
+    key = (normalization, b, moments.counts.tobytes(), moments.scatter_trace.tobytes())
     if _latest.cached and _latest.cached[0]() is moments.mean and _latest.cached[1] == key:
         return _latest.cached[2]
     values = _rates(moments.isometric(), b, normalization)
@@ -95,7 +95,7 @@ def rates(moments: ClassGeometry, eps_sq: float, normalization: Normalization) -
 def _rates(moments: ClassGeometry, b: float, normalization: Normalization) -> Rates:
     classes = [int(k) for k in np.flatnonzero(moments.counts)]
     shares = moments.counts / max(1, moments.n)
-    traces = moments.spread + moments.counts * np.square(moments.mean).sum(axis=1)
+    traces = moments.scatter_trace + moments.counts * np.square(moments.mean).sum(axis=1)
     factors = 1.0 / np.where(traces > 0, traces if normalization == "frobenius" else moments.counts, 1.0)
     classwise = sum(shares[k] * half_logdet(moments.second_of(k, factors[k]), b) for k in classes)
     whole = moments.second(shares * factors)
@@ -107,7 +107,7 @@ def _rates(moments: ClassGeometry, b: float, normalization: Normalization) -> Ra
         classwise = rate - reduction
     empty = [str(moments.classes[k]) for k in classes if not traces[k] > 0]
     note = f"all samples of class {', '.join(empty)} are 0" if empty else ""
-    chance = _chance(whole, b, shares[classes], moments.counts[classes]) if notes_are_read() else 0.0
+    chance = _chance(whole, b, shares[classes], moments.counts[classes]) if notes_enabled() else 0.0
     return Rates(rate, classwise, reduction, note, chance)
 
 
@@ -116,7 +116,7 @@ def _chance(whole: NDArray[np.float64], b: float, shares: NDArray[np.float64], c
 
     1/4 sum_k g_k (1/n_k - 1/n) [(\sum_j m_j)^2 + \sum_j m_j^2],   m_j = b l_j / (1 + b l_j),   l_j the eigenvalues of S,
 
-    for Gaussian samples. Within a tenth where every n_k is above sum_j m_j, and 16 % too much where it is half of that.
+    for Gaussian samples. Correct to 10 % if every n_k is above sum_j m_j, and 16 % too large if n_k is half of that.
     """
     inverse, _ = lapack.dpotri(_factor(whole, b), overwrite_c=1)  # (I + b S)^-1, upper triangle
     diagonal = np.diag(inverse)
@@ -127,7 +127,7 @@ def _chance(whole: NDArray[np.float64], b: float, shares: NDArray[np.float64], c
 
 
 def chance_note(values: Rates, n: int) -> str:
-    """The note of a rate reduction, and a sentence where more than a tenth of it is what labels that mean nothing give."""
+    """The note of a rate reduction; it reports the expected value under random labels if that is more than a tenth of it."""
     chance = bias_note(values.chance, values.reduction, n, "the null shows how much (null=20, --null 20)")
     return "; ".join(filter(None, [values.note, chance]))
 
@@ -159,7 +159,7 @@ def half_logdet(second: Float64[np.ndarray, "d d"], b: float) -> float:
 
 
 def _factor(second: NDArray[np.float64], b: float) -> NDArray[np.float64]:
-    """Upper Cholesky factor of I + b S, column-major as LAPACK wants it."""
+    """Upper Cholesky factor of I + b S, column-major as LAPACK expects."""
     shifted = (b * second).T
     shifted[np.diag_indices_from(shifted)] += 1.0
     factor, failed = lapack.dpotrf(shifted, overwrite_a=1, clean=0)
@@ -170,7 +170,7 @@ def _factor(second: NDArray[np.float64], b: float) -> NDArray[np.float64]:
 
 
 def _divergence(second: NDArray[np.float64], whole: NDArray[np.float64], b: float) -> float:
-    """KL(N(0, I + b S_k) || N(0, I + b S)), a sum over eigenvalues of terms that are 0 or more."""
+    """KL(N(0, I + b S_k) || N(0, I + b S)), as a sum of nonnegative terms over eigenvalues."""
     factor = _factor(whole, b)
     excess = b * (second - whole)
     excess = np.tril(excess) + np.tril(excess, -1).T

@@ -1,4 +1,4 @@
-"""Nearest neighbours of every sample among the others, by blocks of one matrix product: exact, and fast at any width."""
+"""Exact nearest neighbours of every sample, from a matrix product in blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BLOCK_BYTES = 64 << 20
 
 
 def neighbours(x: Float64[np.ndarray, "n d"], k: int) -> tuple[Float64[np.ndarray, "n k"], Int64[np.ndarray, "n k"]]:
-    """Distances and positions of the k nearest other rows of every row, nearest first; equals by position.
+    """Distances and positions of the k nearest other rows of every row, nearest first; ties are ordered by position.
 
     Parameters
     ----------
@@ -24,8 +24,8 @@ def neighbours(x: Float64[np.ndarray, "n d"], k: int) -> tuple[Float64[np.ndarra
 
     Notes
     -----
-    ||a - b||^2 = ||a||^2 - 2 a.b + ||b||^2 picks the candidates; the distances of those that are kept are computed again
-    from differences, so that near ones keep their digits. Time n^2 d, memory n d and 64 MB.
+    ||a - b||^2 = ||a||^2 - 2 a.b + ||b||^2 selects the candidates. Their distances are recomputed from
+    differences, so that small distances keep their digits. Time n^2 d, memory n d and 64 MB.
     """
     n = len(x)
     x = np.asarray(x, np.float64)
@@ -38,7 +38,7 @@ def neighbours(x: Float64[np.ndarray, "n d"], k: int) -> tuple[Float64[np.ndarra
         block = x[start : start + rows]
         table = blas.dgemm(-2.0, x.T, block.T, trans_a=1).T  # (rows, n), row-major
         table += squares
-        table[np.arange(len(block)), np.arange(start, start + len(block))] = np.inf  # never one's own neighbour
+        table[np.arange(len(block)), np.arange(start, start + len(block))] = np.inf  # a sample is not its own neighbour
         candidates = (
             np.sort(np.argpartition(table, extra - 1, axis=1)[:, :extra], axis=1)
             if extra < n - 1
@@ -52,14 +52,14 @@ def neighbours(x: Float64[np.ndarray, "n d"], k: int) -> tuple[Float64[np.ndarra
 
 
 def _others(start: int, rows: int, n: int) -> NDArray[np.int64]:
-    """All positions but one's own."""
-    everyone = np.tile(np.arange(n), (rows, 1))
-    indices: NDArray[np.int64] = everyone[everyone != np.arange(start, start + rows)[:, None]].reshape(rows, n - 1)
+    """For each row of a block the positions of all other rows."""
+    all_positions = np.tile(np.arange(n), (rows, 1))
+    indices: NDArray[np.int64] = all_positions[all_positions != np.arange(start, start + rows)[:, None]].reshape(rows, n - 1)
     return indices
 
 
 def _exact(x: NDArray[np.float64], block: NDArray[np.float64], candidates: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Squared distances by differences, a column at a time so that memory stays small."""
+    """Squared distances from differences, one column at a time to save memory."""
     distances = np.empty(candidates.shape)
     for column in range(candidates.shape[1]):
         difference = block - x[candidates[:, column]]

@@ -1,4 +1,4 @@
-"""Distances between class means, all pairs in one product: what separation, nc1_cdnv and nc2_equiangular share."""
+"""Distances between class means, and variants per class and per pair."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def present(moments: ClassGeometry) -> NDArray[np.int64]:
 
 
 def squared_distances(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """||a - b||^2 of all pairs of rows, (K, K), by differences: exact for points that are close."""
+    """||a - b||^2 of all pairs of rows, (K, K), from differences, which is accurate for close points."""
     return squareform(pdist(points, "sqeuclidean"))
 
 
 def named_classes(moments: ClassGeometry, values: Any, outside: Any = None) -> Mapping[str, Value]:
-    """A variant per class, `class=3`; `outside` says which mean leaves the range of the within-class covariance."""
+    """A variant per class, `class=3`; `outside` marks means outside the range of the within-class covariance."""
     labels, reason = moments.classes[present(moments)], "the mean differs outside the range of the within-class covariance"
     mask = np.zeros(len(labels), bool) if outside is None else outside
     return {

@@ -1,8 +1,8 @@
 """The registry of metrics: a metric is a pure function `state -> float or {variant: float}` and what it `needs`.
 
 A new metric is one new file in this folder whose function carries `@metric(needs=...)`; nothing else is edited. The
-command line, `analyze`, the documentation and the conformance tests find it here. Metrics of other people's code are known by
-an entry point of their package, `py:module:function`, a plugin file or a notebook cell (`repanalysis.plugins`).
+command line, `analyze`, the documentation and the conformance tests find it here. Metrics outside this package are registered
+by an entry point of their package, `py:module:function`, a plugin file or a notebook cell (`repanalysis.plugins`).
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ STRUCTURES = {
 }
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_METRICS: dict[str, Metric] = {}  # by name, of all modules that were imported
+_METRICS: dict[str, Metric] = {}  # by name, of all imported modules
 
 
 class Value(float):
-    """A number with a note on how it came about (why it is NaN, which rank was used), and its standard error if it knows it.
+    """A number with a note (why it is NaN, which rank was used) and a standard error, NaN if unknown.
 
     Examples
     --------
@@ -67,7 +67,7 @@ class Value(float):
 
 @dataclass(frozen=True)
 class Metric:
-    """A registered function with its parameters chosen.
+    """A registered function with values of its parameters.
 
     Attributes
     ----------
@@ -78,19 +78,19 @@ class Metric:
     statistic : callable
         `statistic(**parameters)` is the Statistic whose state the function takes.
     min_classes : int
-        0: labels are not looked at; 1: labels are needed; 2: at least two classes are needed.
+        0: labels are not used; 1: labels are needed; 2: at least two classes are needed.
     invariant : frozenset of str
-        What does not change the value; keys of `INVARIANCES`.
+        Transformations under which the value is constant; keys of `INVARIANCES`.
     structure : {"up", "down", "either"}, or mapping of variant to it
-        Which way the value goes with more structure of the classes; "either" for variants that are not in the mapping.
+        Direction in which the value changes with more class structure; "either" for variants that are not in the mapping.
     steps : frozenset of str
-        Variants that move in steps, as counts do: leaving out groups of samples says nothing of their error.
-    chosen : mapping
+        Discrete variants, such as counts, for which the jackknife gives no error.
+    params : mapping
         Parameters that differ from the function's defaults.
     needs_targets : bool
-        Whether it looks at continuous targets, and not at labels.
+        Whether it uses continuous targets instead of labels.
     by_class : bool
-        Whether its value depends on the classes where there are any, although it needs none; true where `min_classes` is not 0.
+        Whether its value depends on the classes if there are any; true if `min_classes` is above 0.
     """
 
     name: str
@@ -100,20 +100,20 @@ class Metric:
     invariant: frozenset[str]
     structure: Structure | Mapping[str, Structure] = field(default="either", hash=False)
     steps: frozenset[str] = frozenset()
-    chosen: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    params: Mapping[str, Any] = field(default_factory=dict, hash=False)
     needs_targets: bool = False
     by_class: bool = False
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
-        """Every parameter with the value it has here."""
+        """Every parameter with its value, defaults included."""
         signature = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY} | dict(self.chosen)
+        return {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY} | dict(self.params)
 
     @property
     def spec(self) -> str:
-        """The specification that `parse` makes it of."""
-        return ":".join(filter(None, [self.name, ",".join(f"{key}={value}" for key, value in self.chosen.items())]))
+        """The text from which `parse` makes this metric."""
+        return ":".join(filter(None, [self.name, ",".join(f"{key}={value}" for key, value in self.params.items())]))
 
     @cached_property
     def needs(self) -> Statistic:
@@ -121,37 +121,37 @@ class Metric:
         return self.statistic(**self.parameters)
 
     @property
-    def smooth(self) -> bool:
-        """Whether it is a function of moments, so that a jackknife gives its standard error."""
+    def has_jackknife_se(self) -> bool:
+        """Whether it is a function of moments, so that the jackknife gives its standard error."""
         return isinstance(self.needs, ClassMoments)
 
     def tail(self, variant: str = "") -> Structure:
-        """Which way the values of a variant, as `__call__` names it, go with more structure."""
+        """Direction in which a variant, named as by `__call__`, changes with more class structure."""
         if isinstance(self.structure, str):
             return self.structure
-        named = {self._named(name): structure for name, structure in self.structure.items()}
+        named = {self._variant_name(name): structure for name, structure in self.structure.items()}
         return named.get(variant, "either")
 
     def moves_in_steps(self, variant: str = "") -> bool:
-        """Whether a variant, as `__call__` names it, is one of `steps`."""
-        return any(variant == self._named(name) for name in self.steps)
+        """Whether a variant, named as by `__call__`, is one of `steps`."""
+        return any(variant == self._variant_name(name) for name in self.steps)
 
     @property
     def needs_head(self) -> bool:
-        """Whether it lacks the weights of the network's last linear layer, which `analyze(head=...)` gives."""
+        """Whether it needs the weights of the network's last linear layer, passed by `analyze(head=...)`, and has none yet."""
         return "head" in self.parameters and self.parameters["head"] is None
 
     @property
     def origin(self) -> str:
-        """Where a function that is not ours comes from, with a hash of its source; empty for ours."""
+        """Origin of a function outside this package, with a hash of its source; empty for our own."""
         return origin_of(self.function)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For other processes: by name and parameters, or, where they may lack the function, by value."""
+        """Pickle by name and parameters; functions outside this package, which other processes may lack, by value."""
         if not self.origin:
-            return _restored, (self.name, dict(self.chosen))
+            return _reconstructed, (self.name, dict(self.params))
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return _restored_from, (by_value(values, self.function),)
+        return _unpickled, (by_value(values, self.function),)
 
     @property
     def summary(self) -> str:
@@ -159,16 +159,19 @@ class Metric:
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
     def __call__(self, state: Any) -> dict[str, Value]:
-        """Every variant's value; parameters that were chosen stand in the variant's name."""
-        result = self.function(state, **self.chosen)
+        """The value of every variant; names of variants include `params`."""
+        result = self.function(state, **self.params)
         values = result if isinstance(result, Mapping) else {"": result}
-        return {self._named(variant): value if isinstance(value, Value) else Value(value) for variant, value in values.items()}
+        return {
+            self._variant_name(variant): value if isinstance(value, Value) else Value(value)
+            for variant, value in values.items()
+        }
 
-    def _named(self, variant: str) -> str:
-        """A variant's name with the parameters that were chosen."""
-        texts = {key: str(value).lower() if isinstance(value, bool) else value for key, value in self.chosen.items()}
-        chosen = [f"{key}={value}" for key, value in texts.items() if isinstance(value, str | int | float)]
-        return ",".join(filter(None, [variant, *chosen]))
+    def _variant_name(self, variant: str) -> str:
+        """A variant's name with `params`."""
+        texts = {key: str(value).lower() if isinstance(value, bool) else value for key, value in self.params.items()}
+        shown = [f"{key}={value}" for key, value in texts.items() if isinstance(value, str | int | float)]
+        return ",".join(filter(None, [variant, *shown]))
 
 
 def metric(
@@ -186,21 +189,21 @@ def metric(
     Parameters
     ----------
     needs : Statistic, or callable of the function's parameters
-        Whose state the function takes as its first argument.
+        The statistic whose result is the function's first argument.
     min_classes : int, default 2
-        0: labels are not looked at; 1: labels are needed; 2: at least two classes are needed.
+        0: labels are not used; 1: labels are needed; 2: at least two classes are needed.
     invariant : iterable of str
-        What leaves the value as it is; the conformance tests hold it to that.
+        Transformations under which the value is constant; the conformance tests check them.
     structure : {"up", "down", "either"}, or mapping of variant to it, default "either"
-        Which way the value goes with more structure of the classes: the tail in which `analyze(null=...)` compares it with
-        random labels. "either", also of variants that are not in the mapping: in both tails.
+        Direction in which the value changes with more class structure: the tail of the permutation test of `analyze(null=...)`.
+        "either" is two-sided, and holds for variants that are not in the mapping.
     steps : iterable of str, optional
-        Variants that move in steps, as counts do. They have no jackknife error: most groups that are left out change nothing.
+        Discrete variants, such as counts. They have no jackknife error, since most replicates equal the full value.
     targets : bool, default False
-        Whether it looks at continuous targets, and not at labels: its `min_classes` is then 0, and it may have a parameter
-        `names`, which the names of the targets are given to.
+        Whether it uses continuous targets instead of labels. `min_classes` is then 0, and a parameter `names`, if the function
+        has one, receives the names of the targets.
     by_class : bool, default False
-        Whether its value depends on the classes where there are any, although `min_classes` is 0.
+        Whether its value depends on the classes if there are any, although `min_classes` is 0.
     """
     if unknown := set(invariant) - set(INVARIANCES):
         raise ValueError(f"Unknown invariances {sorted(unknown)}; known are {', '.join(INVARIANCES)}.")
@@ -210,7 +213,7 @@ def metric(
         name = function.__name__
         classes = 0 if targets else min_classes
         if name in _files() and function.__module__ != f"{__name__.rpartition('.')[0]}.{name}":
-            raise UsageError(f"There is a metric {name} already; give yours another name.")
+            raise UsageError(f"A metric {name} exists already; choose another name.")
         declared = Metric(name, function, statistic, classes, frozenset(invariant), structure, frozenset(steps))
         _METRICS[name] = replace(declared, needs_targets=targets, by_class=by_class or classes > 0)
         return function
@@ -220,13 +223,13 @@ def metric(
 
 @cache
 def _files() -> list[str]:
-    """Names of the modules of this folder that hold a metric of their name."""
+    """Names of the modules of this folder that define a metric of the same name."""
     folder = import_module(__name__.rpartition(".")[0]).__path__
     return [module.name for module in pkgutil.iter_modules(folder) if not module.name.startswith("_")]
 
 
 def names() -> list[str]:
-    """Names of all metrics, sorted: of this folder, of installed packages, of plugins and notebooks.
+    """Names of all metrics, sorted: those of this folder, installed packages, plugins and notebooks.
 
     Examples
     --------
@@ -237,7 +240,7 @@ def names() -> list[str]:
 
 
 def _registered(name: str) -> Metric:
-    """The metric of a name, whose module is imported now if it was not yet."""
+    """The metric of a name; imports its module if necessary."""
     if name.startswith("py:"):
         return _metric_of(attribute_of(name.removeprefix("py:")), name)
     one_of("metric", name, names())
@@ -249,15 +252,15 @@ def _registered(name: str) -> Metric:
 
 
 def _metric_of(function: Any, what: str) -> Metric:
-    """The metric that a function is."""
+    """The metric registered for a function."""
     for metric in _METRICS.values():
         if metric.function is function:
             return metric
-    raise UsageError(f"{what!r} is no metric: decorate the function with @metric(needs=...) of repanalysis.metrics.")
+    raise UsageError(f"{what!r} is not a metric: decorate the function with @metric(needs=...) of repanalysis.metrics.")
 
 
 def get(name: str, **parameters: Any) -> Metric:
-    """The metric called `name`, with parameters of its function chosen.
+    """The metric called `name`, with values for parameters of its function.
 
     Parameters
     ----------
@@ -269,15 +272,15 @@ def get(name: str, **parameters: Any) -> Metric:
     Raises
     ------
     UsageError
-        If there is no such metric or parameter, or its value is none of those allowed.
+        If the metric or parameter does not exist, or the value is not allowed.
 
     Examples
     --------
-    >>> get("rate_reduction", eps_sq=0.1).chosen
+    >>> get("rate_reduction", eps_sq=0.1).params
     {'eps_sq': 0.1}
     """
     metric = _registered(name)
-    return replace(metric, chosen=bind(parameters, metric.function, metric.name))
+    return replace(metric, params=bind(parameters, metric.function, metric.name))
 
 
 def parse(text: str) -> list[Metric]:
@@ -290,21 +293,21 @@ def parse(text: str) -> list[Metric]:
 
     Examples
     --------
-    >>> [(m.name, m.chosen) for m in parse("fisher_ratio,rate_reduction:eps_sq=0.1")]
+    >>> [(m.name, m.params) for m in parse("fisher_ratio,rate_reduction:eps_sq=0.1")]
     [('fisher_ratio', {}), ('rate_reduction', {'eps_sq': 0.1})]
     """
     metrics = []
     for spec in parse_specs(text):
         name = f"py:{spec.argument}" if spec.name == "py" else spec.name
         if spec.argument and spec.name != "py":
-            raise UsageError(f"{spec.argument!r} in {text!r} is no parameter; write name:key=value,key=value.")
+            raise UsageError(f"{spec.argument!r} in {text!r} is not a parameter; write name:key=value,key=value.")
         metrics.append(get(name, **spec.options))
     return metrics
 
 
-def _restored_from(content: bytes) -> Metric:
+def _unpickled(content: bytes) -> Metric:
     return Metric(**pickle.loads(content))
 
 
-def _restored(name: str, chosen: dict[str, Any]) -> Metric:
-    return get(name, **chosen)
+def _reconstructed(name: str, params: dict[str, Any]) -> Metric:
+    return get(name, **params)

@@ -1,4 +1,4 @@
-"""Eigenvalues of the covariance of all samples, which four metrics share: the latest are remembered."""
+"""Eigenvalues of the covariance of all samples. The latest are cached, since four metrics share them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["eigenvalues", "second_eigenvalues"]
 
 
 class _Latest(threading.local):
-    """What a thread has computed last, by kind of matrix."""
+    """The latest eigenvalues of a thread, by centre."""
 
     def __init__(self) -> None:
         self.cached: dict[str, tuple[weakref.ref[Any], tuple[object, ...], NDArray[np.float64]]] = {}
@@ -28,17 +28,17 @@ _latest = _Latest()
 
 
 def eigenvalues(moments: ClassGeometry) -> NDArray[np.float64]:
-    """Eigenvalues of the covariance about the common mean, descending, 0 or more; what rounding explains counts as 0."""
-    return _remembered("mean", moments)
+    """Eigenvalues of the covariance about the common mean, descending, 0 or more; eigenvalues that rounding explains are 0."""
+    return _cached("mean", moments)
 
 
 def second_eigenvalues(moments: ClassGeometry) -> NDArray[np.float64]:
-    """Eigenvalues of the uncentred second moment, descending, 0 or more; what rounding explains counts as 0."""
-    return _remembered("origin", moments)
+    """Eigenvalues of the uncentred second moment, descending, 0 or more; eigenvalues that rounding explains are 0."""
+    return _cached("origin", moments)
 
 
-def _remembered(about: About, moments: ClassGeometry) -> NDArray[np.float64]:
-    key = (moments.counts.tobytes(), moments.spread.tobytes(), moments.resolution.tobytes())
+def _cached(about: About, moments: ClassGeometry) -> NDArray[np.float64]:
+    key = (moments.counts.tobytes(), moments.scatter_trace.tobytes(), moments.resolution.tobytes())
     latest = _latest.cached.get(about)
     if latest and latest[0]() is moments.mean and latest[1] == key:
         return latest[2]
@@ -55,7 +55,7 @@ def _eigenvalues(about: About, moments: ClassGeometry) -> NDArray[np.float64]:
     rounding = moments.rounding() * largest_eigenvalue(moments.n, moments.d)
     if not ((values > 0) & (values <= rounding.max())).any():
         return values
-    # Somewhere rounding may be all there is: how much it adds depends on the direction.
+    # Rounding may explain some eigenvalues; how much it adds depends on the direction.
     exact, vectors = moments.spectrum(about)
     above = exact[exact > rounding @ np.square(vectors)][::-1]
     above = above[: int((values > 0).sum())]

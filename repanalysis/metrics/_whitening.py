@@ -1,17 +1,17 @@
 r"""Class means in units of the within-class covariance: Sigma_W^{-1/2} (mu_c - mu_G), where Sigma_W may be singular.
 
-Their weighted squared lengths sum to the Fisher trace, each is a class's own share, and the squared distance of two is the
-squared Mahalanobis distance of the classes. Sigma_W is singular in one of two ways: either class means do not leave its
-range (dead or repeated features), and everything is exact on the range; or they do (always with d > n - K), and some
-direction separates the samples perfectly.
+Their weighted squared lengths sum to the Fisher trace; the term of a class is its contribution, and the squared distance of two
+is the squared Mahalanobis distance of the classes. If Sigma_W is singular, there are two cases. Class means stay in its range
+(dead or repeated features), and everything is exact on the range; or they leave it (always with d > n - K), and some direction
+separates the samples perfectly.
 
-Every feature is scaled to unit variance first, so units do not matter. A direction v then belongs to the range of Sigma_W if
-its variance is above what float64 and the rounding of the samples leave of a 0 (`statistics/rounding.py`),
+Features are scaled to unit variance first, so units do not matter. A direction v then belongs to the range of Sigma_W if its
+variance exceeds the errors of float64 and of the rounding of the samples (`statistics/rounding.py`),
 
     v^T Sigma_W v > max(d eps lambda_max, (1 + sqrt(d/n))^2 sum_j v_j^2 rounding_j / sd_j^2),
 
-or if it is above the first of the two and the between-class variance along it is above the like bound of K means. Class means
-leave the range if the between-class variance in directions in which nothing varies, up to float64, is above that bound.
+or if it exceeds the first bound and the between-class variance along v exceeds the corresponding bound for K means. Class means
+leave the range if the between-class variance in the null space of Sigma_W, up to float64, exceeds that bound.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from repanalysis.statistics.rounding import largest_eigenvalue
 __all__ = ["Whitened", "cholesky", "whitened"]
 
 _EPS = float(np.finfo(np.float64).eps)
-_CONSTANT = 1e-12  # a feature whose spread is below this share of its magnitude is constant up to rounding
+_CONSTANT = 1e-12  # a feature whose standard deviation is below this share of its magnitude is constant up to rounding
 _LEAK = 1e-10  # share of Tr Sigma_B outside the range of Sigma_W that the rounding of eigenvectors explains
 
 
@@ -41,22 +41,22 @@ class Whitened(NamedTuple):
     ----------
     means : (K, r) float64
         Sigma_W^{-1/2} (mu_c - mu_G) on the range of Sigma_W.
-    lost : (K, m) float64
-        What of mu_c - mu_G (features scaled to unit variance) lies outside that range, in the directions in which it is more
-        than rounding; m = 0 where there are none.
+    outside : (K, m) float64
+        Component of mu_c - mu_G (features scaled to unit variance) outside that range, in the m directions in which it
+        exceeds rounding.
     rank : int
-        Of Sigma_W.
-    leak : float
-        Share of the between-class variance outside the range; 0 where that is rounding.
-    rounded : int
-        Directions in which classes vary, but by no more than rounding explains.
+        Rank of Sigma_W.
+    leakage : float
+        Share of the between-class variance outside the range; 0 if rounding explains it.
+    n_rounded : int
+        Number of directions whose within-class variance rounding explains.
     """
 
     means: Float64[np.ndarray, "K r"]
-    lost: Float64[np.ndarray, "K m"]
+    outside: Float64[np.ndarray, "K m"]
     rank: int
-    leak: float
-    rounded: int = 0
+    leakage: float
+    n_rounded: int = 0
 
 
 def whitened(
@@ -80,7 +80,7 @@ def whitened(
     within : (d, d) array, optional
         An estimate of Sigma_W to use instead of the moments' own.
     centre : {"balanced", "empirical"}, optional
-        Weights of the classes in mu_G, where they are others than in Sigma_W.
+        Class weights in mu_G, if they differ from those in Sigma_W.
     """
     centre = centre or class_weight
     d, samples_round = moments.d, within is None and not ridge > 0
@@ -117,17 +117,17 @@ def whitened(
     zero = len(values) * _EPS * values.max(initial=0.0)
     squares, along = np.square(vectors), means @ vectors
     above = values > np.maximum(zero, noise @ squares)
-    # What varies within classes by no more than rounding is a direction all the same if class means differ there by more.
+    # Directions whose within-class variance is rounding count nevertheless if class means differ there by more than rounding.
     above |= (values > zero) & (weights @ np.square(along) > rounding @ squares * largest_eigenvalue(moments.k, moments.d))
     spanned = values > zero
-    lost, leak = _outside(means - along[:, spanned] @ vectors[:, spanned].T, means, weights, rounding)
-    return Whitened(along[:, above] / np.sqrt(values[above]), lost, int(above.sum()), leak, int((spanned & ~above).sum()))
+    outside, leakage = _outside(means - along[:, spanned] @ vectors[:, spanned].T, means, weights, rounding)
+    return Whitened(along[:, above] / np.sqrt(values[above]), outside, int(above.sum()), leakage, int((spanned & ~above).sum()))
 
 
 def _outside(
     outside: NDArray[np.float64], means: NDArray[np.float64], weights: NDArray[np.float64], rounding: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], float]:
-    """What of class means (K, d) is outside a range by more than rounding, in its own directions (K, m), and its share."""
+    """Class means outside a range where they exceed rounding, in principal directions (K, m), and their variance share."""
     total = float(weights @ np.square(means).sum(axis=1))
     if not total > 0:
         return means[:, :0], 0.0
@@ -141,7 +141,7 @@ def _outside(
 
 
 def cholesky(moments: ClassGeometry, rounding: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Upper factor U of Sigma_W = U^T U, so that rows z become white as U^-T z; None if Sigma_W is near singular.
+    """Upper factor U of Sigma_W = U^T U, such that U^-T z is white; None if Sigma_W is near singular.
 
     Classes weigh n_c/n; `rounding` is the variance that rounding may have added to every feature, (d,).
     """
@@ -161,7 +161,7 @@ def cholesky(moments: ClassGeometry, rounding: NDArray[np.float64]) -> NDArray[n
 def _by_cholesky(
     within: NDArray[np.float64], means: NDArray[np.float64], noise: NDArray[np.float64]
 ) -> NDArray[np.float64] | None:
-    """Whitened means, 20 times faster than by eigenvalues; None if Sigma_W is near singular."""
+    """Whitened means by Cholesky, 20 times faster than by eigenvalues; None if Sigma_W is near singular."""
     upper, failed = lapack.dpotrf(within, clean=0)
     if failed:
         return None

@@ -26,7 +26,7 @@ def between_class_variance(
     class_weight : {"balanced", "empirical"}, default "balanced"
         Class weights pi_c: 1/K or n_c/n, the same in every matrix.
     debiased : bool, default False
-        Subtract what sampling noise adds; exact for any distribution, and perhaps negative.
+        Subtract the bias by sampling noise; unbiased for any distribution, and possibly negative.
 
     Returns
     -------
@@ -60,10 +60,10 @@ def between_class_variance(
         if not math.isfinite(noise):
             return dict.fromkeys(("", "relative"), Value(math.nan, "a class of one sample has no variance estimate"))
         between -= noise
-        within = float(moments.weights(class_weight) @ (moments.spread / np.maximum(moments.counts - 1, 1)))
+        within = float(moments.weights(class_weight) @ (moments.scatter_trace / np.maximum(moments.counts - 1, 1)))
         note = ""
     else:
-        note = bias_note(noise, between, moments.n, "debiased=true takes it away")
+        note = bias_note(noise, between, moments.n, "debiased=true removes it")
     total = within + between
     return {
         "": Value(between, note),

@@ -32,12 +32,12 @@ def class_mean_separation(moments: ClassGeometry, *, per: Literal["all", "pair"]
     dict of str to float
         `""`: the mean, in squared units of the features, in [0, inf); large: classes lie far apart.
         `"min"`: the closest pair. `"relative"`: the mean divided by the within-class variance, for comparing layers.
-        `"debiased"`: the mean minus what sampling noise adds to it; may be negative.
+        `"debiased"`: the mean minus its bias by sampling noise; may be negative.
 
     Notes
     -----
     The plug-in value exceeds the truth by Tr Sigma_c / n_c for each of the two classes; `debiased` subtracts the
-    unbiased estimate spread_c / (n_c (n_c - 1)). Time and memory K^2 d. All pairs weigh the same, so there is no
+    unbiased estimate Tr S_c / (n_c (n_c - 1)). Time and memory K^2 d. All pairs weigh the same, so there is no
     `class_weight`.
 
     References
@@ -55,15 +55,15 @@ def class_mean_separation(moments: ClassGeometry, *, per: Literal["all", "pair"]
     present = moments.counts > 0
     if moments.k < 2:
         return dict.fromkeys(("", "min", "relative", "debiased"), Value(math.nan, "needs two classes"))
-    count, spread = moments.counts[present], moments.spread[present]
+    count, scatter_trace = moments.counts[present], moments.scatter_trace[present]
     distances = squared_distances(moments.mean[present])
     if per == "pair":
         return named_pairs(moments, distances)
     centred = moments.centred_means()[present]
     mean = 2.0 / (len(count) - 1) * np.square(centred).sum()
-    within = float(np.mean(spread / count))
-    debiased = _debiased(mean, count, spread)
-    note = bias_note(mean - debiased, mean, moments.n, "the variant debiased is without it")
+    within = float(np.mean(scatter_trace / count))
+    debiased = _debiased(mean, count, scatter_trace)
+    note = bias_note(mean - debiased, mean, moments.n, "the variant debiased removes it")
     return {
         "": Value(mean, note),
         "min": Value(distances[np.triu_indices(len(count), 1)].min()),
@@ -80,7 +80,7 @@ def _relative(separation: float, within: float, note: str) -> Value:
     return Value(math.nan, "all samples are equal")
 
 
-def _debiased(separation: float, count: np.ndarray, spread: np.ndarray) -> Value:
+def _debiased(separation: float, count: np.ndarray, scatter_trace: np.ndarray) -> Value:
     if (count < 2).any():
         return Value(math.nan, "a class of one sample has no variance estimate")
-    return Value(separation - 2.0 * float(np.mean(spread / (count * (count - 1.0)))))
+    return Value(separation - 2.0 * float(np.mean(scatter_trace / (count * (count - 1.0)))))

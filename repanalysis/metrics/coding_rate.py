@@ -26,8 +26,8 @@ def coding_rate(
     eps_sq : float, default 0.5
         Squared distortion eps^2. The published code calls it `eps`.
     normalization : {"frobenius", "sphere"}, default "frobenius"
-        What makes the trace of every Sigma_k, the uncentred second moment of class k, 1: scaling the class as a whole,
-        or every sample to norm 1.
+        How every Sigma_k, the uncentred second moment of class k, gets trace 1: "frobenius" scales the class as a whole,
+        "sphere" every sample to norm 1.
 
     Returns
     -------

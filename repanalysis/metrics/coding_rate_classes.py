@@ -11,7 +11,7 @@ from repanalysis.statistics import ClassGeometry
 
 @metric(needs=moments_needed, min_classes=1, invariant={"rotation", "scaling", "sign"}, structure="down")
 def coding_rate_classes(moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius") -> Value:
-    r"""Coding rate of the classes: nats per sample that describe the samples once their class is known.
+    r"""Coding rate of the classes: nats per sample that describe the samples given their class.
 
     .. math:: R_c = \sum_k \frac{n_k}{n} \, \tfrac12 \log\det\Bigl(I + \frac{d}{\varepsilon^2} \Sigma_k\Bigr)
 

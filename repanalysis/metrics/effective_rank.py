@@ -23,7 +23,7 @@ def effective_rank(moments: ClassGeometry, *, about: Literal["mean", "origin"] =
     Parameters
     ----------
     moments : ClassGeometry
-        Samples of d features; their classes are not looked at.
+        Samples of d features; their classes are not used.
     about : {"mean", "origin"}, default "mean"
         "origin" takes the samples as they are, which is RankMe; "mean" centres them.
 

@@ -1,4 +1,4 @@
-"""filter_clusters: what each filter votes for when all others are silent (docs/filter_clusters.md, Formulas)."""
+"""filter_clusters: label clusters of single filters (docs/filter_clusters.md, Formulas)."""
 
 from __future__ import annotations
 
@@ -44,30 +44,30 @@ def filter_clusters(
     Parameters
     ----------
     moments : ClassGeometry
-        K classes of d pooled features, one per filter: those that the head takes.
+        K classes of d pooled features, one per filter: those that the head accepts.
     head : Head
         Its weights, a row per class.
     theta : float, default 0.3
         Threshold, in (0, 1).
     order : {"label", "degree"}, default "label"
-        In which clusters are sought.
+        Order of the labels in the search for clusters.
     gauge : {"center", "none"}, default "center"
-        Whether the mean weight over classes is taken away first.
+        "center" subtracts the mean weight over classes first.
 
     Returns
     -------
     dict
         Variants "clusters per filter", "cluster size", "labels per filter", "noise per filter", "SNR" (a label's own output
-        over another one's), "SNR total" (over all others together), "kept" (share of the head's weights that serve a cluster),
-        "empty filters". Filters without a cluster are left out of the means, but for the last two. NaN at layers that the head
+        over another one's), "SNR total" (over all others together), "kept" (share of the head's weights in a cluster),
+        "empty filters". The means skip filters without a cluster, except in the last two. NaN at layers that the head
         does not take.
 
     Notes
     -----
-    Features pooled over space have one place per filter: every M is then of rank one, several clusters force noise, and numbers
-    are not to be compared with those of unpooled maps. `repanalysis filters` fits a head to every layer, pooled or not, and
-    says much more, and resamples for the errors. Counts move in steps, which a jackknife misses, so only the two SNR have a
-    standard error here. Time d K^2, memory 64 MB.
+    Features pooled over space have one position per filter. Every M then has rank one, several clusters force noise, and values
+    are not comparable with those of unpooled maps. `repanalysis filters` fits a head to every layer, pooled or not, measures
+    more, and bootstraps the errors. Counts are discrete, so the jackknife gives standard errors only for the two SNR.
+    Time d K^2, memory 64 MB.
 
     References
     ----------
@@ -77,10 +77,10 @@ def filter_clusters(
     Examples
     --------
     >>> import numpy as np
-    >>> means = np.eye(4)  # every filter knows one label
+    >>> means = np.eye(4)  # every filter responds to one label
     >>> moments = ClassMoments().of(means, np.arange(4))
-    >>> found = filter_clusters(moments, head=Head(means, np.zeros(4)))
-    >>> float(found["clusters per filter"]), float(found["noise per filter"]), float(found["SNR"])
+    >>> values = filter_clusters(moments, head=Head(means, np.zeros(4)))
+    >>> float(values["clusters per filter"]), float(values["noise per filter"]), float(values["SNR"])
     (1.0, 0.0, inf)
     """
     indices = present(moments)
@@ -93,5 +93,5 @@ def filter_clusters(
     assert head is not None
     means, weights = moments.mean[indices], head.weight[labels]
     summary = clusters_of(means[:, :, None], weights[:, :, None], ClusterOptions(theta, order, gauge), fields=False).summary()
-    note = "" if np.isfinite(summary["clusters"]) else "no filter serves a label"
+    note = "" if np.isfinite(summary["clusters"]) else "no filter has a cluster"
     return {variant: Value(summary[name], "" if name in ("kept", "empty") else note) for variant, name in _SHOWN.items()}

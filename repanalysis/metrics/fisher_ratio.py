@@ -25,7 +25,7 @@ def _needed(*, estimator: Estimator = "exact", ridge: float = 0.0, debiased: boo
     not_negative("ridge", ridge)
     one_of("estimator", estimator, ("exact", "ledoit_wolf"))
     if debiased and (ridge > 0 or estimator != "exact"):
-        raise UsageError("fisher_ratio:debiased=true is for the sample covariance; leave ridge and estimator out.")
+        raise UsageError("fisher_ratio:debiased=true needs the sample covariance; omit ridge and estimator.")
     return ClassMoments() if estimator == "exact" else Samples()
 
 
@@ -53,13 +53,13 @@ def fisher_ratio(
     ridge : float, default 0
         a: Sigma_W + a Tr(Sigma_W)/d I in place of Sigma_W; finite wherever Sigma_W is not 0, and smaller the larger a is.
     estimator : {"exact", "ledoit_wolf"}, default "exact"
-        "ledoit_wolf" shrinks Sigma_W towards a multiple of I by as much as Ledoit and Wolf's estimate says.
+        "ledoit_wolf" shrinks Sigma_W towards a multiple of I by Ledoit and Wolf's estimate.
     per : {"all", "class", "pair"}, default "all"
         "class" gives (mu_c - mu_G)^T Sigma_W^-1 (mu_c - mu_G) of every class, as a variant `class=3`; "pair" the squared
         Mahalanobis distance of every pair, as `pair=3/5`, whose mean over ordered pairs is twice the balanced trace.
     debiased : bool, default False
-        Take away the bias given in the notes: the expectation is then the truth for Gaussian classes of one covariance, which
-        is estimated with weights n_c/n. May be negative; NaN unless n > K + d + 1.
+        Subtract the bias given in the notes. The result is unbiased for Gaussian classes with a common covariance, which is
+        estimated with weights n_c/n. May be negative; NaN unless n > K + d + 1.
 
     Returns
     -------
@@ -67,24 +67,24 @@ def fisher_ratio(
         `""`: the ratio, in [0, inf]; large: classes are linearly separable.
         `"trace"`: without the factor 1/K.
         `"pinv"`: with the pseudo-inverse of Sigma_W (features scaled to unit variance), which drops the directions in
-        which no class varies; always finite, and equal to `""` where that is.
+        which no class varies; always finite, and equal to `""` if that is finite.
 
     Raises
     ------
     UsageError
-        If the ridge is negative, or `debiased` comes with a ridge or an estimator.
+        If the ridge is negative, or `debiased` is combined with a ridge or a shrinkage estimator.
 
     Notes
     -----
-    Where Sigma_W is singular, one of two things holds, and a note says which. If the class means do not leave the range
+    If Sigma_W is singular, a note says which of two cases holds. If the class means do not leave the range
     of Sigma_W (dead or repeated features), the ratio on that range is exact. If they do (always with d > n - K), some
     direction separates these samples perfectly and the ratio is inf.
-    Every feature is scaled to unit variance first, so units do not matter. Then a direction counts as one in which no class
-    varies below d eps lambda_max, or below what rounding in the type of the samples explains (`statistics/rounding.py`): the
-    features of a network that depend on each other do so up to rounding, and rounding separates no classes.
+    Features are scaled to unit variance first, so units do not matter. A direction counts as constant if its variance is below
+    d eps lambda_max, or below the rounding variance of the samples' dtype (`statistics/rounding.py`): dependent features of a
+    network are dependent only up to rounding, and rounding separates no classes.
     A ridge or shrinkage leaves only rotations, translations and scalings as invariances.
     Bias: for Gaussian classes of one covariance, and classes of one size or `class_weight="empirical"`,
-    E[trace] = (d (K-1) + n F) / (n - K - d - 1), where F is the truth and d the rank: with n not much above d, most of a ratio
+    E[trace] = (d (K-1) + n F) / (n - K - d - 1), where F is the truth and d the rank: for n close to d, most of the ratio
     is bias, and a note says so where it is more than a tenth. Time d^3, memory d^2.
 
     References
@@ -119,16 +119,18 @@ def fisher_ratio(
             f"n = {moments.n} is not above K + rank + 1 = {moments.k + white.rank + 1}, so that the bias has no expectation"
         )
         values = (
-            _each(moments, white, per, class_weight, factor=math.nan) if per != "all" else dict.fromkeys(("", "trace", "pinv"))
+            _per_class_or_pair(moments, white, per, class_weight, factor=math.nan)
+            if per != "all"
+            else dict.fromkeys(("", "trace", "pinv"))
         )
         return {variant: Value(math.nan, reason) for variant in values}
     if per != "all":
-        return _each(moments, white, per, class_weight, factor=factor if debiased else None)
+        return _per_class_or_pair(moments, white, per, class_weight, factor=factor if debiased else None)
     trace = float(moments.weights(class_weight) @ np.square(white.means).sum(axis=1))
-    if not white.lost.size:
-        on_range = f"on the range of the within-class covariance, rank {white.rank} of {moments.d}; class means stay in it"
-        if white.rounded:
-            on_range += f"; {white.rounded} directions vary by no more than rounding in the type of the samples"
+    if not white.outside.size:
+        on_range = f"on the range of the within-class covariance, rank {white.rank} of {moments.d}; class means lie in it"
+        if white.n_rounded:
+            on_range += f"; {white.n_rounded} directions vary by no more than rounding in the type of the samples"
         bias = _bias(moments, white, class_weight)
         if debiased:
             trace = float(bias.factor * trace - bias.added @ moments.weights(class_weight))
@@ -136,13 +138,13 @@ def fisher_ratio(
             note = "; ".join(filter(None, [note, _note(bias, trace, moments, class_weight)]))
         note = "; ".join(filter(None, [note, on_range if white.rank < moments.d else ""]))
         return {"": Value(trace / moments.k, note), "trace": Value(trace, note), "pinv": Value(trace / moments.k, note)}
-    lacking = f"the within-class covariance has rank {white.rank} of {moments.d}"
+    rank_note = f"the within-class covariance has rank {white.rank} of {moments.d}"
     perfect = Value(
         math.nan if debiased else math.inf,
-        f"{lacking} and class means differ outside its range: {moments.n} samples separate perfectly",
+        f"{rank_note} and class means differ outside its range: {moments.n} samples separate perfectly",
     )
-    dropped = f"{lacking}; {white.leak:.2%} of the between-class variance, outside its range, is dropped"
-    return {"": perfect, "trace": perfect, "pinv": Value(math.nan if debiased else trace / moments.k, dropped)}
+    dropped_note = f"{rank_note}; {white.leakage:.2%} of the between-class variance, outside its range, is dropped"
+    return {"": perfect, "trace": perfect, "pinv": Value(math.nan if debiased else trace / moments.k, dropped_note)}
 
 
 class _Bias(NamedTuple):
@@ -153,7 +155,7 @@ class _Bias(NamedTuple):
 
 
 def _bias(moments: ClassGeometry, white: Whitened, class_weight: Weighting) -> _Bias:
-    """The inverse of a Wishart matrix of n - K degrees of freedom, and the scatter of the means of n_c samples."""
+    """Bias of an inverse Wishart matrix with n - K degrees of freedom, and of the variance of means of n_c samples."""
     weights, counts = moments.weights(class_weight), np.maximum(moments.counts, 1)
     added = white.rank * ((1.0 - 2.0 * weights) / counts + (np.square(weights) / counts).sum())
     return _Bias((moments.n - moments.k - white.rank - 1) / moments.n, added)
@@ -163,23 +165,23 @@ def _note(bias: _Bias, trace: float, moments: ClassGeometry, class_weight: Weigh
     if not bias.factor > 0:
         return f"n = {moments.n} samples are too few for {moments.d} features: all of it may be bias"
     truth = bias.factor * trace - float(bias.added @ moments.weights(class_weight))
-    return bias_note(trace - truth, trace, moments.n, "debiased=true takes it away where classes are Gaussian")
+    return bias_note(trace - truth, trace, moments.n, "debiased=true removes it where classes are Gaussian")
 
 
-def _each(
+def _per_class_or_pair(
     moments: ClassGeometry, white: Whitened, per: str, class_weight: Weighting, *, factor: float | None
 ) -> Mapping[str, Value]:
-    """Squared whitened lengths of class means, or of their differences; without their bias where its factor is given."""
+    """Squared whitened lengths of class means, or of their differences; debiased if `factor` is given."""
     classes = present(moments)
-    means, lost, counts = white.means[classes], white.lost[classes], moments.counts[classes]
+    means, off_range, counts = white.means[classes], white.outside[classes], moments.counts[classes]
     undefined, scale, rank = (math.inf, 1.0, 0) if factor is None else (math.nan, factor, white.rank)
     if per == "class":
-        outside = np.square(lost).sum(axis=1) > 1e-10 * max(np.square(lost).sum(), 1e-300)
+        outside = np.square(off_range).sum(axis=1) > 1e-10 * max(np.square(off_range).sum(), 1e-300)
         added = 0.0 if factor is None else _bias(moments, white, class_weight).added[classes]
         values = scale * np.square(means).sum(axis=1) - added
         return named_classes(moments, np.where(outside, undefined, values), outside)
     added = rank * (1.0 / counts[:, None] + 1.0 / counts)
-    distances, outside = scale * squared_distances(means) - added, squared_distances(lost)
+    distances, outside = scale * squared_distances(means) - added, squared_distances(off_range)
     perfect = outside > 1e-10 * max(outside.max(), 1e-300)
     reasons = np.where(perfect, "the two means differ outside the range of the within-class covariance", "")
     return named_pairs(moments, np.where(perfect, undefined, distances), reasons)

@@ -29,7 +29,7 @@ def intrinsic_dimension(
     k: int = 20,
     max_samples: int = 5000,  # noqa: ARG001  # read by `needs`
 ) -> Value:
-    r"""Dimension of the manifold that samples lie on, from how distances to neighbours grow.
+    r"""Dimension of the manifold that samples lie on, from the growth of distances to neighbours.
 
     .. math:: -\log(1 - F(\mu)) = d \log \mu, \qquad \mu_i = r_2(i) / r_1(i)
               \qquad\text{or}\qquad
@@ -38,15 +38,15 @@ def intrinsic_dimension(
     Parameters
     ----------
     samples : SampleSet
-        Samples; their classes are not looked at.
+        Samples; their classes are not used.
     method : {"twonn", "mle"}, default "twonn"
         "twonn" fits a line through the origin to the empirical distribution F of the ratio of the distances to the second
         and to the first neighbour, without the largest tenth. "mle" is Levina and Bickel's estimate from k neighbours, with
-        the inverse averaged as MacKay and Ghahramani say.
+        the inverse averaged as MacKay and Ghahramani propose.
     k : int, default 20
         Neighbours of "mle".
     max_samples : int, default 5000
-        Samples to look at, drawn by id; 0 for all.
+        Maximal number of samples, drawn by id; 0 uses all.
 
     Returns
     -------
@@ -55,8 +55,8 @@ def intrinsic_dimension(
 
     Notes
     -----
-    Samples at distance 0 of another are left out, but for one of each, and counted in a note. Both estimate too little
-    in more than about 20 dimensions at this number of samples, and depend on the scale, that is on n. Standard error:
+    Of duplicates one sample is kept; a note counts the others. Both methods underestimate dimensions above about 20 at this
+    number of samples, and depend on the scale, that is on n. Standard error:
     from the spread of the estimates of ten disjoint parts with neighbours of their own, four times over, for neighbours share
     their distances: a bootstrap over samples gave 0.8 to 0.9 of it. Parts have at least ten samples for every neighbour; fewer
     than two such parts give no error. Time n^2 d, memory n d.
@@ -93,7 +93,7 @@ def intrinsic_dimension(
 
 
 def _logs(distances: NDArray[np.float64], method: str) -> NDArray[np.float64]:
-    """What the estimate is made of, per sample; without those at distance 0 of another."""
+    """Log distance ratios per sample, without samples at distance 0 of another."""
     distances = distances[distances[:, 0] > 0]
     if method == "twonn":
         return np.asarray(np.log(distances[:, 1] / distances[:, 0]))

@@ -1,4 +1,4 @@
-"""knn_accuracy: accuracy of a vote of the k nearest other samples."""
+"""knn_accuracy: accuracy of the majority vote of the k nearest other samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from repanalysis.metrics._neighbours import neighbours
-from repanalysis.metrics._readout import flips
+from repanalysis.metrics._readout import scoring_variance
 from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import Samples, SampleSet
 from repanalysis.statistics.draws import group_of
@@ -40,20 +40,20 @@ def knn_accuracy(
     samples : SampleSet
         Labelled samples of d features.
     k : int, default 5
-        Neighbours that vote; of classes with as many votes the first label wins.
+        Neighbours that vote; ties go to the first label.
     distance : {"euclidean", "cosine"}, default "euclidean"
         "cosine" scales every sample to norm 1 first, and is not invariant to translations.
     max_samples : int, default 5000
-        Samples to look at, drawn by id; 0 for all.
+        Maximal number of samples, drawn by id; 0 uses all.
 
     Returns
     -------
     float
-        In [0, 1]; every sample is scored with all others to vote, never itself (leave-one-out).
+        In [0, 1]; leave-one-out: a sample never votes for itself.
 
     Notes
     -----
-    Accuracy grows with the number of samples: compare layers on the same. Duplicates of a sample do vote. Standard error: a
+    Accuracy grows with the number of samples: compare layers on the same number. Duplicates of a sample vote. Standard error: a
     jackknife over 20 groups of samples, which neither vote nor are scored (the next nearest vote in their place), less what the
     choice of the scored samples adds to it, and at least the error of a share. Time n^2 d, memory n d.
 
@@ -86,7 +86,7 @@ def knn_accuracy(
 
 
 def _votes(y: NDArray[np.int64], others: NDArray[np.int64], classes: int, count: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Which class most of the other samples that count are of."""
+    """Majority class of each sample's neighbours where `count` is true."""
     votes = np.zeros((len(y), classes))
     np.add.at(votes, (np.arange(len(y))[:, None], y[others]), count)
     return np.asarray(votes.argmax(axis=1))
@@ -105,5 +105,5 @@ def _error(
         scores.append(float(again[groups != group].mean()))
     g = len(scores)
     e = np.array(changes) - np.mean(changes, axis=0)
-    variance = (g - 1) / g * float((np.square(np.array(scores) - np.mean(scores)) - flips(e)).sum())
+    variance = (g - 1) / g * float((np.square(np.array(scores) - np.mean(scores)) - scoring_variance(e)).sum())
     return max(share_error(float(correct.mean()), n), math.sqrt(max(0.0, variance)))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, blas, cho_solve, lapack, lstsq
 
-from repanalysis.metrics._readout import Halves, Solver, accuracy, by_discriminants, halves, one_hot, right, standardized
+from repanalysis.metrics._readout import Halves, Solver, accuracy, by_discriminants, halves, is_correct, one_hot, standardized
 from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassMoments, Samples, SampleSet
 
@@ -20,7 +20,7 @@ def _needed(*, max_samples: int = 5000) -> Samples:
 
 @metric(needs=_needed, invariant={"translation", "scaling"}, structure="up")
 def lda_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str, Value]:  # noqa: ARG001  # read by `needs`
-    r"""Accuracy of Gaussian classes of one covariance: the best linear classifier if that is what they are.
+    r"""Accuracy of linear discriminant analysis, the optimal classifier for Gaussian classes with a common covariance.
 
     .. math:: \hat y(z) = \arg\max_c \; \mu_c^\top \hat\Sigma_W^{-1} z
               - \tfrac12 \mu_c^\top \hat\Sigma_W^{-1} \mu_c + \log \pi_c
@@ -30,7 +30,7 @@ def lda_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str,
     samples : SampleSet
         Labelled samples of d features.
     max_samples : int, default 5000
-        Samples to look at, drawn by id; 0 for all.
+        Maximal number of samples, drawn by id; 0 uses all.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def lda_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str,
     -----
     scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")`: Sigma_W is Ledoit and Wolf's estimate of
     features scaled to unit variance. The half of a sample depends on its id alone. Standard error: that of a share of the
-    scored samples, and a jackknife of the fit at the same shrinkage ("train": the first alone). Time n d^2 + d^3, memory
+    scored samples, plus a jackknife of the fit at the same shrinkage ("train": the first alone). Time n d^2 + d^3, memory
     n d + d^2.
 
     References
@@ -62,7 +62,7 @@ def lda_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str,
     scaled = standardized(split)
     if scaled is None:
         return dict.fromkeys(("", "train"), Value(math.nan, "every feature is constant"))
-    within = ClassMoments(scatter="none").of(split.train, split.train_y).spread.sum()
+    within = ClassMoments(scatter="none").of(split.train, split.train_y).scatter_trace.sum()
     if within <= 1e-24 * np.square(split.train).sum():
         return dict.fromkeys(("", "train"), Value(math.nan, "the within-class variance is 0"))
     split = split._replace(train=scaled[0], test=scaled[1])
@@ -71,23 +71,23 @@ def lda_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str,
     condition, _ = lapack.dpocon(upper, np.abs(covariance).sum(axis=0).max())
     if failed or condition < 10 * len(covariance) * np.finfo(np.float64).eps:
         coefficients, offsets = _discriminants(split, lambda v: lstsq(covariance, v)[0])
-        without = None
+        refits = None
     else:
         coefficients, offsets = _discriminants(split, lambda v: cho_solve((upper, False), v))
         fits = by_discriminants(split, lambda v: cho_solve((upper, False), v), weight, priors=True)
         try:
-            without = [right(split, *each) for each in fits]
+            refits = [is_correct(split, *each) for each in fits]
         except LinAlgError:
-            without = None
+            refits = None
     trained = split._replace(test=split.train, test_y=split.train_y)
     return {
-        "": accuracy(right(split, coefficients, offsets), split.note, without=without),
-        "train": accuracy(right(trained, coefficients, offsets), split.note),
+        "": accuracy(is_correct(split, coefficients, offsets), split.note, refits=refits),
+        "train": accuracy(is_correct(trained, coefficients, offsets), split.note),
     }
 
 
 def _shrunk(split: Halves) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sigma_W with every class's covariance shrunk by itself, and what each sample weighs in it, (m,)."""
+    """Sigma_W with every class's covariance shrunk separately, and the weight of each sample in it, (m,)."""
     from sklearn.covariance import ledoit_wolf
 
     m, d = split.train.shape

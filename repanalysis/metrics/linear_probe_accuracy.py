@@ -29,7 +29,7 @@ def linear_probe_accuracy(
     solver: Literal["ridge", "logistic"] = "ridge",
     max_samples: int = 5000,  # noqa: ARG001  # read by `needs`
 ) -> Mapping[str, Value]:
-    r"""Accuracy of a linear probe: a linear classifier on features that stay as they are.
+    r"""Accuracy of a linear probe: a linear classifier on fixed features.
 
     .. math:: \hat y(z) = \arg\max_c \, (W z + b)_c, \qquad
               W, b = \arg\min \frac1m \sum_i \|W z_i + b - e_{y_i}\|^2 + \lambda \|W\|^2
@@ -42,19 +42,19 @@ def linear_probe_accuracy(
         "ridge" is the formula above, in closed form, with lambda from 1e-6, 1e-5, ..., 100 by the smallest leave-one-out error;
         "logistic" is scikit-learn's `LogisticRegression` with C = 1.
     max_samples : int, default 5000
-        Samples to look at, drawn by id; 0 for all.
+        Maximal number of samples, drawn by id; 0 uses all.
 
     Returns
     -------
     dict of str to float
         `""`: in [0, 1], on the half of the samples that is not fitted on. `"train"`: on the half that is.
-        `"penalty"`: the lambda chosen; 1e-6 or 100 mean that the best one lies beyond (ridge only).
+        `"penalty"`: the selected lambda; 1e-6 or 100 mean that the optimum lies outside the grid (ridge only).
 
     Notes
     -----
     Every feature is scaled to unit variance on the samples to fit on. The half of a sample depends on its id alone. Standard
-    error: that of a share of the scored samples, and a jackknife of the fit at the same penalty, in closed form for "ridge" and
-    by ten more fits for "logistic" ("train": the first alone). Time n d min(n, d), memory n d.
+    error: that of a share of the scored samples, plus a jackknife of the fit at the same penalty, in closed form for "ridge"
+    and by ten more fits for "logistic" ("train": the first alone). Time n d min(n, d), memory n d.
 
     References
     ----------
@@ -80,14 +80,14 @@ def linear_probe_accuracy(
         return _logistic(train, test, split)
     probe = ridge_by_leave_one_out(train, one_hot(split.train_y, len(split.labels)))
     return {
-        "": accuracy(_guess(test, probe) == split.test_y, split.note, without=_left_out(train, test, split, probe)),
+        "": accuracy(_guess(test, probe) == split.test_y, split.note, refits=_left_out(train, test, split, probe)),
         "train": accuracy(_guess(train, probe) == split.train_y, split.note),
         "penalty": Value(probe.penalty, split.note),
     }
 
 
 class Probe(NamedTuple):
-    """A fitted ridge regression: weights (d, K), offset (K,), penalty per sample, and what it was fitted on.
+    """A fitted ridge regression: weights (d, K), offset (K,), penalty per sample, and its training data.
 
     Its m samples, centred on `centre` (d,), have left singular vectors `left` (m, r) and squared singular values `squares`.
     """
@@ -110,17 +110,17 @@ def ridge_by_leave_one_out(x: NDArray[np.float64], targets: NDArray[np.float64])
     centre, level = x.mean(axis=0), targets.mean(axis=0)
     x, y = x - centre, targets - level
     left, squares = left_singular(x)
-    turned = blas.dgemm(1.0, left, y, trans_a=1)
+    rotated = blas.dgemm(1.0, left, y, trans_a=1)
     energy = np.square(left)
     best = math.inf, 0.0
     for penalty in _PENALTIES:
         shrink = squares / (squares + m * penalty)
-        residual = y - blas.dgemm(1.0, left, turned * shrink[:, None])
+        residual = y - blas.dgemm(1.0, left, rotated * shrink[:, None])
         error = float(np.square(residual / np.maximum(1.0 - 1.0 / m - energy @ shrink, 1e-12)[:, None]).mean())
         if error < best[0]:
             best = error, float(penalty)
     # V S (S^2 + m lambda)^-1 U^T y, with V S = x^T U
-    weights = blas.dgemm(1.0, x.T, blas.dgemm(1.0, left, turned / (squares + m * best[1])[:, None]))
+    weights = blas.dgemm(1.0, x.T, blas.dgemm(1.0, left, rotated / (squares + m * best[1])[:, None]))
     return Probe(weights, level - centre @ weights, best[1], centre, left, squares)
 
 
@@ -132,7 +132,7 @@ def _guess(x: NDArray[np.float64], probe: Probe) -> NDArray[np.int64]:
 def _left_out(
     train: NDArray[np.float64], test: NDArray[np.float64], split: Halves, probe: Probe
 ) -> Iterator[NDArray[np.bool_]]:
-    """Which samples to score the probe gets right that is fitted without each group, at the same penalty m lambda.
+    """Correctness of the scored samples for refits without each group, at the same penalty m lambda.
 
     With the kernel h(t, i) = 1/m + t . U (S^2 + m lambda)^-1 U^T of the fit f = h(., train) Y, without the group g
     f_g(t) = f(t) - h(t, g) (I - h(g, g))^-1 (Y_g - f(g)), exactly.
@@ -144,10 +144,10 @@ def _left_out(
     scores = blas.dgemm(1.0, test.T, probe.weights, trans_a=1) + probe.offset
     residual = one_hot(split.train_y, len(split.labels)) - blas.dgemm(1.0, train.T, probe.weights, trans_a=1) - probe.offset
     for group in np.unique(split.groups):
-        mine = split.groups == group
-        own = np.eye(int(mine.sum())) - 1.0 / m - within[mine] @ left[mine].T
-        change = solve(own, residual[mine], assume_a="pos")
-        moved = change.sum(axis=0) / m + blas.dgemm(1.0, across, left[mine].T @ change)
+        in_group = split.groups == group
+        own = np.eye(int(in_group.sum())) - 1.0 / m - within[in_group] @ left[in_group].T
+        change = solve(own, residual[in_group], assume_a="pos")
+        moved = change.sum(axis=0) / m + blas.dgemm(1.0, across, left[in_group].T @ change)
         yield np.asarray(np.argmax(scores - moved, axis=1) == split.test_y)
 
 
@@ -164,13 +164,13 @@ def _logistic(train: NDArray[np.float64], test: NDArray[np.float64], split: Halv
     start = fitted.coef_.copy(), fitted.intercept_.copy()
     parts = [split.groups != group for group in np.unique(split.groups)]
     if any(len(np.unique(split.train_y[rest])) < len(fitted.classes_) for rest in parts):
-        return {"": accuracy(correct, note, without=None), "train": accuracy(trained, note)}
+        return {"": accuracy(correct, note, refits=None), "train": accuracy(trained, note)}
     fitted.set_params(warm_start=True)
-    without = []
+    refits = []
     for rest in parts:
         fitted.coef_, fitted.intercept_ = start[0].copy(), start[1].copy()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             fitted.fit(train[rest], split.train_y[rest])
-        without.append(fitted.predict(test) == split.test_y)
-    return {"": accuracy(correct, note, without=without), "train": accuracy(trained, note)}
+        refits.append(fitted.predict(test) == split.test_y)
+    return {"": accuracy(correct, note, refits=refits), "train": accuracy(trained, note)}

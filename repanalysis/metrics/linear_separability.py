@@ -1,4 +1,4 @@
-"""linear_separability: accuracy of an unregularised linear classifier on the very samples that it is fitted on."""
+"""linear_separability: accuracy of an unregularised linear classifier on its training samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _needed(*, max_samples: int = 5000) -> Samples:
 
 @metric(needs=_needed, invariant={"translation", "rotation", "scaling", "linear"}, structure="up")
 def linear_separability(samples: SampleSet, *, max_samples: int = 5000) -> Value:  # noqa: ARG001  # read by `needs`
-    r"""Share of samples that a linear classifier without penalty gets right where it is fitted: 1 if classes are separable.
+    r"""Training accuracy of an unregularised linear classifier: 1 if classes are linearly separable.
 
     .. math:: \frac1n \sum_i \bigl[\arg\max_c (W z_i + b)_c = y_i\bigr], \qquad
               W, b \text{ minimise the cross-entropy of the same samples}
@@ -29,7 +29,7 @@ def linear_separability(samples: SampleSet, *, max_samples: int = 5000) -> Value
     samples : SampleSet
         Labelled samples of d features.
     max_samples : int, default 5000
-        Samples to look at, drawn by id; 0 for all.
+        Maximal number of samples, drawn by id; 0 uses all.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def linear_separability(samples: SampleSet, *, max_samples: int = 5000) -> Value
     Notes
     -----
     It describes these samples, not the classes: n <= d + 1 samples in general position are always separable, and a note
-    says so. Samples are whitened first, which changes nothing but the number of steps. A fit that has not converged
+    says so. Samples are whitened first, which affects only the number of steps. A fit that has not converged
     after 1,000 steps gives a lower bound, with a note. Standard error: that of a share of the samples; none where they are
     always separable. Time n d min(n, d) and 1,000 n d K at most.
 

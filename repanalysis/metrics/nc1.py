@@ -35,9 +35,9 @@ def nc1(moments: ClassGeometry, *, class_weight: Weighting = "balanced") -> Valu
 
     Notes
     -----
-    Sigma_B^+ is the pseudo-inverse on the range of Sigma_B, which ends where the rounding of the samples explains what is
-    left (`statistics/rounding.py`). Where that has fewer than min(K - 1, d) dimensions, as with
-    two equal means, the directions that are missing count as 0, and a note gives the rank. With the Fisher trace F =
+    Sigma_B^+ is the pseudo-inverse on the range of Sigma_B, without directions that the rounding of the
+    samples explains (`statistics/rounding.py`). If that has fewer than min(K - 1, d) dimensions, as with two equal means, the
+    missing directions count as 0, and a note gives the rank. With the Fisher trace F =
     Tr(Sigma_W^-1 Sigma_B) and r the rank, F Tr(Sigma_W Sigma_B^+) >= r^2. Public code often weighs Sigma_W by n_c/n but
     Sigma_B by 1/K; for equal classes that is the same. Simplex-ETF means of radius a with noise s: (K-1)^2 s^2 / (K a^2).
     Time K^2 d + K d^2 and K^3, memory d^2.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from repanalysis.heads.head import Head, unfit
-from repanalysis.metrics._bias import notes_are_read
+from repanalysis.metrics._bias import notes_enabled
 from repanalysis.metrics._pairs import present
 from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments, Weighting
@@ -26,7 +26,7 @@ def nc3_duality(moments: ClassGeometry, *, head: Head | None = None, class_weigh
     Parameters
     ----------
     moments : ClassGeometry
-        K classes of d features: those that the head takes.
+        K classes of d features: those that the head accepts.
     head : Head
         Its weights, a row per class.
     class_weight : {"balanced", "empirical"}, default "balanced"
@@ -35,7 +35,7 @@ def nc3_duality(moments: ClassGeometry, *, head: Head | None = None, class_weigh
     Returns
     -------
     float
-        In [0, 2]; 0: weights and means are the same up to scale. NaN at layers that the head does not take.
+        In [0, 2]; 0: weights and means are the same up to scale. NaN at layers that the head does not accept.
 
     Notes
     -----
@@ -71,7 +71,7 @@ def nc3_duality(moments: ClassGeometry, *, head: Head | None = None, class_weigh
 
 def _permuted(distance: float, weights: NDArray[np.float64], means: NDArray[np.float64]) -> str:
     """A note where the weights are close to the means in another order of the classes, and far in this one."""
-    if distance < _FAR or len(means) > _MOST or not notes_are_read():
+    if distance < _FAR or len(means) > _MOST or not notes_enabled():
         return ""
     products = weights @ means.T
     best = float(products[linear_sum_assignment(products, maximize=True)].sum())

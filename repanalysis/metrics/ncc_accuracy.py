@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, solve_triangular
 
-from repanalysis.metrics._readout import accuracy, by_discriminants, centres_of, halves, nearest, right
+from repanalysis.metrics._readout import accuracy, by_discriminants, centres_of, halves, is_correct, nearest
 from repanalysis.metrics._registry import Value, metric
 from repanalysis.metrics._whitening import cholesky
 from repanalysis.statistics import ClassMoments, Samples, SampleSet
@@ -29,18 +29,18 @@ def ncc_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str,
     samples : SampleSet
         Labelled samples of d features.
     max_samples : int, default 5000
-        Samples to look at, drawn by id; 0 for all.
+        Maximal number of samples, drawn by id; 0 uses all.
 
     Returns
     -------
     dict of str to float
-        `""`: in [0, 1], with Euclidean distance, on the half of the samples that the centres are not taken from.
-        `"train"`: on the other half. `"whitened"`: with distances in units of the within-class covariance, where that is
-        regular.
+        `""`: in [0, 1], with Euclidean distance, on the half of the samples that the centres are not computed from.
+        `"train"`: on the other half. `"whitened"`: with distances in units of the within-class covariance, NaN if that is
+        singular.
 
     Notes
     -----
-    The half of a sample depends on its id alone. Standard error: that of a share of the scored samples, and a jackknife of the
+    The half of a sample depends on its id alone. Standard error: that of a share of the scored samples, plus a jackknife of the
     fit ("train": the first alone). Time n K d, n d^2 + d^3 for the whitened one; memory n d.
 
     References
@@ -60,9 +60,9 @@ def ncc_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str,
         return dict.fromkeys(("", "train", "whitened"), Value(math.nan, split))
     moments = ClassMoments().of(split.train, split.train_y)
     centres = centres_of(moments, len(split.labels))
-    plain = [right(split, *each) for each in by_discriminants(split, lambda v: v)]
+    plain = [is_correct(split, *each) for each in by_discriminants(split, lambda v: v)]
     values = {
-        "": accuracy(nearest(split.test, centres) == split.test_y, split.note, without=plain),
+        "": accuracy(nearest(split.test, centres) == split.test_y, split.note, refits=plain),
         "train": accuracy(nearest(split.train, centres) == split.train_y, split.note),
     }
     upper = cholesky(moments, samples.rounding())
@@ -78,7 +78,7 @@ def ncc_accuracy(samples: SampleSet, *, max_samples: int = 5000) -> Mapping[str,
     try:
         weight = np.full(len(split.train), 1.0 / len(split.train))  # of a sample in the covariance, whose weights are n_c/n
         fits = by_discriminants(split, lambda v: cho_solve((upper, False), v), weight)
-        without = [right(split, *each) for each in fits]
+        refits = [is_correct(split, *each) for each in fits]
     except LinAlgError:
-        without = None
-    return values | {"whitened": accuracy(nearest(white, white_centres) == split.test_y, split.note, without=without)}
+        refits = None
+    return values | {"whitened": accuracy(nearest(white, white_centres) == split.test_y, split.note, refits=refits)}

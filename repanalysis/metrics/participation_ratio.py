@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from repanalysis.metrics._bias import NOTED
+from repanalysis.metrics._bias import MIN_NOTED_SHARE
 from repanalysis.metrics._registry import Value, metric
 from repanalysis.statistics import ClassGeometry, ClassMoments
 
@@ -50,7 +50,7 @@ def participation_ratio(moments: ClassGeometry) -> Mapping[str, Value]:
         return dict.fromkeys(("", "relative", "within"), Value(math.nan, "no samples"))
     geometry = moments.isometric()
     whole = _ratio(geometry.total())
-    if whole > NOTED * moments.n:
+    if whole > MIN_NOTED_SHARE * moments.n:
         whole = Value(whole, f"too small by about {whole / moments.n:.0%}: {moments.n} samples span few directions")
     return {"": whole, "relative": Value(whole / moments.d, whole.note), "within": _ratio(geometry.within())}
 

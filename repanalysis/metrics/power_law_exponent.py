@@ -22,7 +22,7 @@ def power_law_exponent(moments: ClassGeometry, *, first: int = 11, last: int = 5
     Parameters
     ----------
     moments : ClassGeometry
-        Samples of d features; their classes are not looked at.
+        Samples of d features; their classes are not used.
     first, last : int, default 11 and 500
         Ranks j of the first and last eigenvalue of the fit; the last is at most the number of eigenvalues above 0.
 
@@ -59,7 +59,7 @@ def power_law_exponent(moments: ClassGeometry, *, first: int = 11, last: int = 5
     ranks -= ranks.mean()
     sizes -= sizes.mean()
     slope = float(ranks @ sizes) / float(ranks @ ranks)
-    spread = float(sizes @ sizes)
-    flat = spread <= 1e-20 * len(sizes)
-    fit = Value(math.nan, "all eigenvalues of the fit are equal") if flat else Value(slope * float(ranks @ sizes) / spread)
+    energy = float(sizes @ sizes)
+    flat = energy <= 1e-20 * len(sizes)
+    fit = Value(math.nan, "all eigenvalues of the fit are equal") if flat else Value(slope * float(ranks @ sizes) / energy)
     return {"": Value(-slope), "r2": fit}

@@ -39,10 +39,10 @@ def rate_reduction(moments: ClassGeometry, *, eps_sq: float = 0.5, normalization
     Notes
     -----
     Where the two rates nearly cancel, the divergences are summed instead; the value is never negative.
-    Bias: labels that mean nothing give sum_k (1 - n_k/n) / (4 n) [(sum_j m_j)^2 + sum_j m_j^2], with m_j = b l_j / (1 + b l_j)
+    Bias: random labels give sum_k (1 - n_k/n) / (4 n) [(sum_j m_j)^2 + sum_j m_j^2], with m_j = b l_j / (1 + b l_j)
     of the eigenvalues l_j of Sigma, of Gaussian samples; for isotropic ones that is (d + d^2) (K - 1) / (4 n (1 + eps^2)^2). It
-    holds within a tenth where every class has more samples than sum_j m_j, and is 16 % too much where it has half as many; a
-    note says so where it is more than a tenth of the value. Time (K+1) d^3/3, memory K d^2 for the state.
+    is correct to 10 % if every class has more samples than sum_j m_j, and 16 % too large if it has half as many; a
+    note reports it if it is more than a tenth of the value. Time (K+1) d^3/3, memory K d^2 for the state.
 
     References
     ----------

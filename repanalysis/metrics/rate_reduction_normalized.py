@@ -14,7 +14,7 @@ from repanalysis.statistics import ClassGeometry
 def rate_reduction_normalized(
     moments: ClassGeometry, *, eps_sq: float = 0.5, normalization: Normalization = "frobenius"
 ) -> Mapping[str, Value]:
-    r"""Rate reduction as a share of what is possible at that width: for comparing layers of different width.
+    r"""Rate reduction divided by its maximum at that width, for comparing layers of different width.
 
     .. math:: \frac{\Delta R}{\frac d2 \log(1 + \frac{1}{\varepsilon^2}) - \frac12 \log(1 + \frac{d}{\varepsilon^2})}
 
@@ -41,7 +41,7 @@ def rate_reduction_normalized(
 
     Notes
     -----
-    `rate_reduction` grows with d, for b = d/eps^2 does; this does not. Its bias, relative to the value, is that of
+    `rate_reduction` grows with d, since b = d/eps^2 does; this ratio does not. Its bias, relative to the value, is that of
     `rate_reduction`. Time (K+1) d^3/3, memory K d^2 for the state.
 
     References

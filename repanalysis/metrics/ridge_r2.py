@@ -1,4 +1,4 @@
-"""ridge_r2: variance of continuous targets that a linear read-out explains, on samples that it was not fitted on."""
+"""ridge_r2: share of the variance of continuous targets that a linear read-out explains on held-out samples."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ridge_r2(
     max_samples: int = 5000,  # noqa: ARG001  # read by `needs`
     names: tuple[str, ...] = (),
 ) -> Mapping[str, Value]:
-    r"""R^2 of a linear ridge read-out of continuous targets, on samples that it was not fitted on.
+    r"""R^2 of a linear ridge read-out of continuous targets, on held-out samples.
 
     .. math:: R^2 = 1 - \frac{\sum_i (y_i - w \cdot z_i - b)^2}{\sum_i (y_i - \bar y)^2}, \qquad
               w, b = \arg\min \frac1m \sum_i (w \cdot z_i + b - y_i)^2 + \lambda \, \mathrm{Tr}\,\Sigma \, \|w\|^2
@@ -40,7 +40,7 @@ def ridge_r2(
     samples : SampleSet
         Samples of d features with t targets each, (m, t), NaN where one is missing.
     max_samples : int, default 5000
-        Samples to look at, drawn by id; 0 for all.
+        Maximal number of samples, drawn by id; 0 uses all.
     names : tuple of str, optional
         Names of the t targets, for the variants.
 
@@ -54,10 +54,10 @@ def ridge_r2(
     Notes
     -----
     lambda is the one of 1e-9, 1e-8, ..., 10 with the smallest leave-one-out error, for each target by itself; Tr Sigma, the
-    features' total variance on the samples to fit on, makes it indifferent to their scale. Features are centred and not scaled
+    features' total variance on the samples to fit on, makes it scale-invariant. Features are centred and not scaled
     one by one. The half of a sample depends on its id alone; the mean in the denominator is that of the scored samples. With m
     samples to fit on, d features and noise, R^2 is about d / m of the unexplained variance too low. Standard error: the delta
-    method on the scored samples, and a jackknife of the fit at the same penalty in closed form ("train": none). Time
+    method on the scored samples, plus a jackknife of the fit at the same penalty in closed form ("train": none). Time
     n d min(n, d), memory n d.
 
     References
@@ -90,7 +90,7 @@ def ridge_r2(
 
 
 class _Score(NamedTuple):
-    """R^2 of one target, and what each scored sample adds to its error; samples without the target add 0.
+    """R^2 of one target, and the contribution of each scored sample to its error; samples without the target add 0.
 
     Attributes
     ----------
@@ -128,13 +128,13 @@ def _mean(scores: list[_Score], note: str) -> Value:
 
 
 def _titles(names: tuple[str, ...], t: int) -> list[str]:
-    """A variant's name for every target; none is that of another variant."""
+    """A unique variant name for every target."""
     titles = list(names) if len(set(names)) == t else [str(column) for column in range(t)]
     return [f"target {title}" if title in ("", "train") else title for title in titles]
 
 
 def _scores(samples: SampleSet) -> list[_Score | str]:
-    """R^2 of every target, or why there is none; targets of the same samples share one decomposition."""
+    """R^2 of every target, or the reason why it is undefined; targets of the same samples share one decomposition."""
     present = ~np.isnan(samples.labels)
     fits: dict[bytes, _Fit | str] = {}
     scores: list[_Score | str] = []
@@ -149,9 +149,9 @@ def _scores(samples: SampleSet) -> list[_Score | str]:
 
 
 def _fit(samples: SampleSet, rows: NDArray[np.bool_]) -> _Fit | str:
-    """Halves of some samples; a sentence where there are too few, or nothing to read out from."""
-    chosen = samples.training()
-    train, test = chosen & rows, ~chosen & rows
+    """Halves of some samples; the reason as text if there are too few or all features are constant."""
+    train_mask = samples.training()
+    train, test = train_mask & rows, ~train_mask & rows
     if train.sum() < 3 or test.sum() < 2:
         return f"{int(rows.sum())} samples are too few to fit on one half and score on the other"
     x = samples.x.astype(np.float64)
@@ -164,27 +164,27 @@ def _fit(samples: SampleSet, rows: NDArray[np.bool_]) -> _Fit | str:
 
 def _score(fit: _Fit, samples: SampleSet, rows: NDArray[np.bool_], column: int) -> _Score | str:
     """R^2 of one target."""
-    chosen = samples.training()
-    fitted_targets, asked = samples.labels[chosen & rows, column], samples.labels[~chosen & rows, column]
-    level, mean = fitted_targets.mean(), asked.mean()
-    for part in (fitted_targets, asked):
+    train_mask = samples.training()
+    train_targets, test_targets = samples.labels[train_mask & rows, column], samples.labels[~train_mask & rows, column]
+    level, mean = train_targets.mean(), test_targets.mean()
+    for part in (train_targets, test_targets):
         if part.var() <= _CONSTANT * float(np.square(part).mean()):
             return "the target is constant"
-    y, total, m = fitted_targets - level, float(np.square(asked - mean).mean()), len(fitted_targets)
+    y, total, m = train_targets - level, float(np.square(test_targets - mean).mean()), len(train_targets)
     penalty = _best_penalty(fit, y)
-    turned = fit.left.T @ y
+    rotated = fit.left.T @ y
     within = fit.squares / (fit.squares + penalty)
     across = fit.test @ fit.down / (fit.squares + penalty)  # (s, r)
-    error = asked - level - across @ turned
-    residual = y - fit.left @ (within * turned)
-    shares, place = np.zeros(int((~chosen).sum())), rows[~chosen]
+    error = test_targets - level - across @ rotated
+    residual = y - fit.left @ (within * rotated)
+    shares, place = np.zeros(int((~train_mask).sum())), rows[~train_mask]
     value = 1.0 - float(np.square(error).mean()) / total
-    shares[place] = ((1.0 - value) * np.square(asked - mean) - np.square(error)) / total / len(asked)
+    shares[place] = ((1.0 - value) * np.square(test_targets - mean) - np.square(error)) / total / len(test_targets)
     changes = np.zeros((0, len(shares)))
     if len(np.unique(fit.groups)) > 1:
-        without = np.array([error + moved for moved in _left_out(fit, residual, within, across)])
-        changes = np.zeros((len(without), len(shares)))
-        changes[:, place] = (np.square(error) - np.square(without)) / total * (len(shares) / len(asked))
+        refits = np.array([error + moved for moved in _left_out(fit, residual, within, across)])
+        changes = np.zeros((len(refits), len(shares)))
+        changes[:, place] = (np.square(error) - np.square(refits)) / total * (len(shares) / len(test_targets))
     return _Score(value, 1.0 - float(np.square(residual).mean() / np.square(y).mean()) if m else math.nan, shares, changes)
 
 
@@ -194,12 +194,12 @@ def _best_penalty(fit: _Fit, y: NDArray[np.float64]) -> float:
     With centred x = U S V^T, the residual of a sample that is left out is its residual divided by 1 - h_i, where
     h_i = 1/m + sum_j U_ij^2 s_j^2 / (s_j^2 + penalty).
     """
-    turned, energy = fit.left.T @ y, np.square(fit.left)
+    rotated, energy = fit.left.T @ y, np.square(fit.left)
     best = math.inf, 0.0
     for share in _PENALTIES:
         penalty = float(share * fit.squares.sum())
         shrink = fit.squares / (fit.squares + penalty)
-        skipped = (y - fit.left @ (turned * shrink)) / np.maximum(1.0 - 1.0 / len(y) - energy @ shrink, 1e-12)
+        skipped = (y - fit.left @ (rotated * shrink)) / np.maximum(1.0 - 1.0 / len(y) - energy @ shrink, 1e-12)
         if (error := float(np.square(skipped).mean())) < best[0]:
             best = error, penalty
     return best[1]
@@ -208,14 +208,14 @@ def _best_penalty(fit: _Fit, y: NDArray[np.float64]) -> float:
 def _left_out(
     fit: _Fit, residual: NDArray[np.float64], within: NDArray[np.float64], across: NDArray[np.float64]
 ) -> Iterator[NDArray[np.float64]]:
-    """What leaving out each group takes from the predictions of the scored samples, at the same penalty, exactly.
+    """Decrease of the predictions of the scored samples if each group is left out, at the same penalty, exact.
 
     With the kernel h(t, i) = 1/m + t . U (S^2 + penalty)^-1 U^T of the fit f = h(., train) y, without the group g
     f_g(t) = f(t) - h(t, g) (I - h(g, g))^-1 (y_g - f(g)).
     """
     m = len(residual)
     for group in np.unique(fit.groups):
-        mine = fit.groups == group
-        own = np.eye(int(mine.sum())) - 1.0 / m - (fit.left[mine] * within) @ fit.left[mine].T
-        change = solve(own, residual[mine], assume_a="sym")
-        yield change.sum() / m + across @ (fit.left[mine].T @ change)
+        in_group = fit.groups == group
+        own = np.eye(int(in_group.sum())) - 1.0 / m - (fit.left[in_group] * within) @ fit.left[in_group].T
+        change = solve(own, residual[in_group], assume_a="sym")
+        yield change.sum() / m + across @ (fit.left[in_group].T @ change)

@@ -23,7 +23,7 @@ def spectrum(moments: ClassGeometry, *, last: int = 1000) -> Mapping[str, Value]
     Parameters
     ----------
     moments : ClassGeometry
-        Samples of d features; their classes are not looked at.
+        Samples of d features; their classes are not used.
     last : int, default 1000
         Largest j.
 

@@ -1,6 +1,6 @@
 """Perturbations of images: smooth deformations, shifts, noise, rotation, scaling; one idea a file.
 
-Every file here is imported, so that specifications know whatever stands in it; there is no list to edit.
+Every file of this folder is imported, so that its perturbations can be named in specifications; there is no list to edit.
 """
 
 from __future__ import annotations

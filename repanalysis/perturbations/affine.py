@@ -1,4 +1,4 @@
-"""Rotation and scaling about the centre of the image, bilinear; what lies beyond the border is the border's."""
+"""Rotation and scaling about the centre of the image, bilinear; pixels beyond the border repeat the border."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Rotation", "Scaling"]
 
 @dataclass(frozen=True)
 class Rotation(Perturbation):
-    """Images turned about their centre.
+    """Rotation of images about their centre.
 
     Parameters
     ----------
     seed : int, default 0
-        Not used: every image is turned by the same angle.
+        Not used: all images are rotated by the same angle.
     degrees : float, default 5
         Counter-clockwise.
 
@@ -40,8 +40,8 @@ class Rotation(Perturbation):
 
     degrees: float = 5.0
 
-    def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:  # noqa: ARG002  # nothing is drawn
-        """Turned images."""
+    def apply(self, images: Tensor, ids: Sequence[int]) -> Tensor:  # noqa: ARG002  # nothing is drawn
+        """Rotated images."""
         angle = self.degrees * pi / 180
         # Rows count downwards, so that this matrix turns the source clockwise on the screen.
         return _linear(images, ((cos(angle), -sin(angle)), (sin(angle), cos(angle))))
@@ -49,14 +49,14 @@ class Rotation(Perturbation):
 
 @dataclass(frozen=True)
 class Scaling(Perturbation):
-    """Images magnified about their centre.
+    """Scaling of images about their centre.
 
     Parameters
     ----------
     seed : int, default 0
-        Not used: every image is scaled alike.
+        Not used: all images are scaled by the same factor.
     percent : float, default 5
-        How much larger things become; below 0: smaller.
+        By how much lengths grow; below 0 they shrink.
     """
 
     name = "scaling"
@@ -69,7 +69,7 @@ class Scaling(Perturbation):
         if self.percent == -100:
             raise UsageError("Images can't be scaled to nothing; percent must be above -100.")
 
-    def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:  # noqa: ARG002  # nothing is drawn
+    def apply(self, images: Tensor, ids: Sequence[int]) -> Tensor:  # noqa: ARG002  # nothing is drawn
         """Scaled images."""
         factor = 1 / (1 + self.percent / 100)
         return _linear(images, ((factor, 0.0), (0.0, factor)))

@@ -1,7 +1,7 @@
-"""What a perturbation is: a frozen specification that is called with images and their ids.
+"""The base class of perturbations: frozen specifications that are called with images and their ids.
 
-Strength 0 gives the images back, bit for bit. What is drawn for an image depends on (seed, id) alone: on neither its batch nor
-its place in it, nor on the device, since everything random is drawn on the CPU.
+Strength 0 returns the images unchanged, bit for bit. The random numbers of an image depend on (seed, id) alone, not on its
+batch, its position in the batch or the device: they are always drawn on the CPU.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from probes.errors import UsageError
 from probes.ids import as_ids, id_keys
 from repanalysis.statistics.draws import hashed
 
-__all__ = ["Perturbation", "drawn_by", "images_of"]
+__all__ = ["Perturbation", "draw_keys", "images_of"]
 
 
 @dataclass(frozen=True)
 class Perturbation(ABC):
-    """A perturbation of images; one file each, a frozen dataclass.
+    """A perturbation of images: a frozen dataclass in a file of its own.
 
     Parameters
     ----------
     seed : int, default 0
-        What draws depend on, with the sample's id.
+        Seed of the draws; each sample's draws also depend on its id.
     """
 
     seed: int = 0
 
-    name: ClassVar[str]  # what specifications call it
-    strength_field: ClassVar[str]  # name of the field that says how much
-    kinds: ClassVar[list[type[Perturbation]]] = []  # all that there are
+    name: ClassVar[str]  # in specifications
+    strength_field: ClassVar[str]  # name of the field that holds the strength
+    kinds: ClassVar[list[type[Perturbation]]] = []  # all subclasses
 
     def __init_subclass__(cls) -> None:
-        place = cls.__module__, cls.__qualname__  # a notebook cell that runs again replaces its class
-        kinds = [kind for kind in Perturbation.kinds if (kind.__module__, kind.__qualname__) != place]
+        qualified_name = cls.__module__, cls.__qualname__  # a notebook cell that runs again replaces its class
+        kinds = [kind for kind in Perturbation.kinds if (kind.__module__, kind.__qualname__) != qualified_name]
         Perturbation.kinds[:] = [*kinds, cls]
 
     @property
     def label(self) -> str:
-        """Name and parameters, but for the strength, the seed and what is as always.
+        """Name and the parameters that are not at their default, without strength and seed.
 
         Examples
         --------
@@ -54,28 +54,28 @@ class Perturbation(ABC):
         >>> Diffeomorphism().label, Diffeomorphism(delta=2.0, c=5).label
         ('diffeo', 'diffeo:c=5')
         """
-        chosen = [
+        params = [
             f"{field.name}={value}"
             for field in fields(self)
             if field.name not in ("seed", self.strength_field) and field.default is not MISSING
             if (value := getattr(self, field.name)) != field.default
         ]
         shared = sum(kind.name == self.name for kind in self.kinds) > 1
-        return f"{self.name}:{','.join([self.strength_field] * shared + chosen)}" if chosen or shared else self.name
+        return f"{self.name}:{','.join([self.strength_field] * shared + params)}" if params or shared else self.name
 
     @property
     def strength(self) -> float:
-        """How much, in the units of its field; 0 is the identity."""
+        """Strength, in the units of its field; 0 is the identity."""
         return float(getattr(self, self.strength_field))
 
-    def at(self, strength: float) -> Self:
-        """The same perturbation of another strength."""
+    def with_strength(self, strength: float) -> Self:
+        """The same perturbation with another strength."""
         changed: dict[str, Any] = {self.strength_field: strength}
         return replace(self, **changed)
 
     @abstractmethod
-    def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:
-        """Perturbed images, (n, c, h, w), for a strength above 0."""
+    def apply(self, images: Tensor, ids: Sequence[int]) -> Tensor:
+        """Perturbed images, (n, c, h, w); only called if the strength is not 0."""
 
     def __call__(self, images: Tensor, ids: Sequence[int | str] | NDArray[Any] | Tensor) -> Tensor:
         """Perturbed images.
@@ -83,8 +83,8 @@ class Perturbation(ABC):
         Parameters
         ----------
         images : (n, c, h, w) floating-point tensor
-            On any device; not changed.
-        ids : n integers or texts
+            On any device; not modified.
+        ids : n integers or strings
             Sample ids.
 
         Returns
@@ -95,19 +95,19 @@ class Perturbation(ABC):
         Raises
         ------
         UsageError
-            If the images have another shape or type, or there are not as many ids.
+            If the images have another shape or type, or the number of ids differs from that of images.
         DataError
-            If ids are neither integers nor texts.
+            If ids are neither integers nor strings.
         """
         images_of(images)
         if len(ids) != len(images):
             raise UsageError(f"There are {len(images)} images and {len(ids)} ids; each image needs its id.")
-        return images if self.strength == 0 else self.moved(images, drawn_by(ids))
+        return images if self.strength == 0 else self.apply(images, draw_keys(ids))
 
     def normal(self, ids: Sequence[int], shape: Sequence[int]) -> Tensor:
-        """Standard normal numbers, (n, *shape) float64, on the CPU: those of an id are always the same.
+        """Standard normal numbers, (n, *shape) float64, on the CPU; an id always gets the same ones.
 
-        Ids are integers here; of texts `drawn_by` gives them.
+        Ids must be integers; `draw_keys` converts strings.
 
         Examples
         --------
@@ -125,16 +125,16 @@ class Perturbation(ABC):
         return numbers
 
     def reseeded(self, seed: int) -> Self:
-        """The same perturbation with other draws."""
+        """The same perturbation with another seed."""
         return replace(self, seed=seed)
 
 
-def drawn_by(ids: Sequence[int | str] | NDArray[Any] | Tensor) -> list[int]:
-    """The integers that draws depend on: ids themselves, or the keys of texts.
+def draw_keys(ids: Sequence[int | str] | NDArray[Any] | Tensor) -> list[int]:
+    """The integers that seed the draws: the ids themselves, or the hashes of strings.
 
     Examples
     --------
-    >>> drawn_by([3, 5]), drawn_by(["cat/1.png"])
+    >>> draw_keys([3, 5]), draw_keys(["cat/1.png"])
     ([3, 5], [6971109639078617677])
     """
     plain = ids.cpu().numpy() if isinstance(ids, Tensor) else ids
@@ -142,7 +142,7 @@ def drawn_by(ids: Sequence[int | str] | NDArray[Any] | Tensor) -> list[int]:
 
 
 def images_of(images: Tensor) -> tuple[int, int]:
-    """Height and width of images, after a check that they are images."""
+    """Height and width of images; raises UsageError if they are not (n, c, h, w) floats."""
     if images.ndim != 4 or not images.is_floating_point():
         raise UsageError(
             f"Images are (n, c, h, w) of a floating-point type; these are {tuple(images.shape)} of {images.dtype}."

@@ -25,21 +25,21 @@ from repanalysis.perturbations.resampling import warped
 __all__ = ["Diffeomorphism", "FoldWarning", "delta_of", "modes", "temperature_of", "temperatures"]
 
 
-_CHUNK = 1 << 18  # pixels whose fields are made together: they stay in the cache, and in memory that is there
+_CHUNK = 1 << 18  # pixels whose fields are computed together: these fit the cache
 
 
 class FoldWarning(UserWarning):
-    """Deformations are so strong that they fold the image over itself."""
+    """The deformations are strong enough to fold the image over itself."""
 
 
 @dataclass(frozen=True)
 class Diffeomorphism(Perturbation):
-    """Max-entropy diffeomorphisms, a field of its own for each image.
+    """Max-entropy diffeomorphisms; each image has its own displacement field.
 
     Parameters
     ----------
     seed : int, default 0
-        What fields depend on, with the sample's id.
+        Seed of the fields; each sample's field also depends on its id.
     delta : float, default 1
         Typical displacement in pixels.
     c : int, default 3
@@ -47,7 +47,7 @@ class Diffeomorphism(Perturbation):
 
     Notes
     -----
-    Images of h x w pixels that are no square have n = (h w)^{1/2} in all formulas and are displaced as much in both directions.
+    For images of h x w pixels, n = (h w)^{1/2} in all formulas; displacements are equally large in both directions.
     The root mean square displacement is 0.84 (c = 3) to 0.88 (c = 10) times delta. Time n c^2 w + n h w per batch.
 
     References
@@ -58,8 +58,8 @@ class Diffeomorphism(Perturbation):
     Examples
     --------
     >>> images = torch.rand(2, 3, 32, 32)
-    >>> moved = Diffeomorphism(delta=1.0)(images, [7, 8])
-    >>> bool(torch.allclose(moved[..., 0], images[..., 0], atol=1e-4)), bool(torch.equal(moved, images))
+    >>> perturbed = Diffeomorphism(delta=1.0)(images, [7, 8])
+    >>> bool(torch.allclose(perturbed[..., 0], images[..., 0], atol=1e-4)), bool(torch.equal(perturbed, images))
     (True, False)
     """
 
@@ -88,25 +88,25 @@ class Diffeomorphism(Perturbation):
         spread = torch.where(radius < self.c + 0.5, side * sqrt(temperature) / radius, 0.0)
         return (self.normal(ids, (2, self.c, self.c)) * spread).transpose(-2, -1)
 
-    def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:
+    def apply(self, images: Tensor, ids: Sequence[int]) -> Tensor:
         """Deformed images."""
         height, width = images.shape[-2:]
         _warn_of_folds(self.delta, self.c, sqrt(height * width))
-        exact = images.dtype if images.dtype in (torch.float32, torch.float64) else torch.float32
-        drawn = (self._coefficients(ids, height, width), _sines(height, self.c), _sines(width, self.c).T)
-        coefficients, down, across = (tensor.to(images.device, exact) for tensor in drawn)
-        images_moved = torch.empty_like(images)
+        dtype = images.dtype if images.dtype in (torch.float32, torch.float64) else torch.float32
+        factors = (self._coefficients(ids, height, width), _sines(height, self.c), _sines(width, self.c).T)
+        coefficients, down, across = (tensor.to(images.device, dtype) for tensor in factors)
+        perturbed = torch.empty_like(images)
         step = len(images) if images.is_cuda else max(1, _CHUNK // (height * width))
         for start in range(0, len(images), step):
             rows = slice(start, start + step)
-            images_moved[rows] = warped(images[rows], down @ coefficients[rows] @ across)
-        return images_moved
+            perturbed[rows] = warped(images[rows], down @ coefficients[rows] @ across)
+        return perturbed
 
 
 def _sines(side: int, c: int) -> Tensor:
     """sin(pi i u) at u = a / (side - 1), (side, c)."""
-    places = torch.linspace(0, 1, side, dtype=torch.float64)
-    return torch.sin(pi * places[:, None] * torch.arange(1, c + 1, dtype=torch.float64))
+    positions = torch.linspace(0, 1, side, dtype=torch.float64)
+    return torch.sin(pi * positions[:, None] * torch.arange(1, c + 1, dtype=torch.float64))
 
 
 def modes(c: int) -> int:
@@ -157,7 +157,7 @@ def _check_cutoff(c: int) -> None:
 
 
 def _warn_of_folds(delta: float, c: int, side: float) -> None:
-    most = side / (pi * c)
-    if delta > most:
-        message = f"delta = {delta:g} pixels folds images of {side:g} pixels at c = {c}; up to {most:.3g} pixels fit."
+    max_delta = side / (pi * c)
+    if delta > max_delta:
+        message = f"delta = {delta:g} pixels folds images of {side:g} pixels at c = {c}; use at most {max_delta:.3g} pixels."
         warnings.warn(message, FoldWarning, stacklevel=4)

@@ -1,4 +1,4 @@
-"""Noise: uniform on a sphere, as long as another perturbation of the same image is, or Gaussian."""
+"""Noise: uniform on a sphere, with the norm of another perturbation of the same image, or Gaussian."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SphereNoise(Perturbation):
     Parameters
     ----------
     seed : int, default 0
-        What noise depends on, with the sample's id.
+        Seed of the noise; each sample's noise also depends on its id.
     norm : float, default 1
         r, the Euclidean norm over all pixels and colours.
 
@@ -42,23 +42,23 @@ class SphereNoise(Perturbation):
     def __post_init__(self) -> None:
         not_negative("norm", self.norm)
 
-    def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:
+    def apply(self, images: Tensor, ids: Sequence[int]) -> Tensor:
         """Noisy images."""
         return images + self.norm * _directions(self, images, ids)
 
 
 @dataclass(frozen=True)
 class GaussianNoise(Perturbation):
-    """x + s g, independent in every pixel and colour; where it is rectified, x + max(0, s g).
+    """x + s g, independent in every pixel and colour; x + max(0, s g) if rectified.
 
     Parameters
     ----------
     seed : int, default 0
-        What noise depends on, with the sample's id.
+        Seed of the noise; each sample's noise also depends on its id.
     sigma : float, default 0.1
-        s, in units of the pixels' values.
+        s, in units of pixel values.
     rectified : bool, default False
-        Whether what is below 0 is left out. Then its mean is s / (2 pi)^{1/2} and its variance s^2 (1/2 - 1/(2 pi)).
+        Replaces negative noise by 0. The noise then has mean s / (2 pi)^{1/2} and variance s^2 (1/2 - 1/(2 pi)).
     """
 
     name = "noise"
@@ -70,7 +70,7 @@ class GaussianNoise(Perturbation):
     def __post_init__(self) -> None:
         not_negative("sigma", self.sigma)
 
-    def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:
+    def apply(self, images: Tensor, ids: Sequence[int]) -> Tensor:
         """Noisy images."""
         noise = self.normal(ids, images.shape[1:])
         noise = noise.clamp_(min=0) if self.rectified else noise
@@ -79,16 +79,16 @@ class GaussianNoise(Perturbation):
 
 @dataclass(frozen=True)
 class MatchedNoise(Perturbation):
-    """Noise on the sphere whose radius is what another perturbation moves the same image by, ||tau x - x||.
+    """Noise on the sphere of radius ||tau x - x||, the distance by which another perturbation tau moves the same image.
 
-    With it, relative stability R = D / G is 1 at the input. An image that the other does not move gets no noise.
+    With this noise, relative stability R = D / G is 1 at the input. An image that tau leaves unchanged gets no noise.
 
     Parameters
     ----------
     seed : int, default 0
-        What noise depends on, with the sample's id.
+        Seed of the noise; each sample's noise also depends on its id.
     match : Perturbation
-        The other one.
+        tau.
     """
 
     name = "noise"
@@ -108,25 +108,25 @@ class MatchedNoise(Perturbation):
 
     @property
     def label(self) -> str:
-        """What it matches."""
+        """noise:match=LABEL, with the label of the matched perturbation."""
         return f"noise:match={self.other.label}"
 
     @property
     def strength(self) -> float:
-        """That of the other."""
+        """Strength of the matched perturbation."""
         return self.other.strength
 
-    def at(self, strength: float) -> Self:
-        """Matching another strength."""
-        return replace(self, match=self.other.at(strength))
+    def with_strength(self, strength: float) -> Self:
+        """Noise that matches the other perturbation at another strength."""
+        return replace(self, match=self.other.with_strength(strength))
 
-    def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:
+    def apply(self, images: Tensor, ids: Sequence[int]) -> Tensor:
         """Noisy images."""
         return self.matched_to(images, self.other(images, ids), ids)
 
-    def matched_to(self, images: Tensor, moved: Tensor, ids: Sequence[int]) -> Tensor:
-        """Noisy images, where what the other perturbation makes of them is known already."""
-        distance = torch.linalg.vector_norm((moved - images).double().flatten(1), dim=1)
+    def matched_to(self, images: Tensor, perturbed: Tensor, ids: Sequence[int]) -> Tensor:
+        """Noisy images, given the images that the matched perturbation has returned."""
+        distance = torch.linalg.vector_norm((perturbed - images).double().flatten(1), dim=1)
         noisy: Tensor = images + distance.to(images.dtype)[:, None, None, None] * _directions(self, images, ids)
         return noisy
 

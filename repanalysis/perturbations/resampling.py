@@ -10,7 +10,7 @@ __all__ = ["warped"]
 
 
 def warped(images: Tensor, field: Tensor) -> Tensor:
-    """Images moved by a field of their own, every colour alike.
+    """Images displaced by a field each, the same for all colours.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def warped(images: Tensor, field: Tensor) -> Tensor:
     Returns
     -------
     (n, c, h, w) tensor
-        Bilinear between the four pixels around the source; at the border the border's.
+        Interpolated between the four pixels around the source; beyond the border, the border pixel.
 
     Examples
     --------
@@ -31,15 +31,16 @@ def warped(images: Tensor, field: Tensor) -> Tensor:
     >>> [round(v, 4) for v in warped(ramp, half).flatten().tolist()]
     [0.0, 0.5, 1.5, 2.5]
     """
-    # grid_sample counts from -1 to 1 between the centres of the outermost pixels; a side of one pixel has nothing to move.
+    # grid_sample's coordinates run from -1 to 1 between the centres of the outermost pixels; a side of one pixel stays as it
+    # is.
     height, width = images.shape[-2:]
     across = torch.sub(_centres(width, field), field[:, 0], alpha=2 / max(width - 1, 1))
     down = torch.sub(_centres(height, field)[:, None], field[:, 1], alpha=2 / max(height - 1, 1))
-    # Real and imaginary parts lie side by side, as the two coordinates are to; nothing interleaves faster.
+    # A complex tensor stores its parts interleaved, as grid_sample wants the coordinates; this is the fastest way.
     grid = torch.view_as_real(torch.complex(across, down))
     return functional.grid_sample(images, grid.to(images.dtype), "bilinear", "border", align_corners=True)
 
 
 def _centres(side: int, like: Tensor) -> Tensor:
-    """Where pixels are, from -1 to 1."""
+    """Coordinates of pixel centres, from -1 to 1."""
     return torch.arange(side, dtype=like.dtype, device=like.device) * (2 / max(side - 1, 1)) - 1

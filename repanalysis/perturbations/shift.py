@@ -1,4 +1,4 @@
-"""Translations: whole pixels around the border or with what lies beyond it made up, and parts of pixels through Fourier."""
+"""Translations by whole pixels, with several border conditions, and by fractions of pixels with Fourier phases."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _DIRECTIONS = ("right", "left", "down", "up")
 
 @dataclass(frozen=True)
 class Shift(Perturbation):
-    """Images moved by so many pixels.
+    """Translation of images.
 
     Parameters
     ----------
     seed : int, default 0
-        What random directions depend on, with the sample's id.
+        Seed of random directions; each sample's direction also depends on its id.
     pixels : float, default 1
-        How far; a whole number unless the border is "fourier".
+        Distance; a whole number unless the border is "fourier".
     border : {"circular", "reflect", "zeros", "fourier"}, default "circular"
-        What comes in: the other side, the mirror image, nothing; or the other side, by phases in Fourier, which moves by parts
-        of pixels too.
+        What enters at the border: the opposite side (circular), the mirror image, or zeros. `fourier` is circular too, by
+        phases in Fourier space, and shifts by fractions of pixels.
     direction : {"right", "left", "down", "up", "random"}, default "right"
-        Where to; at random, one of the four for each image.
+        Direction; `random` draws one of the four for each image.
 
     Notes
     -----
-    Circular and Fourier shifts keep the norm (the latter but for the Nyquist frequency of even sides, whose phase is not free)
-    and can be undone. They are the ones to test equivariance with; the others are what a camera sees.
+    Circular and Fourier shifts preserve the norm and are invertible, except that a Fourier shift changes the Nyquist frequency
+    of even sides, whose phase is not free. Use these to test equivariance; the others model what a camera sees.
 
     Examples
     --------
@@ -59,9 +59,9 @@ class Shift(Perturbation):
         one_of("border", self.border, get_args(Border))
         one_of("direction", self.direction, (*_DIRECTIONS, "random"))
         if self.border != "fourier" and self.pixels != round(self.pixels):
-            raise UsageError(f"A shift by {self.pixels:g} pixels needs border=fourier; others move by whole pixels.")
+            raise UsageError(f"A shift by {self.pixels:g} pixels needs border=fourier; other borders take whole pixels.")
 
-    def moved(self, images: Tensor, ids: Sequence[int]) -> Tensor:
+    def apply(self, images: Tensor, ids: Sequence[int]) -> Tensor:
         """Shifted images."""
         if self.direction != "random":
             return self._towards(images, self.direction)
@@ -76,17 +76,17 @@ class Shift(Perturbation):
 
     def _towards(self, images: Tensor, direction: str) -> Tensor:
         axis = -1 if direction in ("right", "left") else -2
-        strength_field = self.pixels if direction in ("right", "down") else -self.pixels
+        offset = self.pixels if direction in ("right", "down") else -self.pixels
         if self.border == "fourier":
-            return _by_phases(images, strength_field, axis)
-        return _by_places(images, round(strength_field), axis, self.border)
+            return _by_phases(images, offset, axis)
+        return _by_pixels(images, round(offset), axis, self.border)
 
 
-def _by_places(images: Tensor, strength_field: int, axis: int, border: str) -> Tensor:
+def _by_pixels(images: Tensor, offset: int, axis: int, border: str) -> Tensor:
     if border == "circular":
-        return images.roll(strength_field, axis)
+        return images.roll(offset, axis)
     side = images.shape[axis]
-    source = torch.arange(side, device=images.device) - strength_field
+    source = torch.arange(side, device=images.device) - offset
     if border == "zeros":
         shifted = images.index_select(axis, source.clamp(0, side - 1))
         outside = (source < 0) | (source >= side)
@@ -96,12 +96,12 @@ def _by_places(images: Tensor, strength_field: int, axis: int, border: str) -> T
     return images.index_select(axis, torch.minimum(source, (period - source) % period if side > 1 else source))
 
 
-def _by_phases(images: Tensor, strength_field: float, axis: int) -> Tensor:
+def _by_phases(images: Tensor, offset: float, axis: int) -> Tensor:
     side = images.shape[axis]
     spectrum = torch.fft.rfft(images, dim=axis)
     frequencies = torch.arange(spectrum.shape[axis], device=images.device, dtype=images.dtype)
-    phases = torch.polar(torch.ones_like(frequencies), -2 * torch.pi * frequencies * strength_field / side)
-    if side % 2 == 0:  # cos(pi u) moved by t, seen at whole pixels: cos(pi t) of it
-        phases[-1] = torch.cos(torch.as_tensor(torch.pi * strength_field, dtype=images.dtype))
+    phases = torch.polar(torch.ones_like(frequencies), -2 * torch.pi * frequencies * offset / side)
+    if side % 2 == 0:  # cos(pi (u - t)) = cos(pi t) cos(pi u) at whole pixels u
+        phases[-1] = torch.cos(torch.as_tensor(torch.pi * offset, dtype=images.dtype))
     shifted: Tensor = torch.fft.irfft(spectrum * (phases if axis == -1 else phases[:, None]), n=side, dim=axis)
     return shifted

@@ -1,16 +1,15 @@
-"""Statistics: what a pass over the data remembers, so small that the data need not be kept.
+"""Statistics: mergeable summaries of a single pass over the data, small enough to replace the data.
 
 A `Statistic` is a frozen specification with three functions over a state, a `NamedTuple` of arrays:
 
     init(d)                      the state of no samples
     update(state, x, y, ids)     the state after n more samples
     merge(a, b)                  the state of the samples of both
-    finish(state)                what metrics take: by default the state itself
+    finish(state)                the input of metrics: by default the state itself
 
-Merging is associative and commutative, and what `finish` gives does not depend on how the rows were batched (to rtol 1e-12), so
-shards, processes and machines need no further thought. `update` may reuse the memory of the state it is given (the
-caller hands it over, as with a donated buffer); `merge` touches neither argument. Every subclass is found by the
-conformance tests; there is no list to edit.
+Merging is associative and commutative, and the result of `finish` does not depend on how the rows were batched (to rtol 1e-12).
+States of shards, processes and machines can therefore be merged in any order. `update` may reuse the memory of its state
+(a donated buffer); `merge` changes neither argument. The conformance tests cover every subclass; there is no list to edit.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ __all__ = ["NonFiniteError", "Statistic", "refuse_non_finite"]
 
 
 class NonFiniteError(DataError):
-    """A row holds NaN, inf, or what becomes inf when squared; `row` is its index among the rows given to `update`."""
+    """A row holds NaN, inf, or a value whose square overflows; `row` is its index in the array passed to `update`."""
 
     def __init__(self, row: int, value: float) -> None:
         super().__init__(f"Row {row} holds {value}{', whose square overflows' if np.isfinite(value) else ''}.")
@@ -39,7 +38,7 @@ class NonFiniteError(DataError):
 
 
 def refuse_non_finite(x: Shaped[np.ndarray, "n d"], rows: Int[np.ndarray, " n"] | None = None) -> None:
-    """Raise `NonFiniteError` for the first row whose squares are not finite; `rows` are positions, if not 0 to n - 1."""
+    """Raise `NonFiniteError` for the first row whose squares are not finite; `rows` are their positions (default 0 to n-1)."""
     with np.errstate(over="ignore"):
         finite = np.isfinite(np.square(x, dtype=np.float64))
     if not finite.all():
@@ -48,7 +47,7 @@ def refuse_non_finite(x: Shaped[np.ndarray, "n d"], rows: Int[np.ndarray, " n"] 
 
 
 class Statistic(ABC):
-    """Specification of a mergeable state; subclasses are frozen dataclasses, so equal ones are computed once."""
+    """Specification of a mergeable state. Subclasses are frozen dataclasses, so that equal specifications are computed once."""
 
     registered: ClassVar[list[type[Statistic]]] = []
 
@@ -65,7 +64,7 @@ class Statistic(ABC):
         d : int
             Number of features.
         classes : sequence of int, optional
-            Classes known to come; saves growing the state class by class.
+            Expected classes; their arrays are allocated at once.
         """
 
     @abstractmethod
@@ -74,31 +73,31 @@ class Statistic(ABC):
 
     @abstractmethod
     def merge(self, a: Any, b: Any) -> Any:
-        """The state of the samples of both; neither is changed."""
+        """The state of the samples of both; neither argument is changed."""
 
     @abstractmethod
     def state_bytes(self, d: int, k: int) -> int:
         """Memory of a state of d features and k classes, in bytes."""
 
     def finish(self, state: Any) -> Any:
-        """What a metric takes as its first argument; the state is not changed."""
+        """The first argument of a metric; the state is not changed."""
         return state
 
     def covers(self, other: Statistic) -> bool:
-        """Whether what this statistic finishes with serves whoever needs `other`."""
+        """Whether this statistic's result can replace that of `other`."""
         return self == other
 
     def of(self, x: Shaped[np.ndarray, "n d"], y: Shaped[np.ndarray, "n ..."], ids: Ids | None = None) -> Any:
-        """What metrics take, of one array of samples, for use without a file.
+        """The result (`finish`) for one array of samples, for use without a file.
 
         Parameters
         ----------
         x : (n, d) array
             Samples.
         y : (n,) integer array
-            Their classes; of statistics of targets these, (n,) or (n, t).
+            Their classes; for statistics of targets the targets, (n,) or (n, t).
         ids : (n,) integer or text array, optional
-            Their ids, by which samples are drawn and split; by default 0 to n - 1.
+            Their ids, which determine subsampling and splits; by default 0 to n - 1.
         """
         return self.finish(self.update(self.init(x.shape[1]), x, y, np.arange(len(x)) if ids is None else ids))
 

@@ -1,14 +1,14 @@
-r"""Draws that depend on a sample's id and a seed alone: neither the order of samples nor batches or shards matter.
+r"""Random draws that depend only on a sample's id and a seed, not on the order of samples, batches or shards.
 
     h(id) = mix(mix(key(id) + seed) + seed),   mix the finaliser of SplitMix64 (Steele, Lea and Flood 2014)
 
-with the key of `probes.ids`: an integer is its own, a text has a hash of its bytes.
+with the key of `probes.ids`: integer ids are their own keys, the key of a text id is a hash of its bytes.
 
-Uniform over 64 bits. Different uses take different seeds, so that the half in which a sample is trained on says nothing
-about the group in which it is left out.
+The hash is uniform over 64 bits. Subsampling, the jackknife and the train/test split have seeds of their own, so that they are
+independent of each other.
 
-Whatever is fitted on one half of the samples and scored on the other takes its halves from `fitted_on`. Halves by position or
-within each label would depend on which other samples there are, and so differ between a file, its shards and a subset of it.
+Everything that is fitted on one half of the samples and scored on the other splits them by `fitted_on`. A split by position or
+within labels would depend on the other samples, and so differ between a file, its shards and its subsets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from probes.ids import Ids, id_keys
 
 __all__ = ["JACKKNIFE_SEED", "SPLIT_SEED", "SUBSAMPLE_SEED", "fitted_on", "group_of", "hashed", "uniform"]
 
-SUBSAMPLE_SEED, JACKKNIFE_SEED, SPLIT_SEED = 1, 2, 3  # seeds: which samples are looked at, left out together, and trained on
+SUBSAMPLE_SEED, JACKKNIFE_SEED, SPLIT_SEED = 1, 2, 3  # for subsampling, jackknife groups, and the train/test split
 
 
 def hashed(ids: Ids, seed: int) -> UInt64[np.ndarray, " n"]:
@@ -44,14 +44,14 @@ def uniform(ids: Ids, seed: int) -> NDArray[np.float64]:
 
 
 def fitted_on(ids: Ids, *, cut: int = 1) -> Bool[np.ndarray, " n"]:
-    """Which samples are fitted on; the others are scored on. Decided by the id of each sample alone.
+    """Mask of the samples to fit on; the others are scored. It depends on each sample's id alone.
 
     Parameters
     ----------
     ids : (n,) integer or text array
         Sample ids.
     cut : int, default 1
-        1 halves all samples; 2 halves either half, for what is fitted within a half that has been fitted on already.
+        1 halves all samples; 2 halves each half again, for a second split within the samples to fit on.
 
     Examples
     --------
@@ -63,12 +63,12 @@ def fitted_on(ids: Ids, *, cut: int = 1) -> Bool[np.ndarray, " n"]:
 
 
 def group_of(ids: Ids, count: int) -> NDArray[np.int64]:
-    """The group, of so many, with which each sample is left out."""
+    """Jackknife group of each sample, 0 to count - 1."""
     return (hashed(ids, JACKKNIFE_SEED) % np.uint64(count)).astype(np.int64)
 
 
 def _mixed(z: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
-    """The finaliser of SplitMix64; products wrap around."""
+    """The finaliser of SplitMix64, modulo 2^64."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: NDArray[np.uint64] = z ^ (z >> np.uint64(31))

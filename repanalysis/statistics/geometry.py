@@ -1,6 +1,6 @@
-"""Geometry of classes: what metrics ask of counts, means and scatters, wherever these come from.
+"""Geometry of classes: the interface of counts, means and scatters that metrics use.
 
-`Moments` answers from the scatter of every class, `RowMoments` from the rows themselves. A metric can't tell them apart.
+`Moments` implements it with the scatter of every class, `RowMoments` with the rows. Metrics work with either.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class ClassGeometry(ABC):
         Labels, ascending, and samples per class, n_c.
     mean : (K, d) float64
         Class means mu_c.
-    spread : (K,) float64
+    scatter_trace : (K,) float64
         Traces of the class scatters, sum_i ||z_i - mu_c||^2.
     resolution : (2,) float64
-        What rounding costs in the coarsest type that samples came in (`rounding.py`).
+        Coefficients (a, b) of the rounding variance for the coarsest dtype of the samples (`rounding.py`).
     """
 
     __slots__ = ()
@@ -41,7 +41,7 @@ class ClassGeometry(ABC):
     classes: Int64[np.ndarray, " K"]
     counts: Int64[np.ndarray, " K"]
     mean: Float64[np.ndarray, "K d"]
-    spread: Float64[np.ndarray, " K"]
+    scatter_trace: Float64[np.ndarray, " K"]
     resolution: Float64[np.ndarray, 2]
 
     @property
@@ -60,7 +60,7 @@ class ClassGeometry(ABC):
         return int((self.counts > 0).sum())
 
     def weights(self, class_weight: Weighting = "balanced") -> NDArray[np.float64]:
-        """Class weights pi_c, (K,): 1/K ("balanced") or n_c/n ("empirical"); a class without samples has none."""
+        """Class weights pi_c, (K,): 1/K ("balanced") or n_c/n ("empirical"); 0 for a class without samples."""
         one_of("class_weight", class_weight, ("balanced", "empirical"))
         mass: NDArray[np.float64] = np.array(self.counts > 0 if class_weight == "balanced" else self.counts, np.float64)
         mass /= max(mass.sum(), 1.0)
@@ -73,11 +73,14 @@ class ClassGeometry(ABC):
 
     def variances(self) -> NDArray[np.float64]:
         """Tr Sigma_c, (K,): mean squared distance of the samples of a class from their mean."""
-        traces: NDArray[np.float64] = self.spread / np.maximum(self.counts, 1)
+        traces: NDArray[np.float64] = self.scatter_trace / np.maximum(self.counts, 1)
         return traces
 
     def traces(self, class_weight: Weighting = "balanced") -> tuple[float, float]:
-        """Tr Sigma_W = sum_c pi_c Tr Sigma_c, and Tr Sigma_B = sum_c pi_c ||mu_c - mu_G||^2; 0 where rounding explains both."""
+        """Tr Sigma_W = sum_c pi_c Tr Sigma_c, and Tr Sigma_B = sum_c pi_c ||mu_c - mu_G||^2.
+
+        Both are 0 if rounding explains their sum.
+        """
         weights = self.weights(class_weight)
         between = float(weights @ np.square(self.centred_means(class_weight)).sum(axis=1))
         within = float(weights @ self.variances())
@@ -102,7 +105,7 @@ class ClassGeometry(ABC):
         return lower
 
     def second_of(self, k: int, factor: float) -> NDArray[np.float64]:
-        """A matrix whose nonzero eigenvalues are those of f sum_i z_i z_i^T of class k; only its lower triangle is filled."""
+        """A matrix with the nonzero spectrum of f Z_k^T Z_k (the Gram matrix if smaller); only the lower triangle is filled."""
         factors = np.zeros(len(self.counts))
         factors[k] = factor
         return self.second(factors)
@@ -125,7 +128,7 @@ class ClassGeometry(ABC):
     def rounding_of_means(self) -> NDArray[np.float64]:
         """Variance that rounding may have added to every feature of a class mean, (d,).
 
-        Errors of n_c samples average out, unless the class varies so little that all its samples are rounded alike.
+        The errors of n_c samples average out, unless a class varies so little that rounding is the same for all its samples.
         """
         rounding = self.rounding()
         fewest = self.counts[self.counts > 0].min(initial=max(self.n, 1))
@@ -149,16 +152,16 @@ class ClassGeometry(ABC):
     def spectrum(
         self, about: About, class_weight: Weighting = "empirical", scale: NDArray[np.float64] | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Eigenvalues, ascending, and eigenvectors (d, r) of a second moment; those that n < d samples can't span are left out.
+        """Eigenvalues, ascending, and eigenvectors (d, r) of a second moment, without the null space of n < d samples.
 
         Parameters
         ----------
         about : {"class", "mean", "origin"}
-            What deviations are taken from: class means gives Sigma_W, the common mean the covariance of all samples.
+            The centre: class means (gives Sigma_W), the common mean (the covariance of all samples) or 0.
         class_weight : {"balanced", "empirical"}, default "empirical"
             Weights of the classes in Sigma_W.
         scale : (d,) array, optional
-            By which features are divided first; features of scale 0 are left out, as 0 rows of the eigenvectors.
+            Divisor of every feature. Features of scale 0 are dropped; their rows in the eigenvectors are 0.
         """
         matrix = self.matrix(about, class_weight)
         alive = np.ones(len(matrix), bool) if scale is None else scale > 0
@@ -169,21 +172,21 @@ class ClassGeometry(ABC):
 
     @abstractmethod
     def isometric(self) -> ClassGeometry:
-        """The same classes in as few orthonormal coordinates as n samples need: all scalar products are the same.
+        """The same classes in the fewest orthonormal coordinates that keep all scalar products of the n samples.
 
-        For metrics that rotations leave as they are; features have lost their names.
+        For rotation-invariant metrics: coordinates are no longer the original features.
         """
 
     @abstractmethod
     def at_resolution(self, resolution: NDArray[np.float64]) -> ClassGeometry:
-        """The same, of samples that were rounded to `resolution` at least, whatever type they came in."""
+        """A copy whose `resolution` is at least the given one, for samples that were rounded before they were stored."""
 
 
 def add_products(lower: Float64[np.ndarray, "s s"], rows: Float64[np.ndarray, "*m d"]) -> None:
     """Add rows^T rows to the lower triangle, in place and without a temporary."""
     if not lower.size or not rows.size:
         return
-    upper = lower.T  # BLAS counts columns first: the upper triangle of this view is the lower one
+    upper = lower.T  # BLAS is column-major: the upper triangle of this view is the lower one
     if rows.ndim == 1:
         out: Any = blas.dsyr(1.0, rows, a=upper, overwrite_a=1)
     else:
@@ -199,14 +202,14 @@ def subtract_product(lower: Float64[np.ndarray, "s s"], row: Float64[np.ndarray,
 
 
 def padded(vectors: NDArray[np.float64], alive: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Vectors (m, r) of the m features that are alive as vectors of all, (d, r)."""
+    """Extend vectors (m, r) of the m features in `alive` to all d features, with zeros."""
     whole = np.zeros((len(alive), vectors.shape[1]))
     whole[alive] = vectors
     return whole
 
 
 def full(lower: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The symmetric matrix of which the lower triangle is given, the upper one being 0."""
+    """The symmetric matrix with the given lower triangle; the upper one must be 0."""
     both: NDArray[np.float64] = lower + lower.T
     both.flat[:: len(both) + 1] *= 0.5
     return both

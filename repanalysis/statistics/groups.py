@@ -1,7 +1,7 @@
-"""Groups: one state per group of samples, so that each can be left out in turn.
+"""Groups: one state per group of samples, for the delete-a-group jackknife.
 
-Samples are assigned to G groups by a hash of their ids. A metric of all samples but one group is a delete-a-group jackknife
-replicate; from G of them comes a standard error (`repanalysis.analyses.uncertainty`).
+A hash of its id assigns each sample to one of G groups. A metric of all samples but one group is a jackknife replicate; G
+replicates give a standard error (`repanalysis.analyses.uncertainty`).
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ __all__ = ["GroupedMoments", "Groups"]
 
 
 class GroupedMoments(NamedTuple):
-    """What `Groups` finishes with: moments of all samples, and of every group."""
+    """Result of `Groups`: moments of all samples, and of every group."""
 
     whole: Moments
     parts: tuple[Moments, ...]
     inner: ClassMoments
 
     def without_class(self, label: int) -> GroupedMoments:
-        """The same of the samples that are not of one class."""
+        """The same without the samples of one class."""
         return self._replace(
             whole=self.whole.without_class(label), parts=tuple(part.without_class(label) for part in self.parts)
         )
 
     def replicates(self) -> Iterator[tuple[int, Moments]]:
-        """Size of every group that has samples, and the moments of all others."""
+        """For every nonempty group its size, and the moments of all samples outside it."""
         for part in self.parts:
             if part.n:
                 yield part.n, self.inner.without(self.whole, part)
@@ -55,7 +55,7 @@ class Groups(Statistic):
 
     Notes
     -----
-    Memory: G states, one more for the whole and two while they are worked on.
+    Memory: G states, one for all samples, and two temporary ones.
 
     Examples
     --------
@@ -87,11 +87,11 @@ class Groups(Statistic):
         return GroupedMoments(reduce(self.inner.merge, state), state, self.inner)
 
     def state_bytes(self, d: int, k: int) -> int:
-        """Bytes of the groups' states, and of three more."""
+        """Bytes of the G group states and three more."""
         return (self.groups + 3) * self.inner.state_bytes(d, k)
 
     def covers(self, other: Statistic) -> bool:
-        """Whoever needs the moments is served by the whole."""
+        """The moments of all samples can replace `other` if those of `inner` can."""
         return self == other or self.inner.covers(other)
 
     @classmethod

@@ -1,14 +1,14 @@
-r"""Variance that rounding adds to a feature, below which no direction of a covariance can be told from none.
+r"""Variance that rounding adds to a feature: directions with less variance are indistinguishable from constant ones.
 
-Storing x in a type of machine epsilon eps and smallest step s costs at most (eps^2 x^2 + s^2) / 12, the variance of a uniform
-error; where P stored numbers were averaged, eps^2 / P. A network's sums are rounded before they are stored, in float32 or
-finer: matrix products of 32 to 2,048 terms had 5 to 4,500 times eps^2 x^2 / 12. So the variance that is allowed for is
+Storing x in a dtype with machine epsilon eps and smallest step s adds at most (eps^2 x^2 + s^2) / 12, the variance of a uniform
+error; if a value is the mean of P stored numbers, eps^2 becomes eps^2 / P. A network's sums are rounded before they are stored,
+in float32 or finer: matrix products of 32 to 2,048 terms had 5 to 4,500 times eps^2 x^2 / 12. The variance is therefore
 
     rounding_j = a E[x_j^2] + b,    a = 4 eps^2 / 12 P + (10 min(eps, 2^-23))^2,    b = 4 s^2 / 12,
 
-of which 4 is a margin (float16 and bfloat16 products have 0.54 eps^2 E[x^2] / 12). Errors of different features are
-independent, so a unit vector v carries sum_j v_j^2 rounding_j, and the largest eigenvalue that n samples of d such features
-show is (1 + sqrt(d / n))^2 times that (V. Marchenko, L. Pastur, "Distribution of eigenvalues for some sets of random
+where the factor 4 is a margin (float16 and bfloat16 products have 0.54 eps^2 E[x^2] / 12). Errors of different features are
+independent, so a unit vector v carries sum_j v_j^2 rounding_j, and the largest eigenvalue for n samples of d such features
+is (1 + sqrt(d / n))^2 times that (V. Marchenko, L. Pastur, "Distribution of eigenvalues for some sets of random
 matrices", Math. USSR Sbornik 1, 1967).
 """
 
@@ -30,14 +30,14 @@ _UNKNOWN_TO_NUMPY = {"bfloat16": (2.0**-7, 2.0**-133), "float8_e4m3fn": (2.0**-3
 
 
 def resolution_of(dtype: Any, averaged: float = 1.0) -> Float64[np.ndarray, 2]:
-    """The numbers a and b of a type: what rounding costs, as a share of x^2 and as a variance of its own.
+    """Coefficients (a, b) of the rounding variance a E[x^2] + b of a dtype.
 
     Parameters
     ----------
     dtype : dtype or str
-        Type in which values were computed or stored; `"bfloat16"` too. Anything but floating point is exact.
+        Type in which values were computed or stored, also `"bfloat16"`. Types other than floating point count as float64.
     averaged : float, default 1
-        P: how many stored numbers each value is the mean of.
+        P, the number of stored values that each value is the mean of.
 
     Examples
     --------
@@ -60,7 +60,7 @@ EXACT: NDArray[np.float64] = resolution_of(np.float64)
 
 
 def largest_eigenvalue(n: int, d: int) -> float:
-    """Largest eigenvalue of the covariance of n samples of d independent features of variance 1, for n and d not small.
+    """Largest eigenvalue of the covariance of n samples of d independent features of variance 1, asymptotically in n and d.
 
     Examples
     --------

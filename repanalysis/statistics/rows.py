@@ -1,13 +1,13 @@
-r"""Rows: every sample kept, for classes so many that a scatter for each would weigh more than the samples do.
+r"""Rows: keeps every sample, for many classes, whose scatters would take more memory than the samples.
 
-Nothing of size K d^2 is made, and where n < d nothing of size d^2. A sum of scatters is one product of weighted rows; the
+No array has size K d^2, and none d^2 if n < d. A sum of scatters is one product of weighted rows. The
 second moment of a class of n_c < d samples is replaced by its Gram matrix Z_c Z_c^T, which has the same nonzero eigenvalues
 (n_c x n_c). Where n < d, eigenvectors V come from the Gram matrix of weighted rows A,
 
     A A^T = U Lambda U^T,   V = A^T U Lambda^{-1/2},
 
-and metrics that rotations leave as they are may ask for the rows in n + 1 orthonormal coordinates (`isometric`). Rows, means
-and eigenvectors themselves are always in the coordinates that the features have.
+and rotation-invariant metrics can use the rows in n + 1 orthonormal coordinates (`isometric`). Rows, means and eigenvectors
+are always in the coordinates of the features.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ _EPS = float(np.finfo(np.float64).eps)
 
 
 class RowMoments(ClassGeometry):
-    """Class geometry computed from rows, when it is asked for.
+    """Class geometry computed from rows on demand.
 
     Parameters
     ----------
     x : (n, d) array
-        Rows, sorted by class, in the type they came in.
+        Rows, sorted by class, in their original dtype.
     labels : (n,) int64
         Their classes, ascending.
     groups : (n,) uint64
-        Hashes by which samples are left out together.
+        Hashes that determine the jackknife groups.
     resolution : (2,) float64
-        What rounding costs in the type that samples came in.
+        Coefficients (a, b) of the rounding variance (`rounding.py`).
     coordinates : (n, s) array, optional
-        The rows in orthonormal coordinates, if somebody has made them already.
+        The rows in orthonormal coordinates, if already computed.
     """
 
     __slots__ = ("__dict__", "_latest", "classes", "counts", "groups", "labels", "resolution", "x")
@@ -88,7 +88,7 @@ class RowMoments(ClassGeometry):
         return means
 
     @cached_property
-    def spread(self) -> NDArray[np.float64]:  # type: ignore[override]
+    def scatter_trace(self) -> NDArray[np.float64]:  # type: ignore[override]
         """Traces of the class scatters, (K,)."""
         traces = np.zeros(len(self.counts))
         for z, classes in self._centred():
@@ -105,7 +105,7 @@ class RowMoments(ClassGeometry):
     def scatter_sum(self, factors: NDArray[np.float64]) -> NDArray[np.float64]:
         """sum_c f_c S_c, (d, d), a new array; only the lower triangle is filled.
 
-        Factors of which the latest were a multiple, as all are where classes are equally large, need no new product.
+        The latest product is reused for proportional factors; for classes of equal size all factors are proportional.
         """
         if self._latest is not None:
             factors_of_latest, lower = self._latest
@@ -136,7 +136,7 @@ class RowMoments(ClassGeometry):
 
     def variance_along(self, directions: NDArray[np.float64], class_weight: Weighting = "balanced") -> NDArray[np.float64]:
         """v^T Sigma_W v of every column v of `directions` (d, r), (r,)."""
-        if self.n >= self.d:  # Sigma_W is at hand, or other metrics will ask for it
+        if self.n >= self.d:  # Sigma_W is cached, or other metrics need it too
             return super().variance_along(directions, class_weight)
         factors, variances = self._factors(class_weight), np.zeros(directions.shape[1])
         for z, classes in self._centred():
@@ -148,7 +148,7 @@ class RowMoments(ClassGeometry):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Eigenvalues, ascending, and eigenvectors (d, r) of a second moment of the features divided by `scale`.
 
-        Where n < d, those of the n x n Gram matrix: r is at most n, and eigenvalues that are 0 up to float64 are left out.
+        Where n < d, they come from the n x n Gram matrix: r <= n, without eigenvalues that are 0 up to float64 rounding.
         """
         if self.n >= self.d:
             return super().spectrum(about, class_weight, scale)
@@ -164,7 +164,7 @@ class RowMoments(ClassGeometry):
         return values, blas.dgemm(1.0, rows.T, vectors[:, positive]) / np.sqrt(values)
 
     def isometric(self) -> RowMoments:
-        """The same rows in n + 1 orthonormal coordinates, where they have more features than that."""
+        """The same rows in n + 1 orthonormal coordinates if d > n + 1, else itself."""
         if self.d <= self.n + 1 or not self.n:
             return self
         return self._isometric
@@ -176,29 +176,29 @@ class RowMoments(ClassGeometry):
     @cached_property
     def _coordinates(self) -> NDArray[np.float64]:
         centre = self.x.mean(axis=0, dtype=np.float64)
-        # Rows minus their mean, and the mean: a QR of both keeps the digits of small differences at a large offset.
+        # A QR of the centred rows and their mean keeps the digits of small differences at a large offset.
         factor: Any = qr(np.vstack([self.x - centre, centre]).T, mode="r", check_finite=False, overwrite_a=True)[0]
         coordinates: NDArray[np.float64] = np.ascontiguousarray(factor[: len(self.x) + 1].T)
         coordinates[:-1] += coordinates[-1]
         return coordinates[:-1]
 
     def at_resolution(self, resolution: NDArray[np.float64]) -> RowMoments:
-        """The same, of samples that were rounded to `resolution` at least, whatever type they came in."""
+        """A copy whose `resolution` is at least the given one, for samples that were rounded before they were stored."""
         return RowMoments(self.x, self.labels, self.groups, np.maximum(self.resolution, resolution))
 
     def without_group(self, group: int, of: int) -> RowMoments:
-        """The same of the samples that are not in a group."""
+        """The geometry without the samples of one group."""
         rest = self.groups % np.uint64(of) != np.uint64(group)
         coordinates = self._coordinates[rest] if "_coordinates" in self.__dict__ else None
         return RowMoments(self.x[rest], self.labels[rest], self.groups[rest], self.resolution, coordinates)
 
     def without_class(self, label: int) -> RowMoments:
-        """The same of the samples that are not of one class."""
+        """The geometry without the samples of one class."""
         rest = self.labels != label
         return self if rest.all() else RowMoments(self.x[rest], self.labels[rest], self.groups[rest], self.resolution)
 
     def replicates(self, of: int) -> Iterator[tuple[int, RowMoments]]:
-        """Size of every group that has samples, and the geometry of all others."""
+        """For every nonempty group its size, and the geometry of all samples outside it."""
         for group, size in enumerate(np.bincount((self.groups % np.uint64(of)).astype(np.int64))):
             if size:
                 yield int(size), self.without_group(group, of)
@@ -209,7 +209,7 @@ class RowMoments(ClassGeometry):
         return factors
 
     def _weighted(self, about: About, class_weight: Weighting) -> NDArray[np.float64]:
-        """Rows A (n, d) of which A^T A is a second moment."""
+        """Rows A (n, d) such that A^T A is the second moment."""
         if about == "class":
             index = np.repeat(np.arange(len(self.counts)), self.counts)
             rows = self.x - self.mean[index]
@@ -239,12 +239,12 @@ class Rows(Statistic):
 
     Notes
     -----
-    Memory n d in the type of the samples, twice that while it is sorted; in float64 where n < d and a spectrum is asked for.
+    Memory n d in the dtype of the samples, twice that while sorting, and n d float64 for a spectrum with n < d.
 
     Examples
     --------
     >>> rows = Rows().of(np.array([[0.0], [2.0], [5.0]]), np.array([0, 0, 1]))
-    >>> rows.mean.tolist(), rows.spread.tolist()
+    >>> rows.mean.tolist(), rows.scatter_trace.tolist()
     ([[1.0], [5.0]], [2.0, 0.0])
     """
 
@@ -274,9 +274,9 @@ class Rows(Statistic):
         return RowMoments(x, state.labels[order], hashes[order], state.resolution)
 
     def state_bytes(self, d: int, k: int, n: int = 0) -> int:
-        """Bytes of n float32 samples, while they are sorted."""
+        """Bytes of n float32 samples while sorting."""
         return 2 * n * (4 * d + 24)
 
     def covers(self, other: Statistic) -> bool:
-        """Whoever needs moments is served by the rows."""
+        """Rows can replace class moments of the same normalisation."""
         return self == other or (isinstance(other, ClassMoments) and other.normalize == self.normalize)

@@ -1,10 +1,10 @@
-r"""The error of a share of n samples, such as an accuracy: never 0, whatever was counted.
+r"""The standard error of a proportion of n samples, such as an accuracy. It is never 0.
 
     p~ = (s + z^2/2) / (n + z^2),      se^2 = p~ (1 - p~) / n,      z = 1.96
 
-for s of n, after Agresti and Coull (1998). p~ is the centre of Wilson's 95 % interval. The usual p (1 - p) / n is 0 where all n
-samples are right, and then covers nothing; this one covers at least 90 % at any p from n = 20 on, and tends to the usual one as
-n grows. (Divided by n + z^2, as around p~ itself, it would cover 87 % around the share at n = 20.)
+for s successes of n, after Agresti and Coull (1998). p~ is the centre of Wilson's 95 % interval. The usual p (1 - p) / n is 0
+if all n samples are right, and then covers nothing. This one covers at least 90 % at any p from n = 20 on, and converges to the
+usual one as n grows. (Divided by n + z^2, the variance for intervals around p~, it would cover 87 % around s / n at n = 20.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _Z2 = 1.959963984540054**2
 
 
 def share_error(share: float, n: int) -> float:
-    """Standard error of a share of n independent samples.
+    """Standard error of a proportion of n independent samples.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""The demo: one small network before and after training, layer by layer, on real handwriting, in seconds.
+"""The demo: a small network before and after training, layer by layer, on handwritten digits, in seconds.
 
 Trains `digits_cnn` on one half of scikit-learn's digits, records it untrained and trained on the other half, analyzes
-both, and leaves two activations files, the weights, the results and a figure.
+both, and writes two activations files, the weights, the results and a figure.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ PANELS = (
 
 
 class Demo(NamedTuple):
-    """What a demo gave.
+    """Results of the demo.
 
     Attributes
     ----------
     table : Table
-        Both runs.
+        Metrics of both runs.
     accuracy : float
         Of the trained network on the held-out half, in [0, 1].
     files : list of pathlib.Path
-        What was written.
+        The files that were written.
     """
 
     table: Table
@@ -66,11 +66,11 @@ def run_demo(folder: Path, *, seed: int = 0, overwrite: OverwriteOption = False,
     Parameters
     ----------
     folder : pathlib.Path
-        Where the files go; made if it is not there.
+        Output folder; created if missing.
     seed : int, default 0
-        Of the initial weights and the training.
+        Seed of the initial weights and the training.
     overwrite : bool, default False
-        Replace an earlier demo's files.
+        Replace the files of an earlier demo.
     progress : bool, optional
         Show progress bars; by default only on a terminal.
 
@@ -86,7 +86,9 @@ def run_demo(folder: Path, *, seed: int = 0, overwrite: OverwriteOption = False,
     """
     files = [folder / name for name in FILES]
     if (existing := [str(file) for file in files if file.exists()]) and not overwrite:
-        raise UsageError(f"{existing[0]} exists already; nothing was written. Give -o FOLDER, or --overwrite to replace it.")
+        raise UsageError(
+            f"{existing[0]} exists already; nothing was written. Choose another folder with -o, or add --overwrite."
+        )
     writable(folder, folder=True)
     untrained, trained, weights, results, *figures = files
     torch.manual_seed(seed)

@@ -1,10 +1,9 @@
-"""Training with noise: many networks, many noise levels, and how test error goes with their stability; a table of runs.
+"""Training with noise: trains several networks at several noise levels, and compares test error with stability.
 
-White noise in the training images makes networks less sensitive to noise in the first layers; does depth still lower their
-sensitivity to deformations, and raise that to noise? And does the error of different architectures follow D_f, G_f and R_f
-of their outputs? (Tomasini et al. 2023.) Each run is a folder of `train`;
-`runs.csv` has a row each and is written after every run, so that a study which was stopped goes on. A run's curves say how they
-were measured: others are refused.
+White noise in the training images makes the first layers less sensitive to noise. Does sensitivity to deformations still fall
+with depth, and sensitivity to noise rise? Does the error of different architectures follow D_f, G_f and R_f of their outputs?
+(Tomasini et al. 2023.) Each run is a folder of `train`. `runs.csv` has one row per run and is written after every run, so that
+a stopped study can be resumed. The curves of a run store how they were measured; curves with other options are refused.
 """
 
 from __future__ import annotations
@@ -44,17 +43,21 @@ def noise_study(
     data: str,
     folder: str | PathLike[str],
     *,
-    noises: Annotated[Sequence[float], Doc("Norm of white noise in training; repeat it."), Names("--noise")] = (0.0, 1.0, 10.0),
+    noises: Annotated[Sequence[float], Doc("Norm of white noise in training; may be repeated."), Names("--noise")] = (
+        0.0,
+        1.0,
+        10.0,
+    ),
     config: TrainConfig = TRAINING,
     split: SplitOption = "train",
-    test: Annotated[str | None, Doc("Data to score; default --data.")] = None,
-    test_split: Annotated[str | None, Doc("Split of the data to score.")] = "test",
+    test: Annotated[str | None, Doc("Test data; default --data.")] = None,
+    test_split: Annotated[str | None, Doc("Split of the test data.")] = "test",
     limit: LimitOption = None,
-    diffeo: Annotated[str, Doc("The deformation.")] = "diffeo:delta=1,c=3",
-    images: Annotated[int, Ge(2), Doc("Test images to measure stability with.")] = 500,
+    diffeo: Annotated[str, Doc("Deformation, as for stability.")] = "diffeo:delta=1,c=3",
+    images: Annotated[int, Ge(2), Doc("Number of test images for stability.")] = 500,
     device: DeviceOption = None,
     progress: bool | None = None,
-    overwrite: Annotated[bool, Doc("Measure curves again that stand there and were measured otherwise.")] = False,
+    overwrite: Annotated[bool, Doc("Measure curves again that were measured with other options.")] = False,
 ) -> pd.DataFrame:
     """Train every network with every noise, and measure error and stability.
 
@@ -65,21 +68,21 @@ def noise_study(
     data, split, test, test_split
         As for `train`.
     folder : path-like
-        Where runs and tables go; runs that are there already are not done again.
+        Output folder; runs that it holds are not repeated.
     noises : sequence of float, default (0, 1, 10)
         Norms of the noise in training.
     config : TrainConfig, optional
-        How to train; its noise is replaced. By default ten epochs, with a learning rate that falls from 0.05 as a cosine.
+        Options of the training, but for the noise. By default ten epochs, with a cosine schedule from 0.05.
     limit : int, optional
-        Train on a random subset of so many images.
+        Size of a random subset to train on.
     diffeo : str
-        The deformation; noise that matches it goes beside it.
+        The deformation; noise that matches it is measured too.
     images : int, default 500
-        Test images to measure stability with.
+        Number of test images for stability.
     device, progress
         As for `train`.
     overwrite : bool, default False
-        Measure curves again that stand in the folder and were measured otherwise.
+        Measure curves again that were measured with other options.
 
     Returns
     -------
@@ -90,33 +93,33 @@ def noise_study(
     Raises
     ------
     UsageError
-        If two models are the same, or the folder's runs or curves are others.
+        If two models are equal, or the folder holds runs or curves with other options.
     """
     folder = Path(folder)
     if len(set(models)) < len(models) or not models:
-        raise UsageError("A study needs models, each of them once.")
+        raise UsageError("A study needs at least one model, and each model once.")
     device_of(device)
     perturbations([diffeo, "noise:match=diffeo"])
     configs = {float(noise): replace(config, noise=float(noise)) for noise in noises}
     writable(folder, folder=True)
     pairs = list(dict.fromkeys(product(models, map(float, noises))))
     names = {pair: f"{pair[0].rpartition(':')[2]}, noise {pair[1]:g}" for pair in pairs}
-    places = {pair: folder / "".join(c if c.isalnum() or c in "-_." else "-" for c in name) for pair, name in names.items()}
+    folders = {pair: folder / "".join(c if c.isalnum() or c in "-_." else "-" for c in name) for pair, name in names.items()}
     measured = {"data": test or data, "split": test_split, "diffeo": diffeo, "images": images}
-    done = {pair for pair in pairs if _curves_of(places[pair], measured, overwrite=overwrite)}  # or refused, at once
+    done = {pair for pair in pairs if _curves_of(folders[pair], measured, overwrite=overwrite)}  # refused now, not later
     rows: dict[tuple[str, float], dict[str, Any]] = {}
     tables: dict[tuple[str, float], Table] = {}
     ordered = sorted(pairs, key=lambda pair: pair not in done)  # so that runs.csv never gets shorter
     for model, noise in (bar := tqdm(ordered, desc="study", unit=" runs", disable=None if progress is None else not progress)):
-        pair, place = (model, noise), places[model, noise]
+        pair, run_folder = (model, noise), folders[model, noise]
         bar.set_postfix_str(names[pair])
         log = train(
-            model, data, place, configs[noise], split=split, test=test, test_split=test_split,
+            model, data, run_folder, configs[noise], split=split, test=test, test_split=test_split,
             limit=limit, device=device, resume=True, progress=False,
         )  # fmt: skip
-        table = _curves_of(place, measured, overwrite=overwrite)
+        table = _curves_of(run_folder, measured, overwrite=overwrite)
         if new := table is None:
-            table = _measure(model, place, names[pair], measured, len(log), device)
+            table = _measure(model, run_folder, names[pair], measured, len(log), device)
         tables[pair], rows[pair] = table, _row(model, noise, config.seed, log, table)
         if new or len(rows) == len(pairs):
             _write(folder, [pair for pair in pairs if pair in rows], rows, tables)
@@ -124,51 +127,51 @@ def noise_study(
 
 
 def _write(folder: Path, pairs: Sequence[Any], rows: Mapping[Any, dict[str, Any]], tables: Mapping[Any, Table]) -> None:
-    """The study's tables, of the runs that are done."""
+    """Writes the tables of the finished runs."""
     with replacing(folder / "runs.csv") as draft:
         pd.DataFrame([rows[pair] for pair in pairs], columns=list(COLUMNS)).to_csv(draft, index=False)
     Table.concat([tables[pair] for pair in pairs]).save(folder / CURVES)
 
 
-def _curves_of(place: Path, measured: Mapping[str, Any], *, overwrite: bool) -> Table | None:
-    """The curves that a run's folder holds; None where there are none, or none that are whole.
+def _curves_of(run_folder: Path, measured: Mapping[str, Any], *, overwrite: bool) -> Table | None:
+    """The curves in the folder of a run; None if there are none, or the file is truncated.
 
     Raises
     ------
     UsageError
-        If they were measured otherwise, and are not to be replaced.
+        If they were measured with other options and `overwrite` is false.
     """
     try:
-        table = Table.from_csv(place / CURVES)
+        table = Table.from_csv(run_folder / CURVES)
     except (FileNotFoundError, FormatError):
         return None
-    (facts,) = table.provenance.values() or ({},)
-    recorded = facts.get("study", {})
+    (provenance,) = table.provenance.values() or ({},)
+    recorded = provenance.get("study", {})
     if mismatches := [
         f"{key} was {recorded.get(key)!r}, not {value!r}" for key, value in measured.items() if recorded.get(key) != value
     ]:
         if overwrite:
             return None
         raise UsageError(
-            f"{place / CURVES} was measured otherwise ({'; '.join(mismatches)}); give another folder, or --overwrite to "
-            f"measure again."
+            f"{run_folder / CURVES} was measured with other options ({'; '.join(mismatches)}); give another folder, or "
+            "--overwrite to measure it again."
         )
     return table
 
 
-def _measure(model: str, place: Path, name: str, measured: Mapping[str, Any], epochs: int, device: str | None) -> Table:  # noqa: PLR0917  # one call, above
-    """A run's curves, measured now."""
-    options: dict[str, Any] = {"weights": place / f"epoch-{epochs:03d}.safetensors", "device": device, "progress": False}
+def _measure(model: str, run_folder: Path, name: str, measured: Mapping[str, Any], epochs: int, device: str | None) -> Table:  # noqa: PLR0917  # one call, above
+    """Measures the curves of a run and saves them."""
+    options: dict[str, Any] = {"weights": run_folder / f"epoch-{epochs:03d}.safetensors", "device": device, "progress": False}
     options |= {"split": measured["split"], "limit": measured["images"]}
     table = stability_runs(model, measured["data"], [measured["diffeo"], "noise:match=diffeo"], **options)
-    (facts,) = table.provenance.values()
-    named = Table(table.frame.assign(run=name), {name: {**facts, "study": dict(measured)}})
-    named.save(place / CURVES)
+    (provenance,) = table.provenance.values()
+    named = Table(table.frame.assign(run=name), {name: {**provenance, "study": dict(measured)}})
+    named.save(run_folder / CURVES)
     return named
 
 
 def _row(model: str, noise: float, seed: int, log: pd.DataFrame, table: Table) -> dict[str, Any]:
-    """Error and the output's stability."""
+    """A row of runs.csv: test error and stability of the output."""
     frame = table.frame
     last = frame[(frame["order"] == frame["order"].max()) & (frame["variant"] == "")]
     row: dict[str, Any] = {"model": model, "noise": noise, "seed": seed, "train_accuracy": log["train_accuracy"].iloc[-1]}

@@ -1,6 +1,6 @@
-"""An epoch: images that are kept ready, shuffled and augmented from a seed, and one pass of an optimiser over them.
+"""One epoch of training: seeded shuffling and augmentation of prepared images, and one pass of an optimiser.
 
-Order, augmentation and noise of an epoch depend on (seed, epoch) alone, so that whoever runs it again sees the same batches.
+Order, augmentation and noise of an epoch depend on (seed, epoch) alone: a repeated epoch has the same batches.
 """
 
 from __future__ import annotations
@@ -29,48 +29,48 @@ SCHEDULES = ("steps", "cosine", "constant")
 LOSSES = ("cross-entropy", "hinge")
 OPTIMIZERS = ("sgd", "adamw")
 
-_HELD_BYTES = 4 << 30  # images that are kept in memory once they are read
-_STEPS = 300 / 70  # the rate falls every 70 of 300 epochs
+_CACHE_BYTES = 4 << 30  # data sets up to this size are kept in memory
+_STEPS = 300 / 70  # the learning rate drops every 70 of 300 epochs
 _BORDER = 8  # crops move by up to 1/8 of the side: 4 pixels of 32
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a network is trained.
+    """Options of a training.
 
     Attributes
     ----------
     epochs, batch_size, seed : int
-        Passes over the data, samples per step, and what everything random depends on.
+        Passes over the data, samples per step, and the seed of everything random.
     lr : float
-        Learning rate at the start.
+        Initial learning rate.
     schedule : {"steps", "cosine", "constant"}
-        A tenth of the rate after every 70 of 300 epochs, down to 0 as half a cosine, or the same throughout.
+        Learning rate: divided by 10 after every 70 of 300 epochs, falling to 0 as half a cosine, or constant.
     augment : bool, "crops" or None
-        Random flips and crops, crops alone, or neither; None: both where images have three colours.
+        Random flips and crops, crops alone, or neither; None: both if images have three colours.
     loss : {"cross-entropy", "hinge"}
         Hinge: max(0, 1 - y f) of a single score f, for two classes y = -1, 1.
     momentum, weight_decay : float
-        Of SGD; the weight decay is that of all but constrained matrices.
+        Momentum of SGD; weight decay of all parameters but constrained matrices.
     noise : float
-        Euclidean norm of white noise that is added to every image, drawn anew in every epoch: N(0, noise^2 / d) in each of its
-        d numbers.
+        Euclidean norm of white noise added to every image, drawn anew in every epoch: N(0, noise^2 / d) in each of the d
+        values.
     until_fitted : bool
-        Whether to stop after the first epoch with a hinge loss of 0, or, with cross-entropy, without a mistake.
+        Stop after the first epoch with a hinge loss of 0, or, with cross-entropy, a training accuracy of 1.
     optimizer : {"sgd", "adamw"}
-        AdamW, which transformers need, takes no momentum; its moments fade at their usual rates.
+        AdamW, for transformers, ignores `momentum` and has its default betas.
     """
 
     epochs: Annotated[int, Ge(1), Doc("Passes over the data.")] = 300
     batch_size: Annotated[int, Ge(2), Doc("Images per step.")] = 128
-    lr: Annotated[float, Doc("Learning rate at the start.")] = 0.01
-    schedule: Annotated[str, Doc("steps: a tenth after every 70 of 300 epochs; cosine or constant.")] = "steps"
+    lr: Annotated[float, Doc("Initial learning rate.")] = 0.01
+    schedule: Annotated[str, Doc("steps: divide the rate by 10 after every 70 of 300 epochs; cosine or constant.")] = "steps"
     augment: Annotated[bool | Literal["crops"] | None, Doc("Random flips and crops; default for images in colour.")] = None
     seed: int = 0
     loss: Annotated[str, Doc("cross-entropy, or hinge for one score and two classes.")] = "cross-entropy"
-    momentum: Annotated[float, Doc("Of SGD.")] = 0.9
+    momentum: Annotated[float, Doc("Momentum of SGD.")] = 0.9
     weight_decay: Annotated[float, Doc("Weight decay.")] = 1e-4
-    noise: Annotated[float, Doc("Norm of white noise that is added to the images.")] = 0.0
+    noise: Annotated[float, Doc("Norm of white noise added to every image.")] = 0.0
     until_fitted: Annotated[bool, Doc("Stop once the training images are fitted.")] = False
     optimizer: Annotated[str, Doc("sgd, or adamw for transformers, with a learning rate of 0.001 or so.")] = "sgd"
 
@@ -79,19 +79,19 @@ class TrainConfig:
         one_of("loss", self.loss, LOSSES)
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         positive("lr", self.lr)
-        for what in ("momentum", "weight_decay", "noise"):
-            not_negative(what, getattr(self, what))
+        for name in ("momentum", "weight_decay", "noise"):
+            not_negative(name, getattr(self, name))
         if self.epochs < 1 or self.batch_size < 2:
             raise UsageError(f"{self.epochs} epochs of batches of {self.batch_size}; at least 1 and 2 are needed.")
 
     def optimizer_of(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
-        """The optimiser of parameters, or of groups of them with weight decays of their own."""
+        """The optimiser for parameters, or for groups of them with their own weight decay."""
         if self.optimizer == "adamw":
             return torch.optim.AdamW(parameters, self.lr, weight_decay=self.weight_decay)
         return torch.optim.SGD(parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def lr_at(self, progress: float) -> float:
-        """Learning rate after a share of all steps, in [0, 1].
+        """Learning rate at `progress`, the share of all steps that are done, in [0, 1].
 
         Examples
         --------
@@ -106,14 +106,14 @@ class TrainConfig:
 
 
 class Images:
-    """Prepared images by row: in memory, or read again and again where they take more than 4 GB.
+    """Prepared images by row: in memory, or, above 4 GB, read again in every epoch.
 
     Parameters
     ----------
     data : Data
-        Where they come from; it has labels.
+        Data set with labels.
     images : tensor or None
-        All of them, if they are in memory.
+        All images, if they are in memory.
     """
 
     def __init__(self, data: Data, images: Tensor | None) -> None:
@@ -122,19 +122,19 @@ class Images:
 
     @classmethod
     def of(cls, data: Data, *, hidden: bool | None) -> Images:
-        """The images of a data set; reads them, if they can be kept.
+        """The images of a data set, read into memory if they fit.
 
         Raises
         ------
         DataError
-            If they have no labels.
+            If samples have no labels.
         """
         if data.labels is None:
-            raise DataError(f"{data.spec} has no labels to train on.")
-        if lacking := int((data.labels < 0).sum()):
-            raise DataError(f"{lacking} of {len(data)} samples of {data.spec} have no label to train on; leave them out.")
+            raise DataError(f"{data.spec} has no labels; training needs them.")
+        if n_unlabelled := int((data.labels < 0).sum()):
+            raise DataError(f"{n_unlabelled} of {len(data)} samples of {data.spec} have no label; leave them out.")
         first = data[0][0]
-        if first.numel() * 4 * len(data) > _HELD_BYTES:
+        if first.numel() * 4 * len(data) > _CACHE_BYTES:
             return cls(data, None)
         images = torch.empty(len(data), *first.shape)
         for row in tqdm(range(len(data)), desc="read", unit=" images", leave=False, disable=hidden):
@@ -167,36 +167,36 @@ def train_epoch(
     Parameters
     ----------
     network : torch.nn.Module
-        In the mode, train or eval, in which it is to be.
+        In train or eval mode, which is not changed.
     images : Images
-        Whole batches of them are used; a rest is left out.
+        Only full batches are used.
     optimizer : torch.optim.Optimizer
-        Of the parameters that are to move.
+        With the parameters to train.
     config : TrainConfig
-        Rate, batches, loss, noise and augmentation.
+        Learning rate, batch size, loss, noise and augmentation.
     epoch : int
-        Which, from 1 on.
+        Number of the epoch, from 1.
     device : str
-        Where the network is.
+        Device of the network.
     after_step : callable, optional
-        What to do after every step, such as to set weights back to where they must be.
+        Called after every step, for example to project weights onto their constraint.
     hidden : bool, optional
-        Whether the progress bar is hidden; None: unless on a terminal.
+        Hide the progress bar; None: hide it unless on a terminal.
 
     Returns
     -------
     dict
-        lr at the start, mean loss, train_accuracy.
+        lr at the start of the epoch, mean loss, train_accuracy.
 
     Raises
     ------
     DataError
-        If the loss is no longer finite, or there is no whole batch.
+        If the loss is not finite, or there is no full batch.
     """
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
     if not (steps := len(images) // config.batch_size):
         raise DataError(f"{len(images)} images do not fill a batch of {config.batch_size}; take more images.")
-    loss_sum, hits = 0.0, 0
+    loss_sum, n_correct = 0.0, 0
     for step, rows in enumerate(
         tqdm(_order(len(images), config.batch_size, generator), leave=False, disable=hidden, unit=" steps")
     ):
@@ -204,7 +204,7 @@ def train_epoch(
             group["lr"] = config.lr_at((epoch - 1 + step / steps) / config.epochs)
         x, labels = images.batch(rows)
         if config.augment or (config.augment is None and x.shape[1] == 3):
-            x = _moved(x, generator, mirror=config.augment != "crops")
+            x = _augmented(x, generator, mirror=config.augment != "crops")
         if config.noise:
             x = x + torch.randn(x.shape, generator=generator) * (config.noise / x[0].numel() ** 0.5)
         x, labels = x.to(device), labels.to(device)
@@ -219,15 +219,15 @@ def train_epoch(
         if after_step is not None:
             after_step()
         loss_sum += value * len(rows)
-        hits += _hits(scores, labels)
-    seen = steps * config.batch_size
-    return {"lr": config.lr_at((epoch - 1) / config.epochs), "loss": loss_sum / seen, "train_accuracy": hits / seen}
+        n_correct += _n_correct(scores, labels)
+    n_seen = steps * config.batch_size
+    return {"lr": config.lr_at((epoch - 1) / config.epochs), "loss": loss_sum / n_seen, "train_accuracy": n_correct / n_seen}
 
 
 def fit(
     network: nn.Module, data: Data, config: TrainConfig = TrainConfig(), *, device: str = "cpu", progress: bool | None = None
 ) -> None:
-    """Train a network in place; afterwards it is in eval mode. `repanalysis.train` leaves checkpoints and goes on after a stop.
+    """Train a network in place and leave it in eval mode; `repanalysis.train` also writes checkpoints and can resume.
 
     Parameters
     ----------
@@ -236,16 +236,16 @@ def fit(
     data : Data
         Training images with labels.
     config : TrainConfig
-        How.
+        Options of the training.
     device : str, default "cpu"
-        Where the network is.
+        Device of the network.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
 
     Raises
     ------
     DataError
-        If the images have no labels or do not fill a batch, or the loss is no longer finite.
+        If the images have no labels or do not fill a batch, or the loss is not finite.
     """
     hidden = None if progress is None else not progress
     images = Images.of(data, hidden=hidden)
@@ -256,14 +256,14 @@ def fit(
 
 
 def accuracy(network: nn.Module, images: Images, batch_size: int, device: str) -> float:
-    """Share of images that the network, in eval mode from here on, gets right."""
+    """Share of correctly classified images; puts the network in eval mode."""
     network.eval()
-    hits = 0
+    n_correct = 0
     with torch.no_grad():
         for rows in torch.split(torch.arange(len(images)), batch_size):
             x, labels = images.batch(rows)
-            hits += _hits(network(x.to(device)).cpu(), labels)
-    return hits / len(images)
+            n_correct += _n_correct(network(x.to(device)).cpu(), labels)
+    return n_correct / len(images)
 
 
 def _loss(scores: Tensor, labels: Tensor, loss: str) -> Tensor:
@@ -275,19 +275,19 @@ def _loss(scores: Tensor, labels: Tensor, loss: str) -> Tensor:
     return functional.relu(1 - (2 * labels - 1) * scores[:, 0]).mean()
 
 
-def _hits(scores: Tensor, labels: Tensor) -> int:
-    """How many are right: the highest score, or the sign of a single one."""
+def _n_correct(scores: Tensor, labels: Tensor) -> int:
+    """Number of correct predictions: by the highest score, or the sign of a single score."""
     predicted = scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long()
     return int((predicted == labels).sum())
 
 
 def _order(n: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    """Rows of every full batch, in random order."""
+    """Rows of the full batches, in random order."""
     return list(torch.randperm(n, generator=generator)[: n // batch_size * batch_size].view(-1, batch_size))
 
 
-def _moved(images: Tensor, generator: torch.Generator, *, mirror: bool) -> Tensor:
-    """Each image moved by up to 1/8 of its side, and half of them mirrored; zeros, the mean colour, come in."""
+def _augmented(images: Tensor, generator: torch.Generator, *, mirror: bool) -> Tensor:
+    """Random crops, shifted by up to 1/8 of the side, with zeros (the mean colour) outside; `mirror` flips half of them."""
     if mirror:
         mirrored = torch.rand(len(images), generator=generator) < 0.5
         images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)

@@ -1,15 +1,15 @@
-"""Training a classifier from a specification: SGD or AdamW, seeded, with checkpoints that can be resumed and analysed.
+"""Trains a classifier from a specification: SGD or AdamW, seeded, with checkpoints that can be resumed and analysed.
 
-The defaults are those of the scattering networks (docs/separation.md, Networks and training), for any network: cross-entropy,
-momentum 0.9, weight decay 1e-4 on everything but constrained matrices, a rate that falls by 10 in steps or to 0 as a cosine;
-random flips and crops of images in colour. Order and augmentation of an epoch depend on (seed, epoch) only, so that a run that
-was stopped goes on to the same end. A folder holds
+The defaults are those of the scattering networks (docs/separation.md, Networks and training): cross-entropy, momentum 0.9,
+weight decay 1e-4 on everything but constrained matrices, a learning rate that falls in steps or as a cosine, random flips and
+crops of colour images. Order and augmentation of an epoch depend on (seed, epoch) only, so that a resumed run ends with the
+same weights. A folder holds
 
-    last.safetensors      weights, what the optimiser remembers, and in the header options and log: what a run goes on from
-    epoch-000.safetensors ...  weights, as `--weights` takes them, from before the first epoch on
-    run.json, log.csv     options, and a row per epoch: loss, accuracies, how far frames are from tight, seconds
+    last.safetensors      weights, state of the optimiser, and, in the header, options and log: all that resuming needs
+    epoch-000.safetensors ...  weights for `--weights`; 000 is before the first epoch
+    run.json, log.csv     options, and a row per epoch: loss, accuracies, deviation of frames from tightness, seconds
 
-The last epoch is the one of last.safetensors: it is written first, and all else is made from it, again if need be.
+last.safetensors is written first and defines the last epoch; the other files are derived from it, again when resuming.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ def train(
     config: TrainConfig | None = None,
     *,
     split: SplitOption = None,
-    test: Annotated[str | None, Doc("Data to score after every epoch; default --data.")] = None,
-    test_split: Annotated[str | None, Doc("Split of the data to score.")] = None,
+    test: Annotated[str | None, Doc("Test data, scored after every epoch; default --data.")] = None,
+    test_split: Annotated[str | None, Doc("Split of the test data.")] = None,
     limit: LimitOption = None,
     weights: Annotated[
-        str | None, Doc("Safetensors or torch file to start from; 'random' for an untrained network.")
+        str | None, Doc("Safetensors or torch file with initial weights; 'random' for an untrained network.")
     ] = "random",
     device: DeviceOption = None,
-    save_every: Annotated[int | None, Ge(1), Doc("Keep every so many epochs; default ten in all.")] = None,
-    resume: Annotated[bool, Doc("Go on with a folder whose training was stopped.")] = False,
+    save_every: Annotated[int | None, Ge(1), Doc("Interval between saved epochs; default: ten are saved in all.")] = None,
+    resume: Annotated[bool, Doc("Continue a stopped training.")] = False,
     progress: bool | None = None,
 ) -> pd.DataFrame:
-    """Train a network and leave its checkpoints in a folder.
+    """Train a network and write its checkpoints to a folder.
 
     Parameters
     ----------
@@ -75,22 +75,22 @@ def train(
     data, split : str
         Training images; as for `load_data`.
     folder : path-like
-        Where everything goes.
+        Output folder.
     config : TrainConfig, optional
-        How; by default the original's 300 epochs.
+        Options of the training; by default 300 epochs.
     test, test_split : str, optional
-        Images to score after every epoch; by default `data` with the test split, if either is given.
+        Images that are scored after every epoch; if only one is given, `test` defaults to `data`. By default none.
     limit : int, optional
-        Train on a random subset of so many images.
+        Size of a random subset to train on.
     weights : str, optional
-        Where to start; by default at random weights of the seed.
+        Initial weights; by default random, from the seed.
     device : str, optional
         By default the GPU, if there is one.
     save_every : int, optional
-        Keep the weights of every so many epochs; by default of ten in all. First and last are kept anyway.
+        Interval between saved epochs; by default, ten are saved in all. The first and the last are always saved.
     resume : bool, default False
-        Go on with a folder whose training was stopped, to the same end. All options must be as they were, but `device`,
-        `save_every` and `progress`; a folder that holds no epoch yet is begun anew.
+        Continue a stopped training; the result equals that of an uninterrupted one. All options but `device`, `save_every` and
+        `progress` must be unchanged. A folder without any epoch starts from the beginning.
     progress : bool, optional
         Show progress bars; by default only on a terminal.
 
@@ -102,60 +102,60 @@ def train(
     Raises
     ------
     UsageError
-        If the folder holds epochs already and `resume` is false, holds another run than this one, or is in use.
+        If the folder holds epochs and `resume` is false, holds another run, or is in use.
     DataError
-        If the images have no labels, or fewer than a batch are there.
+        If images have no labels, or there are fewer than one batch.
 
     Notes
     -----
-    Images are read, prepared and kept in memory once, up to 4 GB; beyond that they are read anew in every epoch.
+    Images are read and prepared once and kept in memory, up to 4 GB; larger data sets are read again in every epoch.
     """
     config, folder = config or TrainConfig(), Path(folder)
-    where = device_of(device)
+    device = device_of(device)
     writable(folder, folder=True)
-    scores = test or test_split
-    asked: dict[str, Any] = {
+    has_test = test or test_split
+    requested: dict[str, Any] = {
         "model": model,
         "data": data,
         "split": split,
-        "test": test or data if scores else None,
+        "test": test or data if has_test else None,
         "test_split": test_split,
     }
-    asked |= {"limit": limit, "weights": None if weights is None else str(weights), **asdict(config)}
-    _epochs_done(folder, asked, resume=resume)  # what must be refused, is refused at once
+    requested |= {"limit": limit, "weights": None if weights is None else str(weights), **asdict(config)}
+    _epochs_done(folder, requested, resume=resume)  # refuse what must be refused before loading
     torch.manual_seed(config.seed)
     built = load_model(model, weights=weights)
-    network = built.module.to(where)
+    network = built.module.to(device)
     options: dict[str, Any] = {"transform": built.transform, "colours": input_channels(built)}
-    samples = load_data(data, split=split, **options)
-    samples = samples if limit is None else samples.sample(limit, seed=config.seed)
-    scored = load_data(test or data, split=test_split, **options) if scores else None
-    if len(samples) < config.batch_size:
-        raise DataError(f"{len(samples)} images do not fill a batch of {config.batch_size}; choose a smaller batch size.")
+    train_data = load_data(data, split=split, **options)
+    train_data = train_data if limit is None else train_data.sample(limit, seed=config.seed)
+    test_data = load_data(test or data, split=test_split, **options) if has_test else None
+    if len(train_data) < config.batch_size:
+        raise DataError(f"{len(train_data)} images do not fill a batch of {config.batch_size}; choose a smaller --batch-size.")
     hidden = None if progress is None else not progress
-    training, testing = Images.of(samples, hidden=hidden), None if scored is None else Images.of(scored, hidden=hidden)
-    asked |= {"images": len(samples), "test_images": None if scored is None else len(scored)}
+    training, testing = Images.of(train_data, hidden=hidden), None if test_data is None else Images.of(test_data, hidden=hidden)
+    requested |= {"images": len(train_data), "test_images": None if test_data is None else len(test_data)}
     optimizer = config.optimizer_of(_groups(network, config.weight_decay))
 
     def row_of(epoch: int) -> dict[str, Any]:
-        return _epoch(network, optimizer, training, testing, config, epoch=epoch, device=where, hidden=hidden)
+        return _epoch(network, optimizer, training, testing, config, epoch=epoch, device=device, hidden=hidden)
 
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder), tqdm(total=config.epochs, desc="train", unit=" epochs", disable=hidden) as bar:
-        log = _epochs_done(folder, asked, resume=resume)
+        log = _epochs_done(folder, requested, resume=resume)
         try:
-            _train(folder, asked, config, network, optimizer, row_of, log, save_every or max(1, config.epochs // 10), bar)
+            _train(folder, requested, config, network, optimizer, row_of, log, save_every or max(1, config.epochs // 10), bar)
         except KeyboardInterrupt as error:
-            error.add_note(f"{folder} holds {len(log)} of {config.epochs} epochs; resume (--resume) goes on from there")
+            error.add_note(f"{folder} holds {len(log)} of {config.epochs} epochs; --resume continues from there")
             raise
     return pd.DataFrame(log)
 
 
 def _train(  # noqa: PLR0917  # one call, above
-    folder: Path, asked: Mapping[str, Any], config: TrainConfig, network: nn.Module, optimizer: torch.optim.Optimizer,
+    folder: Path, requested: Mapping[str, Any], config: TrainConfig, network: nn.Module, optimizer: torch.optim.Optimizer,
     row_of: Callable[[int], dict[str, Any]], log: list[dict[str, Any]], save_every: int, bar: Any,
 ) -> None:  # fmt: skip
-    """Epoch after epoch from where the log ends; each is done once `last.safetensors` has it."""
+    """Runs the epochs that the log lacks; an epoch counts as done once `last.safetensors` holds it."""
     if log:
         _restore(folder / LAST, network, optimizer)
         bar.update(len(log))
@@ -163,13 +163,14 @@ def _train(  # noqa: PLR0917  # one call, above
         epoch = len(log)
         ended = epoch == config.epochs or (bool(log) and config.until_fitted and _fitted(log[-1], config.loss))
         if epoch % save_every == 0 or ended:
-            save_weights(folder / _epoch_file(epoch), network.state_dict(), {"model": asked["model"], "epoch": epoch})
-        _write_readable(folder, asked, log)
+            save_weights(folder / _epoch_file(epoch), network.state_dict(), {"model": requested["model"], "epoch": epoch})
+        _write_readable(folder, requested, log)
         if ended:
             return
         row = row_of(epoch + 1)
-        facts = {"model": asked["model"], "epoch": epoch + 1, "options": json.dumps(asked), "log": json.dumps([*log, row])}
-        save_weights(folder / LAST, _everything(network, optimizer), facts)
+        metadata = {"model": requested["model"], "epoch": epoch + 1}
+        metadata |= {"options": json.dumps(requested), "log": json.dumps([*log, row])}
+        save_weights(folder / LAST, _state_of(network, optimizer), metadata)
         log.append(row)
         bar.update()
         bar.set_postfix({key: f"{row[key]:.3g}" for key in ("loss", "test_accuracy") if key in row})
@@ -186,7 +187,7 @@ def _epoch(
     device: str,
     hidden: bool | None,
 ) -> dict[str, Any]:
-    """One epoch, and its row of the log."""
+    """Runs one epoch; returns its row of the log."""
     start = time.perf_counter()
     constrained = list(frames(network).values())
 
@@ -194,7 +195,7 @@ def _epoch(
         for frame in constrained:
             frame.constrain()
 
-    torch.manual_seed(config.seed * _EPOCH_SEEDS + epoch)  # of dropout and the like
+    torch.manual_seed(config.seed * _EPOCH_SEEDS + epoch)  # for dropout and the like
     options: dict[str, Any] = {"epoch": epoch, "device": device, "after_step": constrain, "hidden": hidden}
     row: dict[str, Any] = {"epoch": epoch, **train_epoch(network.train(), training, optimizer, config, **options)}
     if testing is not None:
@@ -208,78 +209,79 @@ def _epoch_file(epoch: int) -> str:
 
 
 def _fitted(row: Mapping[str, Any], loss: str) -> bool:
-    """Whether nothing is left to learn."""
+    """Whether the training data are fitted."""
     return bool(row["loss"] == 0 if loss == "hinge" else row["train_accuracy"] == 1)
 
 
-def _epochs_done(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> list[dict[str, Any]]:
-    """The log of the epochs that a folder holds.
+def _epochs_done(folder: Path, requested: Mapping[str, Any], *, resume: bool) -> list[dict[str, Any]]:
+    """The log of a folder's epochs; empty if it has none.
 
     Raises
     ------
     UsageError
-        If there are some and the run is not to go on, is another one, or can't go on.
+        If there are epochs and `resume` is false, they are of another run, or the run can't be continued.
     """
     last = folder / LAST
-    if not last.exists():  # weights before the first epoch are no work that could be lost
+    if not last.exists():  # initial weights alone can be written again
         if any(path.name != _epoch_file(0) for path in folder.glob("epoch-*.safetensors")):
-            raise UsageError(f"{folder} holds weights, but no {LAST} to go on from; give another folder.")
+            raise UsageError(f"{folder} holds weights, but no {LAST} to resume from; give another folder.")
         return []
     if not resume:
-        raise UsageError(f"{folder} holds a training run already; --resume goes on with it, or give another folder.")
+        raise UsageError(f"{folder} already holds a training run; continue it with --resume, or give another folder.")
     try:
         with safe_open(last, "pt") as file:
-            facts = file.metadata() or {}
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         raise UsageError(f"{last} can't be read ({error}): it was cut or changed. Train anew in another folder.") from error
-    if not {"options", "log"} <= facts.keys():
+    if not {"options", "log"} <= metadata.keys():
         raise UsageError(
-            f"{last} holds no log: an earlier version wrote it, and its run can't go on. Its weights can be trained further in "
-            f"another folder, with --weights and the file of its last epoch."
+            f"{last} holds no log: an earlier version wrote it, and its run can't be resumed. To train its weights "
+            f"further, give another folder, and --weights with the file of its last epoch."
         )
-    recorded = json.loads(facts["options"])
+    recorded = json.loads(metadata["options"])
     if mismatches := [
-        f"{key} was {recorded.get(key)!r}, not {value!r}" for key, value in asked.items() if recorded.get(key) != value
+        f"{key} was {recorded.get(key)!r}, not {value!r}" for key, value in requested.items() if recorded.get(key) != value
     ]:
         raise UsageError(f"{folder} holds another run ({'; '.join(mismatches)}); give another folder.")
-    return list(json.loads(facts["log"]))
+    return list(json.loads(metadata["log"]))
 
 
-def _write_readable(folder: Path, asked: Mapping[str, Any], log: list[dict[str, Any]]) -> None:
-    """Options and log, for people and programs; what goes on reads the checkpoint."""
+def _write_readable(folder: Path, requested: Mapping[str, Any], log: list[dict[str, Any]]) -> None:
+    """Writes options and log for people and programs; resuming reads the checkpoint instead."""
     with replacing(folder / "run.json") as draft:
-        draft.write_text(json.dumps(asked, indent=1), encoding="utf-8")
+        draft.write_text(json.dumps(requested, indent=1), encoding="utf-8")
     if log:
         with replacing(folder / "log.csv") as draft:
             pd.DataFrame(log).to_csv(draft, index=False)
 
 
 def _groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Parameters with and without weight decay: constrained matrices have none."""
-    free = {id(frame.weight) for frame in frames(network).values()}
-    constrained = [parameter for parameter in network.parameters() if id(parameter) in free]
-    rest = [parameter for parameter in network.parameters() if id(parameter) not in free]
+    """Parameter groups with and without weight decay: constrained matrices have none."""
+    constrained_ids = {id(frame.weight) for frame in frames(network).values()}
+    constrained = [parameter for parameter in network.parameters() if id(parameter) in constrained_ids]
+    rest = [parameter for parameter in network.parameters() if id(parameter) not in constrained_ids]
     return [{"params": rest, "weight_decay": decay}, *([{"params": constrained, "weight_decay": 0.0}] if constrained else [])]
 
 
-def _everything(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Weights, and what the optimiser remembers of them, by name."""
+def _state_of(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights and state of the optimiser, by name."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    held = {
+    optimizer_state = {
         f"{key}.{names[id(parameter)]}": value
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
         if value is not None
     }
-    return {f"model.{name}": value for name, value in network.state_dict().items()} | held
+    return {f"model.{name}": value for name, value in network.state_dict().items()} | optimizer_state
 
 
 def _restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Weights, and what the optimiser remembers of them, from a file."""
+    """Loads weights and state of the optimiser from a file."""
     with safe_open(path, "pt") as file:
-        held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-    network.load_state_dict({name.removeprefix("model."): value for name, value in held.items() if name.startswith("model.")})
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    network.load_state_dict(weights)
     for name, parameter in network.named_parameters():
         for key in ("momentum_buffer", "exp_avg", "exp_avg_sq", "step"):
-            if (value := held.get(f"{key}.{name}")) is not None:
+            if (value := tensors.get(f"{key}.{name}")) is not None:
                 optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)

@@ -86,6 +86,46 @@ def test_svcca_drops_directions_of_little_variance(layers: dict[str, np.ndarray]
     assert abs(value(noisy, "cca", "w", "y") - value(noisy, "cca", "x", "y")) > 0.01
 
 
+def svcca(x: np.ndarray, y: np.ndarray) -> tuple[float, list[int]]:
+    """Mean correlation of the directions that first reach 99 % of the variance on either side, and how many these are."""
+    bases = []
+    for z in (x, y):
+        u, sizes, _ = np.linalg.svd(z - z.mean(axis=0), full_matrices=False)
+        rank = 1
+        while np.square(sizes[:rank]).sum() < 0.99 * np.square(sizes).sum():
+            rank += 1
+        bases.append(u[:, :rank])
+    ranks = [basis.shape[1] for basis in bases]
+    return float(np.linalg.svd(bases[0].T @ bases[1], compute_uv=False).mean()), ranks
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.5, 0.65])
+def test_svcca_keeps_as_many_directions_as_reach_99_percent_of_the_variance(decay: float, rng: np.random.Generator) -> None:
+    x = rng.normal(size=(60, 12)) * decay ** np.arange(12)
+    y = (np.tanh(x @ rng.normal(size=(12, 9))) + 0.3 * rng.normal(size=(60, 9))) * decay ** np.arange(9)
+    expected, ranks = svcca(x, y)
+    assert all(1 < rank < 9 for rank in ranks)
+    assert value({"x": x, "y": y}, "svcca") == pytest.approx(expected, rel=1e-9)
+
+
+def test_svcca_of_shared_directions_is_their_share_of_the_shorter_list(rng: np.random.Generator) -> None:
+    """Variances 60 : 38.5 : 1 : 0.5 reach 99 % with the third; of these three, five equal directions hold two: 2/3."""
+    basis = rng.normal(size=(60, 9))
+    basis = np.linalg.qr(basis - basis.mean(axis=0))[0]
+    layers = {"x": basis[:, :4] * np.sqrt([60.0, 38.5, 1.0, 0.5]), "y": basis[:, [0, 1, 6, 7, 8]]}
+    assert value(layers, "svcca") == pytest.approx(2 / 3, rel=1e-9)
+    assert value(layers, "cca") == pytest.approx(2 / 4, rel=1e-9)
+
+
+def test_the_error_of_svcca_is_the_spread_over_random_parts_of_the_samples(layers: dict[str, np.ndarray]) -> None:
+    """20 draws that leave out 18 of 60 samples: sd sqrt((n - m) / m), times Student's t of 19 degrees over 1.96."""
+    order, rng = np.argsort(hashed(np.arange(60), SUBSAMPLE_SEED)), np.random.default_rng(0)
+    parts = [order[rng.permutation(60)[18:]] for _ in range(20)]
+    values = [svcca(layers["x"][rows], layers["y"][rows])[0] for rows in parts]
+    expected = np.std(values, ddof=1) * np.sqrt(42 / 18) * stats.t.ppf(0.975, 19) / stats.norm.ppf(0.975)
+    assert pair(layers, "svcca")["se"] == pytest.approx(expected, rel=1e-7)
+
+
 def test_rsa_is_the_rank_correlation_of_distances(layers: dict[str, np.ndarray]) -> None:
     upper = np.triu_indices(60, 1)
     distances = [np.sqrt(np.square(x[:, None] - x[None]).sum(axis=2))[upper] for x in (layers["x"], layers["y"])]

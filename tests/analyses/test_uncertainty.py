@@ -22,6 +22,26 @@ def test_equal_groups_give_the_textbook_formula(rng: np.random.Generator) -> Non
     assert jackknife(x.mean(), skipped, [6] * 10) == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_centre_is_the_mean_of_the_replicates_not_the_value_of_all(rng: np.random.Generator) -> None:
+    """Equal groups: se^2 = (G - 1)/G sum_j (theta_j - mean theta)^2, and a biased value of all samples leaves it alone."""
+    x = rng.exponential(size=60)
+    skipped = [np.log(np.delete(x, slice(6 * j, 6 * j + 6)).var()) for j in range(10)]
+    expected = math.sqrt(9 / 10 * np.square(np.array(skipped) - np.mean(skipped)).sum())
+    for whole in (np.log(x.var()), 0.0, 5.0):
+        assert jackknife(float(whole), skipped, [6] * 10) == pytest.approx(expected, rel=1e-9)
+
+
+def test_unequal_groups_weigh_pseudo_values_by_their_size(rng: np.random.Generator) -> None:
+    """Busing et al.: the centre is the mean of the pseudo-values weighted by m_j, and each counts 1 / (h_j - 1)."""
+    sizes, x = [3, 5, 8, 12, 4, 8], rng.exponential(size=40)
+    parts = np.split(x, np.cumsum(sizes)[:-1])
+    skipped = [float(np.concatenate(parts[:j] + parts[j + 1 :]).std()) for j in range(6)]
+    pseudo = [40 / m * x.std() - (40 / m - 1) * theta for m, theta in zip(sizes, skipped, strict=True)]
+    centre = np.average(pseudo, weights=sizes)
+    expected = sum((p - centre) ** 2 / (40 / m - 1) for p, m in zip(pseudo, sizes, strict=True)) / 6
+    assert jackknife(float(x.std()), skipped, sizes) ** 2 == pytest.approx(expected, rel=1e-9)
+
+
 def test_unequal_groups_of_a_mean_are_unbiased(rng: np.random.Generator) -> None:
     sizes = [3, 5, 8, 12, 4, 8]
     edges = np.cumsum([0, *sizes])
@@ -82,6 +102,36 @@ def test_values_that_are_equal_up_to_rounding_reach_it(structure: Structure, p: 
     """0.1 + 0.2 is not 0.3 in binary; of the draws one lies above, two below and one is the value itself."""
     assert permutation_test(0.3, [0.1 + 0.2, 0.4, 0.2, 0.1], structure).p == pytest.approx(p)
     assert permutation_test(0.1 + 0.2, [0.3, 0.4, 0.2, 0.1], structure).p == pytest.approx(p)
+
+
+@pytest.mark.parametrize("structure", ["up", "down", "either"])
+@pytest.mark.parametrize("dimensionless", [True, False])
+def test_values_that_are_exactly_equal_reach_it(structure: Structure, dimensionless: bool) -> None:
+    """Also 0, about which there is no rounding to allow for."""
+    for value in (0.0, 1.0, -1.0):
+        null = permutation_test(value, [value] * 4, structure, dimensionless=dimensionless)
+        assert null.p == 1.0
+        assert null.mean == value
+    assert permutation_test(0.0, [0.0, 1.0, -1.0], structure, dimensionless=dimensionless).p == (
+        1.0 if structure == "either" else 3 / 4
+    )
+
+
+def test_one_draw_has_no_standard_deviation() -> None:
+    null = permutation_test(1.0, [0.5])
+    assert (null.mean, null.p) == (0.5, 1 / 2)
+    assert math.isnan(null.spread)
+
+
+def test_the_spread_of_two_draws_is_their_distance_over_the_root_of_2() -> None:
+    assert permutation_test(1.0, [2.0, 5.0]).spread == pytest.approx(3 / math.sqrt(2))
+
+
+@pytest.mark.parametrize(("groups", "quantile"), [(2, 12.7062), (10, 2.2622), (31, 2.0423)])
+def test_few_groups_have_the_quantile_of_students_t_with_one_degree_less(groups: int, quantile: float) -> None:
+    """Quantiles of the printed tables of Student's t, at 0.975."""
+    assert 1.96 * few_groups(groups) == pytest.approx(quantile, rel=1e-4)
+    assert math.isnan(few_groups(1))
 
 
 def test_rounding_about_0_is_a_tie_only_without_a_unit() -> None:

@@ -23,7 +23,7 @@ Data = tuple[np.ndarray, np.ndarray]
 Values = dict[tuple[str, str], float]
 
 EVERY = [metrics.get(name) for name in metrics.names()]
-SMOOTH = [metric for metric in EVERY if metric.smooth]
+SMOOTH = [metric for metric in EVERY if metric.has_jackknife_se]
 
 
 def low_rank() -> Data:
@@ -102,7 +102,7 @@ def test_every_path_gives_the_same_number(kind: str, tmp_path: Path, workers: Pr
     order = np.random.default_rng(5).permutation(len(x))
     shuffled = Batch(np.arange(len(x))[order] * 7919 + 5, {"layer": x[order]}, y[order])
     paths: dict[str, Callable[[], Values]] = {
-        "rows": lambda: {key: value for m in fitted if m.smooth for key, value in direct(m, x, y, rows=True).items()},
+        "rows": lambda: {key: value for m in fitted if m.has_jackknife_se for key, value in direct(m, x, y, rows=True).items()},
         "arrays": lambda: table(probes.from_arrays({"layer": x}, labels=y, targets=y), names, head),
         "file": lambda: table(file, names, head),
         "stream": lambda: table(batched(x, y), names, head),

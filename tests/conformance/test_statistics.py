@@ -26,7 +26,10 @@ def specifications() -> list[Statistic]:
 def arrays(finished: Any, prefix: str = "") -> dict[str, np.ndarray]:
     """Every array that a finished state holds, by name, however they are nested."""
     if isinstance(finished, RowMoments):
-        found = {name: getattr(finished, name) for name in ("classes", "counts", "mean", "spread", "x", "labels", "resolution")}
+        found = {
+            name: getattr(finished, name)
+            for name in ("classes", "counts", "mean", "scatter_trace", "x", "labels", "resolution")
+        }
         return found | {"scatter": finished.scatter_sum(np.ones(len(finished.counts)))}
     if isinstance(finished, ClassMoments):
         return {}

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from probes.errors import DataError, UsageError
+from repanalysis.analyses.filters.measures import METRIC_OF
 from repanalysis.heads.clusters import ClusterOptions, FilterClusters, clusters_of, display_order, field_of, first_fit
+from tests.heads.plain import greedy_clusters, summary
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -20,21 +22,6 @@ Arrays = tuple[np.ndarray, np.ndarray]
 def layer(k: int = 12, f: int = 9, p: int = 3, seed: int = 0) -> Arrays:
     rng = np.random.default_rng(seed)
     return np.maximum(rng.normal(size=(k, f, p)), 0), rng.normal(size=(k, f, p))
-
-
-def plain_clusters(boolean: np.ndarray) -> list[list[int]]:
-    """The reference's way: seed, scan, close, repeat."""
-    left = [label for label in range(len(boolean)) if boolean[label, label]]
-    found = []
-    while left:
-        cluster = [left[0]]
-        for label in left[1:]:
-            candidate = [*cluster, label]
-            if boolean[np.ix_(candidate, candidate)].all():
-                cluster = candidate
-        left = [label for label in left if label not in cluster]
-        found.append(cluster)
-    return found
 
 
 def lists(cluster: np.ndarray) -> list[list[int]]:
@@ -84,7 +71,7 @@ def test_t4_renaming_labels_renames_what_is_served_and_the_votes() -> None:
 def test_t5_clusters_are_those_of_the_reference(above: np.ndarray) -> None:
     found = first_fit(above)
     for one, boolean in zip(found, above, strict=True):
-        assert lists(one) == plain_clusters(boolean)
+        assert lists(one) == greedy_clusters(boolean)
         for cluster in lists(one):
             assert boolean[np.ix_(cluster, cluster)].all()
         assert (one >= 0).sum() == np.trace(boolean)
@@ -107,7 +94,7 @@ def test_t6_identities(seed: int, p: int, theta: float) -> None:
     for one in range(6):
         field = field_of(means, weights, one)
         above = field > theta * field.max()
-        sizes = [len(cluster) for cluster in plain_clusters(above)]
+        sizes = [len(cluster) for cluster in greedy_clusters(above)]
         assert found.served[one] == sum(sizes) == np.trace(above)
         assert found.clusters[one] == len(sizes)
         assert found.noise[one] == above.sum() - sum(size**2 for size in sizes) >= 0
@@ -281,6 +268,34 @@ def test_t18_the_parts_of_the_fields_are_the_mean_logits() -> None:
         for cluster in lists(found.cluster[one]):
             inside[np.ix_(cluster, cluster)] += field[np.ix_(cluster, cluster)] / field.max()
     np.testing.assert_allclose(found.fields["unit inside"], inside, atol=1e-12)
+
+
+@pytest.mark.parametrize("p", [1, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_number_of_a_layer_is_that_of_its_definition(seed: int, p: int) -> None:
+    means, weights = layer(7, 11, p, seed)
+    found = clusters_of(means, weights).summary()
+    for metric, expected in summary(means, weights).items():
+        assert found[METRIC_OF.get(metric, "places")] == pytest.approx(expected, rel=1e-9), metric
+
+
+def test_dispersion_is_1_for_labels_drawn_at_random_and_0_for_balanced_ones() -> None:
+    """Filters whose field is a diagonal serve just those labels: the variance of S over labels against F q (1 - q)."""
+
+    def dispersion(served: np.ndarray) -> float:
+        k = served.shape[1]
+        weights = np.eye(k)[:, None] * served  # (outputs, filters, places)
+        means = np.broadcast_to(np.eye(k)[:, None], weights.shape)
+        found = clusters_of(means, weights, ClusterOptions(gauge="none"))
+        np.testing.assert_array_equal(found.serves, served > 0)
+        return found.summary()["dispersion"]
+
+    counts = np.array([6, 3, 2, 1])  # variance 3.5 about 3, and half of all 24 pairs are served: 6 / 4
+    assert dispersion((np.arange(6)[:, None] < counts) * 1.0) == pytest.approx(3.5 / 1.5)
+    assert dispersion(np.eye(5)) == 0.0
+    rng = np.random.default_rng(0)
+    drawn = [dispersion((rng.random((40, 30)) < 0.3) * 1.0) for _ in range(60)]
+    assert np.mean(drawn) == pytest.approx(1.0, abs=4 * np.std(drawn) / np.sqrt(60))
 
 
 def test_clusters_are_blocks_on_the_diagonal_when_displayed() -> None:

@@ -12,7 +12,7 @@ HEAD = Head(np.eye(3, 32), np.zeros(3))
 
 def test_a_head_does_not_take_as_many_places_of_other_maps() -> None:
     assert HEAD.at(32, (32, 7, 7)) is HEAD.at(32, ()) is HEAD
-    assert HEAD.at(32, (8, 8, 8)).foreign == "the head takes 32 features, and these 32 are places of 8x8x8 maps"
+    assert HEAD.at(32, (8, 8, 8)).foreign == "the head takes 32 features, and these 32 are positions of 8x8x8 maps"
     assert HEAD.at(32, (2, 4, 4)) is HEAD  # all of the map
     assert HEAD.at(31, (8, 8, 8)) is HEAD
 
@@ -24,7 +24,7 @@ def test_a_head_does_not_take_as_many_places_of_other_maps() -> None:
         (HEAD, [], 32, ""),
         (None, [0], 32, "needs the head's weights"),
         (HEAD, [0], 31, "takes 32 features, and this layer has 31"),
-        (HEAD, [0, 3], 32, "tells 3 classes apart, and labels go from 0 to 3"),
+        (HEAD, [0, 3], 32, "has 3 classes, but labels go from 0 to 3"),
         (HEAD, [-1, 0], 32, "labels go from -1 to 0"),
         (HEAD._replace(foreign="no map"), [0], 32, "no map"),
         (HEAD._replace(unmatched="no names"), [0], 32, "classes are not matched to the rows of the head: no names"),

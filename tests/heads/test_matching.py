@@ -47,12 +47,12 @@ def test_what_can_be_matched(
         (None, 10, 1000, None, "the data have 10 classes and the head 1000 rows; --head-classes FILE"),
         (None, 10, 1000, IMAGENET, "the data have 10 classes and the head 1000 rows"),
         (["cat", "dog"], 2, 3, None, "the data have 2 classes and the head 3 rows"),
-        (["cat", "dog"], 2, 2, [], "nobody names the rows of this pretrained head, so 'cat' can't be found"),
-        (["n1", "cat"], 2, 4, IMAGENET, "1 of 2 classes are none of its rows .cat."),
-        (["crane"], 1, 4, IMAGENET, "a name means several rows .crane."),
-        (["n1", "tench"], 2, 4, IMAGENET, "two classes mean one row"),
-        (["1", "01"], 2, 2, None, "two classes are named by one number"),
-        (sorted(DIGITS), 12, 12, None, r"named by numbers, and numbered in another order \(0, 1, 10, 11, ...\)"),
+        (["cat", "dog"], 2, 2, [], "the row names of this pretrained head are unknown, so 'cat' can't be matched"),
+        (["n1", "cat"], 2, 4, IMAGENET, "1 of 2 classes have no row in the head .cat."),
+        (["crane"], 1, 4, IMAGENET, "a name belongs to several rows .crane."),
+        (["n1", "tench"], 2, 4, IMAGENET, "two classes belong to the same row"),
+        (["1", "01"], 2, 2, None, "two classes have the same number"),
+        (sorted(DIGITS), 12, 12, None, r"named by numbers but not in numerical order \(0, 1, 10, 11, ...\)"),
         (["0", "1", "2"], 3, 1000, [], "the data have 3 classes and the head 1000 rows"),
         (["1", "2", "3"], 3, 10, None, "the data have 3 classes and the head 10 rows"),
         (["0", "2", "50"], 3, 10, None, "the data have 3 classes and the head 10 rows"),
@@ -85,11 +85,11 @@ def test_a_match_survives_the_file() -> None:
         found = by_class((np.eye(4), np.zeros(4)), {"head_rows": attribute(rows, "by name")}, list("abcd"), np.arange(4))
         np.testing.assert_array_equal(found.weight, np.eye(4)[rows])
     many = attribute(np.arange(30_000)[::-1], "by name")
-    assert many.startswith("unmatched: the classes are too many")
+    assert many.startswith("unmatched: there are too many classes")
 
 
 def test_other_labels_of_a_pretrained_network_are_no_longer_matched() -> None:
     attrs = relabelled({"head_rows": "[1, 0]"})
-    assert "nobody names" in by_class((np.eye(2), np.zeros(2)), attrs, ["a", "b"], np.arange(2)).unmatched
+    assert "are unknown" in by_class((np.eye(2), np.zeros(2)), attrs, ["a", "b"], np.arange(2)).unmatched
     assert by_class((np.eye(2), np.zeros(2)), attrs, None, np.arange(2)).unmatched == "", "integers are indices"
     assert "head_rows" not in relabelled({"model": "m"})

@@ -53,7 +53,21 @@ def test_debiased_has_the_truth_as_its_expectation(class_weight: str) -> None:
         moments = ClassMoments(scatter="none").of(x, y)
         draws.append(between_class_variance(moments, class_weight=class_weight, debiased=True)[""])  # type: ignore[arg-type]
     assert abs(np.mean(draws) - truth) < 4 * np.std(draws) / 20
-    assert between_class_variance(moments)[""].note.endswith("of it is bias at n = 40; debiased=true takes it away")
+    assert between_class_variance(moments)[""].note.endswith("of it is bias at n = 40; debiased=true removes it")
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", "empirical"])
+def test_debiased_shares_are_of_variances_with_ddof_1(classes: Classes, class_weight: str) -> None:
+    x, y = classes(40, 3, 3)
+    counts = np.bincount(y)
+    pi = np.full(3, 1 / 3) if class_weight == "balanced" else counts / 40
+    variances = np.array([x[y == c].var(axis=0, ddof=1).sum() for c in range(3)])
+    means = np.stack([x[y == c].mean(axis=0) for c in range(3)])
+    between = pi @ np.square(means - pi @ means).sum(axis=1) - (pi * (1 - pi)) @ (variances / counts)
+    moments = ClassMoments(scatter="none").of(x, y)
+    values = between_class_variance(moments, class_weight=class_weight, debiased=True)  # type: ignore[arg-type]
+    assert values[""] == pytest.approx(between, rel=1e-10)
+    assert values["relative"] == pytest.approx(between / (between + pi @ variances), rel=1e-10)
 
 
 def test_every_measure_of_variance_between_classes_says_what_noise_adds(rng: np.random.Generator) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from probes import UsageError
 from repanalysis.metrics import get
+from repanalysis.metrics.coding_rate import coding_rate
+from repanalysis.statistics import ClassMoments
 from tests.metrics.rates import CANONICAL, plain, subspaces
 
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -64,3 +66,14 @@ def test_a_distortion_must_be_positive(bad: float) -> None:
 def test_an_unknown_normalization_is_refused() -> None:
     with pytest.raises(UsageError, match="Unknown normalization of coding_rate 'spere'. Did you mean 'sphere'?"):
         get("coding_rate", normalization="spere")
+
+
+@pytest.mark.parametrize(("n", "d"), [(3, 5), (5, 5)])
+def test_bounds_are_reached_by_orthogonal_samples_and_by_equal_ones(n: int, d: int) -> None:
+    """One class: n orthonormal rows fill r = min(n, d) directions alike, equal rows a single one."""
+    even, line = (coding_rate(ClassMoments().of(x, np.zeros(n, int)), eps_sq=0.3) for x in (np.eye(n, d), np.ones((n, d))))
+    for values in (even, line):
+        assert values["upper bound"] == pytest.approx(n / 2 * np.log(1 + d / 0.3 / n), rel=1e-12)
+        assert values["lower bound"] == pytest.approx(np.log(1 + d / 0.3) / 2, rel=1e-12)
+    assert even[""] == pytest.approx(even["upper bound"], rel=1e-12)
+    assert line[""] == pytest.approx(line["lower bound"], rel=1e-12)

@@ -131,7 +131,7 @@ def test_debiased_is_undefined_where_the_bias_has_no_expectation(n: int, per: st
 
 def test_debiased_is_for_the_sample_covariance() -> None:
     for options in ({"ridge": 0.1}, {"estimator": "ledoit_wolf"}):
-        with pytest.raises(UsageError, match="leave ridge and estimator out"):
+        with pytest.raises(UsageError, match="omit ridge and estimator"):
             _ = metrics.get("fisher_ratio", debiased=True, **options).needs
 
 
@@ -140,7 +140,7 @@ def test_dead_constant_and_repeated_features_change_nothing(classes: Classes) ->
     padded = np.c_[x, np.zeros(300), np.full(300, 7.3), x[:, 0], x @ np.ones(5)]
     values = fisher_ratio(ClassMoments().of(padded, y))
     assert values[""] == pytest.approx(ratio(x, y)[""], rel=1e-8)
-    assert values[""].note == "on the range of the within-class covariance, rank 5 of 9; class means stay in it"
+    assert values[""].note == "on the range of the within-class covariance, rank 5 of 9; class means lie in it"
 
 
 def test_features_that_depend_on_each_other_up_to_float32_rounding_separate_nothing(classes: Classes) -> None:

@@ -31,6 +31,7 @@ def test_pairs_are_those_of_the_definition(classes: Classes) -> None:
         distance = np.square(x[y == a].mean(axis=0) - x[y == b].mean(axis=0)).sum()
         assert pairs[f"pair={a}/{b}"] == pytest.approx(variance / (2 * distance), rel=1e-12)
     assert nc1_cdnv(ClassMoments().of(x, y))[""] == pytest.approx(np.mean(list(pairs.values())), rel=1e-12)
+    assert nc1_cdnv(ClassMoments().of(x, y))["max"] == pytest.approx(max(pairs.values()), rel=1e-12)
 
 
 def test_two_classes_of_one_mean_are_infinitely_mixed() -> None:

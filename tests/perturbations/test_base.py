@@ -41,8 +41,8 @@ def pictures(rng: np.random.Generator, n: int = 4, height: int = 12, width: int 
 def test_no_strength_is_the_identity_bit_for_bit(perturbation: Perturbation, rng: np.random.Generator) -> None:
     x = pictures(rng)
     assert perturbation.strength != 0
-    assert torch.equal(perturbation.at(0)(x, range(4)), x)
-    assert perturbation.at(perturbation.strength) == perturbation
+    assert torch.equal(perturbation.with_strength(0)(x, range(4)), x)
+    assert perturbation.with_strength(perturbation.strength) == perturbation
 
 
 @every

@@ -99,7 +99,7 @@ def test_weak_deformations_do_not_fold() -> None:
 
 
 def test_what_folds_is_warned_of_with_the_delta_that_fits() -> None:
-    with pytest.warns(FoldWarning, match=r"delta = 9 pixels folds images of 32 pixels at c = 3; up to 3.4 pixels fit"):
+    with pytest.warns(FoldWarning, match=r"delta = 9 pixels folds images of 32 pixels at c = 3; use at most 3.4 pixels"):
         Diffeomorphism(delta=9.0)(torch.zeros(1, 1, 32, 32), [0])
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from repanalysis.statistics import ClassMoments, NonFiniteError, Statistic
+from repanalysis.statistics import ClassMoments, NonFiniteError, Samples, Statistic
 
 
 def test_subclasses_register_themselves() -> None:
@@ -20,3 +21,11 @@ def test_of_is_init_and_update() -> None:
 
 def test_the_error_says_which_row() -> None:
     assert str(NonFiniteError(3, float("nan"))) == "Row 3 holds nan."
+
+
+def test_the_error_names_the_first_number_of_the_row_that_is_not_finite() -> None:
+    x = np.ones((3, 4))
+    x[1, 2:] = -np.inf, np.nan
+    for statistic in (ClassMoments(), Samples()):
+        with pytest.raises(NonFiniteError, match="^Row 1 holds -inf.$"):
+            statistic.of(x, np.arange(3))

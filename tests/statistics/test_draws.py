@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare, kstest
 
-from repanalysis.statistics.draws import JACKKNIFE_SEED, SPLIT_SEED, SUBSAMPLE_SEED, hashed, uniform
+from repanalysis.statistics.draws import JACKKNIFE_SEED, SPLIT_SEED, SUBSAMPLE_SEED, fitted_on, group_of, hashed, uniform
 
 
 @pytest.mark.parametrize("seed", [0, SUBSAMPLE_SEED, JACKKNIFE_SEED, SPLIT_SEED])
@@ -23,6 +23,18 @@ def test_seeds_are_independent() -> None:
     ids = np.arange(20_000)
     table = np.corrcoef([uniform(ids, seed) for seed in range(5)])
     assert np.abs(table - np.eye(5)).max() < 0.03
+
+
+def test_each_use_draws_for_itself() -> None:
+    """Of the samples drawn, of those in a group and of those fitted on, shares of the others are as everywhere."""
+    ids = np.arange(40_000)
+    drawn = np.argsort(hashed(ids, SUBSAMPLE_SEED))[:4000]
+    fitted, group = fitted_on(ids), group_of(ids, 10)
+    assert abs(fitted[drawn].mean() - 0.5) < 4 * 0.5 / np.sqrt(4000)
+    for each in range(10):
+        assert abs((group[drawn] == each).mean() - 0.1) < 4 * 0.3 / np.sqrt(4000)
+        assert abs(fitted[group == each].mean() - 0.5) < 4 * 0.5 / np.sqrt(3800)
+    assert len({SUBSAMPLE_SEED, JACKKNIFE_SEED, SPLIT_SEED}) == 3
 
 
 def test_the_same_for_ever() -> None:

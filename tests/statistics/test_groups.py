@@ -25,7 +25,7 @@ def test_replicates_are_the_moments_of_all_other_samples(inner: ClassMoments, of
         assert size == (~others).sum()
         expected = inner.of(x[others], y[others])
         np.testing.assert_array_equal(rest.counts, expected.counts)
-        for name in ("mean", "spread", "scatter"):
+        for name in ("mean", "scatter_trace", "scatter"):
             scale = np.abs(getattr(expected, name)).max(initial=0.0)
             np.testing.assert_allclose(getattr(rest, name), getattr(expected, name), rtol=1e-9, atol=1e-11 * scale)
 
@@ -37,6 +37,8 @@ def test_a_class_that_is_all_in_one_group_is_gone_without_it() -> None:
     rest = [rest for _, rest in Groups(ClassMoments(), 4).of(x, y).replicates()][2]
     assert rest.counts.tolist() == [int((y == 0).sum()), 0]
     assert not rest.scatter[1].any()
+    assert not rest.mean[1].any()
+    assert rest.scatter_trace[1] == 0.0
     assert rest.k == 1
 
 

@@ -21,7 +21,7 @@ def test_agrees_with_the_two_pass_formulas(classes: Classes) -> None:
         np.testing.assert_allclose(moments.mean[index], mine.mean(axis=0), rtol=1e-12)
         scatter = np.cov(mine.T, bias=True) * len(mine)
         np.testing.assert_allclose(np.tril(scatter), moments.scatter[index], rtol=1e-10, atol=1e-10)
-        assert moments.spread[index] == pytest.approx(np.trace(scatter), rel=1e-12)
+        assert moments.scatter_trace[index] == pytest.approx(np.trace(scatter), rel=1e-12)
 
 
 @pytest.mark.parametrize("class_weight", ["balanced", "empirical"])
@@ -50,7 +50,7 @@ def test_labels_may_be_any_integers_and_come_in_any_order() -> None:
     state = statistic.update(state, np.array([[1.0], [3.0]]), np.array([-2, -2]), np.array([1, 2]))
     assert state.classes.tolist() == [-2, 7]
     assert state.mean.ravel().tolist() == [2.0, 5.0]
-    assert state.spread.tolist() == [2.0, 0.0]
+    assert state.scatter_trace.tolist() == [2.0, 0.0]
 
 
 def test_known_classes_without_samples_weigh_nothing() -> None:
@@ -73,7 +73,7 @@ def test_traces_alone_are_those_of_the_scatters(classes: Classes) -> None:
     x, y = classes(200, 5, 3)
     full, light = ClassMoments().of(x, y), ClassMoments(scatter="none").of(x, y)
     assert light.scatter.size == 0
-    np.testing.assert_allclose(full.spread, light.spread, rtol=1e-14)
+    np.testing.assert_allclose(full.scatter_trace, light.scatter_trace, rtol=1e-14)
     assert ClassMoments().covers(ClassMoments(scatter="none"))
     assert not ClassMoments(scatter="none").covers(ClassMoments())
     assert not ClassMoments(normalize="sphere").covers(ClassMoments())

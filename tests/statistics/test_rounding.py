@@ -70,3 +70,14 @@ def test_states_remember_the_coarsest_type(statistic: Rows | Samples, dtype: str
     mixed = statistic.finish(statistic.merge(mixed, statistic.update(statistic.init(3), x, y, np.arange(3, 6))))
     for state in (coarse, mixed):
         np.testing.assert_array_equal(getattr(state, "whole", state).resolution, resolution_of(np.dtype(dtype)))
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2"])
+def test_steps_are_those_that_torch_has(name: str) -> None:
+    """a = 4 eps^2 / 12 P + (10 min(eps, 2^-23))^2 and b = 4 s^2 / 12, with P at least 1."""
+    info = torch.finfo(getattr(torch, name))
+    smallest = float(info.tiny * info.eps)  # subnormal numbers
+    for averaged in (0.5, 1.0, 49.0):
+        share, variance = resolution_of(name, averaged)
+        assert share == pytest.approx(info.eps**2 / (3 * max(averaged, 1.0)) + 100 * min(info.eps, 2.0**-23) ** 2, rel=1e-12)
+        assert variance == pytest.approx(smallest**2 / 3, rel=1e-12)

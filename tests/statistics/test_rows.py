@@ -72,3 +72,16 @@ def test_a_thousand_classes_need_no_matrix_each(rng: np.random.Generator) -> Non
     tracemalloc.stop()
     assert all(np.isfinite(float(value)) for found in values for value in found.values())
     assert peak < 0.2 * k * d * d * 8
+
+
+def test_bytes_are_those_of_rows_ids_labels_and_hashes_twice() -> None:
+    x, y = np.zeros((100, 20), np.float32), np.arange(100) % 3
+    rows = Rows().of(x, y)
+    stored = rows.x.nbytes + rows.labels.nbytes + rows.groups.nbytes + 8 * len(x)  # and an id each
+    assert Rows().state_bytes(20, 3, 100) == 2 * stored
+
+
+def test_rows_serve_moments_of_the_same_normalization_alone() -> None:
+    for own in (Rows(), Rows(normalize="sphere")):
+        for other in (ClassMoments(), ClassMoments(scatter="none"), ClassMoments(normalize="sphere")):
+            assert own.covers(other) == (own.normalize == other.normalize)

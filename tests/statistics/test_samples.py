@@ -27,7 +27,35 @@ def test_rows_stay_with_their_ids_and_labels(rng: np.random.Generator) -> None:
     found = Samples(limit=100).of(ids[:, None] * 1.0, ids % 7, ids)
     np.testing.assert_array_equal(found.x[:, 0], found.ids)
     np.testing.assert_array_equal(found.labels, found.ids % 7)
-    assert int(found.seen) == 700
+    assert int(found.n_seen) == 700
+
+
+@pytest.mark.parametrize("size", [1, 7, 30, 100])
+def test_all_samples_count_as_seen_however_often_the_rest_are_dropped(size: int) -> None:
+    statistic, ids = Samples(limit=8), np.arange(100)
+    states = []
+    for rows in (ids[:60], ids[60:]):
+        state = statistic.init(1)
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            state = statistic.update(state, part[:, None] * 1.0, part, part)
+        assert int(state.n_seen) == len(rows)
+        states.append(state)
+    found = statistic.finish(statistic.merge(*states))
+    assert (found.n, int(found.n_seen), found.note) == (8, 100, "on 8 of 100 samples, drawn by id")
+    np.testing.assert_array_equal(found.ids, statistic.of(ids[:, None] * 1.0, ids).ids)
+
+
+def test_no_note_where_all_samples_are_there() -> None:
+    for limit in (0, 100, 101):
+        assert Samples(limit=limit).of(np.zeros((100, 1)), np.zeros(100, int)).note == ""
+
+
+def test_rounding_is_a_share_of_each_features_mean_square_and_a_variance(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(50, 3)) * [1.0, 10.0, 100.0]
+    samples = Samples().of(x, np.zeros(50, int)).at_resolution(np.array([1e-3, 2e-3]))
+    np.testing.assert_allclose(samples.rounding(), 1e-3 * np.square(x).mean(axis=0) + 2e-3, rtol=1e-12)
+    assert samples.at_resolution(np.array([0.5e-3, 3e-3])).resolution.tolist() == [1e-3, 3e-3]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

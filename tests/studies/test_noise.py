@@ -84,5 +84,5 @@ def test_curves_that_were_measured_otherwise_are_not_handed_out(tmp_path: Path) 
 
 
 def test_models_that_are_the_same_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="each of them once"):
+    with pytest.raises(UsageError, match="each model once"):
         noise_study([MODELS[0]] * 2, "digits", tmp_path)

@@ -13,7 +13,7 @@ from probes.errors import DataError, UsageError
 from repanalysis.inputs.data import Data, load_data
 from repanalysis.networks.digits_cnn import digits_cnn
 from repanalysis.studies.demo import TRAINING
-from repanalysis.training.epochs import Images, TrainConfig, _moved, accuracy, fit, train_epoch
+from repanalysis.training.epochs import Images, TrainConfig, _augmented, accuracy, fit, train_epoch
 
 RECIPE = TrainConfig(2, 32, 0.1, "constant", augment=True)
 
@@ -75,7 +75,7 @@ def test_accuracy_is_the_share_of_highest_scores(digits: Images) -> None:
 
 def test_what_goes_wrong_is_one_sentence(digits: Images) -> None:
     unlabelled = Data("somewhere", lambda _: np.zeros((2, 2)), np.arange(3), None)
-    with pytest.raises(DataError, match="has no labels to train on"):
+    with pytest.raises(DataError, match="has no labels; training needs them"):
         Images.of(unlabelled, hidden=True)
     net = network()
     with torch.no_grad():
@@ -104,5 +104,5 @@ def test_crops_alone_mirror_nothing() -> None:
     images = torch.zeros(64, 1, 8, 8)
     images[..., 0] = 1.0
     generator = torch.Generator().manual_seed(0)
-    assert _moved(images, generator, mirror=False)[..., -1].max() == 0
-    assert _moved(images, generator, mirror=True)[..., -1].max() == 1
+    assert _augmented(images, generator, mirror=False)[..., -1].max() == 0
+    assert _augmented(images, generator, mirror=True)[..., -1].max() == 1

@@ -52,7 +52,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(tmp_path: Path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "stopped")
     monkeypatch.undo()
-    with pytest.raises(UsageError, match="holds a training run already; --resume goes on with it"):
+    with pytest.raises(UsageError, match="already holds a training run; continue it with --resume"):
         trained(tmp_path / "stopped")
     again = trained(tmp_path / "stopped", resume=True)
     columns = ["epoch", "loss", "train_accuracy", "test_accuracy"]
@@ -144,7 +144,7 @@ def test_what_people_read_is_made_again_from_the_checkpoint(tmp_path: Path, dama
             (tmp_path / name).unlink()
         else:
             (tmp_path / name).write_bytes(damage)
-    with pytest.raises(UsageError, match="holds a training run already; --resume goes on with it"):
+    with pytest.raises(UsageError, match="already holds a training run; continue it with --resume"):
         tiny(tmp_path)
     pd.testing.assert_frame_equal(tiny(tmp_path, resume=True), log, check_exact=True)
     assert state(tmp_path) == before
@@ -202,7 +202,7 @@ def test_networks_that_draw_at_random_go_on_to_the_same_end(
     monkeypatch.setattr(training, "train_epoch", stopping)
     with pytest.raises(KeyboardInterrupt) as error:
         tiny(tmp_path / "stopped", **options)
-    assert error.value.__notes__ == [f"{tmp_path / 'stopped'} holds 1 of 3 epochs; resume (--resume) goes on from there"]
+    assert error.value.__notes__ == [f"{tmp_path / 'stopped'} holds 1 of 3 epochs; --resume continues from there"]
     torch.rand(3)
     tiny(tmp_path / "stopped", resume=True, **options)
     assert state(tmp_path / "stopped") == state(tmp_path / "whole")
@@ -210,7 +210,7 @@ def test_networks_that_draw_at_random_go_on_to_the_same_end(
 
 def test_what_has_no_labels_or_diverges_is_one_sentence(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((64, 1, 8, 8), np.float32))
-    with pytest.raises(DataError, match="has no labels to train on"):
+    with pytest.raises(DataError, match="has no labels; training needs them"):
         train(MODEL, f"npz:{tmp_path / 'x.npz'}", tmp_path / "a", RECIPE, progress=False)
     with pytest.raises(DataError, match="the learning rate 1e\\+30 is too large"):
         trained(tmp_path / "b", TrainConfig(epochs=1, batch_size=32, lr=1e30))

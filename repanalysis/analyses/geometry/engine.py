@@ -370,7 +370,7 @@ def _joined(results: Sequence[LayerRows], job: Job) -> tuple[list[dict[str, Any]
     errors = [result.error for result in results if result.error is not None]
     if errors and len(errors) == len(results):  # what fails everywhere is no matter of a layer
         raise errors[0]
-    heads = {metric.name for metric in job.metrics if metric.needs_head or "head" in metric.chosen}  # have values at few layers
+    heads = {metric.name for metric in job.metrics if metric.needs_head or "head" in metric.params}  # have values at few layers
     described: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
     for result in results:
@@ -623,7 +623,7 @@ def _resolve_metrics(metrics: str | Iterable[str | Metric] | None, head: tuple[A
     if weight.ndim != 2 or bias.shape != weight.shape[:1]:
         raise UsageError(f"The head has weights {weight.shape} and offsets {bias.shape}; (K, d) and (K,) are needed.")
     own_head = head._replace(weight=weight, bias=bias) if isinstance(head, Head) else Head(weight, bias)
-    return [get(metric.name, **metric.chosen, head=own_head) if metric.needs_head else metric for metric in selected]
+    return [get(metric.name, **metric.params, head=own_head) if metric.needs_head else metric for metric in selected]
 
 
 def _recorded_head(source: Opened | Iterable[Batch], ignored: tuple[int, ...]) -> Head | None:

@@ -71,20 +71,20 @@ class Job:
     def naming(self, targets: tuple[str, ...]) -> Job:
         """The same, with the names of the targets for the metrics that look at them."""
         named = [
-            get(metric.name, **{**metric.chosen, "names": targets}) if metric.needs_targets else metric
+            get(metric.name, **{**metric.params, "names": targets}) if metric.needs_targets else metric
             for metric in self.metrics
         ]
         return replace(self, metrics=tuple(named)) if targets else self
 
     def fitting(self, d: int, shape: tuple[int, ...] = ()) -> Job:
         """What is to be computed of a layer of d features, which are those of maps of a shape."""
-        heads = {metric: metric.chosen["head"].at(d, shape) for metric in self.metrics if metric.chosen.get("head") is not None}
+        heads = {metric: metric.params["head"].at(d, shape) for metric in self.metrics if metric.params.get("head") is not None}
         fitting_metrics = [
             metric for metric in self.metrics if metric not in heads or (heads[metric].takes(d) and not heads[metric].foreign)
         ]
         if not self.skip_if_head_does_not_fit:
             fitting_metrics = [
-                get(metric.name, **{**metric.chosen, "head": heads[metric]}) if metric in heads else metric
+                get(metric.name, **{**metric.params, "head": heads[metric]}) if metric in heads else metric
                 for metric in self.metrics
             ]
         return replace(self, metrics=tuple(fitting_metrics))
@@ -345,7 +345,7 @@ class LayerStates:
             replicates = state.replicates(self.job.groups)
         else:
             return {
-                key: Value(value, _joined(value.note, self.plan.no_error if key[0].smooth else ""), se=value.se)
+                key: Value(value, _joined(value.note, self.plan.no_error if key[0].has_jackknife_se else ""), se=value.se)
                 for key, value in whole.items()
             }
         sizes, skipped = [], []

@@ -38,7 +38,7 @@ from probes.options import PassKeywords, shows_options
 from repanalysis._checks import one_of
 from repanalysis.analyses.declaration import StrictOption, analysis
 from repanalysis.perturbations import MatchedNoise, Perturbation
-from repanalysis.perturbations.base import drawn_by, images_of
+from repanalysis.perturbations.base import draw_keys, images_of
 from repanalysis.table import Table
 
 __all__ = ["INPUT", "Norm", "Reduction", "batch_statistics", "geometric_mean", "pooling_parts", "stability"]
@@ -247,7 +247,7 @@ def _steps(loader: _Counted, perturbations: Sequence[Perturbation], measured: _M
         if not bool(torch.isfinite(images).all()):
             first, last = ids[[0, -1]].tolist()
             raise DataError(f"Images {first!r} to {last!r} hold NaN or infinite values.")
-        exact, keys = images.double(), drawn_by(ids)
+        exact, keys = images.double(), draw_keys(ids)
         perturbed: dict[Perturbation, Tensor] = {}
         for each in sorted(perturbations, key=lambda each: isinstance(each, MatchedNoise)):
             if isinstance(each, MatchedNoise) and each.other in perturbed:

@@ -8,11 +8,9 @@ import pytest
 
 from probes.errors import DataError, UsageError
 from repanalysis.analyses.filters.laws import against_labels, against_width
-from repanalysis.analyses.filters.measures import LabelledActivations, class_means
-from repanalysis.heads.clusters import clusters_of
-from repanalysis.heads.fitting import fit_head
-from repanalysis.heads.scoring import accuracy_of
+from repanalysis.analyses.filters.measures import LabelledActivations
 from repanalysis.table import Table
+from tests.heads.plain import class_means, head, share_right, summary
 
 
 def planted(n: int, seed: int, k: int = 8, f: int = 24) -> LabelledActivations:
@@ -33,20 +31,20 @@ def values(table: Table, metric: str, variant: str = "") -> dict[float, float]:
 def test_at_all_labels_both_heads_are_the_same_head_and_clusters_those_of_the_layer() -> None:
     train, test = planted(400, 0), planted(320, 1)
     table = against_labels(train, test, sizes=[2, 5, 8], subsets=3, progress=False)
-    weights = fit_head(train[0][:, :, 0], train[1], classes=8)
-    error = 1 - accuracy_of(weights, test[0][:, :, 0], test[1])[0]
+    weights = head(train.x[:, :, 0], train.y, 8)
+    error = 1 - share_right(weights, test.x[:, :, 0], test.y)
     for variant in ("fixed head", "refitted heads"):
         assert values(table, "error_rate", variant)[8] == pytest.approx(error)
-    expected = clusters_of(class_means(test.x, test.y, 8), weights.reshape(8, 24, 1)).summary()
-    assert values(table, "noise_per_filter")[8] == pytest.approx(expected["noise"])
-    assert values(table, "snr_pair")[8] == pytest.approx(expected["snr_pair"])
+    expected = summary(class_means(test.x, test.y, 8), weights.reshape(8, 24, 1))
+    for metric in ("clusters_per_filter", "cluster_size", "labels_per_filter", "noise_per_filter", "snr_pair"):
+        assert values(table, metric)[8] == pytest.approx(expected[metric]), metric
     assert table.provenance["run"]["sizes"] == [2, 5, 8]
 
 
 def test_pairs_of_a_fixed_head_are_those_that_one_can_count() -> None:
     train, test = planted(400, 0), planted(320, 1)
     table = against_labels(train, test, sizes=[2], subsets=1, progress=False)
-    weights = fit_head(train[0][:, :, 0], train[1], classes=8)
+    weights = head(train.x[:, :, 0], train.y, 8)
     scores = test[0][:, :, 0] @ weights.T
     wrong = [scores[row, j] > scores[row, label] for row, label in enumerate(test[1]) for j in range(8) if j != label]
     assert values(table, "error_rate", "fixed head")[2] == pytest.approx(np.mean(wrong))
@@ -59,10 +57,33 @@ def test_all_pairs_are_refitted_when_there_are_no_others() -> None:
     errors = []
     for pair in ((0, 1), (0, 2), (1, 2)):
         rows, others = np.isin(y, pair), np.isin(t, pair)
-        head = fit_head(x[rows, :, 0], np.searchsorted(pair, y[rows]), classes=2)
-        errors.append(1 - accuracy_of(head, z[others, :, 0], np.searchsorted(pair, t[others]))[0])
+        weights = head(x[rows, :, 0], np.searchsorted(pair, y[rows]), 2)
+        errors.append(1 - share_right(weights, z[others, :, 0], np.searchsorted(pair, t[others])))
     frame = table.select(metric="error_rate", variant="refitted heads").frame.set_index("strength")
     assert abs(frame["value"][2.0] - np.mean(errors)) < 3 * frame["se"][2.0] + 1e-9
+
+
+def test_clusters_of_subsets_are_averages_over_them_with_their_standard_error() -> None:
+    """Subsets are drawn with (seed, size, draw); five labels of eight are numbered anew."""
+    train, test = planted(400, 0), planted(320, 1)
+    table = against_labels(train, test, sizes=[5], subsets=3, seed=4, progress=False)
+    drawn = []
+    for draw in range(3):
+        labels = np.sort(np.random.default_rng((4, 5, draw)).choice(8, 5, replace=False))
+        (x, y), (z, t) = (
+            (part.x[np.isin(part.y, labels)], np.searchsorted(labels, part.y[np.isin(part.y, labels)]))
+            for part in (train, test)
+        )
+        weights = head(x[:, :, 0], y, 5)
+        drawn.append(
+            summary(class_means(z, t, 5), weights.reshape(5, 24, 1)) | {"error_rate": 1 - share_right(weights, z[:, :, 0], t)}
+        )
+    rows = table.frame[(table.frame["variant"] != "fixed head") & table.frame["metric"].isin(drawn[0])].set_index("metric")
+    assert len(rows) == 6
+    for metric, row in rows.iterrows():
+        values = np.array([each[str(metric)] for each in drawn])
+        assert row["value"] == pytest.approx(values.mean()), metric
+        assert row["se"] == pytest.approx(np.sqrt(np.square(values - values.mean()).sum() / 2 / 3)), metric
 
 
 def test_error_rises_with_labels_and_its_line_is_told() -> None:

@@ -10,9 +10,11 @@ import pytest
 import probes
 from probes.errors import DataError, LeftOutWarning, UsageError
 from repanalysis.analyses.filters.measures import filters, top_activating
-from repanalysis.heads.clusters import clusters_of, field_of
-from repanalysis.heads.fitting import fit_head
+from repanalysis.heads.clusters import field_of
+from repanalysis.heads.fitting import HeadOptions
 from repanalysis.table import Table
+from tests.heads.plain import class_means, share_right, summary
+from tests.heads.plain import head as plain_head
 
 
 def planted(n: int, seed: int, k: int = 6, f: int = 12, p: int = 4, noise: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
@@ -45,12 +47,13 @@ def test_what_is_planted_is_found_and_is_what_plain_arrays_give() -> None:
     assert value(table, "map", "layer_accuracy") > 0.95
     assert value(table, "map", "places_per_filter") == 4
     assert value(table, "mean", "places_per_filter") == 1
-    x, y = train["map"].reshape(240, -1), train.labels
-    weights = fit_head(x, y, classes=6).reshape(6, 12, 4)  # type: ignore[arg-type]
-    means = np.stack([test["map"][test.labels == label].mean(0) for label in range(6)]).reshape(6, 12, 4)
-    expected = clusters_of(means, weights).summary()
-    assert value(table, "map", "snr_pair") == pytest.approx(expected["snr_pair"])
-    assert value(table, "map", "cluster_size") == pytest.approx(expected["cluster_size"])
+    for layer, places in (("map", 4), ("mean", 1)):
+        weights = plain_head(train[layer].reshape(240, -1), train.labels, 6)  # type: ignore[arg-type]
+        means = class_means(test[layer].reshape(180, 12, places), test.labels, 6)  # type: ignore[arg-type]
+        share = share_right(weights, test[layer].reshape(180, -1), test.labels)  # type: ignore[arg-type]
+        assert value(table, layer, "layer_accuracy") == pytest.approx(share)
+        for metric, expected in summary(means, weights.reshape(6, 12, places)).items():
+            assert value(table, layer, metric) == pytest.approx(expected, rel=1e-3 if "field" in metric else 1e-9), metric
     served = found["map"].clusters.serves
     share = np.mean([served[one, one % 6] and served[one, (one + 2) % 6] for one in range(12)])
     assert share > 0.8
@@ -128,11 +131,56 @@ def test_what_does_not_fit_is_one_sentence() -> None:
         filters(train, one, progress=False)
 
 
-def test_driving_samples_are_those_with_the_largest_activation() -> None:
-    _, test = sources()
-    best = top_activating(test, "map", 3, 4)
-    strength = np.maximum(test["map"][:, 3], 0).sum((1, 2))
-    np.testing.assert_array_equal(best, test.ids[np.argsort(-strength)[:4]])
+def test_driving_samples_are_those_with_the_largest_sum_of_positive_activations() -> None:
+    """Of channel 1 alone, and what is below 0 takes nothing away; equals in the order of the file."""
+    x = np.full((5, 3, 2, 2), 100.0)
+    x[:, 1] = np.array([
+        [[1, 1], [1, 1]], [[9, -9], [-9, -9]], [[0, 0], [5, -50]], [[-1, -1], [-1, -1]], [[2, 0], [2, 0]],
+    ])  # fmt: skip
+    source = probes.from_arrays({"map": x}, ids=[10, 11, 12, 13, 14])
+    assert top_activating(source, "map", 1, 3).tolist() == [11, 12, 10]
+    assert top_activating(source, "map", 1, 9).tolist() == [11, 12, 10, 14, 13]
+
+
+def test_standard_errors_are_the_spread_over_plain_resamplings() -> None:
+    """Training samples count as often as they are drawn, by a Newton step of the head; test samples are drawn in each label."""
+    rng = np.random.default_rng(1)
+    y, t = rng.permutation(np.repeat([0, 1, 2], [50, 30, 20])), rng.permutation(np.repeat([0, 1, 2], [40, 15, 25]))
+    k, f, p, draws, alpha = 3, 6, 2, 5, 0.01
+    x, z = (np.maximum(rng.normal(size=(len(own), f, p)) + np.eye(3, 6)[own][:, :, None], 0) for own in (y, t))
+    train = probes.from_arrays({"map": x}, ids=np.arange(100), labels=y)
+    test = probes.from_arrays({"map": z}, ids=np.arange(1000, 1080), labels=t)
+    options = HeadOptions(alpha=alpha)
+    frame = filters(train, test, bootstrap=draws, seed=3, heads=options, progress=False).table.select(variant="").frame
+    frame = frame.set_index("metric")
+
+    flat, weights = x.reshape(100, -1), plain_head(x.reshape(100, -1), y, k, alpha)
+    chances = np.exp(flat @ weights.T) / np.exp(flat @ weights.T).sum(axis=1, keepdims=True)
+    hessian = alpha * np.eye(weights.size)
+    for row, chance in zip(flat, chances, strict=True):
+        hessian += np.kron(np.diag(chance) - np.outer(chance, chance), np.outer(row, row)) / 100
+    slopes = (chances - np.eye(k)[y])[:, :, None] * flat[:, None]
+    draw = np.random.default_rng(3)
+    times = draw.multinomial(100, np.full(100, 0.01), size=draws)
+    expected = []
+    for counts in times:
+        step = np.linalg.solve(hessian, np.einsum("n,nkd->kd", counts - 1.0, slopes).ravel() / 100)
+        drawn = []
+        for label in range(k):
+            mine = z[t == label]
+            drawn.append(np.repeat(mine, draw.multinomial(len(mine), np.full(len(mine), 1 / len(mine))), axis=0).mean(axis=0))
+        expected.append(summary(np.stack(drawn), (weights - step.reshape(k, -1)).reshape(k, f, p)))
+    short, moved = ["snr_external", "snr_field_unit", "snr_field_raw", "signal_dispersion"], []
+    for metric in set(expected[0]) - {*short}:
+        values = np.array([each[metric] for each in expected])
+        if np.isfinite(values).all() and np.ptp(values) > 0:
+            spread = np.sqrt(np.square(values - values.mean()).sum() / (draws - 1)) * 2.7764 / 1.96  # Student's t of 4 degrees
+            assert frame["se"][metric] == pytest.approx(spread, rel=1e-4), metric
+            moved.append(metric)
+        else:
+            assert np.isnan(frame["se"][metric]), metric
+    assert len(moved) >= 8
+    assert frame["se"][short].isna().all()
 
 
 def test_the_stages_of_an_efficientnet_b0_as_in_the_paper() -> None:

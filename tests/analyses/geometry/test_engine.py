@@ -6,9 +6,12 @@ import math
 import os
 import re
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +117,7 @@ def test_what_metrics_share_is_computed_once(
         return update(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ClassMoments, "update_groups", counted)
-    smooth = [name for name in metrics.names() if metrics.get(name).smooth]
+    smooth = [name for name in metrics.names() if metrics.get(name).has_jackknife_se]
     analyze(batches({"conv": data[0]["conv"]}, data[1], 400), smooth)
     assert calls == [ClassMoments()]
     calls.clear()
@@ -128,7 +131,7 @@ def test_a_layer_too_wide_for_the_budget_keeps_what_it_can(
     rng = np.random.default_rng(0)
     layers = {"narrow": data[0]["conv"], "wide": rng.normal(size=(400, 300))}
     path = write(tmp_path / "x.h5", batches(layers, data[1], 64))
-    smooth = [name for name in metrics.names() if metrics.get(name).smooth]
+    smooth = [name for name in metrics.names() if metrics.get(name).has_jackknife_se]
     with pytest.warns(LeftOutWarning, match="1 of 2 layers could not be analyzed, 'wide': d = 300 needs"):
         table = analyze(path, smooth, state_budget=200_000, groups=0)
     assert set(table.failures) == {"wide"}
@@ -266,7 +269,7 @@ def test_a_layer_without_any_defined_value_is_named(batches: Batches) -> None:
         ({"metrics": "rate_reduction:eps=0.1"}, "Unknown parameter of rate_reduction 'eps'. Did you mean 'eps_sq'?"),
         ({"metrics": "rate_reduction:eps_sq=-1"}, "eps_sq is -1.0; it must be a finite number above 0"),
         ({"metrics": "rate_reduction:eps_sq=x"}, "eps_sq of rate_reduction is 'x'; it must be a number"),
-        ({"metrics": "rate_reduction:0.1"}, "is no parameter; write name:key=value"),
+        ({"metrics": "rate_reduction:0.1"}, "is not a parameter; write name:key=value"),
         ({"metrics": ""}, "Unknown metric ''"),
         ({"layers": "cov"}, "No layer of the batches matches 'cov'. Did you mean 'conv'?"),
     ],
@@ -376,6 +379,35 @@ def test_where_layers_are_analyzed_does_not_matter(how: str, classes: Classes, t
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
     names = ["layer", "metric", "variant", "note", "n"]
     assert found.frame[names].equals(expected.frame[names])
+
+
+class LastFirst(Executor):
+    """Runs so many tasks, as soon as it has them, the last first, with a pause after each."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.tasks = count, list[tuple[Future[Any], Callable[[], Any]]]()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.tasks.append((future, partial(fn, *args, **kwargs)))
+        if len(self.tasks) == self.count:
+            threading.Thread(target=self._run).start()
+        return future
+
+    def _run(self) -> None:
+        for future, task in reversed(self.tasks):
+            future.set_result(task())
+            time.sleep(0.1)
+
+
+def test_rows_are_in_order_of_layers_whichever_is_done_first(classes: Classes) -> None:
+    x, y = classes(60, 4, 3)
+    source = probes.from_arrays(dict.fromkeys("abc", x), labels=y, split=np.where(np.arange(60) % 2, "s", "t"))
+    found = analyze(source, "nc2_equinorm", by_split=True, executor=LastFirst(6), progress=False)
+    frame = found.select(variant="").frame
+    assert list(zip(frame["layer"], frame["split"], strict=True)) == [(layer, split) for layer in "abc" for split in "st"]
+    (provenance,) = found.provenance.values()
+    assert list(provenance["layers"]) == list("abc")
 
 
 class Deadly(Arrays):
@@ -571,6 +603,6 @@ def test_a_head_is_not_compared_with_places_of_earlier_maps(tmp_path: Path) -> N
         asked = analyze(store, metrics="nc4_ncc_mismatch", groups=0, progress=False).frame.set_index("layer")
         default = analyze(store, groups=0, progress=False).select(metric="nc4_ncc_mismatch").frame
     assert np.isnan(asked["value"]["0"])
-    assert asked["note"]["0"] == "the head takes 32 features, and these 32 are places of 8x8x8 maps"
+    assert asked["note"]["0"] == "the head takes 32 features, and these 32 are positions of 8x8x8 maps"
     assert np.isfinite(asked["value"]["1"])
     assert default["layer"].tolist() == ["1"]

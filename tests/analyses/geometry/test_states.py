@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 import probes
+from probes import LayerInfo, LeftOutWarning
 from repanalysis import analyze, metrics
-from repanalysis.analyses.geometry.states import planned
-from repanalysis.statistics import ClassMoments, Groups, Rows, Samples
+from repanalysis.analyses.geometry.states import first_of_types, planned, resolution_of_layer
+from repanalysis.metrics import Metric, Value
+from repanalysis.statistics import ClassMoments, Groups, Rows, Samples, SampleSet, Statistic
+from repanalysis.statistics.rounding import EXACT, resolution_of
 
-SMOOTH = [metrics.get(name) for name in metrics.names() if metrics.get(name).smooth]
+SMOOTH = [metrics.get(name) for name in metrics.names() if metrics.get(name).has_jackknife_se]
 FULL, MEANS = ClassMoments(), ClassMoments(scatter="none")
 
 
@@ -57,3 +60,67 @@ def test_no_error_where_a_metric_is_undefined_without_a_group() -> None:
     assert np.isfinite(frame["value"]).all()
     assert frame["se"].isna().all()
     assert frame["note"].str.contains("no standard error: without a tenth of the samples").all()
+
+
+def _infinite(state: object) -> Value:
+    return Value("inf", "beyond all bounds", se=0.5)
+
+
+@pytest.mark.parametrize("needs", [Samples(limit=0), ClassMoments()], ids=["own error", "jackknife"])
+@pytest.mark.parametrize("groups", [0, 10])
+def test_an_infinite_value_has_no_standard_error(needs: Statistic, groups: int) -> None:
+    """Whatever error the metric itself names: a plot would draw a band about infinity."""
+    endless = Metric("endless", _infinite, lambda **_: needs, 0, frozenset())
+    source = probes.from_arrays({"layer": np.random.default_rng(0).normal(size=(40, 3))}, labels=np.arange(40) % 2)
+    row = analyze(source, [endless], groups=groups, progress=False).frame.iloc[0]
+    assert row["value"] == np.inf
+    assert np.isnan(row["se"])
+    assert row["note"].startswith("beyond all bounds")
+
+
+def _ids_by_powers(state: SampleSet) -> float:
+    """Sum of 2^id: which ids a metric was given, as one number; negative if an id is beside another's row."""
+    own = (state.x[:, 0] == state.ids).all()
+    return float(np.exp2(state.ids).sum()) * (1.0 if own else -1.0)
+
+
+SUBSETS = [
+    ({}, range(12)),
+    ({"split": "b"}, range(6, 12)),
+    ({"classes": [2]}, [2, 6, 10]),
+    ({"split": "b", "classes": [1, 2]}, [6, 9, 10]),
+    ({"ignore_labels": [0, 3]}, [1, 2, 5, 6, 9, 10]),
+]
+
+
+@pytest.mark.parametrize(("options", "ids"), SUBSETS)
+def test_ids_go_with_their_rows(options: dict[str, object], ids: range | list[int]) -> None:
+    """Samples are drawn and split by id, so that a subset's rows must bring their own."""
+    which = Metric("which", _ids_by_powers, lambda **_: Samples(limit=0), 1, frozenset(), by_class=True)
+    order = np.random.default_rng(0).permutation(12)
+    source = probes.from_arrays(
+        {"layer": order[:, None].astype(float)}, ids=order, labels=order % 4, split=np.where(order < 6, "a", "b")
+    )
+    row = analyze(source, [which], progress=False, **options).frame.iloc[0]  # type: ignore[arg-type]
+    assert row["value"] == sum(2**i for i in ids)
+    assert row["n"] == len(ids)
+
+
+@pytest.mark.parametrize(("options", "ids"), SUBSETS)
+def test_the_sample_that_is_not_finite_is_named_by_its_own_id(options: dict[str, object], ids: range | list[int]) -> None:
+    x = np.ones((12, 2))
+    x[ids[-1], 1] = np.nan
+    labels, split = np.arange(12) % 4, np.repeat(["a", "b"], 6)
+    source = probes.from_arrays({"good": np.eye(12), "bad": x}, ids=np.arange(12) + 100, labels=labels, split=split)
+    with pytest.warns(LeftOutWarning, match=f"holds nan at sample id {ids[-1] + 100}, the only such sample"):
+        analyze(source, "within_class_variance", progress=False, **options)  # type: ignore[arg-type]
+
+
+def test_only_types_of_this_layer_and_of_those_before_it_cost_resolution() -> None:
+    """bfloat16 from layer 1 on: layer 0 is exact to float32, every later one carries the rounding of layer 1."""
+    types = ["float32", "bfloat16", "float32"]
+    layers = [LayerInfo(name=f"l{i}", order=i, depth=1.0, dims=("d",), dtype_source=each) for i, each in enumerate(types)]
+    first = first_of_types(reversed(layers))
+    assert sorted(first) == [("bfloat16", 1), ("float32", 0)]
+    for layer, expected in zip(layers, ["float32", "bfloat16", "bfloat16"], strict=True):
+        np.testing.assert_array_equal(resolution_of_layer(first, layer), np.maximum(EXACT, resolution_of(expected)))

@@ -12,12 +12,12 @@ from torch import nn
 from probes.errors import DataError, LeftOutWarning, UsageError
 from repanalysis.analyses.pruning.chains import links
 from repanalysis.analyses.pruning.networks import RETRAINING, UntrainedWarning, cluster_masks, filter_fields, prune, retrain
-from repanalysis.heads.clusters import ClusterOptions, clusters_of
-from repanalysis.heads.fitting import fit_head
+from repanalysis.heads.clusters import ClusterOptions
 from repanalysis.inputs.data import load_data
 from repanalysis.networks.small import small
 from repanalysis.statistics.draws import fitted_on
 from repanalysis.training.epochs import Images, TrainConfig, accuracy, train_epoch
+from tests.heads.plain import class_means, head, serves
 
 Parts = tuple[Images, Images]
 
@@ -51,19 +51,20 @@ def test_fields_and_masks_are_those_of_a_plain_calculation(trained: nn.Module, d
     with torch.no_grad():
         before = nn.Sequential(*layers[: names.index("conv4")])(images.images)
         after = nn.Sequential(*layers[: names.index("conv5")])(images.images)
-    serves = []
+        flat = nn.Sequential(*layers[: names.index("head")])(images.images).numpy()
+    served = []
     for x in (before, after):
         pooled = nn.functional.adaptive_avg_pool2d(x, 2).numpy().reshape(len(y), x.shape[1], 4)
-        weights = fit_head(pooled[half].reshape(half.sum(), -1), y[half], classes=10).reshape(10, x.shape[1], 4)
-        means = np.stack([pooled[~half & (y == label)].mean(0) for label in range(10)])
-        serves.append(clusters_of(means, weights, ClusterOptions(theta=0.4)).serves)
+        weights = head(pooled[half].reshape(half.sum(), -1), y[half], 10).reshape(10, x.shape[1], 4)
+        served.append(serves(class_means(pooled[~half], y[~half], 10), weights, 0.4))
     masks = cluster_masks(chain, fields, ClusterOptions(0.4))
-    expected = np.array([[bool((g & f).any()) for f in serves[0]] for g in serves[1]])
+    expected = np.array([[bool((g & f).any()) for f in served[0]] for g in served[1]])
     np.testing.assert_array_equal(masks["conv4"], expected)
-    means = fields["head"][0]
+    means = class_means(flat.reshape(len(y), 64, -1)[~half], y[~half], 10)
     own = trained.get_submodule("head").weight.detach().double().numpy().reshape(10, 64, -1)  # type: ignore[union-attr, operator]
+    np.testing.assert_allclose(fields["head"][0], means, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(fields["head"][1], own)
-    np.testing.assert_array_equal(masks["head"], clusters_of(means, own, ClusterOptions(theta=0.4)).serves.T)
+    np.testing.assert_array_equal(masks["head"], serves(means, own, 0.4).T)
 
 
 def test_only_touched_layers_move_and_masked_weights_stay_0(trained: nn.Module, digits: Parts) -> None:

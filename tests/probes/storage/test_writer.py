@@ -14,7 +14,9 @@ import pytest
 import probes
 import probes.storage.writer
 from probes import Batch, DataError, LayerInfo
+from probes.errors import UsageError
 from probes.storage.columns import Column
+from probes.storage.format import RESERVED_ATTRS
 from probes.storage.store import Store
 from probes.storage.writer import create, provenance_diff, resume
 
@@ -329,3 +331,27 @@ def test_texts_survive_a_kill_after_rows_that_no_commit_holds(tmp_path: Path) ->
 def chunk_on_disk(path: Path, column: Column) -> bytes:
     chunk = column.data.id.get_chunk_info_by_coord((0,))
     return path.read_bytes()[chunk.byte_offset : chunk.byte_offset + chunk.size]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, value) for key in sorted(RESERVED_ATTRS) for value in ("text", 99)),
+        *(("shard", "text"), ("shard", True), ("shards", 2.5)),
+    ],
+)
+def test_an_attribute_that_would_replace_one_of_the_file_is_refused_before_anything_is_written(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    with pytest.raises(UsageError, match=f"attribute {key} is the file's own; give yours another name"):
+        probes.create(tmp_path / "acts.h5", attrs={key: value})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["n", "state", "created", "complete_", "layers", "my_shard", "class_names", "head", "ids"])
+def test_any_other_attribute_comes_back(tmp_path: Path, key: str) -> None:
+    with probes.create(tmp_path / "acts.h5", attrs={key: "text"}) as writer:
+        writer.append(Batch(np.arange(4), {"relu": np.ones((4, 2))}))
+    with probes.open(tmp_path / "acts.h5") as store:
+        assert store.attrs[key] == "text"
+        np.testing.assert_array_equal(store["relu"], np.ones((4, 2)))

@@ -1,0 +1,84 @@
+"""What metrics of moments are at the edges: no second class, equal samples, equal means, collapse; each with its reason."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from repanalysis.metrics import Head, get
+from repanalysis.metrics._bias import between_noise, bias_note
+from repanalysis.statistics import ClassMoments
+
+ONE_CLASS = np.arange(8.0).reshape(4, 2), np.zeros(4, int)
+EQUAL = np.ones((6, 2)), np.arange(6) % 3
+EQUAL_MEANS = np.array([[-1.0, 0.0], [1.0, 0.0], [0.0, -2.0], [0.0, 2.0]]), np.array([0, 0, 1, 1])
+COLLAPSED = np.repeat(np.eye(3), 4, axis=0), np.repeat(np.arange(3), 4)
+NOTHING = np.zeros((0, 3)), np.zeros(0, int)
+
+ALIKE, NO_MEANS, NO_SPREAD = "all samples are equal", "all class means are equal", "the within-class variance is 0"
+CASES = [
+    *[("one class", ONE_CLASS, name, variant, math.nan, "needs two classes") for name, variant in [
+        ("class_mean_separation", ""), ("class_mean_separation", "min"), ("class_mean_separation", "relative"),
+        ("class_mean_separation", "debiased"), ("between_class_variance", ""), ("between_class_variance", "relative"),
+        ("fisher_trace_ratio", ""), ("nc1", ""), ("nc1_cdnv", ""), ("nc1_cdnv", "max"), ("nc1_quotient", ""),
+        ("nc2_equiangular", ""), ("nc2_equiangular", "std"), ("nc2_equinorm", ""), ("nc3_duality", ""),
+    ]],
+    *[("equal samples", EQUAL, name, variant, math.nan, ALIKE) for name, variant in [
+        ("class_mean_separation", "relative"), ("between_class_variance", "relative"), ("within_class_variance", "relative"),
+        ("fisher_trace_ratio", ""), ("nc1", ""), ("nc1_quotient", ""), ("effective_rank", ""), ("effective_rank", "variance"),
+        ("spectrum", "component=1"),
+    ]],
+    ("equal samples", EQUAL, "class_mean_separation", "", 0.0, ""),
+    ("equal samples", EQUAL, "within_class_variance", "", 0.0, ""),
+    ("equal samples", EQUAL, "nc1_cdnv", "", math.nan, "the samples of two classes are all equal"),
+    ("equal samples", EQUAL, "nc2_equinorm", "", math.nan, NO_MEANS),
+    ("equal samples", EQUAL, "nc2_equiangular", "std", math.nan, NO_MEANS),
+    ("equal means", EQUAL_MEANS, "nc1", "", math.inf, NO_MEANS),
+    ("equal means", EQUAL_MEANS, "nc1_quotient", "", math.inf, NO_MEANS),
+    ("equal means", EQUAL_MEANS, "nc1_cdnv", "max", math.inf, "two classes have the same mean"),
+    ("equal means", EQUAL_MEANS, "fisher_trace_ratio", "", 0.0, ""),
+    ("equal means", EQUAL_MEANS, "nc2_equinorm", "", math.nan, NO_MEANS),
+    ("collapsed", COLLAPSED, "fisher_trace_ratio", "", math.inf, NO_SPREAD),
+    ("collapsed", COLLAPSED, "class_mean_separation", "relative", math.inf, NO_SPREAD),
+    ("collapsed", COLLAPSED, "nc1", "", 0.0, ""),
+    ("collapsed", COLLAPSED, "nc1_quotient", "", 0.0, ""),
+    ("collapsed", COLLAPSED, "nc1_cdnv", "max", 0.0, ""),
+    *[("nothing", NOTHING, name, variant, math.nan, "no samples") for name, variant in [
+        ("within_class_variance", ""), ("within_class_variance", "relative"), ("effective_rank", "variance"),
+        ("coding_rate", ""), ("coding_rate", "upper bound"), ("coding_rate_classes", ""),
+    ]],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "data", "name", "variant", "value", "note"), CASES, ids=[
+    f"{case[2]} {case[3]} {case[0]}" for case in CASES
+])  # fmt: skip
+def test_every_edge_has_its_value_and_reason(
+    case: str, data: tuple[np.ndarray, np.ndarray], name: str, variant: str, value: float, note: str
+) -> None:
+    parameters = {"head": Head(np.eye(3, 2), np.zeros(3))} if name == "nc3_duality" else {}
+    metric = get(name, **parameters)
+    found = metric(metric.needs.of(*data))[variant]
+    assert found == pytest.approx(value, abs=1e-12, nan_ok=True)
+    assert found.note == note
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", "empirical"])
+def test_noise_of_means_is_the_variance_of_a_mean_times_pi_and_1_minus_pi(class_weight: str) -> None:
+    """v_c / n_c with v_c of ddof 1: classes of 2 and 6 samples, variances 2 and 3/5."""
+    x, y = np.array([[-1.0], [1.0], *[[0.5], [-0.5]] * 2, [1.0], [-1.0]]), np.repeat([0, 1], [2, 6])
+    moments = ClassMoments().of(x, y)
+    pi = np.array([0.5, 0.5]) if class_weight == "balanced" else np.array([0.25, 0.75])
+    expected = (pi * (1 - pi)) @ np.array([2 / 2, 0.6 / 6])
+    assert between_noise(moments, class_weight) == pytest.approx(expected, rel=1e-12)  # type: ignore[arg-type]
+    assert math.isnan(between_noise(ClassMoments().of(np.eye(3), np.array([0, 0, 1])), class_weight))  # type: ignore[arg-type]
+
+
+def test_bias_is_noted_from_a_tenth_on_and_is_all_from_95_percent_on() -> None:
+    assert [bias_note(bias, 1.0, 9, "x") for bias in (0.0, 0.1, -1.0)] == ["", "", ""]
+    for bias, share in ((0.11, "11%"), (0.94, "94%"), (0.95, "all"), (3.0, "all")):
+        assert bias_note(bias, 1.0, 9, "x") == f"about {share} of it is bias at n = 9; x"
+        assert bias_note(10 * bias, 10.0, 9, "x") == bias_note(bias, 1.0, 9, "x")
+    assert bias_note(1.0, 0.0, 9, "x") == bias_note(1.0, math.inf, 9, "x") == bias_note(math.nan, 1.0, 9, "x") == ""
