@@ -11,8 +11,9 @@ tests fail, or run for `TIMEOUT` seconds; the tests of its own file run first, t
 that, the tests have to pass on the unchanged code.
 
 Every mutant runs in a fork of a process that has already loaded torch and the other libraries, which saves 5 s of 7. It is
-compiled in memory: no file changes. A process that a test starts therefore sees the code as it is, and what only such a test
-would kill counts as survived. The table has one row per mutant: file, line, operator, change, outcome, seconds.
+compiled in memory, and pytest leaves assertions as they are, because it would read the file: no file changes. A process that a
+test starts therefore sees the code as it is, and what only such a test would kill counts as survived. The table has one row per
+mutant: file, line, operator, change, outcome, seconds.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ def start(tests: list[str], folder: Path, path: Path | None = None, source: str 
     SourceFileLoader.get_data, SourceFileLoader.path_stats = changed_data, changed_stats  # type: ignore[assignment,method-assign]
     import pytest
 
-    options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", f"--basetemp={folder / str(os.getpid())}"]
+    options = ["-x", "-q", "-n", "0", "--assert=plain", "-p", "no:cacheprovider", f"--basetemp={folder / str(os.getpid())}"]
     try:
         code = int(pytest.main([*options, "-W", "ignore::pytest.PytestAssertRewriteWarning", *tests]))
     except BaseException:

@@ -144,8 +144,8 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
     path = Path(path)
     if path.exists():
         raise UsageError(f"{path} exists already; nothing was written. Give another name.")
-    chosen = select(layers, source.info, source.name)
-    tensors = {name: np.ascontiguousarray(source[name]) for name in chosen}
+    selected = select(layers, source.info, source.name)
+    tensors = {name: np.ascontiguousarray(source[name]) for name in selected}
     ids = source.ids
     columns = {"ids": None if are_texts(ids) else ids, "labels": source.labels, "targets": source.targets}
     extra = {name: column for name, column in columns.items() if column is not None}
@@ -158,7 +158,7 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
     header = {key: value if isinstance(value, str) else json.dumps(value) for key, value in source.attrs.items()}
     if are_texts(ids):
         header["ids"] = json.dumps(ids.tolist())
-    header["layers"] = json.dumps({name: _described(source.info[name]) for name in chosen})
+    header["layers"] = json.dumps({name: _described(source.info[name]) for name in selected})
     header |= _class_names(source) | ({"target_names": json.dumps(source.target_names)} if source.target_names else {})
     if splits:
         header["splits"] = json.dumps(splits)

@@ -131,8 +131,8 @@ def plan(
     >>> planned.bytes, planned.layers[0].shape
     (1152000, (4, 6, 6))
     """
-    chosen = options_of(**options)
-    pooling, dtype = Pooling(chosen.pool, seed=chosen.seed), chosen.dtype
+    capture_options = options_of(**options)
+    pooling, dtype = Pooling(capture_options.pool, seed=capture_options.seed), capture_options.dtype
     recording = examined(model, example, **options)
     layers, skipped = [], dict(recording.skipped)
     for info in recording.info.values():
@@ -141,7 +141,7 @@ def plan(
             layers.append(_planned(info, layout, pooling.of(info.name, [info.module_type])[0], dtype, recording[info.name]))
         except UnfitError as error:
             skipped[info.name] = str(error)
-    return Plan(tuple(layers), chosen.n_of(n) or 0, skipped, dtype)
+    return Plan(tuple(layers), capture_options.n_of(n) or 0, skipped, dtype)
 
 
 def _planned(info: LayerInfo, layout: Layout, spec: str, dtype: str, like: Tensor | torch.dtype) -> PlannedLayer:

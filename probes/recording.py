@@ -197,7 +197,7 @@ def _complete(resumable: Path, path: Path, loader: Any, options: CaptureOptions)
     """The store of a complete file, which is first renamed to `path`; raises if the data set has samples that it lacks."""
     if resumable != path:
         install(resumable, path)
-    Journal.beside(path).unlink(missing_ok=True)  # left by a run that was killed after it wrote the footer
+    Journal.beside(path).unlink(missing_ok=True)  # left by a run that was killed after the seal
     store = Store(path)
     current = ids_at(loader.dataset, range(options.n_of(len(loader.dataset)) or 0)) if in_fixed_order(loader) else None
     if current is None or current[1] != store.attrs.get("ids_from"):

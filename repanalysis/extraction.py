@@ -132,19 +132,24 @@ def build_run(
     Run
         What `write`, `stream` and `plan` take.
     """
-    where, chosen = device_of(device), options_of(**options)
-    torch.manual_seed(chosen.seed)
+    where, capture_options = device_of(device), options_of(**options)
+    torch.manual_seed(capture_options.seed)
     built = load_model(model, weights=weights, size=size, mean=mean, std=std)
     samples = load_data(
-        data, split=chosen.split or None, labels=labels, targets=targets, ignore_labels=ignore_labels, **taken_by(built)
+        data,
+        split=capture_options.split or None,
+        labels=labels,
+        targets=targets,
+        ignore_labels=ignore_labels,
+        **taken_by(built),
     )
     attrs = built.card | {"dataset": data, "limit": limit or 0}
     attrs |= _described(samples, labels=labels is not None or targets is not None)
     attrs |= _head_rows(built, model, samples, weights, head_classes)
-    samples = samples if limit is None else samples.sample(limit, seed=chosen.seed)
+    samples = samples if limit is None else samples.sample(limit, seed=capture_options.seed)
     built.module.to(where)
     attrs |= {"command": command_line()}
-    return Run(built, samples, workers, where, replace(chosen, split=samples.split or ""), attrs)
+    return Run(built, samples, workers, where, replace(capture_options, split=samples.split or ""), attrs)
 
 
 def _described(data: Data, *, labels: bool) -> dict[str, Any]:

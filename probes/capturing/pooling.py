@@ -179,8 +179,8 @@ def project(x: Tensor, layout: Layout, *, size: int, seed: int = 0) -> tuple[Ten
     if flat.shape[1] <= size:
         return flat, dims
     rows, columns, values = _projection(flat.shape[1], size, seed)
-    chosen = flat.index_select(1, columns.to(x.device)).float() * values.to(x.device)
-    return torch.zeros(len(x), size, device=x.device).index_add_(1, rows.to(x.device), chosen), dims
+    gathered = flat.index_select(1, columns.to(x.device)).float() * values.to(x.device)
+    return torch.zeros(len(x), size, device=x.device).index_add_(1, rows.to(x.device), gathered), dims
 
 
 @lru_cache(maxsize=128)

@@ -1,18 +1,17 @@
-"""A file that always reads as its last commit, whatever stops the writer: a kill, a full disk, a power cut.
+"""A file that always holds its last commit, whatever stops the writer: a kill, a full disk, a power cut.
 
-HDF5 overwrites its own structures in place, so a writer that dies in between leaves an unreadable file. Here no committed
-byte is overwritten until the next commit is on disk:
+HDF5 overwrites its own structures in place, so that a writer that dies in between leaves an unreadable file. Here committed
+bytes stay unchanged until the next commit is safe on disk:
 
-1. Bytes past the committed end, and rows in the unfilled part of a chunk (`free`), belong to no commit: they are
-   written in place. Every other write stays in memory.
-2. `commit` syncs the file. Then it writes the bytes in memory and the file's new length to a temporary file, and renames that
-   to `FILE.journal`. The rename is the commit.
-3. The bytes of the journal are then written into the file. A reader lays the journal over the file and sees the last commit;
-   doing so twice changes nothing.
-4. `write_footer` appends a checksum of every page. Once these are on disk, it appends a footer and removes the journal: the
-   file is complete.
+1. Bytes past the committed end, and rows in the unfilled part of a chunk (`free`), belong to no commit: they are written
+   directly to the file. All other writes are held in memory.
+2. `commit` flushes the direct writes to disk, then writes those in memory and the new length of the file to a draft of
+   `FILE.journal`, flushes it and renames it. The rename is the commit.
+3. Then the writes in memory are applied to the file. A reader that finds a journal applies it to what it reads; applying it
+   twice changes nothing.
+4. `seal` appends a checksum of every page, flushes, appends a footer, flushes, and removes the journal: the file is complete.
 
-`AtomicFile` implements Python's binary file protocol, and `h5py.File` writes through it. `seal.py` reads the files.
+`AtomicFile` implements Python's binary file protocol, and `h5py.File` writes through it. `seal.py` reads such files.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ import xxhash
 from probes.atomic_files import sync_folder
 from probes.errors import FormatError, UsageError
 
-__all__ = ["FOOTER", "PAGE", "AtomicFile", "Journal", "Overlay", "install", "page_checksums", "read_at"]
+__all__ = ["PAGE", "SEAL", "AtomicFile", "Journal", "Overlay", "install", "page_checksums", "read_at"]
 
 PAGE = 1 << 16
-FOOTER = struct.Struct("<8sIIQ32sQ")  # magic, version, page size, length of the HDF5 file, uuid, checksum of all this
-FOOTER_MAGIC = b"RPNLSEAL"
+SEAL = struct.Struct("<8sIIQ32sQ")  # magic, version, page size, length of the HDF5 file, uuid, checksum of all this
+SEAL_MAGIC = b"RPNLSEAL"
 _JOURNAL = struct.Struct("<8sQ32sQ")  # magic, committed length, uuid, number of extents
 _JOURNAL_MAGIC = b"RPNLJRN1"
-_LOCK_SECONDS = 6.0  # a killed writer's data-loading processes keep its lock; they check every 5 s whether it is alive
+_LOCK_SECONDS = 6.0  # data loading processes of a killed writer hold its lock until they notice, every five seconds
 
 
 class Overlay:
-    """Bytes by position, as disjoint ranges; a later write replaces an earlier one.
+    """Writes that are held in memory: disjoint ranges of bytes by position, in which the latest write wins.
 
     Examples
     --------
@@ -59,7 +58,7 @@ class Overlay:
         self._data: list[bytearray] = []
 
     def write(self, start: int, data: bytes | memoryview) -> None:
-        """Store `data` at position `start`, replacing the bytes that were stored there."""
+        """Add `data` at position `start`; it replaces earlier writes there."""
         stop = start + len(data)
         lo = bisect_right(self._starts, start) - 1
         if lo < 0 or self._starts[lo] + len(self._data[lo]) < start:
@@ -69,24 +68,24 @@ class Overlay:
             first, last = self._starts[lo], self._starts[hi - 1] + len(self._data[hi - 1])
             merged = bytearray(max(last, stop) - min(first, start))
             base = min(first, start)
-            for at, old in zip(self._starts[lo:hi], self._data[lo:hi], strict=True):
-                merged[at - base : at - base + len(old)] = old
+            for position, old in zip(self._starts[lo:hi], self._data[lo:hi], strict=True):
+                merged[position - base : position - base + len(old)] = old
             merged[start - base : stop - base] = data
         else:
             base, merged = start, bytearray(data)
         self._starts[lo:hi], self._data[lo:hi] = [base], [merged]
 
     def apply(self, start: int, view: memoryview) -> None:
-        """Copy the stored bytes over `view`, which was read from position `start` of the file."""
+        """Replace the bytes of `view`, which starts at position `start`, by those that were written."""
         stop = start + len(view)
-        for at in range(max(0, bisect_right(self._starts, start) - 1), bisect_left(self._starts, stop)):
-            lo, data = self._starts[at], self._data[at]
+        for index in range(max(0, bisect_right(self._starts, start) - 1), bisect_left(self._starts, stop)):
+            lo, data = self._starts[index], self._data[index]
             a, b = max(lo, start), min(lo + len(data), stop)
             if a < b:
                 view[a - start : b - start] = data[a - lo : b - lo]
 
     def clear(self) -> None:
-        """Remove all bytes."""
+        """Forget all writes."""
         self._starts, self._data = [], []
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
@@ -97,16 +96,16 @@ class Overlay:
 
 
 class Journal:
-    """The latest commit: the file's length, and bytes that may not be in the file yet.
+    """The latest commit: the length of the file, and writes that may not be in it yet.
 
     Parameters
     ----------
     uuid : str
-        Of the file, 32 hexadecimal digits.
+        Uuid of the file, 32 hexadecimal digits.
     eof : int
         Committed length; 0 before the first commit.
     overlay : Overlay, optional
-        Bytes to lay over the file.
+        Writes to apply to the file.
     """
 
     def __init__(self, uuid: str, eof: int, overlay: Overlay | None = None) -> None:
@@ -114,13 +113,13 @@ class Journal:
 
     @staticmethod
     def beside(path: Path) -> Path:
-        """Path of a file's journal: in the folder of the file itself, after following links."""
+        """Path of a file's journal: beside the file itself, with symbolic links resolved."""
         real = Path(os.path.realpath(path))
         return real.with_name(real.name + ".journal")
 
     @classmethod
     def read(cls, path: Path) -> Journal | None:
-        """The journal beside a file, or None if it is missing or truncated."""
+        """The journal of a file; None if there is none, or if it is incomplete."""
         try:
             content = cls.beside(path).read_bytes()
         except FileNotFoundError:
@@ -131,15 +130,15 @@ class Journal:
         magic, eof, uuid, count = _JOURNAL.unpack_from(body)
         if magic != _JOURNAL_MAGIC:
             return None
-        overlay, at = Overlay(), _JOURNAL.size
+        overlay, offset = Overlay(), _JOURNAL.size
         for _ in range(count):
-            start, length = struct.unpack_from("<QQ", body, at)
-            overlay.write(start, body[at + 16 : at + 16 + length])
-            at += 16 + length
+            start, length = struct.unpack_from("<QQ", body, offset)
+            overlay.write(start, body[offset + 16 : offset + 16 + length])
+            offset += 16 + length
         return cls(uuid.decode(), eof, overlay)
 
     def write(self, path: Path) -> None:
-        """Write the journal beside a file, atomically."""
+        """Write the journal of a file atomically."""
         parts = [_JOURNAL.pack(_JOURNAL_MAGIC, self.eof, self.uuid.encode(), len(self.overlay))]
         for start, data in self.overlay:
             parts += [struct.pack("<QQ", start, len(data)), data]
@@ -155,16 +154,16 @@ class Journal:
 
 
 class AtomicFile(io.RawIOBase):
-    """A binary file for reading and writing whose content on disk is always that of its last commit.
+    """A binary file, open for reading and writing, that changes on disk from commit to commit.
 
     Parameters
     ----------
     path : pathlib.Path
         The file.
     uuid : str
-        The uuid stored in the file, 32 hexadecimal digits.
+        32 hexadecimal digits that the file itself holds too.
     fresh : bool
-        Start an empty file, replacing an existing one; otherwise continue from the last commit.
+        Start an empty file, which replaces an existing one; otherwise continue from the last commit.
 
     Raises
     ------
@@ -178,15 +177,15 @@ class AtomicFile(io.RawIOBase):
         super().__init__()
         self.path, self.uuid = path, uuid
         self._pending = Overlay()
-        self._free_ranges: tuple[list[int], list[int]] = ([], [])
+        self._free: tuple[list[int], list[int]] = ([], [])
         self._position = 0
-        self._discarded = False
-        self.commits = 0  # number of commits that are on disk
+        self._discard = False
+        self.commits = 0  # number of commits that are safe on disk
         self._checksums = np.zeros(0, "<u8")
         self._dirty: set[int] = set()
         before = path.stat().st_size if path.exists() else None
         if fresh and before is None:
-            Journal(uuid, 0).write(path)  # first, or a kill would leave a file without a journal
+            Journal(uuid, 0).write(path)  # first: a kill must not leave a file without a journal
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(self._fd, path)
@@ -198,11 +197,11 @@ class AtomicFile(io.RawIOBase):
             else:
                 self._recover()
         except BaseException:
-            self.close()  # not only the descriptor: `__del__` would close its number again, which may be another file's by then
+            self.close()  # not os.close: when this object is collected, the descriptor may be another file's
             raise
 
     def _refuse_other(self, size: int) -> None:
-        """Raise `UsageError` if another process wrote, moved or replaced the file while this one waited for the lock."""
+        """Raise UsageError if another process wrote or moved the file while this one waited for the lock."""
         status = os.fstat(self._fd)
         if status.st_size != size or not self.path.exists() or not os.path.samestat(status, self.path.stat()):
             raise UsageError(f"{self.path} was written by another process just now; nothing was changed.")
@@ -221,19 +220,19 @@ class AtomicFile(io.RawIOBase):
     # The binary file protocol
 
     def readable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def writable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def tell(self) -> int:
-        """The position."""
+        """The current position."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -242,7 +241,7 @@ class AtomicFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # h5py hands over memoryviews
-        """Fill `buffer` from the position on; uncommitted writes are included."""
+        """Fill `buffer` from the current position on, with the latest writes."""
         view = memoryview(buffer).cast("B")[: max(0, self._size - self._position)]
         filled = read_at(self._fd, view, self._position)
         view[filled:] = bytes(len(view) - filled)
@@ -251,30 +250,30 @@ class AtomicFile(io.RawIOBase):
         return len(view)
 
     def write(self, data: memoryview) -> int:  # type: ignore[override]  # likewise
-        """Write at the position: into the file where the bytes belong to no commit, else into memory."""
+        """Write at the current position: to the file if the bytes belong to no commit, else to memory."""
         view = memoryview(data).cast("B")
         start = self._position
         self._position += len(view)
-        if self._discarded:
+        if self._discard:
             return len(view)
-        at = 0
-        for stop, in_place in self._split_write(start, start + len(view)):
-            piece = view[at : stop - start]
-            if in_place:
-                _write_at(self._fd, piece, start + at)
-                self._mark_dirty(start + at, stop)
+        done = 0
+        for stop, is_direct in self._pieces(start, start + len(view)):
+            piece = view[done : stop - start]
+            if is_direct:
+                _write_at(self._fd, piece, start + done)
+                self._mark_dirty(start + done, stop)
             else:
-                self._pending.write(start + at, piece)
-            at = stop - start
+                self._pending.write(start + done, piece)
+            done = stop - start
         if self._position > self._size:
-            self._mark_dirty(self._size, start)  # the gap between the old end and the position, if any
+            self._mark_dirty(self._size, start)  # the gap, if there is one
             self._size = self._position
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
         """Change the length; committed bytes stay on disk until the next commit."""
         size = self._position if size is None else size
-        if not self._discarded:
+        if not self._discard:
             if size >= self._committed:
                 os.ftruncate(self._fd, size)
             self._mark_dirty(min(size, self._size), max(size, self._size))
@@ -282,10 +281,10 @@ class AtomicFile(io.RawIOBase):
         return size
 
     def flush(self) -> None:
-        """Do nothing: `commit` syncs to disk."""
+        """Does nothing: `commit` writes to disk."""
 
     def close(self) -> None:
-        """Close the file and release its lock; the file reads as its last commit."""
+        """Close the file, which holds its last commit, and release the lock."""
         if not self.closed:
             os.close(self._fd)
         super().close()
@@ -298,7 +297,7 @@ class AtomicFile(io.RawIOBase):
         Parameters
         ----------
         free : sequence of (start, stop)
-            Disjoint byte ranges of the file that hold no data yet: later writes to them go into the file at once.
+            Disjoint ranges of the file that hold no data yet; they may be written directly.
         """
         os.fsync(self._fd)
         Journal(self.uuid, self._size, self._pending).write(self.path)
@@ -309,47 +308,47 @@ class AtomicFile(io.RawIOBase):
         os.ftruncate(self._fd, self._size)
         self._pending.clear()
         self._committed = self._size
-        self._free_ranges = ([start for start, _ in sorted(free)], [stop for _, stop in sorted(free)])
+        self._free = ([start for start, _ in sorted(free)], [stop for _, stop in sorted(free)])
         self._update_checksums()
 
     def discard(self) -> None:
-        """Drop all uncommitted and all later writes: the file stays at its last commit."""
+        """Drop all later writes: the file stays at its last commit."""
         self._pending.clear()
-        self._discarded = True
+        self._discard = True
 
-    def write_footer(self) -> None:
-        """Append the checksums of all pages and the footer, sync to disk, and remove the journal."""
+    def seal(self) -> None:
+        """Append the checksums of all pages and the footer, and remove the journal."""
         self._update_checksums()
         pages = self._checksums[: -(-self._committed // PAGE)]
-        head = FOOTER.pack(FOOTER_MAGIC, 1, PAGE, self._committed, self.uuid.encode(), 0)[:-8]
+        head = SEAL.pack(SEAL_MAGIC, 1, PAGE, self._committed, self.uuid.encode(), 0)[:-8]
         table = pages.tobytes()
         _write_at(self._fd, table, self._committed)
-        os.fsync(self._fd)  # readers ignore the journal of a file with a footer: everything else must be on disk before it
+        os.fsync(self._fd)  # readers ignore the journal once there is a footer: all else must be on disk first
         _write_at(self._fd, head + xxhash.xxh3_64_digest(table + head), self._committed + len(table))
         os.fsync(self._fd)
         Journal.beside(self.path).unlink(missing_ok=True)
         sync_folder(self.path.parent)
 
-    def _split_write(self, start: int, stop: int) -> Iterator[tuple[int, bool]]:
-        """Split a write into parts: the end of each, and whether it is written in place (else into memory)."""
-        starts, stops = self._free_ranges
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, bool]]:
+        """Splits a write into parts; yields the end of each part, and whether it goes directly to the file."""
+        starts, stops = self._free
         while start < stop:
             if start >= self._committed:
                 yield stop, True
                 return
-            at = bisect_right(starts, start) - 1
-            if at >= 0 and start < stops[at]:
-                start, in_place = min(stop, stops[at]), True
+            index = bisect_right(starts, start) - 1
+            if index >= 0 and start < stops[index]:
+                start, is_direct = min(stop, stops[index]), True
             else:
-                later = starts[at + 1] if at + 1 < len(starts) else stop
-                start, in_place = min(stop, later, self._committed), False
-            yield start, in_place
+                next_free = starts[index + 1] if index + 1 < len(starts) else stop
+                start, is_direct = min(stop, next_free, self._committed), False
+            yield start, is_direct
 
     def _mark_dirty(self, start: int, stop: int) -> None:
         self._dirty.update(range(start // PAGE, -(-stop // PAGE)))
 
     def _update_checksums(self) -> None:
-        """Compute the checksums of the changed pages, which are still in the page cache."""
+        """Compute the checksums of changed pages, which are still in the page cache."""
         pages = -(-self._committed // PAGE)
         if len(self._checksums) < pages:
             self._checksums = np.resize(self._checksums, max(pages, 2 * len(self._checksums)))
@@ -361,7 +360,7 @@ class AtomicFile(io.RawIOBase):
 
 
 def install(draft: Path, path: Path) -> None:
-    """Rename `draft`, which must be complete and on disk, to `path`, and remove the journal of the file it replaces."""
+    """Replace a file by a complete one that is on disk, and remove the journal of the former."""
     real = Path(os.path.realpath(path))
     draft.replace(real)
     sync_folder(real.parent)
@@ -369,23 +368,23 @@ def install(draft: Path, path: Path) -> None:
 
 
 def page_checksums(view: memoryview) -> list[int]:
-    """The checksum of every page of `view`, which starts at a page boundary; the last page may be shorter."""
+    """The checksum of every page of `view`, which starts at a page boundary; the last page may be short."""
     return [xxhash.xxh3_64_intdigest(view[at : at + PAGE]) for at in range(0, len(view), PAGE)]
 
 
 def _lock(fd: int, path: Path) -> None:
-    """Lock a file for one writer; without effect on file systems that have no locks."""
+    """Lock the file for one writer; does nothing on file systems without locks."""
     try:
         import fcntl
     except ImportError:  # Windows
         return
-    for retries_left in range(int(_LOCK_SECONDS * 4), -1, -1):
+    for tries_left in range(int(_LOCK_SECONDS * 4), -1, -1):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK):
                 return
-            if not retries_left:
+            if not tries_left:
                 raise UsageError(f"{path} is being written by another process; wait for it, or give another name.") from error
             time.sleep(0.25)
         else:
@@ -393,18 +392,18 @@ def _lock(fd: int, path: Path) -> None:
 
 
 def read_at(fd: int, view: memoryview, start: int) -> int:
-    """Read into `view` from position `start`; returns the number of bytes read, which is smaller at the end of the file."""
-    total = 0
-    while total < len(view):
-        n_read = os.preadv(fd, [view[total:]], start + total)
-        if not n_read:
+    """Read into `view` from position `start`; returns the number of bytes read, which is less at the end of the file."""
+    done = 0
+    while done < len(view):
+        count = os.preadv(fd, [view[done:]], start + done)
+        if not count:
             break
-        total += n_read
-    return total
+        done += count
+    return done
 
 
 def _write_at(fd: int, data: bytes | memoryview, start: int) -> None:
     view = memoryview(data)
     while view:
-        n_written = os.pwrite(fd, view, start)
-        view, start = view[n_written:], start + n_written
+        done = os.pwrite(fd, view, start)
+        view, start = view[done:], start + done

@@ -563,7 +563,7 @@ class Writer:
                 self._file.close()
                 self._atomic.commit()
                 if complete:
-                    self._atomic.write_footer()
+                    self._atomic.seal()
                     if self.file == part_path(self.path):
                         install(self.file, self.path)
                     self.complete = True

@@ -245,7 +245,7 @@ def compare(
     first, mine = _opened(a)
     second, theirs = (first, False) if b is None else _opened(b)
     try:
-        chosen = _drawn(shared_ids(first, second, same_samples=same_samples), samples)
+        samples_drawn = _drawn(shared_ids(first, second, same_samples=same_samples), samples)
         sides = [(first, select(layers, first.info, first.name))]
         if second is not first:
             sides.append((second, select(layers, second.info, second.name)))
@@ -254,7 +254,7 @@ def compare(
             rows, reasons = [], []
             for source, names in sides:
                 row_of = {sample: row for row, sample in enumerate(source.ids.tolist())}
-                at = np.array([row_of[sample] for sample in chosen.tolist()])
+                at = np.array([row_of[sample] for sample in samples_drawn.tolist()])
                 attempts = [_attempted(source, name, at, strict=strict) for name in names]
                 bar.update(len(names))
                 rows.append([x for x, _ in attempts])
@@ -262,9 +262,9 @@ def compare(
         if second is first:
             rows.append(rows[0])
         measure = _MEASURES[method](rows[0], rows[1])
-        label = _balanced(chosen, groups)
+        label = _balanced(samples_drawn, groups)
         errors = measure.errors(label) if groups else np.full_like(measure.pairs, np.nan)
-        orders = [np.random.default_rng([seed, draw]).permutation(len(chosen)) for draw in range(null)]
+        orders = [np.random.default_rng([seed, draw]).permutation(len(samples_drawn)) for draw in range(null)]
         draws = measure.permuted(orders) if null else None
         failures = {
             f"{_run(source)}, {name}": why
@@ -502,7 +502,7 @@ class _Rsa(Measure):
 class _Svd(Measure):
     """Singular values of a product of both layers: their mean, or 1 - their sum for a `distance`.
 
-    `prepare` makes what is multiplied; `chosen` says whether it keeps a number of directions that the samples decide.
+    `prepare` returns the factors; `truncates` says whether their number of directions depends on the samples.
     """
 
     def __init__(
@@ -512,17 +512,17 @@ class _Svd(Measure):
         prepare: Callable[[Layers], Layers],
         *,
         distance: bool = False,
-        chosen: bool = False,
+        truncates: bool = False,
     ) -> None:
         super().__init__(first, second)
-        self.prepare, self.distance, self.chosen = prepare, distance, chosen
+        self.prepare, self.distance, self.truncates = prepare, distance, truncates
         self.a = prepare(first)
         self.b = self.a if self.same else prepare(second)
         self.pairs = self._each(self.a, self.b, self._value)
 
     def errors(self, groups: NDArray[np.int64]) -> Pairs:  # noqa: ARG002
-        """By the influence of each sample; where directions are chosen, by random parts of the samples."""
-        if not self.chosen:
+        """By the influence of each sample; if `truncates`, by random parts of the samples."""
+        if not self.truncates:
             return self._each(self.a, self.b, self._error)
         rng, out, parts = np.random.default_rng(0), round(_LEFT_OUT * self.n), []
         for _ in range(_PARTS):
@@ -645,7 +645,7 @@ def _narrow(layers: Layers) -> Layers:
 
 def _cca(first: Layers, second: Layers, energy: float = 1.0) -> Measure:
     """Mean canonical correlation."""
-    return _Svd(first, second, lambda layers: _bases(layers, energy), chosen=energy < 1)
+    return _Svd(first, second, lambda layers: _bases(layers, energy), truncates=energy < 1)
 
 
 def _procrustes(first: Layers, second: Layers) -> Measure:

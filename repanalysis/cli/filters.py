@@ -105,11 +105,11 @@ _FILTER_CURVES = ["layer_accuracy", "clusters_per_filter", "cluster_size", "nois
 
 
 def _draw_sheet(  # one call, above
-    layers: Mapping[str, LayerFilters], source: Path, path: Path, chosen: list[int] | None, data: str | None, split: str | None
+    layers: Mapping[str, LayerFilters], source: Path, path: Path, indices: list[int] | None, data: str | None, split: str | None
 ) -> None:
     """Draw the last layer's filters, with the images that drive them."""
     name, layer = list(layers.items())[-1]
-    filters = chosen or telling(layer.clusters, 6)
+    filters = indices or telling(layer.clusters, 6)
     with probes.open(source) as opened:
         names = opened.class_names
         labels = None if names is None else [names[label] for label in layer.labels]
@@ -121,7 +121,7 @@ def _draw_sheet(  # one call, above
                 index: [top[row][0].numpy().transpose(1, 2, 0).squeeze() for row in range(5)] for index, top in best.items()
             }
     matrices = (layer.clusters, layer.means, layer.weight)
-    save_figure(file_plots().filter_sheet(*matrices, chosen=chosen, names=labels, images=images, title=name), path)
+    save_figure(file_plots().filter_sheet(*matrices, filters=indices, names=labels, images=images, title=name), path)
 
 
 Layer = Annotated[str | None, typer.Option(help="The layer before the head; default the last.")]

@@ -251,16 +251,16 @@ def _of_arrays(content: bytes, where: str, name: str) -> Column:
 
 def _of_table(columns: Mapping[str, Sequence[Any]], where: str, name: str) -> Column:
     """A column of a table, with the ids beside it."""
-    chosen = [part for part in name.split(",") if part] or [label_key(columns, where=where) or ""]
-    if missing := [part for part in chosen if part not in columns]:
+    columns_named = [part for part in name.split(",") if part] or [label_key(columns, where=where) or ""]
+    if missing := [part for part in columns_named if part not in columns]:
         raise UsageError(f"{where} has no column of labels{_named(missing[0], columns)} Name one: --labels {where}:COLUMN.")
-    by = next((key for candidate in _IDS for key in columns if key.lower() == candidate and key not in chosen), "")
+    by = next((key for candidate in _IDS for key in columns if key.lower() == candidate and key not in columns_named), "")
     ids = [str(value) for value in columns[by]] if by else None
-    if len(chosen) == 1:
-        return Column(where, typed(columns[chosen[0]]), ids, by)
+    if len(columns_named) == 1:
+        return Column(where, typed(columns[columns_named[0]]), ids, by)
     import pandas as pd
 
-    return Column(where, pd.DataFrame({part: _numbers(columns[part], part, where) for part in chosen}), ids, by)
+    return Column(where, pd.DataFrame({part: _numbers(columns[part], part, where) for part in columns_named}), ids, by)
 
 
 def _numbers(values: Sequence[Any], name: str, where: str) -> NDArray[np.float64]:

@@ -44,9 +44,9 @@ def gaussians(spec: str, text: str, split: str | None) -> Data:
     n, seed = int(params.pop("n", 10_000)), int(params.get("seed", 0))
     if n < 1:
         raise UsageError(f"n of gaussians is {n}; at least one sample is needed.")
-    chosen = {name: p.default for name, p in signature(sparse_mixture).parameters.items()} | params
-    d, atoms = chosen["d"], max(1, chosen["redundancy"]) * chosen["d"]
-    affordable(spec, 8 * d * (3 * n + 2 * chosen["K"] + atoms))
+    values = {name: p.default for name, p in signature(sparse_mixture).parameters.items()} | params
+    d, atoms = values["d"], max(1, values["redundancy"]) * values["d"]
+    affordable(spec, 8 * d * (3 * n + 2 * values["K"] + atoms))
     x, labels = sparse_mixture(**params).sample(n, seed=2 * seed + (split == "test"))
     names = [str(c) for c in range(int(labels.max()) + 1)]
     rows = np.arange(n)

@@ -145,10 +145,10 @@ class Filtering(nn.Module):
         blocks = filters.reshape(count, stride, rows // stride, stride, columns // stride).transpose(1, 3, 0, 2, 4)
         largest = np.abs(blocks).max(axis=(2, 3, 4))
         self._blocks = [(int(a), int(b)) for a, b in zip(*np.nonzero(largest > _NEGLIGIBLE * largest.max()), strict=True)]
-        chosen = np.stack([blocks[block] for block in self._blocks]) / stride**2
+        matrices = np.stack([blocks[block] for block in self._blocks]) / stride**2
         kind = torch.float64 if like.dtype == torch.float64 else torch.float32
         # Real filters times complex spectra: both parts side by side, so that the product is one of plain numbers.
-        self.weights = torch.from_numpy(np.repeat(chosen[..., None], 2, axis=-1)).to(like.device, kind)
+        self.weights = torch.from_numpy(np.repeat(matrices[..., None], 2, axis=-1)).to(like.device, kind)
         self.matrix = torch.empty(0)
         if path == "matrix" or (path == "auto" and self._matrix_is_faster(size or (rows, columns), filters.shape)):
             height, width = size or (rows, columns)

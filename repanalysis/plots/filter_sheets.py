@@ -44,7 +44,7 @@ def filter_sheet(
     means: NDArray[np.float64],
     weights: NDArray[np.float64],
     *,
-    chosen: Sequence[int] | None = None,
+    filters: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
     images: Mapping[int, Sequence[Any]] | None = None,
     title: str = "",
@@ -57,7 +57,7 @@ def filter_sheet(
         Their clusters.
     means, weights : (K, F, P) arrays
         What they were found with.
-    chosen : sequence of int, optional
+    filters : sequence of int, optional
         Which filters; by default the six most telling.
     names : sequence of str, optional
         Of the labels.
@@ -77,7 +77,7 @@ def filter_sheet(
         If there is no such filter, or none that serves a label.
     """
     f, k = clusters.cluster.shape
-    shown = list(telling(clusters, 6) if chosen is None else chosen)
+    shown = list(telling(clusters, 6) if filters is None else filters)
     if invalid := [row for row in shown if not 0 <= row < f]:
         raise UsageError(f"There is no filter {invalid[0]}; they go from 0 to {f - 1}.")
     if not shown:
@@ -101,7 +101,7 @@ def filter_sheet(
     places = (
         "one place per filter: matrices are of rank one" if clusters.places == 1 else f"{clusters.places} places per filter"
     )
-    rule = "" if chosen is not None else ": those with most labels for least noise"
+    rule = "" if filters is not None else ": those with most labels for least noise"
     mean = clusters.noise[clusters.clusters > 0].mean() if (clusters.clusters > 0).any() else 0.0
     figure.suptitle(
         f"{as_label(title)}   ({f} filters, {k} labels, {places}; columns are outputs)", fontsize=10, x=0.01, ha="left"

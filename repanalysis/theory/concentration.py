@@ -155,9 +155,9 @@ def concentration_by_sparsity(counts: NDArray[np.int64] | None = None, *, d: int
     pandas.DataFrame
         Columns parameter, predicted (the bound), measured and before (E ||x_c - mu_c||^2 = d).
     """
-    chosen = 2 ** np.arange(int(np.log2(d)) + 1) if counts is None else counts
+    counts = 2 ** np.arange(int(np.log2(d)) + 1) if counts is None else counts
     return pd.DataFrame(
-        [(float(k), *_spread(d, int(k), seed)) for k in chosen], columns=["parameter", "predicted", "measured", "before"]
+        [(float(k), *_spread(d, int(k), seed)) for k in counts], columns=["parameter", "predicted", "measured", "before"]
     )
 
 
@@ -176,8 +176,8 @@ def concentration_by_dimension(sides: NDArray[np.int64] | None = None, *, sparsi
     pandas.DataFrame
         Columns parameter, predicted (the bound), measured and before.
     """
-    chosen = 2 ** np.arange(3, 11) if sides is None else sides
-    rows = [(float(d), *_spread(int(d), sparsity, seed)) for d in chosen]
+    sides = 2 ** np.arange(3, 11) if sides is None else sides
+    rows = [(float(d), *_spread(int(d), sparsity, seed)) for d in sides]
     return pd.DataFrame(rows, columns=["parameter", "predicted", "measured", "before"])
 
 

@@ -93,7 +93,7 @@ def sparse_mixture(
     # Classes take different atoms while there are enough.
     order = np.concatenate([rng.permutation(p) for _ in range(-(-K * sparsity // p))])
     for c in range(K):
-        chosen = order[c * sparsity : (c + 1) * sparsity]
-        means[c] = radius * rng.choice([-1.0, 1.0], len(chosen)) @ atoms[chosen]
-        deviations[c, chosen % d] *= contrast
+        block = order[c * sparsity : (c + 1) * sparsity]
+        means[c] = radius * rng.choice([-1.0, 1.0], len(block)) @ atoms[block]
+        deviations[c, block % d] *= contrast
     return Mixture(means, deviations)

@@ -49,5 +49,5 @@ def test_a_warning_is_a_sentence_on_the_command_line(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "s.csv")])
     assert done.exit_code == 0, done.output
     told = [line for line in done.stderr.splitlines() if line.startswith("Warning: ")]
-    assert told == ["Warning: delta = 3 pixels folds images of 8 pixels at c = 3; up to 0.849 pixels fit."]
+    assert told == ["Warning: delta = 3 pixels folds images of 8 pixels at c = 3; use at most 0.849 pixels."]
     assert list(Table.load(tmp_path / "s.csv").provenance) == ["mlp"]

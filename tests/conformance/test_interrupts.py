@@ -144,7 +144,7 @@ MOMENTS: dict[str, tuple[type, str]] = {
     "a commit": (Writer, "_commit"),
     "the journal": (AtomicFile, "commit"),
     "closing": (Writer, "_close"),
-    "the seal": (AtomicFile, "write_footer"),
+    "the seal": (AtomicFile, "seal"),
     "handing over": (Background, "put"),
 }
 

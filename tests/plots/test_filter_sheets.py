@@ -26,7 +26,7 @@ def test_each_matrix_has_its_clusters_first(k: int, tmp_path: Path) -> None:
         found,
         means,
         weights,
-        chosen=[int(np.argmax(found.clusters)), 5],
+        filters=[int(np.argmax(found.clusters)), 5],
         images={2: [np.zeros((8, 8))] * 5},
         names=[f"n{i}" for i in range(k)],
     )
@@ -45,7 +45,7 @@ def test_what_is_not_there_is_one_sentence() -> None:
     means, weights = layer(5)
     found = clusters_of(means, weights)
     with pytest.raises(UsageError, match="no filter 9; they go from 0 to 6"):
-        filter_sheet(found, means, weights, chosen=[9])
+        filter_sheet(found, means, weights, filters=[9])
     dead = clusters_of(np.zeros((5, 7, 2)), weights)
     with pytest.raises(UsageError, match="nothing to show"):
         filter_sheet(dead, means, weights)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import h5py
 
-from probes.storage.journal import FOOTER, AtomicFile, Journal
+from probes.storage.journal import SEAL, AtomicFile, Journal
 from probes.storage.seal import uuid_of
 
 
 def unseal(path: Path) -> None:
     """Cut a file's seal off."""
     content = path.read_bytes()
-    path.write_bytes(content[: FOOTER.unpack(content[-FOOTER.size :])[3]])
+    path.write_bytes(content[: SEAL.unpack(content[-SEAL.size :])[3]])
 
 
 def reseal(path: Path) -> None:
@@ -23,7 +23,7 @@ def reseal(path: Path) -> None:
     uuid = uuid_of(path) or "0" * 32
     Journal(uuid, path.stat().st_size).write(path)
     atomic = AtomicFile(path, uuid, fresh=False)
-    atomic.write_footer()
+    atomic.seal()
     atomic.close()
 
 

@@ -110,8 +110,8 @@ def against_labels(
     draws = [(size, draw) for size in n_labels for draw in range(1 if size == k else subsets)]
     measured: dict[int, list[dict[str, float]]] = {}
     for size, draw in tqdm(draws, desc=run, unit=" heads", disable=None if progress is None else not progress):
-        chosen = np.sort(np.random.default_rng((seed, size, draw)).choice(k, size, replace=False))
-        parts = _those(train, chosen), _those(test, chosen)
+        subset = np.sort(np.random.default_rng((seed, size, draw)).choice(k, size, replace=False))
+        parts = _of_labels(train, subset), _of_labels(test, subset)
         head = fixed if size == k else heads.fit(parts[0].x.reshape(len(parts[0].y), -1), parts[0].y, size)
         measured.setdefault(size, []).append(_subset(head, parts[1], size, clusters))
     rows += [base | row for row in _averages(measured)]
@@ -125,10 +125,10 @@ def against_labels(
     return Table.from_rows(rows, {run: {"sizes": n_labels, "places": int(x.shape[2]), "n_train": len(y)}})
 
 
-def _those(part: LabelledActivations, chosen: NDArray[np.int64]) -> LabelledActivations:
-    """The samples of some labels, which are numbered anew."""
-    rows = np.flatnonzero(np.isin(part.y, chosen))
-    return LabelledActivations(part.x[rows], np.searchsorted(chosen, part.y[rows]), part.ids[rows])
+def _of_labels(part: LabelledActivations, labels: NDArray[np.int64]) -> LabelledActivations:
+    """The samples of some labels, renumbered from 0."""
+    rows = np.flatnonzero(np.isin(part.y, labels))
+    return LabelledActivations(part.x[rows], np.searchsorted(labels, part.y[rows]), part.ids[rows])
 
 
 def _subset(head: NDArray[np.float64], test: LabelledActivations, size: int, options: ClusterOptions) -> dict[str, float]:

@@ -268,7 +268,7 @@ def _parts(*sources: Source | str | PathLike[str] | None) -> list[Part]:
     if splits is not None and {"train", "test"} <= set(splits.tolist()):
         return [(source, np.flatnonzero(splits == split)) for split in ("train", "test")]
     half = fitted_on(source.ids)
-    return [(source, np.flatnonzero(chosen)) for chosen in (half, ~half)]
+    return [(source, np.flatnonzero(selected)) for selected in (half, ~half)]
 
 
 def _refuse_overlap(first: Source, second: Source) -> None:
@@ -323,30 +323,30 @@ def _rows(  # noqa: PLR0917  # one call, above
 ) -> LabelledActivations:
     """Activations (n, F, P) of the known labels, their labels as 0 to K - 1, and their ids."""
     info = source.info[layer]
-    chosen = np.isin(labels, classes)
+    selected = np.isin(labels, classes)
     sample = source.take(layer, rows[:1])
-    need = int(chosen.sum()) * sample.nbytes
+    need = int(selected.sum()) * sample.nbytes
     if need > budget:
         shape = "x".join(map(str, sample.shape[1:]))
         raise DataError(
-            f"Layer {layer} ({shape}) of {int(chosen.sum())} samples takes {need / 2**30:.1f} GiB, and {budget / 2**30:.1f} "
+            f"Layer {layer} ({shape}) of {int(selected.sum())} samples takes {need / 2**30:.1f} GiB, and {budget / 2**30:.1f} "
             f"are allowed: extract it with --pool '{layer}=grid:4', or look at other layers."
         )
-    x = source.take(layer, rows[chosen]) if len(rows) < len(source) or not chosen.all() else source[layer]
+    x = source.take(layer, rows[selected]) if len(rows) < len(source) or not selected.all() else source[layer]
     x = np.moveaxis(x, _channels(info), 1) if x.ndim > 2 else x
     x = x.reshape(len(x), x.shape[1], -1)
     if groups > 1:
         if x.shape[1] % groups:
             raise UsageError(f"The {x.shape[1]} channels of {layer} are no {groups} equal groups.")
         x = x.reshape(len(x), groups, -1)
-    ids = source.ids[rows[chosen]]
+    ids = source.ids[rows[selected]]
     finite = np.isfinite(x).all(axis=(1, 2))
     if not finite.all():
         raise DataError(
             f"Layer {layer} of {source.name} holds NaN or inf in {int((~finite).sum()):,} of {len(x):,} samples, the first of "
             f"them id {ids[~finite][0]}."
         )
-    return LabelledActivations(x, np.searchsorted(classes, labels[chosen]), ids)
+    return LabelledActivations(x, np.searchsorted(classes, labels[selected]), ids)
 
 
 class LabelledActivations(NamedTuple):

@@ -217,9 +217,9 @@ def analyze(
     ignored = tuple(sorted(set(ignore_labels)))
     opened = _relabelled(opened, labels, targets, ignored)
     recorded_head = _recorded_head(opened, ignored) if head is None and superclasses is None else None
-    chosen = _resolve_metrics(metrics, recorded_head or head)
+    resolved = _resolve_metrics(metrics, recorded_head or head)
     choices = {"groups": groups, "null": null, "seed": seed}
-    job = Job(tuple(chosen), **choices, budget=state_budget, skip_if_head_does_not_fit=metrics is None, strict=strict)  # type: ignore[arg-type]
+    job = Job(tuple(resolved), **choices, budget=state_budget, skip_if_head_does_not_fit=metrics is None, strict=strict)  # type: ignore[arg-type]
     hidden = None if progress is None else not progress
     asked = {"split": split, "classes": classes, "superclasses": superclasses}
     job = replace(job, subset=replace(job.subset, ignore=ignored))
@@ -246,7 +246,7 @@ def analyze(
     name = run or "run"
     choice = {key: _plain(value) for key, value in asked.items() if value is not None}
     drawn = choices | choice | ({"ignore_labels": list(ignored)} if ignored else {})
-    provenance = _provenance(opened, chosen, described, recorded or {}, drawn)
+    provenance = _provenance(opened, resolved, described, recorded or {}, drawn)
     if failures:
         provenance["failures"] = failures
     table = Table.from_rows([{"run": name, "model": model or "", **row} for row in rows], {name: provenance})
@@ -279,7 +279,7 @@ def _checked(source: Opened, job: Job) -> Job:
     """The job with the metrics that a subset can answer; raises where it is empty, or lacks what one that was named needs."""
     mask, labels = job.subset.choose(source.labels, source.split)
     if mask is not None and not mask.any():
-        raise DataError(f"{source.name} has no samples of the chosen split and classes.")
+        raise DataError(f"{source.name} has no samples of the selected split and classes.")
     job = _answered(job, source.name, labels=labels is not None, targets=source.targets is not None)
     _enough_classes(job.metrics, labels)
     if job.null and labels is None and source.targets is None:
@@ -563,14 +563,14 @@ def _layer_rows(states: LayerStates, rows: list[dict[str, Any]]) -> LayerRows:
 
 def _permuted_rows(states: Any, source: Opened, job: Job, draw: int, mask: Any) -> dict[tuple[Metric, str], float]:
     """Values under labels and targets in random order; those of samples that are not looked at, or have none, stay."""
-    chosen = np.ones(len(source), bool) if mask is None else mask
+    selected = np.ones(len(source), bool) if mask is None else mask
     labels, targets = source.labels, source.targets
     if labels is not None:
-        present = chosen & ~job.subset.missing(labels)
+        present = selected & ~job.subset.missing(labels)
         labels = np.array(labels)
         labels[present] = permuted(labels[present], job.seed, draw)
     if targets is not None:
-        present = chosen & ~np.isnan(targets).all(axis=1)
+        present = selected & ~np.isnan(targets).all(axis=1)
         targets = np.array(targets)
         targets[present] = permuted(targets[present], job.seed, draw)
     permuted_states = states(labels, job, targets)

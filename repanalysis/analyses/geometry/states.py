@@ -280,13 +280,13 @@ class LayerStates:
         for (statistic, whose), state in list(self.states.items()):
             if whose not in rows:
                 continue
-            chosen = slice(None) if rows[whose] is None or rows[whose].all() else rows[whose]
-            if not len(x[chosen]):
+            selected = slice(None) if rows[whose] is None or rows[whose].all() else rows[whose]
+            if not len(x[selected]):
                 continue
             try:
-                self.states[statistic, whose] = statistic.update(state, x[chosen], columns[whose][chosen], keys[chosen])
+                self.states[statistic, whose] = statistic.update(state, x[selected], columns[whose][selected], keys[selected])
             except NonFiniteError as error:
-                name, sample = self.info.name, ids[chosen][error.row].item()
+                name, sample = self.info.name, ids[selected][error.row].item()
                 if self.job.strict:
                     raise DataError(
                         f"Layer {name!r} holds {error.value} at sample id {sample!r}. Leave the layer out "

@@ -91,8 +91,8 @@ def subset_of(
                 label = _label(member, names, present_labels)
                 if relabel.setdefault(label, new) != new:
                     raise UsageError(f"Class {member!r} belongs to two superclasses.")
-        chosen = None if classes is None else {_label(name, names, present_labels) for name in classes}
-        relabel = {label: new for label, new in relabel.items() if chosen is None or label in chosen}
+        selected_labels = None if classes is None else {_label(name, names, present_labels) for name in classes}
+        relabel = {label: new for label, new in relabel.items() if selected_labels is None or label in selected_labels}
         return Subset(split, relabel, ignore), list(superclasses)
     return Subset(
         split, {label: label for label in (_label(name, names, present_labels) for name in classes or ())}, ignore

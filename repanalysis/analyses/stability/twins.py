@@ -112,11 +112,11 @@ def stability_runs(
         functions above say.
     """
     specs, files = _paired(models, weights)
-    chosen = perturbations(perturb, seed=seed)
+    all_perturbations = perturbations(perturb, seed=seed)
     look: dict[str, Any] = {"size": size, "mean": mean, "std": std}
     images: dict[str, Any] = {"split": split, "limit": limit or None, "seed": seed}
-    options.setdefault("batch_size", max(4, _ROWS // (len(chosen) + 1)))
-    measuring = _Measuring(chosen, device_of(device), options, progress)
+    options.setdefault("batch_size", max(4, _ROWS // (len(all_perturbations) + 1)))
+    measuring = _Measuring(all_perturbations, device_of(device), options, progress)
     tables: list[Table] = []
     for spec, file in zip(specs, files, strict=True):
         torch.manual_seed(seed)

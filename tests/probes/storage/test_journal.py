@@ -25,25 +25,25 @@ UUID = "0123456789abcdef" * 2
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.binary(min_size=1, max_size=20)), max_size=12))
-def test_an_overlay_is_a_sparse_array(writes: list[tuple[int, bytes]]) -> None:
-    overlay, expected, written = Overlay(), bytearray(100), bytearray(100)
+def test_extents_are_a_sparse_array(writes: list[tuple[int, bytes]]) -> None:
+    held, expected, written = Overlay(), bytearray(100), bytearray(100)
     for start, data in writes:
-        overlay.write(start, data)
+        held.write(start, data)
         expected[start : start + len(data)] = data
         written[start : start + len(data)] = b"\1" * len(data)
     for start, stop in ((0, 100), (13, 14), (7, 55)):
         view = bytearray(b"?" * (stop - start))
-        overlay.apply(start, memoryview(view))
-        result = [expected[at] if written[at] else ord("?") for at in range(start, stop)]
-        assert list(view) == result
-    stretches = [(start, start + len(data)) for start, data in overlay]
+        held.apply(start, memoryview(view))
+        wanted = [expected[at] if written[at] else ord("?") for at in range(start, stop)]
+        assert list(view) == wanted
+    stretches = [(start, start + len(data)) for start, data in held]
     assert all(a[1] < b[0] for a, b in itertools.pairwise(stretches)), "disjoint and apart"
 
 
 def test_a_journal_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
-    path, overlay = tmp_path / "x", Overlay()
-    overlay.write(5, b"hello")
-    Journal(UUID, 77, overlay).write(path)
+    path, extents = tmp_path / "x", Overlay()
+    extents.write(5, b"hello")
+    Journal(UUID, 77, extents).write(path)
     found = Journal.read(path)
     assert found is not None
     assert (found.uuid, found.eof, list(found.overlay)) == (UUID, 77, [(5, b"hello")])
@@ -85,7 +85,7 @@ def steps(path: Path, commits: list[bytes], sealed: Callable[[], None]) -> Itera
             commits.append(bytes(content))  # from here on, either this or the one before
             file.commit(free)
             yield
-        file.write_footer()
+        file.seal()
         sealed()
     finally:
         file.close()
@@ -175,7 +175,7 @@ def test_a_writer_that_goes_on_seals_the_same_file(tmp_path: Path) -> None:
     file.write(memoryview(b"end"))
     file.truncate(20 * PAGE + 3)
     file.commit()
-    file.write_footer()
+    file.seal()
     file.close()
     opened = open_bytes(path)
     assert opened is not None
@@ -254,7 +254,7 @@ def test_a_write_goes_straight_only_where_no_commit_holds_the_bytes(
 
 
 def test_a_journal_of_another_kind_is_none(tmp_path: Path) -> None:
-    """The layout by hand: magic, length, uuid, number of overlay; position, length and bytes of each; checksum."""
+    """The layout by hand: magic, length, uuid, number of extents; position, length and bytes of each; checksum."""
     path = tmp_path / "x"
 
     def put(body: bytes) -> None:
@@ -333,7 +333,7 @@ def test_a_sealed_file_holds_what_was_written(
                 file.close()
                 file = AtomicFile(path, UUID, fresh=False)
                 assert whole(file) == model
-        file.write_footer()
+        file.seal()
         file.close()
         assert not Journal.beside(path).exists()
         opened = open_bytes(path)
@@ -355,7 +355,7 @@ def test_the_footer_is_as_the_format_says(tmp_path: Path) -> None:
     file = AtomicFile(tmp_path / "x", UUID, fresh=True)
     file.write(memoryview(content))
     file.commit()
-    file.write_footer()
+    file.seal()
     file.close()
     sums = [xxhash.xxh3_64(content[at : at + 65536]).intdigest() for at in (0, 65536, 131072)]
     assert page_checksums(memoryview(content)) == sums

@@ -206,7 +206,7 @@ def end_of_life(disk: Disk) -> None:
     commit(disk, file, model)
     write(file, model, 300, letters(10, 50))
     commit(disk, file, model)
-    file.write_footer()
+    file.seal()
     disk.sealed = True
     disk.moments.append(disk.moment())
     file.close()
@@ -310,7 +310,7 @@ def test_every_step_is_on_disk_before_the_next_relies_on_it(tmp_path: Path, monk
     assert order(disk, file.close) == []
     assert order(disk, lambda: files.append(AtomicFile(path, UUID, fresh=False))) == ["write", "truncate"]
     file = files.pop()
-    assert order(disk, file.write_footer) == ["write", "sync x", "write", "sync x", "unlink x.journal", "sync folder"]
+    assert order(disk, file.seal) == ["write", "sync x", "write", "sync x", "unlink x.journal", "sync folder"]
     file.close()
 
 

@@ -101,7 +101,7 @@ def test_a_stopped_file_is_told_from_a_complete_and_an_empty_one(file: Path, tmp
     Journal("0" * 32, 0).write(tmp_path / "begun.h5")
     (tmp_path / "begun.h5").touch()
     assert is_empty(tmp_path / "begun.h5")
-    with pytest.raises(probes.FormatError, match="is empty: its writing stopped"):
+    with pytest.raises(probes.FormatError, match="holds nothing yet"):
         probes.open(tmp_path / "begun.h5", partial=True)
 
 
@@ -114,7 +114,7 @@ def test_a_journal_that_stayed_behind_is_of_no_consequence(file: Path) -> None:
 def test_a_file_that_is_being_written_is_not_read(tmp_path: Path) -> None:
     with probes.create(tmp_path / "x.h5") as writer:
         writer.append(probes.Batch(ids=np.arange(3), layers={"x": np.zeros((3, 2))}))
-        with pytest.raises(probes.UsageError, match="is being written by another process"):
+        with pytest.raises(probes.UsageError, match="is being written right now"):
             probes.open(tmp_path / "x.h5", partial=True)
     assert len(probes.open(tmp_path / "x.h5")) == 3
 
@@ -128,7 +128,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = AtomicFile(path, uuid, fresh=True)
     file.write(memoryview(UUID_TAG + uuid.encode() + np.random.default_rng(0).bytes(153 - len(UUID_TAG) - 32)))
     file.commit()
-    file.write_footer()
+    file.seal()
     file.close()
     return path
 
@@ -184,7 +184,7 @@ def test_reading_ends_where_the_content_ends(tiny: Path) -> None:
 
 
 def test_pages_that_were_read_are_checked_once_and_forgotten_in_time(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probes.storage.seal._RECENT", 2)
+    monkeypatch.setattr("probes.storage.seal._CACHED_PAGES", 2)
     opened, read, pread = open_bytes(tiny), [], os.pread
     assert opened is not None
     monkeypatch.setattr(os, "pread", lambda fd, size, at: read.append((size, at)) or pread(fd, size, at))
