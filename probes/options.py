@@ -39,7 +39,7 @@ _JOINED = ("pool", "axes")  # written as one text, "layer4*=none; mean"
 
 CompressionOption = Annotated[str, Doc("none, lzf, gzip; lz4 or zstd with the extra 'compression'.")]
 OverwriteOption = Annotated[bool, Doc("Replace a file that exists.")]
-ResumeOption = Annotated[bool, Doc("Go on with a file whose writing was stopped.")]
+ResumeOption = Annotated[bool, Doc("Continue a file whose writing was interrupted.")]
 
 
 class PassKeywords(TypedDict, total=False):

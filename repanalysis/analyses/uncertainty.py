@@ -5,12 +5,12 @@ the value without group j and pseudo-values p_j = h_j theta - (h_j - 1) theta_j:
 
     theta_J = G theta - sum_j (1 - m_j / n) theta_j,      se^2 = 1/G sum_j (p_j - theta_J)^2 / (h_j - 1)
 
-That is a variance from G numbers, and the value is as far from its mean as Student's t with G - 1 degrees of freedom says, not
-as the normal law does. `few_groups` makes of it the error whose 1.96-fold is that interval: 1.15 times as large for ten groups.
+This is a variance estimated from G numbers, so that the error follows Student's t with G - 1 degrees of freedom, not the normal
+distribution. `few_groups` is the factor with which value +- 1.96 se is Student's 95 % interval: 1.15 for ten groups.
 
-Permutation test: of B values under permuted labels, b reach the value itself in the tail in which more structure lies. Then
-p = (b + 1) / (B + 1), which is valid at any B (Phipson and Smyth 2010). Ties reach it. Without a direction p is twice the
-smaller of both tails, at most 1.
+Permutation test: of B values under permuted labels, b are at least as extreme as the observed value, in the tail that means
+more structure; ties count. Then p = (b + 1) / (B + 1), which is valid for any B (Phipson and Smyth 2010). Without a direction,
+p is twice the smaller of both tails, at most 1.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from repanalysis.metrics import Structure
 
 __all__ = ["Null", "few_groups", "jackknife", "permutation_test", "permuted"]
 
-_TIE = 1e-9  # of the largest number that is compared: what rounding in another order of summation may differ by
-_NEAR_ZERO = 1e-12  # of a quantity without a unit, rounding alone
+_TIE = 1e-9  # relative difference that another order of summation may cause
+_NEAR_ZERO = 1e-12  # dimensionless values below this are rounding errors
 
 
 def jackknife(whole: float, skipped: Sequence[float], sizes: Sequence[int]) -> float:
@@ -38,15 +38,15 @@ def jackknife(whole: float, skipped: Sequence[float], sizes: Sequence[int]) -> f
     Parameters
     ----------
     whole : float
-        The value of all samples.
-    left_out : sequence of float
+        The value on all samples.
+    skipped : sequence of float
         The value without group j.
     sizes : sequence of int
         Samples in group j.
 
     Examples
     --------
-    For a mean and groups of one sample it is the textbook's standard error.
+    For a mean and groups of one sample, it equals the usual standard error.
 
     >>> x = np.array([1.0, 2.0, 4.0, 9.0])
     >>> se = jackknife(x.mean(), [np.delete(x, j).mean() for j in range(4)], [1] * 4)
@@ -62,7 +62,7 @@ def jackknife(whole: float, skipped: Sequence[float], sizes: Sequence[int]) -> f
 
 
 def few_groups(groups: int) -> float:
-    """What a standard error from so many groups is multiplied by, so that value +- 1.96 se is Student's 95 % interval.
+    """Factor for a standard error from few groups, so that value +- 1.96 se is Student's 95 % interval.
 
     Examples
     --------
@@ -73,23 +73,23 @@ def few_groups(groups: int) -> float:
 
 
 def permuted(labels: Int64[np.ndarray, " n"], seed: int, draw: int) -> NDArray[np.int64]:
-    """Labels in random order: as many of every class, and nothing to do with the samples."""
+    """The labels in random order: class sizes stay, the association with samples is lost."""
     return np.random.default_rng([seed, draw]).permutation(labels)
 
 
 class Null(NamedTuple):
-    """What permuted labels give, beside the value of the labels as they are.
+    """Result of a permutation test.
 
     Attributes
     ----------
     mean, spread : float
-        Mean and standard deviation of the draws; NaN if one of them is not finite.
+        Mean and standard deviation under permuted labels; NaN if a draw is not finite.
     p : float
-        Of the permutation test; NaN if the value or a draw is NaN.
+        p-value; NaN if the value or a draw is NaN.
     tail : {"up", "down", "either"}
-        In which tail.
+        The tail tested.
     note : str
-        The same for people.
+        Summary in words.
     """
 
     mean: float
@@ -102,18 +102,18 @@ class Null(NamedTuple):
 def permutation_test(
     value: float, draws: Sequence[float], structure: Structure = "up", *, dimensionless: bool = False, of: str = "labels"
 ) -> Null:
-    """Compare a value with its draws under permuted labels.
+    """Compare a value with its null distribution under permuted labels.
 
     Parameters
     ----------
     value : float
-        Of the labels as they are; may be infinite.
+        Value with the true labels; may be infinite.
     draws : sequence of float
-        Under permuted labels.
+        Values under permuted labels.
     structure : {"up", "down", "either"}, default "up"
-        In which tail more structure lies.
+        The tail that means more structure.
     dimensionless : bool, default False
-        Whether the value has no unit, so that what lies below 1e-12 is 0 up to rounding.
+        Whether the value has no unit; differences below 1e-12 then count as ties.
     of : str, default "labels"
         What was permuted, for the note.
 

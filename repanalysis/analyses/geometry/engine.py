@@ -489,7 +489,7 @@ def _processes(count: int, workers: int) -> ProcessPoolExecutor:
 
 
 def _limit_threads(threads: int) -> None:
-    """Begin a process: finding this function has imported scipy, so that there is something to limit."""
+    """Worker initializer: limits the threads of BLAS, which importing this module has loaded."""
     threadpool_limits(threads)
 
 

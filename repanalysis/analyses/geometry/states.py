@@ -1,8 +1,8 @@
-"""The states of one layer as rows come in, and what metrics make of them: values, standard errors, reasons.
+"""The statistics' states of one layer, updated batch by batch, and the metrics computed from them.
 
-Which statistic serves the metrics depends on the data: moments of every class, in groups so that each group can be left out;
-or the rows themselves where a scatter for each class would weigh more than all of them; or, beyond the budget, nothing but
-a reason.
+Which statistic provides for the metrics depends on the data: moments of every class, in groups for the jackknife; or the rows
+themselves, if they need less memory than a scatter matrix per class; or, if both exceed the budget, none, and the values are
+NaN with the reason.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ _IN_STEPS = "no standard error: it moves in steps, which a jackknife misses"
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be computed of every layer.
+    """The specification of an analysis: what to compute for every layer.
 
     Attributes
     ----------
     metrics : tuple of Metric
-        Which metrics.
+        The metrics.
     groups : int
-        Groups of samples that the jackknife leaves out; 0 for no standard errors of smooth metrics.
+        Number of jackknife groups; 0 omits the standard errors of smooth metrics.
     null : int
-        Permutations of the labels.
+        Number of label permutations.
     seed : int
         Seed of the permutations.
     budget : int
-        Bytes that the states of one layer may take.
+        Memory for the states of one layer, in bytes.
     subset : Subset
-        Which samples.
-    where_it_fits : bool
-        Whether metrics that compare a layer with the network's head pass over the layers that the head does not take.
+        The samples to use.
+    skip_if_head_does_not_fit : bool
+        Whether metrics of the network's head are omitted, rather than NaN, at layers whose width is not that of the head.
     strict : bool
-        Whether a layer that cannot be analyzed raises, rather than having undefined values with the reason.
+        Whether a layer that cannot be analyzed raises; otherwise its values are NaN with the reason.
     types : tuple of (str, int)
-        Types that the network computes in, each with the order of its first layer.
+        Data types that the network computes in, each with the order of its first layer.
     """
 
     metrics: tuple[Metric, ...]
@@ -69,7 +69,7 @@ class Job:
     types: tuple[tuple[str, int], ...] = ()
 
     def naming(self, targets: tuple[str, ...]) -> Job:
-        """The same, with the names of the targets for the metrics that look at them."""
+        """The job with the targets' names as a parameter of the metrics that use targets."""
         named = [
             get(metric.name, **{**metric.params, "names": targets}) if metric.needs_targets else metric
             for metric in self.metrics
@@ -77,7 +77,7 @@ class Job:
         return replace(self, metrics=tuple(named)) if targets else self
 
     def fitting(self, d: int, shape: tuple[int, ...] = ()) -> Job:
-        """What is to be computed of a layer of d features, which are those of maps of a shape."""
+        """The job for a layer of d features; `shape` is the shape of the unpooled output, for heads."""
         heads = {metric: metric.params["head"].at(d, shape) for metric in self.metrics if metric.params.get("head") is not None}
         fitting_metrics = [
             metric for metric in self.metrics if metric not in heads or (heads[metric].takes(d) and not heads[metric].foreign)
@@ -92,7 +92,7 @@ class Job:
 
 @dataclass(frozen=True)
 class StatisticsPlan:
-    """The statistics of a layer, why some are refused, and why there are no standard errors."""
+    """The statistics of a layer, the reasons why some are refused, and why there are no standard errors."""
 
     kept: tuple[Statistic, ...]
     refused: Mapping[Statistic, str]
@@ -100,11 +100,11 @@ class StatisticsPlan:
 
 
 def planned(metrics: Sequence[Metric], d: int, k: int, n: int | None, *, groups: int, budget: int) -> StatisticsPlan:
-    """The statistics that serve these metrics of d features, k classes and n samples (None: not known) within a budget.
+    """The statistics for metrics of d features, k classes and n samples (None: unknown) within a memory budget.
 
     Notes
     -----
-    Rows are kept in place of moments where K d^2 numbers would weigh more than they do, if they fit.
+    Rows replace moments if they fit the budget and need less memory than K d^2 numbers.
     """
     needed = list(dict.fromkeys(metric.needs for metric in metrics))
     statistics: list[Statistic] = []
@@ -144,7 +144,7 @@ def planned(metrics: Sequence[Metric], d: int, k: int, n: int | None, *, groups:
 
 
 def first_of_types(layers: Iterable[LayerInfo]) -> tuple[tuple[str, int], ...]:
-    """Every type that a network computes in, with the order of the first layer that is computed in it."""
+    """Every data type that a network computes in, with the order of its first layer."""
     first: dict[str, int] = {}
     for layer in layers:
         if layer.dtype_source:
@@ -153,10 +153,10 @@ def first_of_types(layers: Iterable[LayerInfo]) -> tuple[tuple[str, int], ...]:
 
 
 def resolution_of_layer(first: Iterable[tuple[str, int]], info: LayerInfo) -> NDArray[np.float64]:
-    """What the rounding of the network's own numbers costs in a layer, from `first_of_types`.
+    """Rounding variance of the network's own arithmetic in a layer, from `first_of_types`.
 
-    The coarsest type in which this layer or one before it was computed decides: later ones carry its rounding on. A mean over
-    places averages it.
+    It is that of the coarsest type in which this layer or an earlier one was computed, since later layers inherit rounding
+    errors. A mean over positions averages them.
     """
     types = [dtype for dtype, order in first if order <= info.order]
     resolution: NDArray[np.float64] = np.maximum.reduce([EXACT, *(resolution_of(dtype, info.averaged) for dtype in types)])
@@ -165,7 +165,7 @@ def resolution_of_layer(first: Iterable[tuple[str, int]], info: LayerInfo) -> ND
 
 @dataclass
 class NonFinite:
-    """The samples of a layer that hold NaN, inf, or what becomes inf when squared.
+    """The samples of a layer that hold NaN, inf, or numbers whose square overflows.
 
     Attributes
     ----------
@@ -174,7 +174,7 @@ class NonFinite:
     sample : int
         Id of its sample.
     count : int
-        Samples that hold any.
+        Number of such samples.
     """
 
     value: float
@@ -187,7 +187,7 @@ class NonFinite:
             self.count += int((~np.isfinite(np.square(x, dtype=np.float64)).all(axis=1)).sum())
 
     def sentence(self, n: int) -> str:
-        """What is wrong with a layer of n samples."""
+        """The reason why a layer of n samples can't be analyzed."""
         overflows = ", whose square overflows" if math.isfinite(self.value) else ""
         others = "the only such sample" if self.count == 1 else f"the first of {self.count:,} such samples"
         return f"holds {self.value}{overflows} at sample id {self.sample!r}, {others} of {n:,}"
@@ -195,7 +195,7 @@ class NonFinite:
 
 @dataclass
 class LayerStates:
-    """The states of one layer; none, once a row came that is not finite."""
+    """The states of one layer; they are dropped at the first row that is not finite."""
 
     info: LayerInfo
     job: Job
@@ -219,13 +219,13 @@ class LayerStates:
                 self.states[statistic, whose] = statistic.init(self.d, self.classes)
 
     def _served(self, statistic: Statistic) -> list[Metric]:
-        """The metrics that a statistic serves."""
+        """The metrics that are computed from a statistic."""
         return [metric for metric in self.job.metrics if _provider_of(metric, self.plan.kept) is statistic]
 
     def _apart(self) -> None:
-        """From the first sample without a label on, what serves class metrics has a state of its own.
+        """Start a separate state for class metrics at the first sample without a label.
 
-        Moments need none: those of all samples hold the unlabelled ones as a class.
+        Moments need none: they hold unlabelled samples as a class of their own.
         """
         for statistic in self.plan.kept:
             both = {_whose(metric) for metric in self._served(statistic)} >= {"all", "labelled"}
@@ -235,15 +235,14 @@ class LayerStates:
 
     @property
     def described(self) -> dict[str, Any]:
-        """What the provenance says of the layer."""
+        """The layer's entry in the provenance."""
         info = self.info
         return {"d": self.d, "dims": info.dims, "pool": info.pool, "source_shape": info.source_shape}
 
     def absorb(self, batch: Batch, labels: Any = None, targets: Any = None) -> None:
         """Add the rows of a batch; `labels` and `targets` replace the batch's own.
 
-        Metrics that look at labels get the rows that have one, those that look at targets the rows that have any, the others
-        all rows.
+        Class metrics get the rows with a label, metrics of targets the rows with at least one target, all others every row.
 
         Raises
         ------
@@ -276,7 +275,7 @@ class LayerStates:
             self.splits |= set(np.unique(batch.split if mask is None else batch.split[mask]).tolist())
 
     def _update(self, x: Any, columns: Mapping[Whose, Any], ids: Any, keys: Any, rows: Mapping[Whose, Any]) -> None:
-        """Update every statistic with the rows (None: all) that it looks at, and their labels or targets."""
+        """Update every statistic with its rows (None: all) and their labels or targets."""
         for (statistic, whose), state in list(self.states.items()):
             if whose not in rows:
                 continue
@@ -298,17 +297,17 @@ class LayerStates:
 
     @property
     def failure(self) -> str:
-        """Why the layer, or a statistic of it, could not be analyzed; empty where it could."""
+        """The reason why the layer, or one of its statistics, could not be analyzed; empty if it could."""
         if self.non_finite is not None:
             return self.non_finite.sentence(self.n)
         return next(iter(self.plan.refused.values()), "")
 
     def values(self) -> dict[tuple[Metric, str], Value]:
-        """Every metric's variants, with standard errors."""
+        """The values of every metric and variant, with standard errors."""
         if self.non_finite is not None:
             return {(metric, ""): Value("nan", self.failure) for metric in self.job.metrics}
         finished = {key: self._at_resolution(key[0].finish(state)) for key, state in self.states.items()}
-        values_found: dict[tuple[Metric, str], Value] = {}
+        values_by_variant: dict[tuple[Metric, str], Value] = {}
         for statistic in self.plan.kept:
             for whose in get_args(Whose):
                 if not (mine := [metric for metric in self._served(statistic) if _whose(metric) == whose]):
@@ -317,20 +316,20 @@ class LayerStates:
                 if whose == "labelled" and isinstance(statistic, _BY_CLASS):
                     state = state.without_class(MISSING)
                 whole = _all(mine, state.whole if isinstance(state, GroupedMoments) else state)
-                values_found |= self._with_errors(mine, whole, state)
+                values_by_variant |= self._with_errors(mine, whole, state)
         for metric in self.job.metrics:
             if _provider_of(metric, self.plan.kept) is None:
                 reason = self.plan.refused.get(metric.needs) or next(iter(self.plan.refused.values()))
-                values_found[metric, ""] = Value("nan", reason)
+                values_by_variant[metric, ""] = Value("nan", reason)
         return {
-            (metric, variant): values_found[metric, variant]
+            (metric, variant): values_by_variant[metric, variant]
             for metric in self.job.metrics
-            for key, variant in values_found
+            for key, variant in values_by_variant
             if key is metric
         }
 
     def _at_resolution(self, state: Any) -> Any:
-        """A finished state that knows in which type the network computed, which may be coarser than what is stored."""
+        """A finished state with the rounding of the network's own types, which may be coarser than the stored type."""
         if isinstance(state, GroupedMoments):
             return state._replace(whole=state.whole.at_resolution(self.resolution))
         return state.at_resolution(self.resolution) if hasattr(state, "at_resolution") else state
@@ -385,24 +384,24 @@ class LayerStates:
             }
 
     def _rows_of(self, metric: Metric) -> tuple[int, str]:
-        """How many samples a metric looks at, and a note where others lack what it needs."""
+        """Number of samples that a metric uses, and a note if others lack a label or target."""
         counts: dict[Whose, tuple[int, str]] = {"labelled": (self.n_labelled, "label"), "targets": (self.n_targets, "target")}
         n, what = counts.get(_whose(metric), (self.n, ""))
         return n, f"{self.n - n} of {self.n} samples have no {what}" if n < self.n else ""
 
 
 def _whose(metric: Metric) -> Whose:
-    """Which samples a metric looks at."""
+    """The kind of samples that a metric uses."""
     return "targets" if metric.needs_targets else "labelled" if metric.by_class else "all"
 
 
 def place_of(info: LayerInfo) -> dict[str, Any]:
-    """Where a layer stands, as columns of a table."""
+    """Name, order and depth of a layer, as columns of a table."""
     return {"layer": info.name, "order": info.order, "depth": info.depth}
 
 
 def _provider_of(metric: Metric, statistics: Sequence[Statistic]) -> Statistic | None:
-    """The statistic that serves a metric."""
+    """The statistic from which a metric is computed."""
     return next((statistic for statistic in statistics if statistic.covers(metric.needs)), None)
 
 

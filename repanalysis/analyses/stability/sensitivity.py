@@ -390,7 +390,7 @@ def _flatten(output: Tensor) -> Tensor:
 
 
 def _squares(rows: Tensor) -> Tensor:
-    """Squared norm of each row: of stretches in the type that they have, whose error is its rounding; joined in float64."""
+    """Squared norm of each row: blocks of 4,096 are summed in the dtype of the rows, the sums of blocks in float64."""
     whole = rows.shape[1] // _STRETCH * _STRETCH
     norms: Tensor = torch.linalg.vector_norm(rows[:, whole:], dim=1).double().square()
     if whole:
