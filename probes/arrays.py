@@ -17,7 +17,7 @@ from probes.source import Source
 
 __all__ = ["Arrays", "from_arrays"]
 
-_BLOCK_BYTES = 32 << 20
+_BATCH_BYTES = 32 << 20
 
 
 class Arrays(Source):
@@ -73,7 +73,7 @@ class Arrays(Source):
         whole = self._whole
         arrays = {name: self[name] for name in (self.layers if layers is None else layers)}
         row_bytes = sum(array[:1].nbytes for array in arrays.values())
-        step = size or max(1, _BLOCK_BYTES // max(1, row_bytes))
+        step = size or max(1, _BATCH_BYTES // max(1, row_bytes))
         for start in range(0, len(self), step):
             rows = slice(start, start + step)
             yield Batch(

@@ -138,8 +138,8 @@ def id_keys(ids: Ids) -> Int64[np.ndarray, " n"]:
 
 def refuse_duplicates(ids: Ids, where: str, more: str = "") -> None:
     """Raise `DataError` where an id stands twice; the first that does is named."""
-    if (twice := duplicate(ids)) is not None:
-        raise DataError(f"Sample id {twice!r} stands twice in {where}; ids must be unique.{more}")
+    if (repeated := duplicate(ids)) is not None:
+        raise DataError(f"Sample id {repeated!r} stands twice in {where}; ids must be unique.{more}")
 
 
 def duplicate(ids: Ids) -> int | str | None:

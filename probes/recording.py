@@ -1,7 +1,7 @@
-"""A model over a loader into a file: `record` writes what `capture` yields, beside the network, and can be resumed.
+"""Recording to a file: `record` writes the batches of `capture` in a background thread, and can be resumed.
 
-A run that was stopped goes on from the file's last commit: commits lie between steps, so that the remaining steps see the
-batches that they would have seen, and the file becomes the one that an undisturbed run would have written.
+A resumed run continues from the file's last commit. Commits lie between steps, so the remaining steps get the same batches as
+in an uninterrupted run, and the file becomes the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from probes.provenance import versions
 from probes.storage.journal import Journal, install
 from probes.storage.seal import is_empty, is_interrupted
 from probes.storage.store import Store
-from probes.storage.writer import Writer, create, part_of, provenance_diff, refuse_existing, refuse_other
+from probes.storage.writer import Writer, create, part_path, provenance_diff, refuse_existing, refuse_mismatches
 from probes.storage.writer import resume as resume_file
 
 __all__ = ["record"]
@@ -59,7 +59,7 @@ def record(
     progress: bool | None = None,
     **options: Unpack[CaptureKeywords],
 ) -> Store:
-    """Run `model` over `loader` and write what its layers gave out to an activations file, batch by batch.
+    """Run `model` over `loader` and write the outputs of its layers to an activations file, batch by batch.
 
     Parameters
     ----------
@@ -68,22 +68,21 @@ def record(
     path : path-like
         File to write, such as `"acts.h5"`.
     attrs : mapping, optional
-        Provenance to keep: model, weights_sha256, preprocessing, dataset, command, versions.
+        Provenance to store: model, weights_sha256, preprocessing, dataset, command, versions.
     class_names : sequence of str, optional
-        Name of class 0, 1, ...; labels that are text are numbered by it.
+        Name of class 0, 1, ...; text labels are numbered by it.
     compression : {"none", "lzf", "gzip", "lz4", "zstd"}, default "none"
-        How the file is packed.
+        Compression of the file.
     overwrite : bool, default False
-        Replace a file that exists. It stays as it is until the new one, which is written to `FILE.part`, is complete.
+        Replace an existing file. It stays unchanged until the new one, which is written to `FILE.part`, is complete.
     resume : bool, default False
-        Continue a file whose writing was interrupted. The loader must give the samples that it gave then, in that order:
-        those that are in the file already are passed over. If a file that was to replace another was stopped, `FILE.part`,
-        and is this run's, that is gone on with. A file that is complete is left alone, if it has every sample that the data set
-        says it has; where there is none, writing starts.
+        Continue an incomplete file. The loader must yield the same samples in the same order as before; samples that are in
+        the file are skipped. An incomplete replacement `FILE.part` is continued if this run began it. A complete file is left
+        unchanged if it has every sample of the data set. If there is no file, writing starts.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
     **options
-        What is kept, and how the network is run, as for `capture`: see `probes.CaptureOptions`.
+        What is recorded, and how the network is run, as for `capture`: see `probes.CaptureOptions`.
 
     Returns
     -------
@@ -93,20 +92,20 @@ def record(
     Raises
     ------
     UsageError
-        If `path` exists and neither `overwrite` nor `resume` is given; if what is resumed was another model, other
-        weights, data, layers or pools, or another `forward`; if another process is writing the file; if `attrs` name one of
+        If `path` exists and neither `overwrite` nor `resume` is given; if the file to resume has another model, other
+        weights, data, layers or pools, or another `forward`; if another process is writing the file; if `attrs` contain one of
         the options with another value.
     DataError
-        If the loader gives nothing, or other samples than those in the file.
+        If the loader yields nothing, or other samples than those in the file.
     IncompleteError
-        If the file that `resume` meets is complete, but the data set has samples that it does not hold.
+        If the file to resume is complete, but the data set has samples that are not in it.
     OSError
-        If the disk is full. The file is then whole up to its last commit.
+        If the disk is full. The file is then at its last commit.
 
     Notes
     -----
-    Whatever stops the run, a file is left that `resume` can go on with, or that
-    `probes.open(path, partial=True)` reads. Writing happens in a thread of its own, with at most 64 MB waiting.
+    If the run is stopped, `resume` can continue the file, and `probes.open(path, partial=True)` can read it. A thread
+    of its own writes, with at most 64 MB queued.
     """
     path = Path(path)
     network = unwrap(model)
@@ -114,17 +113,17 @@ def record(
     if (loader := as_loader(loader, capture_options.batch_size)) is source:
         size = getattr(loader, "batch_size", None)
         capture_options = replace(capture_options, batch_size=size if isinstance(size, int) else 0)
-    facts = _facts(network, capture_options, str(device or device_of(network)), attrs or {})
+    run_attrs = _run_attrs(network, capture_options, str(device or device_of(network)), attrs or {})
     plain_file(path)
-    begun = _begun(path, facts, class_names) if resume else None
-    if begun is None and not resume:
+    resumable = _find_resumable(path, run_attrs, class_names) if resume else None
+    if resumable is None and not resume:
         refuse_existing(path, overwrite=overwrite)
-    if begun is not None and not is_interrupted(begun):
-        return _complete(begun, path, loader, capture_options)
-    n_resumed = 0 if begun is None or is_empty(begun) else len(Store(begun, partial=True))
+    if resumable is not None and not is_interrupted(resumable):
+        return _complete(resumable, path, loader, capture_options)
+    n_resumed = 0 if resumable is None or is_empty(resumable) else len(Store(resumable, partial=True))
     rest = loader
-    if begun is not None and n_resumed:
-        rest = _remaining_batches(loader, n_resumed, begun, Reader(forward or network, class_names=class_names))
+    if resumable is not None and n_resumed:
+        rest = _remaining_batches(loader, n_resumed, resumable, Reader(forward or network, class_names=class_names))
     batches = captured(
         model, rest, _remaining(capture_options, n_resumed), device=device, early_stop=early_stop, forward=forward,
         class_names=class_names,
@@ -134,11 +133,11 @@ def record(
         raise DataError("The loader gave no batch; there is nothing to record.")
     expected = capture_options.n_of(_length(loader))
     if n_resumed:
-        writer = resume_file(path, attrs=facts, expected=expected, source=begun)
+        writer = resume_file(path, attrs=run_attrs, expected=expected, source=resumable)
     else:
         writer = create(
-            path, attrs=facts | _origin(first), class_names=class_names, head=final_linear(network), compression=compression,
-            expected=expected, overwrite=overwrite or begun is not None,
+            path, attrs=run_attrs | _origin(first), class_names=class_names, head=final_linear(network),
+            compression=compression, expected=expected, overwrite=overwrite or resumable is not None,
         )  # fmt: skip
     return _write(writer, batches if first is None else chain([first], batches), n_resumed, expected, progress=progress)
 
@@ -152,7 +151,7 @@ def _write(writer: Writer, batches: Iterable[Batch], n_resumed: int, expected: i
                 writer.put(batch)
                 bar.update(len(batch))
     except BaseException as error:
-        error.add_note(_left(writer))
+        error.add_note(_state_note(writer))
         raise
     store = Store(writer.path)
     if store.non_finite:
@@ -160,8 +159,8 @@ def _write(writer: Writer, batches: Iterable[Batch], n_resumed: int, expected: i
     return store
 
 
-def _facts(network: nn.Module, options: CaptureOptions, device: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of a file: what the caller says, and the options as they are."""
+def _run_attrs(network: nn.Module, options: CaptureOptions, device: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a file: those of the caller, the options, and the network's name and hash."""
     stated = options.to_attrs()
     for key in stated.keys() & attrs.keys():
         if attrs[key] != stated[key]:
@@ -169,24 +168,24 @@ def _facts(network: nn.Module, options: CaptureOptions, device: str, attrs: Mapp
                 f"attrs say {key} = {attrs[key]!r}, and the run has {key} = {stated[key]!r}: the file can hold one of them. "
                 f"Give what you want to keep another name."
             )
-    facts = {"model": type(network).__name__, "weights_sha256": weights_sha256(network), **stated}
-    return facts | {"device": device, "versions": versions()} | dict(attrs)
+    run_attrs = {"model": type(network).__name__, "weights_sha256": weights_sha256(network), **stated}
+    return run_attrs | {"device": device, "versions": versions()} | dict(attrs)
 
 
-def _begun(path: Path, facts: Mapping[str, Any], class_names: Sequence[str] | None) -> Path | None:
-    """The file to go on with: the one that was to replace `path`, or `path` itself, whichever is this run's."""
+def _find_resumable(path: Path, run_attrs: Mapping[str, Any], class_names: Sequence[str] | None) -> Path | None:
+    """The file to continue: the replacement of `path` or `path` itself, whichever this run began; None if neither exists."""
     refusal: UsageError | None = None
-    for begun in (part_of(path), path):
-        if not begun.exists():
+    for resumable in (part_path(path), path):
+        if not resumable.exists():
             continue
-        if is_interrupted(begun) and is_empty(begun):  # where nothing was committed, it may be anybody's
-            return begun
-        with Store(begun, partial=True) as store:
-            mismatches = provenance_diff(store.attrs, facts) + (_other_classes(store, class_names) if len(store) else [])
+        if is_interrupted(resumable) and is_empty(resumable):  # without a commit there is nothing that could differ
+            return resumable
+        with Store(resumable, partial=True) as store:
+            mismatches = provenance_diff(store.attrs, run_attrs) + (_other_classes(store, class_names) if len(store) else [])
         if not mismatches:
-            return begun
+            return resumable
         try:
-            refuse_other(begun, mismatches)
+            refuse_mismatches(resumable, mismatches)
         except UsageError as error:
             refusal = refusal or error
     if refusal is not None:
@@ -194,10 +193,10 @@ def _begun(path: Path, facts: Mapping[str, Any], class_names: Sequence[str] | No
     return None
 
 
-def _complete(begun: Path, path: Path, loader: Any, options: CaptureOptions) -> Store:
-    """A file that needs no more, if the data have no sample that it lacks; one that was not yet in its place is put there."""
-    if begun != path:
-        install(begun, path)
+def _complete(resumable: Path, path: Path, loader: Any, options: CaptureOptions) -> Store:
+    """The store of a complete file, which is first renamed to `path`; raises if the data set has samples that it lacks."""
+    if resumable != path:
+        install(resumable, path)
     Journal.beside(path).unlink(missing_ok=True)  # left by a run that was killed after the seal
     store = Store(path)
     current = ids_at(loader.dataset, range(options.n_of(len(loader.dataset)) or 0)) if in_fixed_order(loader) else None
@@ -213,12 +212,12 @@ def _complete(begun: Path, path: Path, loader: Any, options: CaptureOptions) -> 
 
 
 def _origin(first: Batch | None) -> dict[str, str]:
-    """What the file says of its samples' ids."""
+    """The attribute that says where the ids come from."""
     return {} if first is None else {"ids_from": first.ids_from}
 
 
-def _left(writer: Writer) -> str:
-    """What a run that was stopped leaves."""
+def _state_note(writer: Writer) -> str:
+    """The note on the state of the file after an error."""
     if writer.complete:
         return f"{writer.path} is complete: {writer.n_committed} samples are whole in it"
     old = "" if writer.file == writer.path else f"; {writer.path} is as it was"
@@ -229,7 +228,7 @@ def _left(writer: Writer) -> str:
 
 
 def _other_classes(store: Store, class_names: Sequence[str] | None) -> list[str]:
-    """A sentence where the classes are numbered otherwise than in the file: one label would mean two of them."""
+    """The mismatch, if the classes are numbered differently than in the file, so that one label would mean two classes."""
     now, before = None if class_names is None else list(class_names), store.class_names
     if now == before:
         return []
@@ -237,43 +236,43 @@ def _other_classes(store: Store, class_names: Sequence[str] | None) -> list[str]
     return [f"the classes: {shown[0]} in the file, {shown[1]} now"]
 
 
-def _remaining_batches(loader: Iterable[Any], passed: int, path: Path, reader: Reader) -> Iterator[Identified]:
-    """The loader's batches after the samples that are in the file; raises DataError if it yields other samples than those."""
+def _remaining_batches(loader: Iterable[Any], n_resumed: int, path: Path, reader: Reader) -> Iterator[Identified]:
+    """The loader's batches after the samples that are in the file; raises DataError if those samples differ."""
     with Store(path, partial=True) as store:
         existing, labels, origin = store.ids, store.labels, store.attrs.get("ids_from")
     seen = SeenIds()
     seen.add(existing)
-    done, positions, rest = _unread(loader, passed)
+    done, positions, rest = _unread(loader, n_resumed)
     same = positions is None or positions[1] != origin or np.array_equal(positions[0], existing[:done])
-    for value in identified(rest, reader, first=done) if same and done <= passed else ():
-        if done == passed:
+    for value in identified(rest, reader, first=done) if same and done <= n_resumed else ():
+        if done == n_resumed:
             if are_texts(value.ids) != are_texts(existing):
                 kinds = ("names", "numbers") if are_texts(existing) else ("numbers, as in older files", "names")
                 raise DataError(
                     f"The samples in {path} have {kinds[0]}, those of the loader {kinds[1]}: write the file anew (--overwrite)."
                 )
-            if (twice := seen.add(value.ids)) is not None:
-                raise DataError(f"The loader gives sample id {twice!r} again, which is in {path} already; ids must be unique.")
+            if (repeated := seen.add(value.ids)) is not None:
+                raise DataError(f"The loader repeats sample id {repeated!r}, which is in {path} already; ids must be unique.")
             yield value
             continue
         rows = slice(done, done + len(value.ids))
         same = np.array_equal(value.ids, existing[rows])
-        if labels is not None and value.item.labels is not None:  # other labels are other samples, or another truth
+        if labels is not None and value.item.labels is not None:  # other labels mean other samples or another annotation
             same &= np.array_equal(value.item.labels, labels[rows])
         done += len(value.ids)
-        if done > passed or not same:
+        if done > n_resumed or not same:
             break
-    if done != passed or not same:
+    if done != n_resumed or not same:
         raise DataError(
             f"The loader gives other samples than those in {path}, before row {done}: it must give the same ones, in the "
             f"same order and batches, to go on with the file."
         )
 
 
-def _unread(loader: Any, passed: int) -> tuple[int, tuple[NDArray[Any], str] | None, Iterable[Any]]:
-    """How many samples are passed over without being loaded, their ids, if positions say them, and a loader of the rest.
+def _unread(loader: Any, n_resumed: int) -> tuple[int, tuple[NDArray[Any], str] | None, Iterable[Any]]:
+    """Number of samples that are skipped without loading them, their ids if these are positions, and a loader for the rest.
 
-    A torch DataLoader in fixed order does not even load what is to be passed over.
+    Only a torch DataLoader in fixed order can skip samples without loading them.
     """
     from torch.utils.data import BatchSampler, DataLoader
 
@@ -281,7 +280,7 @@ def _unread(loader: Any, passed: int) -> tuple[int, tuple[NDArray[Any], str] | N
         return 0, None, loader
     batches = list(loader.batch_sampler)
     done = count = 0
-    while count < len(batches) and done < passed:
+    while count < len(batches) and done < n_resumed:
         done += len(batches[count])
         count += 1
     rest = DataLoader(
@@ -292,17 +291,17 @@ def _unread(loader: Any, passed: int) -> tuple[int, tuple[NDArray[Any], str] | N
     return done, ids_at(loader.dataset, range(done)), rest
 
 
-def _remaining(options: CaptureOptions, passed: int) -> CaptureOptions:
+def _remaining(options: CaptureOptions, n_resumed: int) -> CaptureOptions:
     """The options for the batches that are not in the file yet."""
-    if options.max_batches is None or not passed:
+    if options.max_batches is None or not n_resumed:
         return options
     if not options.batch_size:
         raise UsageError("How many batches are left of max_batches is not known: the loader does not say its batch size.")
-    return replace(options, max_batches=max(0, options.max_batches - -(-passed // options.batch_size)))
+    return replace(options, max_batches=max(0, options.max_batches - -(-n_resumed // options.batch_size)))
 
 
 def _non_finite(counts: Mapping[str, int]) -> str:
-    """One sentence on the layers that hold NaN or inf."""
+    """The warning about layers with NaN or infinite values."""
     shown = ", ".join(f"{name}: {count}" for name, count in list(counts.items())[:3])
     more = f", and {len(counts) - 3} more layers" if len(counts) > 3 else ""
     return (
@@ -312,7 +311,7 @@ def _non_finite(counts: Mapping[str, int]) -> str:
 
 
 def _length(loader: Iterable[Any]) -> int | None:
-    """Number of samples to come, where the loader knows it."""
+    """Number of samples, or None if the loader does not know it."""
     try:
         return len(loader.dataset)  # type: ignore[attr-defined]  # a torch DataLoader
     except (AttributeError, TypeError):

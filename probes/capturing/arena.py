@@ -1,13 +1,12 @@
-"""Memory outside the heap for what the hooks of a forward pass keep.
+"""Memory outside the heap for the tensors that hooks record in a forward pass.
 
-Small tensors that stay between large ones break the heap into pieces. A forward pass frees and allocates activations of tens of
-megabytes all the time. Where a small tensor, be it the 200 bytes of its header, lies in the room that one of them has left,
-the next does not fit, and the process grows: by 800 MB under hand-written hooks on a vision transformer
-(benchmarks/extract.py). So what a pass keeps is copied to memory-mapped blocks, one after the other, and is held as a
-`BufferView`, which makes its tensor or array when it is asked for.
+Small tensors kept between large ones fragment the heap. A forward pass allocates and frees activations of tens of megabytes.
+If a small tensor, even the 200 bytes of its header, lies in the space that one of them left, the next one does not fit there,
+and the process grows: by 800 MB under hand-written hooks on a vision transformer (benchmarks/extract.py). So recorded tensors
+are copied to memory-mapped blocks, one after the other. A `BufferView` builds the tensor or array on access.
 
-A pass mostly keeps what the pass before kept. So its block, and the tensors to write to, are prepared before it begins, one
-after the other in one place of the heap; a block that is used again has them already.
+Successive passes mostly record tensors of the same shapes. So the block and the tensors to write to are prepared before a pass,
+next to each other on the heap. A reused block has them already.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from torch import Tensor
 __all__ = ["BufferPool", "BufferView"]
 
 _BLOCK = 4 << 20
-_LINE = 64  # bytes; what a processor reads at a time
-_SPARE = 4  # blocks of earlier passes that may be used again: one is read, one is queued, one is written
+_LINE = 64  # bytes of a cache line; views are aligned to it
+_SPARE = 4  # blocks of earlier passes kept for reuse: one is read, one is queued, one is written
 _NUMPY: dict[torch.dtype, np.dtype[Any]] = {
     torch.float16: np.dtype(np.float16), torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64),
 }  # fmt: skip
@@ -47,7 +46,7 @@ class BufferView(NamedTuple):
     dtype : torch.dtype
         Element type.
     prepared : torch.Tensor, optional
-        The tensor to write to, where the pool has prepared it. It does not outlive the pass.
+        The tensor to write to, if the pool has prepared it. It is valid only during the pass.
     """
 
     memory: mmap.mmap | Tensor
@@ -75,12 +74,12 @@ class BufferView(NamedTuple):
 
 
 def _size(shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    """Bytes that a tensor takes in a block."""
+    """Bytes of a tensor in a block, rounded up to cache lines."""
     return -(-prod(shape) * dtype.itemsize // _LINE) * _LINE
 
 
 class _Block:
-    """Memory-mapped pages, and the views that are prepared in them, front to back."""
+    """Memory-mapped pages and the views prepared in them, in order."""
 
     def __init__(self, size: int) -> None:
         self.memory = mmap.mmap(-1, size)
@@ -97,13 +96,13 @@ class _Block:
             offset += _size(shape, dtype)
 
     def is_unused(self) -> bool:
-        """Whether nothing refers to the memory but the prepared views, each by itself and by its tensor."""
+        """Whether only the prepared views and their tensors refer to the memory."""
         prepared = sum(2 if prod(view.shape) else 1 for view in self.views)
         return sys.getrefcount(self.memory) == prepared + 2  # the attribute's, and that of getrefcount itself
 
 
 class BufferPool:
-    """Blocks of memory outside the heap; a block is returned to the system once nothing in it is used any more.
+    """Blocks of memory outside the heap; a block is freed once no view, tensor or array refers to it.
 
     Examples
     --------
@@ -113,18 +112,19 @@ class BufferPool:
     """
 
     def __init__(self) -> None:
-        self._views: list[BufferView] = []  # what this pass has taken
-        self._prepared: list[BufferView] = []  # what it is expected to take
+        self._views: list[BufferView] = []  # views reserved in this pass
+        self._prepared: list[BufferView] = []  # views that this pass is expected to reserve
         self._block: _Block | None = None
-        self._free = 0  # first free byte in the block, once the pass takes something else than what was prepared
+        self._free = 0  # first free byte in the block, after the first request that differs from the prepared views
         self._blocks: list[_Block] = []
         self._old: list[_Block] = []
 
     def restart(self) -> None:
-        """Begin another pass, in other memory than what still is in use.
+        """Begin another pass, in memory that is not in use.
 
-        What the pass before took is prepared in one block. The views of that pass are void: a block is used again where no
-        tensor and no array that was made from one points into it any more. Fresh pages cost as much as what is written to them.
+        Prepares one block for the shapes of the previous pass. The views of that pass become invalid: a block is reused once
+        no tensor or array built from a view points into it. Reuse matters, since allocating new pages costs as much as
+        writing to them.
         """
         if not self._views:
             return
@@ -136,7 +136,7 @@ class BufferPool:
         self._prepared = self._block.views
 
     def put(self, x: Tensor) -> BufferView:
-        """Copy a tensor to this memory, contiguous; one on an accelerator is copied where it is."""
+        """Copy a tensor, contiguously, to this memory; a tensor on an accelerator is copied on its device."""
         if not x.is_cpu:
             return BufferView(x.clone(memory_format=torch.contiguous_format), 0, tuple(x.shape), x.dtype)
         view = self.reserve(tuple(x.shape), x.dtype)
@@ -144,7 +144,7 @@ class BufferPool:
         return view
 
     def reserve(self, shape: tuple[int, ...], dtype: torch.dtype) -> BufferView:
-        """Memory on the CPU for a tensor that is still to be written."""
+        """A view on uninitialised CPU memory, which the caller fills."""
         index = len(self._views)
         if index < len(self._prepared):
             view = self._prepared[index]
@@ -152,7 +152,7 @@ class BufferPool:
                 self._views.append(view)
                 return view
         if self._block is not None and self._prepared:
-            # This pass keeps something else than the one before. What is still to come goes behind what it has taken.
+            # The request differs from that of the previous pass. Later views follow the ones that are reserved.
             self._free = sum(_size(view.shape, view.dtype) for view in self._prepared[:index])
             self._block.views, self._prepared = self._prepared[:index], []
         size = _size(shape, dtype)
@@ -165,7 +165,7 @@ class BufferPool:
         return view
 
     def _allocate(self, size: int) -> _Block:
-        """A block that nothing points into: one of before that is large enough, or a new one."""
+        """An unused block of at least `size` bytes: an old one that is large enough, or a new one."""
         size = max(size, _BLOCK)
         for block in self._old:
             if size <= len(block.memory) <= 2 * size and block.is_unused():

@@ -1,6 +1,6 @@
-"""What the axes of an activation mean, and what the user states about them: `--axes 'blocks.*=TBC'`.
+"""Names of the axes of an activation, and the user's rules for them: `--axes 'blocks.*=TBC'`.
 
-One letter stands for an axis, in the order of the module's output. `axis_inference.py` finds out what is not stated.
+One letter stands for one axis, in the order of the module's output. `axis_inference.py` infers axes without a rule.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ _LETTER = {name: letter for letter, name in LETTERS.items() if letter != "N"}
 
 
 class UnfitError(Exception):
-    """An activation can't be recorded or pooled; the message, which follows the layer's name, says why."""
+    """An activation can't be recorded or pooled; the message is the reason and is shown after the layer's name."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the axes of an activation mean, and how it becomes one row per sample.
+    """Names of the axes of an activation, and how to arrange it as one row per sample.
 
     Attributes
     ----------
     dims : tuple of str
-        Names of the axes once the samples are first.
+        Names of the axes after moving the samples first.
     prefix : int
-        Tokens at the front that are no place in the image.
+        Number of leading tokens without a position in the image, such as a class token.
     sample : int
         The samples' axis in the module's output.
     fold : {"", "major", "minor"}
-        Whether that axis holds something else too, `dims[1]`: all of one sample in a row ("major"), or one of each sample in
-        turn ("minor").
+        Whether the samples' axis also contains the axis `dims[1]`: with the samples as its outer ("major") or inner ("minor")
+        index.
     origin : {"measured", "weight", "given", "guessed"}
-        How the axes are known.
+        How the axes were determined.
     length : bool
-        Whether the one axis of positions is as long as the input: a padding mask of the input applies to it.
+        Whether the single axis of positions is as long as the input, so that a padding mask of the input applies to it.
     mask : (n, positions) tensor of bool, optional
-        Positions that are no padding, of one batch.
+        Mask of one batch, False at padding.
     """
 
     dims: Dims
@@ -77,7 +77,7 @@ class Layout:
 
     @property
     def source_dims(self) -> Dims:
-        """Names of the axes in the module's order; `sample*window` where they share one."""
+        """Names of the axes in the module's order; `sample*window` for a shared axis."""
         if self.fold:
             first = f"sample*{self.dims[1]}" if self.fold == "major" else f"{self.dims[1]}*sample"
             rest = list(self.dims[2:])
@@ -88,11 +88,11 @@ class Layout:
 
     @property
     def places(self) -> list[int]:
-        """Axes of positions, which pools reduce, once the samples are first."""
+        """Axes of positions, which pools reduce, after moving the samples first."""
         return [axis for axis, dim in enumerate(self.dims) if dim not in KEPT]
 
     def fits(self, shape: Sequence[int], rows: int | None) -> bool:
-        """Whether the samples' axis of an output of this shape has the size that so many samples give."""
+        """Whether the size of the samples' axis in `shape` is consistent with `rows` samples."""
         size = shape[self.sample]
         return rows is None or (size == rows if not self.fold else rows > 0 and size % rows == 0)
 
@@ -110,7 +110,7 @@ def letters_of(dims: Iterable[str]) -> str:
 
 
 class AxisRules:
-    """Axes that the user states, by layer pattern; the first pattern that matches decides.
+    """The user's axes per layer pattern; the first matching pattern applies.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class AxisRules:
     Raises
     ------
     UsageError
-        If a letter is unknown or stands twice, or the samples are missing.
+        If a letter is unknown or repeated, or the samples are missing.
 
     Examples
     --------
@@ -139,19 +139,19 @@ class AxisRules:
             texts = [] if axes is None else [axes] if isinstance(axes, str) else list(axes)
             pairs = [(text.rpartition("=")[0] or "*", text.rpartition("=")[2]) for text in texts]
         self._rules = [(pattern, text, _stated(pattern, text)) for pattern, text in pairs]
-        self.met = {pattern: False for pattern, _, _ in self._rules}
+        self.matched = {pattern: False for pattern, _, _ in self._rules}
 
     def of(self, name: str, types: Iterable[str]) -> Layout | None:
-        """The axes that are stated for a layer, or None."""
+        """The axes of the first rule that matches a layer, or None."""
         for pattern, _, layout in self._rules:
             if matches(pattern, name, types):
-                self.met[pattern] = True
+                self.matched[pattern] = True
                 return layout
         return None
 
     def check(self, title: str, names: Iterable[str]) -> None:
-        """Raise `UsageError` where a pattern has matched nothing that was recorded."""
-        for pattern in (pattern for pattern, met in self.met.items() if not met):
+        """Raise `UsageError` if a pattern has matched no recorded layer."""
+        for pattern in (pattern for pattern, matched in self.matched.items() if not matched):
             raise UsageError(
                 f"No recorded layer of {title!r} matches {pattern!r}, the pattern of axes.{closest(pattern, names)} "
                 f"`repanalysis layers` lists all."

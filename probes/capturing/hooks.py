@@ -1,11 +1,11 @@
-"""Hooks: what every layer of a network gave out, pooled and copied the moment it exists.
+"""Forward hooks that pool and copy the output of every layer as soon as it is computed.
 
-`attach` puts hooks on a model for as long as a `with` block lasts. Hooks only read: the network computes what it would
-compute without them, and after the block, however it ends, none is left. An output may be a tensor, or tensors in
-tuples, lists, mappings and dataclasses: then every part is a layer of its own, `attn.0`, `encoder.last_hidden_state`.
+`attach` adds hooks to a model for the duration of a `with` block. Hooks only read, so the network's results do not change, and
+all hooks are removed when the block ends or raises. An output may be a tensor, or tensors in tuples, lists, mappings and
+dataclasses. Then each of these tensors is a layer of its own: `attn.0`, `encoder.last_hidden_state`.
 
-What a call is named and what its output is like is determined in the first pass, and used again while the output keeps its
-shape and type (`_OutputSpec`); another way through the network, or another input size, is treated as a first pass is.
+The first pass determines each call's name and the specification of its output (`_OutputSpec`). Later passes reuse them while
+the output keeps its shape and type. For another path through the network or another input size they are determined anew.
 """
 
 from __future__ import annotations
@@ -45,32 +45,32 @@ __all__ = ["Recording", "Reduction", "StopForward", "attach", "hooked"]
 
 _CALL = nn.Module._call_impl.__code__
 
-Reduction = Callable[[str, Tensor], Tensor]  # layer and whole output -> what is kept of it, a row per sample
+Reduction = Callable[[str, Tensor], Tensor]  # (layer name, whole output) -> tensor to record, one row per sample
 
 
 @dataclass(slots=True)
 class _OutputSpec:
-    """What an output is like and how it is pooled: determined once, valid for every output of that shape and type."""
+    """Axes, pool and description of an output; computed once and valid for every output of that shape and type."""
 
     shape: torch.Size
     dtype: torch.dtype
     rows: int | None
-    length: int | None  # of the padding mask
+    length: int | None  # length of the padding mask
     layout: Layout
     pool: Pool
     info: LayerInfo
     direct: _Direct | None = None
     leaf: bool = True
-    shares: bool = False  # whether it was the very tensor that an earlier module has returned, unchanged
-    passed_on: bool = False  # whether a later module has returned this very tensor
+    shares: bool = False  # whether the output was the same tensor object that an earlier module returned, unmodified
+    passed_on: bool = False  # whether a later module returned the same tensor object
 
     def name_axes(self, dims: tuple[str, ...]) -> None:
-        """Note the axes of what is kept."""
+        """Store the axes of the pooled output."""
         if self.info.dims != dims:
             self.info = replace(self.info, dims=dims)
 
     def fits(self, output: Tensor, rows: int | None, length: int | None) -> bool:
-        """Whether another output is like this."""
+        """Whether the specification is valid for an output."""
         return (
             not output.is_nested
             and output.shape == self.shape
@@ -83,7 +83,7 @@ class _OutputSpec:
 
 
 class _Direct(NamedTuple):
-    """What pooling gives, where it can be written to its buffer without a tensor in between."""
+    """Shape and type of a pooled output that can be written to its buffer without an intermediate tensor."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -91,7 +91,7 @@ class _Direct(NamedTuple):
 
 
 class _Output(NamedTuple):
-    """What was kept of an output, and how many leaf calls had ended by then."""
+    """A pooled output, and the number of leaf calls that had ended before or with it."""
 
     view: BufferView
     spec: _OutputSpec
@@ -108,16 +108,16 @@ class _Call:
     entry: tuple[str, str]  # name and module type
     leaf: bool = True
     operations: Counter[str] | None = None
-    spec: _OutputSpec | None = None  # where the latest output was one tensor that is recorded
+    spec: _OutputSpec | None = None  # set if the latest output was a single, recorded tensor
 
 
 class _HookedModule:
-    """A module's hooks, and the calls that it has seen."""
+    """A module's hooks, and its calls so far."""
 
     __slots__ = ("calls", "count", "is_opaque", "kinds", "module", "name", "recording", "type_name")
 
     def __init__(self, recording: Recording, module: nn.Module, name: str) -> None:
-        self.recording = weakref.ref(recording)  # no circle: memory of a recording is freed with its last reference
+        self.recording = weakref.ref(recording)  # no reference cycle: a recording's memory is freed with its last reference
         self.module = module
         self.name = name
         self.kinds = types_of(module)
@@ -149,7 +149,7 @@ class _HookedModule:
         """Hook: a call ends, with its output."""
         if (recording := self.recording()) is not None:
             calls = recording._stack
-            # Inner calls that an exception, caught by the model, left open end with this one.
+            # Inner calls that ended by an exception which the model caught are still open; they end with this call.
             call = calls.pop() if calls else self.call(recording)
             while call.module is not self:
                 call = calls.pop() if calls else self.call(recording)
@@ -157,13 +157,13 @@ class _HookedModule:
 
 
 class StopForward(BaseException):
-    """Raised inside a forward pass once every selected layer was recorded; `capture` catches it."""
+    """Raised inside a forward pass once every selected layer is recorded; `capture` catches it."""
 
 
 class Recording(Mapping[str, Tensor]):
-    """What the hooks kept of the latest forward pass: layer name -> pooled copy, on the device where it was computed.
+    """The recorded outputs of the latest forward pass: layer name -> pooled copy, on the device where it was computed.
 
-    Made by `attach`. Every forward pass of the whole model starts it afresh.
+    Returned by `attach`. Every forward pass of the whole model clears it first.
     """
 
     def __init__(
@@ -178,7 +178,9 @@ class Recording(Mapping[str, Tensor]):
         self.axes = AxisInference(model, options.axes, options.prefix_tokens)
         self.ops = options.ops
         self.last: str | None = None  # the layer after which a forward pass may end
-        self.expected: tuple[int, tuple[int, ...]] | None = None  # samples and shape of one, where the caller knows them
+        self.expected: tuple[int, tuple[int, ...]] | None = (
+            None  # number of samples and shape of one sample, if the caller knows them
+        )
         self.compiled = is_compiled(model)
         self._dtype = DTYPES[options.dtype]
         self._model = model
@@ -194,17 +196,17 @@ class Recording(Mapping[str, Tensor]):
         self._buffers = BufferPool()
         self._busy = False
         self._shape: tuple[int, ...] | None = ()
-        self._is_coarse = False  # whether an output so far was in half precision: later ones carry its rounding on
+        self._is_coarse = False  # whether any output so far was in half precision: its rounding error propagates
         self._checked = False
         self.clear()
 
     def clear(self, shape: tuple[int, ...] | None = None) -> None:
-        """Forget the latest forward pass; needed only where parts of the model are called instead of the model.
+        """Clear the latest forward pass; needed only if parts of the model are called instead of the model.
 
         Parameters
         ----------
         shape : tuple of int, optional
-            Of one input sample. While it stays the same, so does what the axes of the outputs mean.
+            Shape of one input sample. If it changes, the axes of all outputs are determined anew.
         """
         self._outputs: dict[str, _Output] = {}
         self._buffers.restart()
@@ -224,11 +226,11 @@ class Recording(Mapping[str, Tensor]):
             self._seen: set[str] = set()
         self._latest: dict[int, tuple[weakref.ref[Tensor], int, str]] = {}
         self.rows: int | None = None
-        self.mask: Tensor | None = None  # positions of the inputs that are no padding
+        self.mask: Tensor | None = None  # True at positions of the inputs that are not padding
 
     @property
     def info(self) -> dict[str, LayerInfo]:
-        """LayerInfo of every kept layer; complete once the forward pass has ended."""
+        """LayerInfo of every recorded layer; complete once the forward pass has ended."""
         total = max(1, self._leaf_calls)
         return {
             name: replace(output.spec.info, order=order, depth=output.leaf_calls / total)
@@ -237,7 +239,7 @@ class Recording(Mapping[str, Tensor]):
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of one sample of every kept layer."""
+        """Shape of one sample of every recorded layer."""
         return {name: output.view.shape[1:] for name, output in self._outputs.items()}
 
     @property
@@ -247,7 +249,7 @@ class Recording(Mapping[str, Tensor]):
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Selected layers that the latest forward pass called or, once it has ended, never called, each with the reason."""
+        """Selected layers that were not recorded in the latest pass, each with the reason; uncalled ones once it has ended."""
         return self._reasons | (self.uncalled_modules if self._complete else {})
 
     @property
@@ -258,13 +260,13 @@ class Recording(Mapping[str, Tensor]):
             hooked.name: reason
             for hooked in self._modules
             if not hooked.count and next(hooked.module.children(), None) is None
-            if self._selection.wants(hooked.name, hooked.kinds, leaf=True)
+            if self._selection.includes(hooked.name, hooked.kinds, leaf=True)
         }
 
     def check(self) -> None:
-        """Raise `UsageError` where a pattern, of layers or of pools, has matched nothing that ran."""
+        """Raise `UsageError` if a pattern of layers, pools or axes has matched no call."""
         self._selection.check(self._model, self.calls)
-        for pattern in (pattern for pattern, met in self.pooling.met.items() if not met):
+        for pattern in (pattern for pattern, matched in self.pooling.matched.items() if not matched):
             raise UsageError(
                 f"No recorded layer of {type(self._model).__name__!r} matches {pattern!r}, the pattern of a pool."
                 f"{closest(pattern, self._outputs)} `repanalysis layers` lists all."
@@ -284,15 +286,15 @@ class Recording(Mapping[str, Tensor]):
         return len(self._outputs)
 
     def array(self, name: str) -> NDArray[Any]:
-        """A kept layer as an array: on the CPU without a copy, in memory that no later forward pass overwrites."""
+        """A recorded layer as an array: on the CPU without a copy, in memory that no later forward pass overwrites."""
         return self._outputs[name].view.array()
 
     def listens(self) -> bool:
-        """Whether an operation that is about to run counts: not our own, nor those inside torch's leaf modules."""
+        """Whether the next operation may be recorded: not an operation of the hooks, nor one inside torch's leaf modules."""
         return not self._busy and bool(self._stack) and not self._stack[-1].module.is_opaque
 
     def operation(self, name: str, output: object) -> None:
-        """An operation has run inside the module call under way."""
+        """Record the output of an operation inside the current module call."""
         call = self._stack[-1]
         if call.operations is None:
             call.operations = Counter()
@@ -305,13 +307,14 @@ class Recording(Mapping[str, Tensor]):
         path = self._operation_names[key]
         self._calls.append((path, name))
         for part, value in self._parts(path, output):
-            if self._selection.wants(part, [name], leaf=True):
+            if self._selection.includes(part, [name], leaf=True):
                 self._record(part, value, [name], index, None)
 
     def hook_up(self) -> None:
-        """Put the hooks on every module.
+        """Add the hooks to every module.
 
-        Registering takes ten times as long as putting what was registered before into the modules' dictionaries of hooks again.
+        After the first time, the registered hooks are put back into the modules' hook dictionaries, which is ten times as fast
+        as registering.
         """
         self._root = self._model.register_forward_pre_hook(self.begin, with_kwargs=True)
         if self._slots:
@@ -324,14 +327,14 @@ class Recording(Mapping[str, Tensor]):
             self._slots.append(_slot(hooked.module.register_forward_hook(after), after))
 
     def unhook(self) -> None:
-        """Take the hooks off every module."""
+        """Remove the hooks from every module."""
         if self._root is not None:
             self._root.remove()
         for slot, key, _ in self._slots:
             slot.pop(key, None)
 
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Hook, before all others: a call of the model begins, and unless the model calls itself, a forward pass."""
+        """Hook that runs before all others: starts a new forward pass, unless the model is called inside its own call."""
         if not self._stack or not _calls_itself(module):
             rows, shape = self.expected or samples_of((*args, *kwargs.values()))
             self.clear(shape)
@@ -339,7 +342,7 @@ class Recording(Mapping[str, Tensor]):
             self.mask = padding_mask((args, kwargs))
 
     def _end(self, call: _Call, output: object) -> None:
-        """A module call has ended, with its output."""
+        """Record the output of a module call that has ended."""
         self._leaf_calls += call.leaf
         self._calls.append(call.entry)
         spec = call.spec
@@ -356,11 +359,11 @@ class Recording(Mapping[str, Tensor]):
                 self._checked = True
 
     def _select(self, call: _Call, output: object) -> _OutputSpec | None:
-        """Keep what is selected of an output; its specification, if that is the whole output."""
+        """Record the selected parts of an output; returns the specification if the output is one recorded tensor."""
         module, kinds = call.module.module, call.module.kinds
-        whole = self._selection.wants(call.name, kinds, leaf=call.leaf)
+        whole = self._selection.includes(call.name, kinds, leaf=call.leaf)
         for part, value in ((call.name, output),) if type(output) is Tensor else self._parts(call.name, output):
-            if self._wants_part(part, call, whole=whole):
+            if self._includes_part(part, call, whole=whole):
                 spec = self._record(part, value, kinds, call.index, module)
                 if spec is not None and value is output:
                     spec.leaf = call.leaf
@@ -368,27 +371,28 @@ class Recording(Mapping[str, Tensor]):
             elif self.axes.has_prefix and part not in self._seen and isinstance(value, Tensor) and not value.is_nested:
                 self._seen.add(part)
                 with suppress(UnfitError):
-                    self.axes.see(part, module, tuple(value.shape), self.rows)  # how many places, for the tokens to come
+                    # The number of positions, from which prefix tokens of later layers are inferred.
+                    self.axes.see(part, module, tuple(value.shape), self.rows)
         return None
 
-    def _wants_part(self, part: str, call: _Call, *, whole: bool) -> bool:
-        """Whether a part of a call's output is selected, by its own name or by the call's; either may be excluded."""
+    def _includes_part(self, part: str, call: _Call, *, whole: bool) -> bool:
+        """Whether a part of an output is selected by its own name or the call's name, and excluded by neither."""
         selection, kinds = self._selection, call.module.kinds
         if part == call.name:
             return whole
         if selection.excludes(call.name, kinds) or selection.excludes(part, kinds):
             return False
-        return whole or selection.wants(part, kinds, leaf=call.leaf)
+        return whole or selection.includes(part, kinds, leaf=call.leaf)
 
     def _unique_name(self, name: str) -> str:
-        """The name, made different from every module's and every other call's."""
+        """The name with underscores appended until no module and no other call has it."""
         while name in self._names_used or name in self._module_names:
             name += "_"
         self._names_used.add(name)
         return name
 
     def _parts(self, name: str, output: object) -> list[tuple[str, object]]:
-        """What an output holds, named: the call's own name if that is one thing, else name.KEY of every part."""
+        """The parts of an output with their names: the call's own name for a single part, else `name.KEY`."""
         parts = [(key, value) for key, value in parts_of(output) if value is not None]
         if len(parts) < 2:
             return [(name, parts[0][1] if parts else output)]
@@ -403,7 +407,7 @@ class Recording(Mapping[str, Tensor]):
     def _record(
         self, name: str, output: object, kinds: Sequence[str], index: int, module: nn.Module | None
     ) -> _OutputSpec | None:
-        """Keep an output, or note why it can't be; its specification if it is a tensor that can."""
+        """Record an output and return its specification; returns None and stores the reason if it can't be recorded."""
         mask = self.mask
         self._busy = True
         try:
@@ -425,7 +429,7 @@ class Recording(Mapping[str, Tensor]):
         return spec
 
     def _keep(self, name: str, output: Tensor, spec: _OutputSpec, mask: Tensor | None) -> None:
-        """Keep an output that is like its specification; `mask` says which of its positions are no padding."""
+        """Record an output for which `spec` is valid; `mask` is False at padding."""
         self._busy = True
         direct = spec.direct
         try:
@@ -449,12 +453,12 @@ class Recording(Mapping[str, Tensor]):
     def _specify(  # noqa: PLR0917  # one call, above
         self, name: str, output: Tensor, kinds: Sequence[str], index: int, module: nn.Module | None, length: int | None
     ) -> _OutputSpec:
-        """Determine what an output's axes mean and how it is pooled."""
+        """Determine the axes, pool and description of an output."""
         shape, dtype = output.shape[1:], output.dtype
         spec = self._specs.get(name)
         same = spec is not None and (spec.shape[1:], spec.dtype, spec.length) == (shape, dtype, length)
         if spec is not None and same and not spec.layout.sample and spec.layout.fits(output.shape, self.rows):
-            # Another number of samples.
+            # Only the number of samples differs.
             spec.shape, spec.rows, spec.direct = output.shape, self.rows, None
             return spec
         pool_spec, pool = self.pooling.of(name, kinds) if self.reduce is None else ("", _reducing(name, self.reduce))
@@ -479,14 +483,14 @@ class Recording(Mapping[str, Tensor]):
         return self._specs[name]
 
     def _pooled(self, output: Tensor, spec: _OutputSpec, mask: Tensor | None) -> BufferView:
-        """The part of an output that is kept, in memory of its own."""
+        """The pooled output, in memory of its own."""
         latest = self._latest.get(id(output))
         spec.shares = latest is not None and latest[0]() is output and latest[1] == output._version
         if latest is not None and spec.shares:
             source = self._outputs[latest[2]].spec
             source.passed_on = True
             if (source.info.pool, source.info.padding, source.layout) == (spec.info.pool, spec.info.padding, spec.layout):
-                # An identity handed the same values on: reading them again gives nothing new.
+                # A module such as Identity returned its input: copy the pooled values instead of pooling again.
                 spec.name_axes(source.info.dims)
                 return self._buffers.put(self._outputs[latest[2]].view.tensor())
         excluded = spec.info.padding == "excluded"
@@ -502,14 +506,14 @@ class Recording(Mapping[str, Tensor]):
         return self._buffers.put(pooled)
 
     def _unfit(self, output: object) -> str:
-        """Why an output can't be recorded; empty if it can."""
+        """The reason why an output can't be recorded; empty if it can."""
         if not isinstance(output, Tensor):
             return f"its output is a {type(output).__name__}, not a tensor"
         if output.is_inference():
             return "it was computed in inference mode; use torch.no_grad() with attach"
         if output.is_nested or output.layout != torch.strided or not output.is_floating_point():
-            what = "nested" if output.is_nested else output.dtype if output.layout == torch.strided else output.layout
-            return f"its output is {str(what).removeprefix('torch.')}, not dense floating point"
+            kind = "nested" if output.is_nested else output.dtype if output.layout == torch.strided else output.layout
+            return f"its output is {str(kind).removeprefix('torch.')}, not dense floating point"
         if not output.numel():
             return f"its output has shape {tuple(output.shape)}: it is empty"
         if output.ndim == 0:
@@ -518,9 +522,9 @@ class Recording(Mapping[str, Tensor]):
 
 
 def _calls_itself(model: nn.Module) -> bool:
-    """Whether the call of a model that has just begun was made inside another call of the same model.
+    """Whether the current call of a model was made inside another call of the same model.
 
-    The recording's own stack of calls does not tell: calls that an exception or an interrupt has ended are still on it.
+    The recording's own stack of calls can't answer this: calls that ended by an exception are still on it.
     """
     frame, calls = sys._getframe(), 0
     while frame is not None and calls < 2:
@@ -532,13 +536,13 @@ def _calls_itself(model: nn.Module) -> bool:
 def _slot(
     handle: RemovableHandle, hook: Callable[..., None]
 ) -> tuple[dict[int, Callable[..., None]], int, Callable[..., None]]:
-    """Where a hook is registered: the module's dictionary of hooks, the key in it, and the hook."""
+    """Location of a registered hook: the module's hook dictionary, the key in it, and the hook."""
     hooks: Any = handle.hooks_dict_ref()
     return hooks, handle.id, hook
 
 
 def _direct(output: Tensor, pooled: Tensor, spec: _OutputSpec) -> _Direct | None:
-    """How to pool the next output of that shape straight into its buffer; None where pooling needs memory of its own."""
+    """How to pool later outputs of that shape directly into their buffer; None if the pool needs an intermediate tensor."""
     unchanged = pooled.shape == output.shape and pooled.stride() == output.stride() and pooled.dtype == output.dtype
     if unchanged and pooled.data_ptr() == output.data_ptr():
         write: Callable[[Tensor, Tensor], object] = Tensor.copy_
@@ -566,7 +570,7 @@ def _reducing(name: str, reduce: Reduction) -> Pool:
 
 
 def _parametrizations(model: nn.Module) -> set[nn.Module]:
-    """Modules that compute weights, not features."""
+    """Modules of parametrizations, which compute weights and not features."""
     return {
         inner
         for module in model.modules()
@@ -584,15 +588,15 @@ def attach(model: nn.Module, *, reduce: Reduction | None = None, **options: Unpa
     Parameters
     ----------
     model : torch.nn.Module
-        Any network; wrappers such as `DataParallel` are looked through, and what `torch.compile` has compiled runs
-        without compilation inside the block.
+        Any network. Wrappers such as `DataParallel` are unwrapped, and modules compiled by `torch.compile` run
+        uncompiled inside the block.
     reduce : callable, optional
-        What to keep in place of a pool: a function of the layer's name and its whole output, (n, ...), that returns a tensor
-        with a row per sample. It sees every output once, samples first, while it exists, so nothing larger than its result is
-        kept.
+        Replaces the pool: a function of the layer's name and its whole output, (n, ...) with samples first, that returns a
+        tensor with one row per sample. It is called once per output while the output exists, so only its results are stored.
     **options
         See `probes.CaptureOptions`: `layers`, `pool`, `ops`, `prefix_tokens`, `dtype`, `seed`, `axes`. Without `axes`, axes
-        come from the modules' kinds and weights, and, once two passes with different batch sizes have run, from what grew.
+        are inferred from module types and weights and, once two passes with different batch sizes have run, from the sizes that
+        changed.
 
     Yields
     ------
@@ -606,7 +610,7 @@ def attach(model: nn.Module, *, reduce: Reduction | None = None, **options: Unpa
 
     Notes
     -----
-    The mode (train or eval) is left alone; `capture` sets eval. Hooks are gone when the block ends, by whatever way.
+    The mode (train or eval) is not changed; `capture` sets eval. Hooks are removed when the block ends or raises.
 
     Examples
     --------
@@ -614,7 +618,7 @@ def attach(model: nn.Module, *, reduce: Reduction | None = None, **options: Unpa
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True))
     >>> with attach(net) as recording:
     ...     _ = net(torch.zeros(2, 1, 8, 8))
-    >>> {name: tuple(kept.shape) for name, kept in recording.items()}
+    >>> {name: tuple(pooled.shape) for name, pooled in recording.items()}
     {'0': (2, 4), '1': (2, 4)}
     """
     model = unwrap(model)
@@ -625,7 +629,7 @@ def attach(model: nn.Module, *, reduce: Reduction | None = None, **options: Unpa
 
 @contextmanager
 def hooked(recording: Recording) -> Iterator[None]:
-    """Put a recording's hooks on every module for as long as the block lasts."""
+    """Add a recording's hooks to every module for the duration of the block."""
     with ExitStack() as stack:
         if recording.compiled:
             stack.enter_context(torch.compiler.set_stance("force_eager"))  # hooks do not run inside compiled code

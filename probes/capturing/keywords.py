@@ -1,4 +1,4 @@
-"""From the keywords of `capture`, `record`, `attach` and `plan` to `CaptureOptions`, in the one way that a file writes them."""
+"""`CaptureOptions` from the keywords of `capture`, `record`, `attach` and `plan`, in the normal form that files store."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["options_of"]
 
 
 def options_of(forward: Callable[..., Any] | None = None, /, **keywords: Unpack[CaptureKeywords]) -> CaptureOptions:
-    """The options that keywords choose; two ways to write the same are equal.
+    """The options for keywords, in normal form: equivalent keywords give equal options.
 
     Parameters
     ----------
     forward : callable, optional
-        What runs in place of the model.
+        The function that runs in place of the model.
     **keywords
-        As `CaptureOptions` describes them; patterns, pools and axes also as one text or as a mapping.
+        The fields of `CaptureOptions`; patterns, pools and axes may also be one text or a mapping.
 
     Raises
     ------
     TypeError
         If a keyword is unknown.
     UsageError
-        If a pool, a pattern or axes are not understood.
+        If a pool, a pattern or axes can't be parsed.
 
     Examples
     --------

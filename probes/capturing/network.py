@@ -1,4 +1,4 @@
-"""What identifies a run: the network's weights, the versions of what computed with them, and the function that was run."""
+"""Hashes that identify a network's weights and the function that was run; unwrapping; the final linear layer."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def description_of(function: Callable[..., Any] | None) -> str:
-    """A function's name, and a hash of all that decides what it computes: its code, defaults and what it refers to.
+    """A function's name and a hash of everything that determines its result: code, defaults and the objects it refers to.
 
-    Networks and tensors that it refers to count with their weights, functions with their code, libraries with their names. What
-    can't be read (an object of a class of its own) is named, since two of them can't be told apart.
+    Networks and tensors are hashed by their values, functions by their code, libraries by their names. Objects of other
+    classes can't be hashed; the description lists them, since two such objects can't be distinguished.
 
     Parameters
     ----------
     function : callable, optional
-        What ran in place of a network.
+        The function that ran in place of a network.
 
     Returns
     -------
@@ -67,36 +67,36 @@ def description_of(function: Callable[..., Any] | None) -> str:
 
 
 class _Parts:
-    """Gathers what decides the result of a function."""
+    """Hashes the values that determine a function's result."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
         self.unread: set[str] = set()
-        self._seen: dict[int, tuple[int, Any]] = {}  # with the objects themselves, or others could get their addresses
+        self._seen: dict[int, tuple[int, Any]] = {}  # keeps the objects alive, so that no other object gets their id
 
     def add(self, value: Any, name: str = "") -> None:
-        """Add a value: plain ones as they are, functions with all that they refer to."""
-        self._say(f"{name}={type(value).__qualname__}")
+        """Hash a value; functions with everything that they refer to."""
+        self._update(f"{name}={type(value).__qualname__}")
         if isinstance(value, str | bytes | int | float | complex | None):
-            self._say(repr(value))
+            self._update(repr(value))
             return
         if id(value) in self._seen:
-            self._say(f"again {self._seen[id(value)][0]}")
+            self._update(f"again {self._seen[id(value)][0]}")
             return
         self._seen[id(value)] = len(self._seen), value
         if isinstance(value, nn.Module):
-            self._say(weights_sha256(value) + repr(value))
+            self._update(weights_sha256(value) + repr(value))
         elif isinstance(value, torch.Tensor | np.ndarray | np.generic):
             _add_array(self.digest, name, torch.as_tensor(value))
         elif isinstance(value, _NAMED) or (isinstance(value, FunctionType) and _is_installed(value)):
-            self._say(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', repr(value))}")
+            self._update(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', repr(value))}")
         elif (inner := _inside(value)) is not None:
             for key, item in inner:
                 self.add(item, key)
         else:
             self.unread.add(f"{name or 'an object'} ({type(value).__qualname__})")
 
-    def _say(self, text: str) -> None:
+    def _update(self, text: str) -> None:
         self.digest.update(text.encode() + b"\0")
 
 
@@ -104,7 +104,7 @@ _NAMED = ModuleType | type | BuiltinFunctionType | torch.dtype | torch.device
 
 
 def _inside(value: Any) -> list[tuple[str, Any]] | None:
-    """What a value consists of, with names; None where that can't be read."""
+    """The parts of a value with their names; None if the value can't be taken apart."""
     match value:
         case tuple() | list():
             return [("", item) for item in value]
@@ -135,13 +135,13 @@ def _content(cell: CellType) -> Any:
 
 
 def _is_installed(function: FunctionType) -> bool:
-    """Whether a function belongs to Python or an installed package, which `versions` stands for."""
+    """Whether a function belongs to Python or an installed package, whose version the provenance records."""
     file = Path(function.__code__.co_filename)
     return "site-packages" in file.parts or file.is_relative_to(get_path("stdlib"))
 
 
 def _names(code: CodeType) -> set[str]:
-    """Names that code, and the functions inside it, may look up."""
+    """Global names that code and its inner functions may look up."""
     inner = [_names(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
     return set(code.co_names).union(*inner)
 
@@ -165,7 +165,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     Returns
     -------
     torch.nn.Module
-        The network whose module paths the user knows; the same object if there is no wrapper.
+        The network inside all wrappers; the same object if there is no wrapper.
 
     Raises
     ------
@@ -200,10 +200,10 @@ def is_compiled(model: nn.Module) -> bool:
 
 
 def final_linear(model: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """Weights (K, d) and offsets (K,) of the linear layer that a network ends with; None where it ends with something else.
+    """Weights (K, d) and offsets (K,) of a network's final linear layer, or None.
 
-    The last module that holds parameters of its own, in the order of definition, is taken for the end. A head of more than
-    128 MB is none.
+    The last module with parameters of its own, in the order of definition, counts as final. The result is None if it is not
+    linear or its weights exceed 128 MB.
 
     Examples
     --------

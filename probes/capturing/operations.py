@@ -1,10 +1,10 @@
-"""Operations that are no modules (`F.relu`, `+`, `torch.cat`), recorded while the network runs as it always does.
+"""Recording of functional calls, such as `F.relu`, `+` and `torch.cat`, during a normal forward pass.
 
-Torch's function mode sees every function that is called on tensors; nothing is traced, so control flow works. An operation
-is named after the module whose `forward` calls it: `layer1.0.add`, `layer1.0.relu_1`; one called by the network itself is
-`add`. What happens inside torch's own leaf modules (the `F.relu` of `nn.ReLU`) is that module's business.
+Torch's function mode intercepts every function that is called on tensors. Nothing is traced, so control flow works. An
+operation is named after the module whose `forward` calls it: `layer1.0.add`, `layer1.0.relu_1`; an operation called by the
+network itself is `add`. Operations inside torch's own leaf modules (the `F.relu` of `nn.ReLU`) are not recorded.
 
-Operations that compute nothing (views, copies, casts), or a single number for all samples, are not recorded.
+Nor are operations that compute nothing (views, copies, casts) or a single number for all samples.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _IN_PLACE = ("add", "sub", "mul", "truediv", "floordiv", "matmul", "pow", "mod",
 
 
 class Listener(Protocol):
-    """Receives every functional call."""
+    """Receives each functional call."""
 
     def listens(self) -> bool:
-        """Whether the operation that is about to run counts."""
+        """Whether the next operation is to be reported."""
 
     def operation(self, name: str, output: object) -> None:
-        """An operation has run."""
+        """Receive an operation's name and output."""
 
 
 def operation_name(function: Callable[..., Any]) -> str:
-    """What an operation is called: `torch.add`, `x.add_` and `x += 1` are all `add`.
+    """Name of an operation: `torch.add`, `x.add_` and `x += 1` are all `add`.
 
     Examples
     --------
@@ -51,13 +51,13 @@ def operation_name(function: Callable[..., Any]) -> str:
 
 
 def is_opaque(module: nn.Module) -> bool:
-    """Whether a module is one of torch's own whose operations are its business alone: a leaf, or fused attention."""
+    """Whether operations inside a module are not recorded: a leaf module of torch's own, or its fused attention."""
     own = type(module).__module__.startswith("torch.nn")
     return own and (isinstance(module, nn.MultiheadAttention) or next(module.children(), None) is None)
 
 
 class Operations(TorchFunctionMode):
-    """Tells a listener of every operation that computes something.
+    """Function mode that reports to a listener every operation that computes new values.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class Operations(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run the function; afterwards, tell the listener."""
+        """Run the function, then report it to the listener."""
         kwargs = kwargs or {}
         if not self._listener.listens():
             return func(*args, **kwargs)
@@ -101,14 +101,14 @@ def _version(tensor: Tensor) -> int:
 
 
 def _computed(output: object, inputs: list[tuple[Tensor, int]]) -> bool:
-    """Whether an output is new numbers, more than one."""
+    """Whether an output is a floating-point tensor with at least one axis that holds newly computed values."""
     if not isinstance(output, Tensor) or not output.is_floating_point() or not output.ndim:
         return False
     return not _is_view(output, inputs)
 
 
 def _is_view(output: Tensor, inputs: list[tuple[Tensor, int]]) -> bool:
-    """Whether an output shows an input's memory, unchanged."""
+    """Whether an output shares an input's memory and the operation did not change it."""
     if output.layout != inputs[0][0].layout or output.is_meta:
         return False
     storage = output.untyped_storage().data_ptr()

@@ -1,4 +1,4 @@
-"""Outputs of modules: nested tuples, mappings and dataclasses, taken apart."""
+"""Flattening of module outputs: nested tuples, lists, mappings and dataclasses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["parts_of"]
 
 
 def parts_of(output: object, key: str = "") -> Iterator[tuple[str, object]]:
-    """Everything that a nested output holds, with the dotted keys that lead to it: tuples, lists, mappings, dataclasses.
+    """The leaves of a nested output and their dotted keys; tuples, lists, mappings and dataclasses are flattened.
 
     Examples
     --------

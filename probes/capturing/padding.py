@@ -1,7 +1,7 @@
-"""Padding: which positions of a batch are no padding, where pools may heed it, and nested tensors, which have none.
+"""Padding masks: finding a batch's mask, deciding whether a pool applies it, and converting nested tensors.
 
-A batch that is a mapping, or a network that is called with keywords, may hold a mask of shape (samples, length):
-`attention_mask` is true where something is; `src_key_padding_mask`, `key_padding_mask` and `padding_mask` are true at padding.
+A batch that is a mapping, or a network's keyword arguments, may contain a mask of shape (samples, length):
+`attention_mask` is true at tokens; `src_key_padding_mask`, `key_padding_mask` and `padding_mask` are true at padding.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _HEEDING = ("mean", "max", "mean_std")
 
 
 def padding_mask(inputs: Any) -> Tensor | None:
-    """The positions that are no padding, (samples, length) of bool; None where the inputs hold no mask of two axes.
+    """Whether each position holds a token (True) or padding (False), (samples, length); None without a 2-D mask.
 
-    Numbers that are added to attention scores are a mask too: 0 where something is, very negative at padding.
+    Additive masks of attention scores count too: 0 at tokens, large negative values at padding.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def padding_mask(inputs: Any) -> Tensor | None:
 
 
 def _named(value: Any) -> Iterator[tuple[str, Any]]:
-    """Everything in nested mappings, with its key."""
+    """All values of nested mappings with their keys."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield str(key), inner
@@ -55,18 +55,18 @@ def _named(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def padding_note(pool: str, layout: Layout, shape: Sequence[int], length: int | None) -> str:
-    """Whether a pool leaves padding out: "excluded", "included: why", or nothing where there is no mask or no position.
+    """Whether a pool excludes padding: "excluded", "included: REASON", or "" without a mask or without positions.
 
     Parameters
     ----------
     pool : str
-        Its specification; empty where another function reduces the output.
+        Specification of the pool; empty if another function reduces the output.
     layout : Layout
         Axes of the output, samples first.
     shape : sequence of int
-        Of the output, samples first.
+        Shape of the output, samples first.
     length : int or None
-        Of the mask; None without a mask.
+        Length of the mask; None without a mask.
     """
     if length is None or not layout.places or not pool:
         return ""
@@ -79,21 +79,21 @@ def padding_note(pool: str, layout: Layout, shape: Sequence[int], length: int | 
 
 
 def unnested(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A nested tensor (n, length of each, channels) with zeros at its ends, and which positions are no padding.
+    """Pad a nested tensor (n, length of each sample, channels) with zeros.
 
     Parameters
     ----------
     x : torch.Tensor
-        Nested.
+        Nested tensor.
     mask : (n, length) tensor of bool or None
-        Of the batch; it says how long the result is where it has as many positions per sample.
+        Mask of the batch. If it covers the same samples and is longer, the result has its length.
 
     Returns
     -------
     padded : (n, length, channels) torch.Tensor
         Zeros at padding.
     present : (n, length) tensor of bool
-        True where something is.
+        True at the positions of `x`, False at padding.
     """
     parts = list(x.unbind())
     counts = torch.tensor([len(part) for part in parts], device=x.device)

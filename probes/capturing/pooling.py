@@ -272,13 +272,13 @@ class Pooling:
             pairs = [_pattern_and_pool(text) for text in ([pools] if isinstance(pools, str) else pools)]
         self._rules = [(pattern, *pool_named(spec, seed=seed)) for pattern, spec in pairs]
         self._default = pool_named("mean")
-        self.met = {pattern: pattern == "*" for pattern, _, _ in self._rules}
+        self.matched = {pattern: pattern == "*" for pattern, _, _ in self._rules}
 
     def of(self, name: str, types: Iterable[str]) -> tuple[str, Pool]:
         """Specification and pool of a layer."""
         for pattern, spec, pool in self._rules:
             if pattern == "*" or matches(pattern, name, types):
-                self.met[pattern] = True
+                self.matched[pattern] = True
                 return spec, pool
         return self._default
 

@@ -1,8 +1,8 @@
-"""Patterns -> layers: which module calls of a forward pass are wanted.
+"""Selection of module calls of a forward pass by layer patterns.
 
-Without patterns (`patterns.py` says what they are) every leaf call is wanted: every call of a module during which no
-other module is called. That is the leaf of what ran, not of the module tree, so fused modules such as
-`nn.MultiheadAttention`, whose children are never called, are there too.
+Without patterns (`patterns.py` defines them) every leaf call is selected: every call of a module during which no other
+module is called. Leaves are those of the calls, not of the module tree, so fused modules such as `nn.MultiheadAttention`, whose
+children are never called, are selected too.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["Selection", "types_of"]
 
 @dataclass
 class Selection:
-    """The patterns of one recording, and what they have met so far.
+    """The layer patterns of one recording, and which of them have matched so far.
 
     Parameters
     ----------
     patterns : str or sequence of str, optional
-        Wanted layers; default every leaf call.
+        Layers to select; default every leaf call.
 
     Raises
     ------
@@ -35,52 +35,52 @@ class Selection:
     Examples
     --------
     >>> selection = Selection("conv?")
-    >>> selection.wants("conv1", ["Conv2d"], leaf=True), selection.wants("relu", ["ReLU"], leaf=True)
+    >>> selection.includes("conv1", ["Conv2d"], leaf=True), selection.includes("relu", ["ReLU"], leaf=True)
     (True, False)
     """
 
     patterns: Patterns = None
-    met: dict[str, bool] = field(default_factory=dict, init=False)
+    matched: dict[str, bool] = field(default_factory=dict, init=False)
     _hits: dict[str, list[str]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.patterns = as_patterns(self.patterns)
-        self.met = dict.fromkeys(self.patterns or (), False)
+        self.matched = dict.fromkeys(self.patterns or (), False)
 
-    def wants(self, name: str, kinds: Sequence[str], *, leaf: bool) -> bool:
-        """Whether the call `name`, of these type names, is to be recorded; remembers which patterns have matched."""
+    def includes(self, name: str, kinds: Sequence[str], *, leaf: bool) -> bool:
+        """Whether the call `name` of a module with these type names is selected; marks the patterns that match it."""
         if self.patterns is None:
             return leaf
         return selects(self._matching(name, kinds), list(self.patterns), default=leaf)
 
     def excludes(self, name: str, kinds: Sequence[str]) -> bool:
-        """Whether a pattern with `!` matches the call `name`, of these type names."""
+        """Whether a pattern with `!` matches the call `name` of a module with these type names."""
         return any(excludes(pattern) for pattern in self._matching(name, kinds))
 
     def _matching(self, name: str, kinds: Sequence[str]) -> list[str]:
-        """The patterns that match a call, which are remembered."""
+        """The patterns that match a call; marks them as matched and caches them by name."""
         if name not in self._hits:
             hits = [pattern for pattern in self.patterns or () if matches(pattern, name, kinds)]
-            self.met |= dict.fromkeys(hits, True)
+            self.matched |= dict.fromkeys(hits, True)
             self._hits[name] = hits
         return self._hits[name]
 
     def check(self, model: nn.Module, ran: Mapping[str, object]) -> None:
-        """Raise where a pattern has matched nothing that ran; one that excludes may match a module that never runs.
+        """Raise if a pattern has matched no call. An excluding pattern may match a module that is never called.
 
         Parameters
         ----------
         model : torch.nn.Module
-            The network, for the modules that never ran.
+            The network, for its modules that are never called.
         ran : mapping
             Names of the calls of a forward pass.
 
         Raises
         ------
         UsageError
-            With the closest pattern that would have matched, or the modules that matched but never ran.
+            Names the closest layer, or the module that matches but is never called.
         """
-        for pattern in (pattern for pattern, met in self.met.items() if not met):
+        for pattern in (pattern for pattern, matched in self.matched.items() if not matched):
             uncalled = [name for name, module in model.named_modules() if name and matches(pattern, name, types_of(module))]
             if uncalled and excludes(pattern):
                 continue

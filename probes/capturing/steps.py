@@ -1,7 +1,7 @@
-"""A model over a loader: `capture` yields a `Batch` per step, which `recording.py` writes and the engine analyses.
+"""Running a model over a loader: `capture` yields one `Batch` per step.
 
-The model runs in eval mode and without gradients, hooks on, for one step at a time; between steps it is as it was: it has no
-hook of ours, every module is in its own mode, and whatever is run on it is not recorded.
+During a step the model has hooks and runs in eval mode without gradients. Between steps the hooks are removed, every module is
+in its original mode, and other forward passes of the model are not recorded.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ __all__ = ["capture", "device_of", "examined"]
 
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; afterwards every module is in the mode that it was in.
+    """Eval mode inside the block; afterwards every module is in its original mode.
 
-    Where none is in training mode, `eval` is called only if a module has one of its own, or a `train`, that may do more.
+    If no module is in training mode, `eval` is called only if a module overrides `eval` or `train`, which may do more.
     """
     modules = list(model.modules())
     training = [module for module in modules if module.training]
@@ -67,7 +67,7 @@ def capture(
     class_names: Sequence[str] | None = None,
     **options: Unpack[CaptureKeywords],
 ) -> Iterator[Batch]:
-    """Run `model` over `loader` and yield, step by step, what its layers gave out.
+    """Run `model` over `loader` and yield the outputs of its layers, step by step.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def capture(
     device : torch.device or str, optional
         Where the inputs go; by default where the model's first parameter is. The model is not moved.
     early_stop : bool, default True
-        Leave the forward pass once the last wanted layer has run. Not done where `forward` is given.
+        Stop each forward pass after the last selected layer. Ignored with `forward`.
     first_id : int, default 0
         Number of the first sample, where samples are numbered in the order in which they come.
     forward : callable, optional
@@ -110,13 +110,14 @@ def capture(
         If a pattern matches nothing that runs (after the first step), the precision is unknown, or the model can't be
         called with what the loader yields.
     DataError
-        If no layer at all can be recorded; if labels are neither classes nor targets, ids not one integer or text, if either
-        come and go, or an id comes twice; if several workers of an `IterableDataset` each give all samples.
+        If no layer can be recorded; if labels are neither classes nor targets, or ids are not one integer or text per sample;
+        if only some batches have labels or ids; if an id repeats; if several workers of an `IterableDataset` each yield all
+        samples.
 
     Notes
     -----
-    Memory: the kept parts of one step, and 8 bytes per id. An error of the model's own is raised as it is, with a note
-    that says at which samples.
+    Memory: the pooled outputs of one step, and 8 bytes per id. An exception of the model is raised unchanged, with a note
+    that names the samples.
 
     What the network's `forward` takes decides how x is read; numpy arrays count as tensors.
 
@@ -161,7 +162,7 @@ def captured(
     reduce: Reduction | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Iterator[Batch]:
-    """As `capture`, with options that `options_of` has made."""
+    """As `capture`, with options from `options_of`."""
     model = unwrap(model)
     recording = Recording(model, options, reduce=reduce)
     where = torch.device(device) if device is not None else device_of(model)
@@ -197,7 +198,7 @@ def captured(
 
 
 class _Layers:
-    """The layers of a run that have had the same shape in every step so far, and why the others are left out."""
+    """The layers of a run whose shape was the same in every step so far, and the reasons why others were skipped."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
@@ -216,7 +217,7 @@ class _Layers:
         self._warn(_called(self.skipped))
 
     def drop_changed(self, done: int) -> None:
-        """Leave out the layers whose shape is not that of the first step; `done` samples came before."""
+        """Skip the layers whose shape differs from the first step's; `done` samples were processed before."""
         changed = _changed_shapes(self.recording, self.shapes, done)
         self.skipped |= changed
         self.shapes = {name: shape for name, shape in self.shapes.items() if name not in changed}
@@ -224,12 +225,12 @@ class _Layers:
 
     @property
     def reasons(self) -> str:
-        """Why the first layers are left out."""
+        """The reasons of the first three skipped layers."""
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(self.skipped.items())[:3])
         return reasons or "no module was called that the layer patterns select"
 
     def warn_of_padding(self) -> None:
-        """Warn, once a batch has padding, of the layers that are pooled with it."""
+        """At the first batch with padding, warn of the layers whose pools include the padding."""
         mask = self.recording.mask
         if self._has_padding or mask is None or mask.all():
             return
@@ -243,16 +244,16 @@ class _Layers:
 
 
 def examined(model: nn.Module, example: Any, **options: Unpack[CaptureKeywords]) -> Recording:
-    """Every output of one pass as it is, with its axes as `capture` would find them.
+    """The unpooled outputs of one pass, with the axes that `capture` would determine.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Run in eval mode and without gradients; afterwards it is as it was.
+        Network; it runs in eval mode without gradients, and its modes are restored afterwards.
     example : torch.Tensor, tuple or mapping
         Inputs of one sample or a few, as the loader would give them.
     **options
-        `layers`, `ops`, `prefix_tokens` and `axes`, as for `capture`; others do not matter here.
+        `layers`, `ops`, `prefix_tokens` and `axes`, as for `capture`; other options have no effect.
 
     Raises
     ------
@@ -276,7 +277,7 @@ def examined(model: nn.Module, example: Any, **options: Unpack[CaptureKeywords])
 
 @dataclass
 class _ForwardPass:
-    """One step of a recording: hooks on, eval mode, no gradients; afterwards the model is as it was."""
+    """Runs single steps of a recording, with hooks, in eval mode and without gradients; restores the model afterwards."""
 
     model: nn.Module
     recording: Recording
@@ -286,7 +287,7 @@ class _ForwardPass:
     channels_last: bool
 
     def measure(self, inputs: Inputs) -> None:
-        """Find out what the axes of the outputs mean, on a few of the first step's inputs."""
+        """Measure the axes of the outputs on a few inputs of the first step."""
         inputs = inputs.to(self.device, channels_last=self.channels_last)
         with _eval_mode(self.model), torch.no_grad(), self.autocast():
             measure(self.model, self.recording, self.forward, inputs)
@@ -294,7 +295,7 @@ class _ForwardPass:
     def run(self, inputs: Inputs, done: int, step: int) -> None:
         """Run the network on one step's inputs."""
         inputs = inputs.to(self.device, channels_last=self.channels_last)
-        # Hooks live for one step only: whoever stops iterating, by whatever way, leaves no hook behind.
+        # Hooks exist during one step only, so that no hook is left if the caller stops iterating.
         try:
             with hooked(self.recording), _eval_mode(self.model), torch.no_grad(), self.autocast():
                 self.recording.clear(inputs.shape)
@@ -324,7 +325,7 @@ def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractCont
 
 
 def _changed_shapes(recording: Recording, shapes: Mapping[str, tuple[int, ...]], done: int) -> dict[str, str]:
-    """Layers that do not give out what they gave out in the first step, each with the reason."""
+    """Layers whose shape differs from the first step's or that did not run, each with the reason."""
     changed: dict[str, str] = {}
     if shapes == (now_shapes := recording.shapes):
         return changed
@@ -338,7 +339,7 @@ def _changed_shapes(recording: Recording, shapes: Mapping[str, tuple[int, ...]],
 
 
 def _padded(names: list[str]) -> str:
-    """One sentence on the layers in which padding is pooled with the rest."""
+    """The warning about layers whose pools include padding."""
     return (
         f"{len(names)} layers are pooled with their padding ({', '.join(names[:3])}{', ...' * (len(names) > 3)}): it could not "
         f"be measured whether their positions are those of the batch's mask. Leave them out, or keep the positions apart "
@@ -347,12 +348,12 @@ def _padded(names: list[str]) -> str:
 
 
 def _called(reasons: Mapping[str, str]) -> dict[str, str]:
-    """The layers that did run."""
+    """The reasons of those layers that were called."""
     return {name: why for name, why in reasons.items() if not why.startswith("the forward pass never calls it")}
 
 
 def _skipped(reasons: Mapping[str, str]) -> str:
-    """One sentence on the layers that can't be recorded."""
+    """The warning about layers that can't be recorded."""
     shown = "; ".join(f"{name}: {why}" for name, why in list(reasons.items())[:2])
     more = f"; and {len(reasons) - 2} more, all named in the batch's or the file's left_out" if len(reasons) > 2 else ""
     return f"{len(reasons)} layers are left out ({shown}{more})."

@@ -22,7 +22,7 @@ from probes.ids import are_texts, as_ids
 
 __all__ = ["Features", "Stamp"]
 
-_BLOCK_BYTES = 32 << 20
+_BATCH_BYTES = 32 << 20
 _INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
 _EXACT = 2.0**53  # whole floats beyond are no integers any more
 
@@ -130,7 +130,7 @@ class Features(Arrays):
         for name in names:
             self.check_layer(name)
         row_bytes = sum(self._read(name, slice(0, 1)).nbytes for name in names)
-        step = size or max(1, _BLOCK_BYTES // max(1, row_bytes))
+        step = size or max(1, _BATCH_BYTES // max(1, row_bytes))
         start = 0
         for batch in super().iter([], step):
             arrays = {name: self._read(name, slice(start, start + len(batch))) for name in names}

@@ -78,11 +78,11 @@ def identified(loader: Iterable[Any], reader: Reader, *, first: int = 0) -> Iter
                 f"It is not known which samples the loader's batch from row {done} on holds: {drawn.unknown(rows)}. Yield "
                 f"(x, labels, ids)."
             )
-        if (twice := seen.add(ids)) is not None:
+        if (repeated := seen.add(ids)) is not None:
             hint = " If they are something else than ids, leave them out." if item.ids is not None else ""
             advice = " Does the sampler draw with replacement? Each sample may come once." if by_position else hint
             raise DataError(
-                f"Sample id {twice!r} comes a second time in the batch from row {done} on; ids must be unique.{advice}"
+                f"Sample id {repeated!r} comes a second time in the batch from row {done} on; ids must be unique.{advice}"
             )
         yield Identified(item, ids, origin)
         done += rows

@@ -1,1 +1,1 @@
-"""Activations in HDF5 files: how they are written, read, checked and put together. Never imports torch."""
+"""Writing, reading, checking and merging HDF5 files of activations. Never imports torch."""

@@ -1,9 +1,9 @@
-"""One thread that does everything with a file, in order: interrupts arrive in the main thread, never in the middle of a write.
+"""One thread does all work on a file, in order, so that an interrupt never arrives in the middle of a write.
 
-Python raises `KeyboardInterrupt`, and whatever else a signal's handler raises, in the main thread, between any two steps of it:
-also inside the functions through which HDF5 reads and writes, and while it waits for another thread. Here the caller only
-hands work over and waits for it. Compression, checksums and the disk overlap with the network that way, and memory
-does not grow when they are slower: then the caller waits.
+Python raises `KeyboardInterrupt`, and any exception of a signal handler, in the main thread between any two of its bytecodes:
+also inside the functions through which HDF5 reads and writes, and while it waits for another thread. So the main thread only
+hands over work and waits for it. Compression, checksums and disk writes then overlap with the network. When they are slower
+than the network, the caller waits, so that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ T = TypeVar("T")
 
 
 class Background:
-    """A thread that works through what it is handed, in order.
+    """A thread that runs submitted calls in order.
 
     Parameters
     ----------
     max_bytes : int
-        What may wait; a single larger item is let in when nothing else waits.
+        Largest total size of the items that wait. A single larger item is accepted when no other waits.
 
     Attributes
     ----------
     error : BaseException or None
-        The first failure of what was `put`; items after it are dropped.
+        The first exception of a call that was `put`; later items are dropped.
 
     Examples
     --------
@@ -51,7 +51,10 @@ class Background:
         self.run(int)  # starts the thread: an executor that is interrupted while it starts one would start a second
 
     def put(self, work: Callable[[T], object], item: T, nbytes: int) -> None:
-        """Hand over `work(item)` and go on; waits while too much is under way, and raises what went wrong before."""
+        """Submit `work(item)` without waiting for its result.
+
+        Waits while the items that wait exceed `max_bytes`. Raises the first exception of an earlier call.
+        """
         while self._pending and (
             self._pending[0][0].done() or sum(size for _, size in self._pending) + nbytes > self._max_bytes
         ):
@@ -62,7 +65,7 @@ class Background:
         self._pending.append((self._executor.submit(self._try, work, item), nbytes))
 
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do `work` after everything that was handed over, and return what it returns; an interrupt waits until it is done."""
+        """Run `work` after all submitted calls and return its result; an interrupt is raised once it has returned."""
         future = self._executor.submit(work, *args, **kwargs)
         interrupt: BaseException | None = None
         while not future.done():
@@ -77,7 +80,7 @@ class Background:
         return future.result()
 
     def end(self) -> None:
-        """No more work comes."""
+        """Accept no more work; the thread ends after its last call."""
         self._executor.shutdown(wait=False)
 
     def _try(self, work: Callable[[T], object], item: T) -> None:

@@ -1,4 +1,4 @@
-"""The data sets of an activations file that grow by rows, and the dimension scales that name their axes."""
+"""Data sets to which rows are appended, and the dimension scales that name their axes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["Column", "dimension", "name_axes"]
 
 
 class Column:
-    """One dataset that grows by rows, and the rows that wait to be written to it."""
+    """A data set to which rows are appended, with a buffer of rows that are not written yet."""
 
     def __init__(self, data: h5py.Dataset) -> None:
         self.data = data
-        self.encode_attr = bool(filters_of(data))
+        self.compressed = bool(filters_of(data))
         self.rows = len(data)
-        self.waiting: list[NDArray[Any]] = []
+        self.buffered: list[NDArray[Any]] = []
 
     def check(self, name: str, array: NDArray[Any], row: int) -> None:
         """Refuse rows of another shape or type than those before."""
@@ -32,33 +32,33 @@ class Column:
             )
 
     def append(self, array: NDArray[Any]) -> None:
-        """Let rows wait."""
-        self.waiting.append(array)
+        """Add rows to the buffer."""
+        self.buffered.append(array)
 
     def flush_full_chunks(self) -> None:
-        """Write what waits; of a compressed dataset whole chunks only, so that none is packed twice."""
-        if not self.waiting:
+        """Write the buffered rows; to a compressed data set only whole chunks, so that no chunk is compressed twice."""
+        if not self.buffered:
             return
-        rows = self.waiting[0] if len(self.waiting) == 1 else np.concatenate(self.waiting)
-        cut = len(rows) - (self.rows + len(rows)) % self.data.chunks[0] if self.encode_attr else len(rows)
+        rows = self.buffered[0] if len(self.buffered) == 1 else np.concatenate(self.buffered)
+        cut = len(rows) - (self.rows + len(rows)) % self.data.chunks[0] if self.compressed else len(rows)
         if cut > 0:
             self._write(rows[:cut])
-        self.waiting = [rows[max(cut, 0) :].copy()] if cut < len(rows) else []
+        self.buffered = [rows[max(cut, 0) :].copy()] if cut < len(rows) else []
 
     def flush(self) -> None:
-        """Write everything that waits."""
+        """Write all buffered rows."""
         self.flush_full_chunks()
-        if self.waiting:
-            self._write(self.waiting[0])
-            self.waiting = []
+        if self.buffered:
+            self._write(self.buffered[0])
+            self.buffered = []
 
-    def free(self) -> list[tuple[int, int]]:
-        """Where the rows to come will go in the file: the part of the last chunk that has no rows yet.
+    def unwritten_ranges(self) -> list[tuple[int, int]]:
+        """Byte ranges of the file that the next rows will fill: the part of the last chunk that has no rows yet.
 
-        Text has none: HDF5 reads what it overwrites there, to free the strings that it points to.
+        Empty for text: HDF5 reads the references that it overwrites, to free the strings they point to.
         """
         used = self.rows % self.data.chunks[0]
-        if self.encode_attr or not used or self.data.dtype.hasobject:
+        if self.compressed or not used or self.data.dtype.hasobject:
             return []
         chunk = self.data.id.get_chunk_info_by_coord((self.rows, *(0 for _ in self.data.shape[1:])))
         start = chunk.byte_offset + used * (chunk.size // self.data.chunks[0])
@@ -80,9 +80,9 @@ def dimension(group: h5py.Group, name: str, size: int, maxshape: int | None = -1
 def name_axes(data: h5py.Dataset, scales: list[h5py.Dataset]) -> None:
     """Name the axes of a data set by dimension scales, one each.
 
-    HDF5's own function also lists, in an attribute of the scale, every data set that uses it. Attributes end at 64 KiB: that
-    list is full after 4,080 layers, and it is written anew for each. No reader needs it (netCDF, xarray and h5py follow the
-    references from the data to the scales), so only these are written.
+    HDF5's own function also lists in an attribute of the scale every data set that uses it. An attribute holds at most
+    64 KiB, so the list is full after 4,080 layers, and it is rewritten for each. No reader needs it: netCDF, xarray and h5py
+    follow the references from the data to the scales. So only those references are written.
     """
     references = np.empty(len(scales), dtype=object)
     for axis, scale in enumerate(scales):

@@ -1,4 +1,4 @@
-"""What the writer and the reader of an activations file must agree on; `docs/format.md` is the full description."""
+"""Names, versions and filters that the writer and the reader of an activations file share; `docs/format.md` has the format."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ FORMAT_VERSION = 3
 COMPRESSIONS = ("none", "lzf", "gzip", "lz4", "zstd")
 FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf", 32004: "lz4", 32015: "zstd"}
 DIMENSION = "This is a netCDF dimension but not a netCDF variable. {:>9d}"  # the netCDF-4 mark of a bare dimension
-OBS = ("id", "label", "split", "target")  # the columns that say what a row is
-LAYER_TABLE = "layer_info"  # the attribute of the root that describes all layers
+OBS = ("id", "label", "split", "target")  # columns with the metadata of each sample
+LAYER_TABLE = "layer_info"  # root attribute with the descriptions of all layers
 LAYER_FIELDS = [field.name for field in fields(LayerInfo)]
-# Attributes of the root that the writer alone sets: they say how to read the file.
+# Root attributes that only the writer sets: they say how to read the file.
 RESERVED_ATTRS = frozenset((
     *("format", "format_version", "compression", "seal", "complete", "n_committed"),
     *("left_out", "non_finite", "resumed", LAYER_TABLE),
 ))  # fmt: skip
-# Attributes of the root that say when and how a file was written, not what it holds: they may differ between the runs that
-# wrote its parts.
+# Root attributes that say when and how a file was written, not what it contains. They may differ between the runs that wrote
+# parts of one file.
 RUN_DEPENDENT_ATTRS = (RESERVED_ATTRS - {"compression"}) | {"created", "command", "versions", "device", "ids_from"}
 
 
@@ -62,7 +62,7 @@ def group_of(layer: str) -> str:
 
 
 def encode_attr(value: Any) -> str | int | float:
-    """An attribute's value as it is stored: text and numbers as they are, the rest as JSON.
+    """The stored form of an attribute: text and numbers unchanged, any other value as JSON.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def filter_arguments(compression: str) -> dict[str, Any]:
     if compression not in COMPRESSIONS:
         raise UsageError(
             f"Unknown compression {compression!r}.{did_you_mean(compression, COMPRESSIONS)} "
-            f"Known are {', '.join(COMPRESSIONS)}."
+            f"The compressions are {', '.join(COMPRESSIONS)}."
         )
     if compression == "none":
         return {}
@@ -96,8 +96,13 @@ def filter_arguments(compression: str) -> dict[str, Any]:
     return {"compression": codec, "shuffle": True}
 
 
-def load_plugins(what: str) -> None:
-    """Make HDF5 know lz4 and zstd.
+def load_plugins(subject: str) -> None:
+    """Register the HDF5 filters lz4 and zstd.
+
+    Parameters
+    ----------
+    subject : str
+        Subject of the error message: the file or compression that needs them.
 
     Raises
     ------
@@ -107,19 +112,19 @@ def load_plugins(what: str) -> None:
     try:
         import hdf5plugin  # noqa: F401  # importing registers the filters
     except ImportError as error:
-        raise UsageError(f"{what} needs hdf5plugin: pip install 'repanalysis[compression]'.") from error
+        raise UsageError(f"{subject} needs hdf5plugin: pip install 'repanalysis[compression]'.") from error
 
 
 def open_hdf5(content: io.RawIOBase, *, writable: bool) -> h5py.File:
-    """Open the HDF5 file that a binary file object holds.
+    """Open an HDF5 file through a binary file object.
 
-    `h5py.File(content)` would do, but for one thing: should opening fail, the traceback keeps h5py's access properties
-    alive, and with them a reference to `content` that HDF5 drops after Python has ended, which is a crash.
+    `h5py.File(content)` does the same, but when it fails, the traceback keeps h5py's access properties alive. They hold a
+    reference to `content` that HDF5 releases after Python has ended, which crashes.
     """
     properties = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     try:
         properties.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
-        properties.set_cache(0, 521, 0, 0.75)  # no chunk cache: rows go straight to where they are wanted, memory stays flat
+        properties.set_cache(0, 521, 0, 0.75)  # no chunk cache: rows are read into their target array, memory stays flat
         properties.set_fileobj_driver(h5py.h5fd.fileobj_driver, content)
         flags = h5py.h5f.ACC_RDWR if writable else h5py.h5f.ACC_RDONLY
         return h5py.File(h5py.h5f.open(repr(content).encode("ascii", "replace"), flags, fapl=properties))
@@ -128,6 +133,6 @@ def open_hdf5(content: io.RawIOBase, *, writable: bool) -> h5py.File:
 
 
 def filters_of(data: h5py.Dataset) -> list[int]:
-    """Codes of the filters that a dataset's chunks go through."""
+    """Codes of the filters that are applied to a data set's chunks."""
     properties = data.id.get_create_plist()
     return [properties.get_filter(index)[0] for index in range(properties.get_nfilters())]

@@ -1,7 +1,7 @@
-"""Several activations files of one network, read as one: shards of a data set, each sample in one of them.
+"""Several activations files of one network, read as one: shards of a data set, with each sample in exactly one shard.
 
-Every shard must hold the same layers, shapes and pools, none may be missing, and no sample id may stand in two of them;
-then any statistic over the shards is the one over the single file that they could have been. `merge` writes that file.
+All shards must have the same layers, shapes and pools, no shard may be missing, and no sample id may occur in two shards.
+Then any statistic over the shards equals that over one file with all samples. `merge` writes that file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def shard_name(shard: int, shards: int) -> str:
 
 
 class Shards(Source):
-    """Stores read as one, in the order of their shard numbers, or else in the order given.
+    """Stores read as one, in the order of their shard numbers; without numbers, in the order of `stores`.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Shards(Source):
     Raises
     ------
     FormatError
-        If layers, shapes, pools or the network differ, or a sample id stands in two shards.
+        If layers, shapes, pools or the network differ, or a sample id occurs in two shards.
     IncompleteError
         If a shard is missing.
     """
@@ -63,23 +63,23 @@ class Shards(Source):
         self.attrs = {key: value for key, value in first.attrs.items() if key not in ("shard", "shards")}
         self.info = first.info
         for store in self.stores[1:]:
-            ours, theirs = _kind(first), _kind(store)
+            ours, theirs = _layout(first), _layout(store)
             if ours != theirs:
                 mismatched = next(name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
                 raise FormatError(
                     f"{store.path} and {first.path} are no shards of one run: layer {mismatched!r} is not the same in both."
                 )
             for key in _IDENTITY:
-                if (first.attrs.get(key) or "") != (store.attrs.get(key) or ""):  # older files name no forward
+                if (first.attrs.get(key) or "") != (store.attrs.get(key) or ""):  # older files have no attribute forward
                     raise FormatError(f"{store.path} and {first.path} are no shards of one run: their {key} differs.")
-            if _columns(store) != _columns(first):
+            if _column_signature(store) != _column_signature(first):
                 raise FormatError(
                     f"Only one of {store.path} and {first.path} has labels, targets or splits; shards need the same columns."
                 )
             if are_texts(first.ids) != are_texts(store.ids):
                 raise FormatError(f"Only one of {store.path} and {first.path} has texts as sample ids; shards need one kind.")
-        if (twice := duplicate(self.ids)) is not None:
-            raise FormatError(f"Sample id {twice!r} stands in two shards; each sample belongs in one.")
+        if (repeated := duplicate(self.ids)) is not None:
+            raise FormatError(f"Sample id {repeated!r} is in two shards; each sample belongs in one.")
 
     @property
     def name(self) -> str:
@@ -93,7 +93,7 @@ class Shards(Source):
 
     @property
     def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """Weights (K, d) and offsets (K,) of the linear layer that the network ends with, or None."""
+        """Weights (K, d) and offsets (K,) of the network's final linear layer, or None."""
         return self.stores[0].head
 
     @property
@@ -126,7 +126,7 @@ class Shards(Source):
 
     @property
     def non_finite(self) -> dict[str, int]:
-        """Layers that hold NaN or inf, and how many of them."""
+        """Number of NaN and inf values of each layer that has any."""
         counts: dict[str, int] = {}
         for store in self.stores:
             for layer, count in store.non_finite.items():
@@ -168,16 +168,16 @@ def merge(
     path : path-like
         File to write.
     compression : {"none", "lzf", "gzip", "lz4", "zstd"}, default "none"
-        How the file is packed.
+        Compression of the file.
     overwrite : bool, default False
-        Replace a file that exists.
+        Replace an existing file.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
 
     Returns
     -------
     Store
-        The file, for reading. Its data sets are those that one process would have written.
+        The file, for reading. Its data sets equal those that one process would have written.
     """
     path = Path(path)
     files = [store.path for store in getattr(source, "stores", [source]) if isinstance(store, Store)]
@@ -204,29 +204,29 @@ _WRITTEN_ANEW = (RUN_DEPENDENT_ATTRS - {"command", "versions", "device", "create
 
 
 def _refuse_missing(stores: Sequence[Store]) -> None:
-    """Raise if the files say that there are more shards than were given."""
+    """Raise `IncompleteError` if a shard is missing, `FormatError` if the shard numbers are inconsistent."""
     totals = {int(store.attrs["shards"]) for store in stores if "shards" in store.attrs}
     if not totals:
         return
     present = [int(store.attrs["shard"]) for store in stores if "shard" in store.attrs]
     folder = stores[0].path.parent
     if len(totals) > 1 or len(set(present)) < len(stores):
-        raise FormatError(f"The files in {folder} are no shards of one run: their numbers do not fit together.")
+        raise FormatError(f"The files in {folder} are no shards of one run: their shard numbers are inconsistent.")
     total = totals.pop()
     if missing := sorted(set(range(total)) - set(present)):
         names = ", ".join(shard_name(shard, total) for shard in missing[:3])
         raise IncompleteError(
             f"{len(missing)} of {total} shards are missing in {folder}: {names}{', ...' if len(missing) > 3 else ''}. "
-            f"Extract them with --resume, by as many processes as before."
+            f"Extract them with --resume and the same number of processes as before."
         )
 
 
-def _columns(store: Store) -> tuple[bool, bool, int | None]:
-    """Which columns stand beside the samples: labels, splits, and how many targets."""
+def _column_signature(store: Store) -> tuple[bool, bool, int | None]:
+    """Whether labels and splits are missing, and the number of targets (None without targets)."""
     targets = store.targets
     return store.labels is None, store.split is None, None if targets is None else targets.shape[1]
 
 
-def _kind(store: Store) -> dict[str, Any]:
-    """What must be the same in every shard."""
+def _layout(store: Store) -> dict[str, Any]:
+    """Signature and row shape of each layer, which must be equal in all shards."""
     return {name: (layer_signature(info), store.shape(name)[1:]) for name, info in store.info.items()}

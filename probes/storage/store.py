@@ -1,9 +1,9 @@
-"""Reading an activations file: lazily, checked, and without torch.
+"""Reading an activations file: lazily, with checks, and without torch.
 
-`docs/format.md` describes the file. What is read is what was committed, or an error: bytes are checked against the file's
-seal (`sealed.py`), and whatever could make a reader open another file, run a filter that is not ours, or ask for absurd
-amounts of memory is refused before any data is read. Opening a file looks at its header and its samples; a layer is looked at
-before it is read, so that a file of 20,000 layers opens in a second.
+`docs/format.md` describes the format. A read returns committed data or raises: bytes are checked against the file's seal
+(`seal.py`). Content that would make a reader open another file, run an unknown filter or allocate absurd amounts of memory is
+refused before any data is read. Opening a file checks its header and its sample columns. Each layer is checked before its first
+read, so that a file of 20,000 layers opens in a second.
 """
 
 from __future__ import annotations
@@ -46,48 +46,48 @@ _COLUMNS = {
     "split": (("text",), (1,), "one text"),
     "target": (("f",), (1, 2), "one number or several"),
 }
-_BLOCK_BYTES = 32 << 20  # what one batch of an iteration over the file may weigh
-_MAX_CHUNK = 1 << 30  # a chunk is unpacked as a whole: beyond this only where it is a single row
+_BATCH_BYTES = 32 << 20  # target size of a batch in `iter`
+_MAX_CHUNK = 1 << 30  # limit of a chunk with several rows: chunks are decompressed as a whole
 _MAX_NODES = 1_000_000
 _OPEN: WeakSet[Store] = WeakSet()
 
 
 @atexit.register
 def _close_all() -> None:
-    """HDF5 would close what is open after Python has gone, through an object of Python's."""
+    """Close all stores; else HDF5 closes their files after Python has ended, through a Python object."""
     for store in list(_OPEN):
         store.close()
 
 
 class Store(Source):
-    """A lazily read activations file; nothing is loaded before it is asked for, and torch is never imported.
+    """A lazily read activations file: data is loaded on access, and torch is never imported.
 
     Parameters
     ----------
     path : path-like
         The file.
     partial : bool, default False
-        Whether to read what is committed of a file that was not written to its end.
+        Whether to read the committed samples of an incomplete file.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     FormatError
-        If it is not an activations file, is damaged, or points outside itself. Also while reading: bytes are checked
+        If it is not an activations file, is damaged, or points to other files. Also while reading: bytes are checked
         as they are read.
     IncompleteError
-        If it was not written to its end and `partial` is false.
+        If the file is incomplete and `partial` is false.
 
     Attributes
     ----------
     identity : tuple
-        What tells the file from any other.
+        Values that distinguish this file from any other, such as its uuid.
 
     Notes
     -----
-    A store can be pickled: the copy opens the file anew, where it is first read. So does a store that was closed. Should
-    another file be there by then, or this one have grown, that is a `FormatError`.
+    A store can be pickled. The copy opens the file at its first read, and so does a store that was closed. If the file was
+    replaced or extended in the meantime, that read raises `FormatError`.
     """
 
     _handle: h5py.File | None
@@ -113,8 +113,8 @@ class Store(Source):
         if not (self.complete or partial):
             self.close()
             raise IncompleteError(
-                f"{self.path} is incomplete: its writing stopped after {self.n_committed} samples. Go on with --resume "
-                f"(resume=True), or read what is there: --partial on the command line, probes.open(path, partial=True)."
+                f"{self.path} is incomplete: its writing stopped after {self.n_committed} samples. Continue it with --resume "
+                f"(resume=True), or read these samples: --partial on the command line, probes.open(path, partial=True)."
             )
 
     @property
@@ -125,16 +125,16 @@ class Store(Source):
             self._checked_data: set[str] = set()
             if self.identity is None:
                 self.identity = _identity(self._handle, self._raw, self.path)
-            self.refuse_other(self.identity)
+            self.refuse_replaced(self.identity)
         return self._handle
 
-    def refuse_other(self, identity: tuple[Any, ...] | None) -> None:
-        """Raise `FormatError` if the file that is there is not the one of that `identity`."""
+    def refuse_replaced(self, identity: tuple[Any, ...] | None) -> None:
+        """Raise `FormatError` if the file's identity is not `identity`."""
         if _identity(self._file, self._raw, self.path) != identity:
             self.close()
             raise FormatError(
-                f"{self.path} was replaced since it was opened, or written to: what was read of it and what would be read now "
-                f"belong to different files. Open it again."
+                f"{self.path} was replaced or written to since it was opened: earlier and later reads would belong to "
+                f"different files. Open it again."
             )
 
     @property
@@ -149,7 +149,7 @@ class Store(Source):
             return self._texts
         with self._wrap_errors():
             ids = self._column("id") if "obs/id" in self._file else np.zeros(0, np.int64)
-        if are_texts(ids):  # a million of them take seconds to read, and every layer's rows come with them
+        if are_texts(ids):  # cached: reading a million texts takes seconds, and each layer's rows are read with their ids
             ids.setflags(write=False)
             self._texts = ids
         return ids
@@ -162,7 +162,7 @@ class Store(Source):
 
     @property
     def targets(self) -> NDArray[np.float64] | None:
-        """Continuous targets of each sample, (n, t), NaN where it has none; or None."""
+        """Continuous targets of each sample, (n, t), NaN where a target is missing; or None."""
         with self._wrap_errors():
             return self._column("target") if "obs/target" in self._file else None
 
@@ -180,7 +180,7 @@ class Store(Source):
 
     @property
     def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """Weights (K, d) and offsets (K,) of the linear layer that the network ends with, or None."""
+        """Weights (K, d) and offsets (K,) of the network's final linear layer, or None."""
         with self._wrap_errors():
             if "head" not in self._file:
                 return None
@@ -201,7 +201,7 @@ class Store(Source):
 
     @property
     def non_finite(self) -> dict[str, int]:
-        """Layers that hold NaN or inf, and how many of them."""
+        """Number of NaN and inf values of each layer that has any."""
         return dict(self._non_finite)
 
     def __len__(self) -> int:
@@ -213,7 +213,7 @@ class Store(Source):
             return _read(self._data(layer), slice(0, self.n_committed))
 
     def take(self, layer: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Chosen rows of one layer, (len(rows), ...); the others are not read."""
+        """The given rows of one layer, (len(rows), ...); other rows are not read."""
         with self._wrap_errors():
             data = self._data(layer)
             return np.concatenate([_read(data, slice(int(row), int(row) + 1)) for row in rows])
@@ -224,10 +224,10 @@ class Store(Source):
             return (self.n_committed, *self._data(layer).shape[1:])
 
     def iter(self, layers: Sequence[str] | None = None, size: int | None = None) -> Iterator[Batch]:
-        """Batches of rows in file order; by default of whole chunks, about 32 MB. See `Source.iter`."""
+        """Batches of rows in file order, by default whole chunks of together about 32 MB. See `Source.iter`."""
         with self._wrap_errors():
             data = {name: self._data(name) for name in (self.layers if layers is None else layers)}
-            step = size or self._block_rows(list(data.values()))
+            step = size or self._batch_rows(list(data.values()))
         ids, labels, split, targets, names = self.ids, self.labels, self.split, self.targets, self.target_names
         for start in range(0, self.n_committed, step):
             rows = slice(start, min(start + step, self.n_committed))
@@ -249,30 +249,31 @@ class Store(Source):
         self._handle = self._raw = None
 
     def check(self) -> None:
-        """Look at everything that the file holds, also at what is never read; the data itself stays unread.
+        """Check all objects of the file, also those that are never read, without reading layer data.
 
         Raises
         ------
         FormatError
-            If something leads to other files or round in circles, or if a layer has not a row per sample, or two descriptions.
+            If a link or data set leads to another file, if links form a cycle, if a layer does not have one row per sample, or
+            if its two descriptions differ.
         """
         with self._wrap_errors():
             _refuse_foreign(self._file, self.path)
             scale = self._dataset("sample")
             if self.complete and scale.shape != (self.n_committed,):
-                raise ValueError(f"the axis of samples has shape {scale.shape}, {self.n_committed} samples are promised")
+                raise ValueError(f"the axis of samples has shape {scale.shape}, but the file has {self.n_committed} samples")
             for name in self.layers:
-                if _described(self._data(name), name) != self.info[name]:
+                if _stored_info(self._data(name), name) != self.info[name]:
                     raise ValueError(f"layer {name!r} is described in two ways")
 
     def _check_samples(self) -> None:
-        """Refuse columns that can't be those of n samples."""
+        """Raise if a column does not fit the n samples: wrong length, repeated ids, or labels outside the classes."""
         columns = {"id": self.ids, "label": self.labels, "split": self.split, "target": self.targets}
         for name, values in columns.items():
             if values is not None and len(values) != self.n_committed:
-                raise ValueError(f"/obs/{name} has {len(values)} rows, {self.n_committed} are promised")
-        if (twice := duplicate(self.ids)) is not None:
-            raise ValueError(f"sample id {twice!r} stands there twice")
+                raise ValueError(f"/obs/{name} has {len(values)} rows, but the file has {self.n_committed} samples")
+        if (repeated := duplicate(self.ids)) is not None:
+            raise ValueError(f"sample id {repeated!r} is repeated")
         class_names, labels = self.class_names, columns["label"]
         if class_names is not None and labels is not None and labels.max(initial=-1) >= len(class_names):
             raise ValueError(f"there is a label {labels.max()}, and {len(class_names)} class names")
@@ -282,7 +283,7 @@ class Store(Source):
     def close(self) -> None:
         """Close the file; it opens again at the next read."""
         if self._handle is not None:
-            with suppress(Exception):  # nothing is written: what a damaged file says on being closed is of no use
+            with suppress(Exception):  # nothing is written, so errors of closing a damaged file do not matter
                 self._handle.close()
             if self._raw is not None:
                 self._raw.close()
@@ -291,7 +292,7 @@ class Store(Source):
 
     @contextmanager
     def _wrap_errors(self) -> Iterator[None]:
-        """Turn whatever a damaged file provokes into one sentence."""
+        """Turn any exception of a damaged file into a `FormatError` of one sentence."""
         try:
             yield
         except (ReportedError, FileNotFoundError):
@@ -300,7 +301,7 @@ class Store(Source):
         except Exception as error:
             damage = None if self._raw is None else self._raw.error
             self.close()
-            raise (damage or FormatError(_damaged(self.path, error))) from error
+            raise (damage or FormatError(_damage_message(self.path, error))) from error
 
     def _data(self, layer: str) -> h5py.Dataset:
         self.check_layer(layer)
@@ -315,13 +316,13 @@ class Store(Source):
             self._checked_data.add(where)
         if not filters_of(data):
             return data
-        properties = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)  # hold one chunk, so that it is unpacked once, not row by row
+        properties = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)  # cache one chunk: it is decompressed once, not for each row
         properties.set_chunk_cache(521, int(np.prod(data.chunks)) * data.dtype.itemsize, 0.0)
-        del data  # or the cache of the open data set would be kept
+        del data  # else the cache size of the open data set would be used
         return h5py.Dataset(h5py.h5d.open(self._file.id, where.encode(), properties))
 
     def _column(self, name: str) -> NDArray[Any]:
-        """Ids, labels, splits or targets, of the type and shape that they must have."""
+        """Ids, labels, splits or targets, after checking their type and shape."""
         data = self._dataset(f"obs/{name}")
         _check_rows(self.path, f"/obs/{name}", data, self.n_committed, exact=self.complete)
         kinds, ndims, what = _COLUMNS[name]
@@ -336,13 +337,13 @@ class Store(Source):
         return as_ids(values) if name == "id" else values.reshape(len(values), -1) if name == "target" else values
 
     def _dataset(self, where: str) -> h5py.Dataset:
-        """A data set of this file, once it is known to hold its own data."""
-        return _own(self._file, where, self.path)
+        """A data set of this file, after checking that its data lies in this file."""
+        return _own_dataset(self._file, where, self.path)
 
-    def _block_rows(self, data: Sequence[h5py.Dataset]) -> int:
-        """Rows per batch: whole chunks, so that a compressed chunk is unpacked once."""
+    def _batch_rows(self, data: Sequence[h5py.Dataset]) -> int:
+        """Rows per batch: whole chunks, so that each compressed chunk is decompressed once."""
         row_bytes = sum(source.dtype.itemsize * int(np.prod(source.shape[1:])) for source in data)
-        rows = max(1, _BLOCK_BYTES // max(1, row_bytes))
+        rows = max(1, _BATCH_BYTES // max(1, row_bytes))
         chunk = min((source.chunks[0] for source in data if source.chunks), default=1)
         return int(rows if rows < chunk else rows - rows % chunk)
 
@@ -361,7 +362,7 @@ def _read(source: h5py.Dataset, rows: slice) -> NDArray[Any]:
     return array
 
 
-def _damaged(path: Path | str, error: BaseException | str) -> str:
+def _damage_message(path: Path | str, error: BaseException | str) -> str:
     return f"{path} is damaged ({error}). Copy it again from where it was written, or extract it again."
 
 
@@ -377,8 +378,8 @@ def _open(path: Path) -> tuple[h5py.File, RawFile | None]:
         damage = None if raw is None else raw.error
         if raw is not None:
             raw.close()
-        what = "it ends before its data does" if "truncated" in str(error) else str(error)
-        raise (damage or FormatError(_damaged(path, what))) from error
+        reason = "it ends before its data does" if "truncated" in str(error) else str(error)
+        raise (damage or FormatError(_damage_message(path, reason))) from error
 
 
 def _mapping(text: Any, kind: Callable[[Any], Any]) -> dict[str, Any]:
@@ -390,7 +391,7 @@ def _mapping(text: Any, kind: Callable[[Any], Any]) -> dict[str, Any]:
 
 
 def _attributes(file: h5py.File) -> dict[str, Any]:
-    """Attributes of the root as Python's own types: texts and numbers, nothing else."""
+    """Attributes of the root as Python's own types; any other type than text and numbers raises TypeError."""
     attrs = {
         key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items() if key != "seal"
     }
@@ -401,9 +402,10 @@ def _attributes(file: h5py.File) -> dict[str, Any]:
 
 
 def _identity(file: h5py.File, raw: RawFile | None, path: Path) -> tuple[Any, ...]:
-    """What tells a file from the one that replaces it, after the checks of its header that need no data.
+    """Check a file's header and return the values that distinguish the file from any other.
 
-    A file's uuid, and the rows that it had: one whose writing goes on is another. Version 1 had no uuid.
+    These are the uuid, the number of rows and the completeness, since a file that grows counts as another file. Files of
+    version 1 have no uuid; there they include inode, size and modification time.
     """
     attrs = {name: file.attrs.get(name) for name in ("format", "format_version", "n_committed", "complete", "seal", "created")}
     attrs = {key: value.item() if isinstance(value, np.generic) else value for key, value in attrs.items()}
@@ -413,17 +415,17 @@ def _identity(file: h5py.File, raw: RawFile | None, path: Path) -> tuple[Any, ..
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise FormatError(f"{path} has format version {version}; this repanalysis reads 1 to {FORMAT_VERSION}: update it.")
     if version > 1 and raw is None:
-        raise FormatError(_damaged(path, "it has lost its seal"))
+        raise FormatError(_damage_message(path, "its seal is missing"))
     if not isinstance(n, int) or n < 0 or complete not in (0, 1):
-        raise FormatError(_damaged(path, f"n_committed is {n}, complete is {complete}"))
+        raise FormatError(_damage_message(path, f"n_committed is {n}, complete is {complete}"))
     if raw is not None:
         return (attrs["seal"], attrs["created"], n, complete, raw.is_interrupted)
     status = path.stat()
     return (attrs["created"], n, complete, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _own(file: h5py.File, where: str, path: Path) -> h5py.Dataset:
-    """A data set, on a way without links, whose data lies in this file and goes through known filters."""
+def _own_dataset(file: h5py.File, where: str, path: Path) -> h5py.Dataset:
+    """A data set whose path has no links, whose data lies in this file, and whose filters are all known."""
     group, parts = file, where.strip("/").split("/")
     for part in parts[:-1]:
         group = _member(group, part, path)
@@ -437,7 +439,7 @@ def _own(file: h5py.File, where: str, path: Path) -> h5py.Dataset:
 
 
 def _member(group: h5py.Group, name: str, path: Path) -> h5py.Group | h5py.Dataset:
-    """What a group holds under a name, itself and not by a link."""
+    """The member of a group with a name; a soft or external link raises `FormatError`."""
     if name not in group:
         raise KeyError(f"{group.name.rstrip('/')}/{name} is missing")
     if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
@@ -448,22 +450,22 @@ def _member(group: h5py.Group, name: str, path: Path) -> h5py.Group | h5py.Datas
 
 
 def _refuse_foreign_data(data: h5py.Dataset, path: Path) -> None:
-    """Refuse data that lies elsewhere, or goes through a filter that is not ours."""
+    """Raise `FormatError` if data lies in another file or uses an unknown filter."""
     if data.external or data.is_virtual:
         raise FormatError(f"{path} is refused: the data of {data.name} lies in another file.")
     for code in filters_of(data):
         if code not in FILTERS:
-            raise FormatError(f"{path} is refused: {data.name} goes through the unknown filter {code}.")
+            raise FormatError(f"{path} is refused: {data.name} uses the unknown filter {code}.")
         if code > 32000:
-            load_plugins(f"{path}, which is packed with {FILTERS[code]},")
+            load_plugins(f"{path}, which is compressed with {FILTERS[code]},")
 
 
 def _refuse_foreign(file: h5py.File, path: Path) -> None:
-    """Refuse every way in which an HDF5 file can lead a reader to other files or round in circles, also where we never read."""
+    """Raise `FormatError` if any object of a file leads to another file or closes a cycle, also objects that are never read."""
     seen: set[int] = set()
-    waiting: list[h5py.Group] = [file]
-    while waiting:
-        group = waiting.pop()
+    unvisited: list[h5py.Group] = [file]
+    while unvisited:
+        group = unvisited.pop()
         for name in group:
             node = _member(group, name, path)
             address = h5py.h5o.get_info(node.id).addr
@@ -472,7 +474,7 @@ def _refuse_foreign(file: h5py.File, path: Path) -> None:
                 raise FormatError(f"{path} is refused: {where} is there twice, or there are too many groups.")
             seen.add(address)
             if isinstance(node, h5py.Group):
-                waiting.append(node)
+                unvisited.append(node)
             elif isinstance(node, h5py.Dataset):
                 _refuse_foreign_data(node, path)
 
@@ -485,22 +487,24 @@ def read_layers(file: h5py.File, n: int, path: Path, table: Any = None) -> dict[
     file : h5py.File
         An activations file.
     n : int
-        Rows that are promised.
+        Number of committed rows.
     path : pathlib.Path
-        What messages call the file.
+        Path of the file, for messages.
     table : str, optional
-        The descriptions of all layers, JSON; before version 3 each stood with its layer only.
+        The descriptions of all layers, JSON. Files before version 3 have only the description at each layer.
 
     Raises
     ------
     FormatError
-        If a description is missing or contradicts itself, or there are no samples where there should be.
+        If there are samples but no ids or layers.
+    ValueError
+        If the description or the data of a layer is missing.
     """
     groups = [f"layers/{key}" for key in file.get("layers", ())]
     if n and ("obs/id" not in file or not groups):
-        raise FormatError(_damaged(path, f"it names {n} samples but holds no ids or no layers"))
+        raise FormatError(_damage_message(path, f"it has {n} samples, but no ids or no layers"))
     if table is None:
-        infos = [_described(_own(file, f"{group}/x", path), group[7:]) for group in groups]
+        infos = [_stored_info(_own_dataset(file, f"{group}/x", path), group[7:]) for group in groups]
     else:
         infos = [_layer_info(values) for values in json.loads(table)]
     if mismatched := {group_of(info.name) for info in infos} ^ set(groups):
@@ -515,8 +519,8 @@ _COUNTS = ("order", "call_index", "prefix_tokens")
 _LISTS = ("dims", "source_shape", "source_dims")
 
 
-def _described(data: h5py.Dataset, name: str) -> LayerInfo:
-    """A layer's description as it stands with the layer."""
+def _stored_info(data: h5py.Dataset, name: str) -> LayerInfo:
+    """A layer's description, from the attributes of its data set."""
     attrs = {key: value.item() if isinstance(value, np.generic) else value for key, value in data.attrs.items()}
     values = {key: attrs[key] for key in LAYER_FIELDS if key in attrs}
     try:
@@ -526,12 +530,12 @@ def _described(data: h5py.Dataset, name: str) -> LayerInfo:
 
 
 def _layer_info(values: Mapping[str, Any]) -> LayerInfo:
-    """A layer's description, each part of the type that it must have; parts that a later version added are passed over."""
+    """A layer's description, after checking the type of each field; fields of later versions are ignored."""
     values = {name: values[name] for name in LAYER_FIELDS if name in values}
     texts = [*(values.get(name, "") for name in _TEXTS), *values["dims"], *values.get("source_dims", ())]
     counts = [*(values.get(name, 0) for name in _COUNTS), *values.get("source_shape", ())]
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(count, int) for count in counts):
-        raise TypeError("an attribute has another type than it should")
+        raise TypeError("an attribute has the wrong type")
     lists = {name: tuple(values[name]) for name in _LISTS if name in values}
     return LayerInfo(**values | lists | {"depth": float(values["depth"]), "averaged": float(values.get("averaged", 1.0))})
 
@@ -543,18 +547,18 @@ def _class_names(data: h5py.Dataset) -> list[str]:
 
 
 def _check_rows(path: Path, where: str, data: h5py.Dataset, n: int, *, exact: bool) -> None:
-    """Refuse data that has not the rows that are promised, was never written, or unpacks into absurd amounts."""
+    """Raise `FormatError` if data has fewer than n rows, has unwritten rows, or has chunks that are too large."""
     if not data.ndim or len(data) < n or (exact and len(data) != n):
-        rows = f"{len(data)} rows, {n} are promised" if data.ndim else "no rows"
-        raise FormatError(_damaged(path, f"{where} has {rows}"))
+        rows = f"{len(data)} rows, but the file has {n} samples" if data.ndim else "no rows"
+        raise FormatError(_damage_message(path, f"{where} has {rows}"))
     if data.chunks is None:
         stored, needed = data.id.get_storage_size(), n * data.dtype.itemsize * int(np.prod(data.shape[1:], dtype=object))
     else:
         stored, needed = data.id.get_num_chunks(), -(-n // data.chunks[0])
         if data.chunks[1:] != data.shape[1:]:
-            raise FormatError(_damaged(path, f"the chunks of {where} do not hold whole rows"))
+            raise FormatError(_damage_message(path, f"the chunks of {where} do not hold whole rows"))
         size = int(np.prod(data.chunks, dtype=object)) * data.dtype.itemsize
         if size > _MAX_CHUNK and data.chunks[0] > 1:
             raise FormatError(f"{path} is refused: the chunks of {where} have {size >> 20} MB each.")
     if stored < needed:
-        raise FormatError(_damaged(path, f"{where} has {len(data)} rows, but not all of them were written"))
+        raise FormatError(_damage_message(path, f"{where} has {len(data)} rows, but not all of them were written"))

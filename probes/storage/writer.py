@@ -1,8 +1,8 @@
-"""Writing an activations file: whole batches are appended, and what was committed stays, whatever happens next.
+"""Writing an activations file: whole batches are appended, and committed samples survive any failure.
 
-`create` starts a file, `resume` continues one whose writing was interrupted. `docs/format.md` describes what is written;
-`atomic.py` is how every commit is all or nothing, `background.py` keeps interrupts away from it. A file that replaces another
-is written beside it, to `FILE.part`, and renamed once it is whole.
+`create` starts a file, `resume` continues an incomplete one. `docs/format.md` describes the format; `journal.py` makes every
+commit atomic, and `background.py` protects it from interrupts. A file that replaces another is written to `FILE.part` beside it
+and renamed once it is complete.
 """
 
 from __future__ import annotations
@@ -52,30 +52,30 @@ __all__ = [
     "Writer",
     "create",
     "layer_signature",
-    "part_of",
+    "part_path",
     "provenance_diff",
     "refuse_existing",
-    "refuse_other",
+    "refuse_mismatches",
     "resume",
 ]
 
 _QUEUED_BYTES = 64 << 20  # batches that may wait for the disk
-_CHUNK_BYTES = (2 << 20, 8 << 20)  # the smallest and largest chunk aimed at
-_CHUNKS_TOTAL = 128 << 20  # what one chunk of every layer may weigh together: bounds the buffers of a compressed file
-_CHUNKS_MOST = 2 << 30  # and what it weighs where there are so many layers that chunks of the smallest size weigh more
-_WAITING_BYTES = 16 << 20  # rows held back so that small batches of many layers do not cost a write each
-_COMMIT_SECONDS = (5.0, 60.0)  # plain, compressed: a commit packs every last chunk, which will be packed anew
+_CHUNK_BYTES = (2 << 20, 8 << 20)  # smallest and largest target size of a chunk
+_CHUNKS_TOTAL = 128 << 20  # target for the sum over layers of one chunk each; bounds the buffers of a compressed file
+_CHUNKS_MOST = 2 << 30  # limit of that sum for so many layers that chunks of the smallest size exceed the target
+_BUFFERED_BYTES = 16 << 20  # rows are buffered so that small batches of many layers do not cost a write each
+_COMMIT_SECONDS = (5.0, 60.0)  # uncompressed, compressed: a commit compresses each last chunk, which is compressed again later
 
 
 def refuse_existing(path: str | PathLike[str], *, overwrite: bool) -> Path:
-    """The path, unless something stands there and may not be overwritten.
+    """Check that a path may be written.
 
     Parameters
     ----------
     path : path-like
-        Where something is about to be written.
+        Path of the file to write.
     overwrite : bool
-        Whether a file that stands there may go.
+        Whether an existing file may be replaced.
 
     Returns
     -------
@@ -92,21 +92,21 @@ def refuse_existing(path: str | PathLike[str], *, overwrite: bool) -> Path:
     if not path.exists():
         return path
     if not overwrite:
-        more = " It is incomplete: --resume goes on with it." if is_interrupted(path) else ""
-        if is_interrupted(part := part_of(path)):
-            more = f" What was to replace it is incomplete ({part.name}): --resume goes on with that."
-        raise UsageError(f"{path} exists already; nothing was written.{more} Give another name, or --overwrite to replace it.")
+        hint = " It is incomplete: --resume continues it." if is_interrupted(path) else ""
+        if is_interrupted(part := part_path(path)):
+            hint = f" Its replacement {part.name} is incomplete: --resume continues that."
+        raise UsageError(f"{path} exists already; nothing was written.{hint} Give another name, or --overwrite to replace it.")
     with path.open("rb") as file:
         refuse_writing(file.fileno(), path)
     return path
 
 
-def part_of(path: str | PathLike[str]) -> Path:
-    """Where a file is written that is to replace `path`: beside it, or beside what it is a link to.
+def part_path(path: str | PathLike[str]) -> Path:
+    """Path to which the replacement of `path` is written: `path`, with links followed, and the suffix `.part`.
 
     Examples
     --------
-    >>> part_of("/nowhere/acts.h5").name
+    >>> part_path("/nowhere/acts.h5").name
     'acts.h5.part'
     """
     real = Path(os.path.realpath(path))
@@ -128,32 +128,32 @@ def create(
     Parameters
     ----------
     path : path-like
-        File to write; missing folders are made.
+        File to write; missing folders are created.
     attrs : mapping, optional
-        Provenance, kept as attributes of the file's root; what is not a string or a number is kept as JSON.
+        Provenance, stored as attributes of the file's root; values that are neither text nor numbers are stored as JSON.
     class_names : sequence of str, optional
         Name of class 0, 1, ...
     head : (weight, bias), optional
-        The linear layer that the network ends with, (K, d) and (K,).
+        Weights (K, d) and offsets (K,) of the network's final linear layer.
     compression : {"none", "lzf", "gzip", "lz4", "zstd"}, default "none"
-        `none` is as fast as the disk and, for dense activations, loses little: gzip saves about a tenth of them. lz4 and
-        zstd need the extra `compression`, when the file is read as well.
+        `none` writes at the speed of the disk; on dense activations gzip saves only about a tenth. lz4 and zstd need the
+        extra `compression`, for reading as well.
     expected : int, optional
-        Number of samples to come, which keeps chunks from being larger than the data.
+        Expected number of samples; no chunk is made larger than that.
     overwrite : bool, default False
-        Replace a file that exists. It stays as it is until the new one, which is written to `FILE.part`, is complete.
+        Replace an existing file. It stays unchanged until the new one, which is written to `FILE.part`, is complete.
 
     Returns
     -------
     Writer
-        A context manager. Left without an error the file is complete; left by one it is incomplete, and keeps
-        every batch that was appended.
+        A context manager. If the block ends without an error, the file is complete; after an error it is incomplete and
+        contains every appended batch.
 
     Raises
     ------
     UsageError
-        If the path exists and `overwrite` is false, is being written by another process, the compression is unknown, or
-        an attribute has a name that the file itself needs.
+        If the path exists and `overwrite` is false, if another process is writing it, if the compression is unknown, or if an
+        attribute has a name that the format reserves.
 
     Examples
     --------
@@ -168,7 +168,7 @@ def create(
     _refuse_reserved(attrs or {})
     path = refuse_existing(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    target = part_of(path) if path.exists() and not _holds_nothing(path) else path
+    target = part_path(path) if path.exists() and not _holds_nothing(path) else path
     uuid = uuid4().hex
     header = {
         "format": FORMAT,
@@ -222,40 +222,40 @@ def resume(
     expected: int | None = None,
     source: Path | None = None,
 ) -> Writer:
-    """Continue a file whose writing was interrupted, from its last commit.
+    """Continue an incomplete file from its last commit.
 
     Parameters
     ----------
     path : path-like
         An incomplete file; its journal lies beside it.
     attrs : mapping, optional
-        What the file would be given now, as for `create`.
+        The attributes of this run, as for `create`; they must agree with the file's.
     expected : int, optional
         Number of samples of the whole file, as for `create`.
     source : path, optional
-        The incomplete file, if it is not `path`: `FILE.part`, which was to replace it. By default that one, if it is there.
+        The incomplete file. Default: `FILE.part`, the replacement of `path`, if that exists and is incomplete, else `path`.
 
     Returns
     -------
     Writer
-        Its `n_committed` says how many rows are there already; the next one to append is the row after these.
+        Its `n_committed` is the number of rows that the file has; append from the next row on.
 
     Raises
     ------
     UsageError
         If `attrs` are not those of the file (model, weights, data, layers, pool ...), or another process is writing it.
     FormatError
-        If there is nothing to go on with.
+        If there is no commit to continue from.
     """
     path = Path(path)
-    source = source or (part if is_interrupted(part := part_of(path)) else path)
+    source = source or (part if is_interrupted(part := part_path(path)) else path)
     with Store(source, partial=True) as store:
-        refuse_other(source, provenance_diff(store.attrs, attrs or {}))
+        refuse_mismatches(source, provenance_diff(store.attrs, attrs or {}))
         version = int(store.attrs["format_version"])
         if version < FORMAT_VERSION:
             raise UsageError(
-                f"{source} was begun by an older repanalysis (format {version}), which can't be continued: read what is there "
-                f"(--partial, or partial=True), or extract again."
+                f"{source} was begun by an older repanalysis (format {version}), which can't be continued: read its committed "
+                f"samples (--partial, or partial=True), or extract again."
             )
         compression = str(store.attrs.get("compression", "none"))
         versions, command = store.attrs.get("versions"), store.attrs.get("command")
@@ -275,7 +275,7 @@ def resume(
 
 
 def provenance_diff(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """What two runs do not have in common, of what must be equal for one to go on with the other's file.
+    """The attributes in which two runs differ and that must be equal for one run to continue the other's file.
 
     Examples
     --------
@@ -285,18 +285,18 @@ def provenance_diff(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[
     mismatches = []
     for key in dict.fromkeys([*ours, *theirs]):
         a, b = (encode_attr(side[key]) if key in side else None for side in (ours, theirs))
-        unknown = key == "batch_size" and 0 in (a, b)  # a loader that does not say it
+        unknown = key == "batch_size" and 0 in (a, b)  # a loader without a batch size
         if a != b and key not in RUN_DEPENDENT_ATTRS and key != "compression" and not unknown:
             mismatches.append(f"{key}: {_short(a)} in the file, {_short(b)} now")
     return mismatches
 
 
-def refuse_other(path: Path, mismatches: Sequence[str]) -> None:
-    """Raise `UsageError` if there are `provenance_diff` between a file's run and the one that would go on with it."""
+def refuse_mismatches(path: Path, mismatches: Sequence[str]) -> None:
+    """Raise `UsageError` if `mismatches` between a file's run and the run that would continue it are not empty."""
     if mismatches:
         raise UsageError(
             f"{path} was written by another run, and can't be continued by this one ({'; '.join(mismatches)}). "
-            f"Nothing was changed; run what wrote it, or give another name."
+            f"Nothing was changed; repeat the run that wrote it, or give another name."
         )
 
 
@@ -311,7 +311,7 @@ def _now() -> str:
 
 @contextmanager
 def _closing(atomic: AtomicFile) -> Iterator[None]:
-    """Give the file back, should the block fail."""
+    """Close the file at its last commit if the block raises."""
     try:
         yield
     except BaseException:
@@ -325,25 +325,25 @@ _OPEN: WeakSet[Writer] = WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """HDF5 would close what is open after Python has gone, through an object of Python's; in a forked process, too."""
+    """Close all writers; else HDF5 closes their files after Python has ended, through a Python object, also in forks."""
     for writer in list(_OPEN):
         writer.abandon()
 
 
 class Writer:
-    """Appends whole batches to one file; made by `create` and `resume`.
+    """Appends whole batches to one file; returned by `create` and `resume`.
 
-    Everything that touches the file is done by one thread of the writer's own, in order. So calls from several threads are
-    one after the other, and an interrupt waits until the call under way is done.
+    The writer's own thread does all work on the file, in order. So calls from several threads run one after the other, and an
+    interrupt is raised only when the current call has returned.
 
     Attributes
     ----------
     path : pathlib.Path
-        The file that is there once writing is complete.
+        The complete file.
     file : pathlib.Path
-        The one that is written until then, which is another where one was there before.
+        The file that is written: `path`, or `FILE.part` if `path` existed before.
     n_committed, n_written : int
-        Rows that are safe on disk; rows that were appended.
+        Number of committed rows and of appended rows.
     complete : bool
         Whether the file was closed as complete.
     """
@@ -355,7 +355,7 @@ class Writer:
         self.complete = False
         self._compression = compression
         self._expected = expected
-        self._waiting = 0
+        self._buffered_bytes = 0
         self._broken = self._ended = False
         self._process = os.getpid()
         self._seen = SeenIds()
@@ -365,7 +365,7 @@ class Writer:
         try:
             self._thread.run(self._open, begin)
         except BaseException:
-            if hasattr(self, "_atomic"):  # an interrupt, or a file that can't be gone on with
+            if hasattr(self, "_atomic"):  # an interrupt, or a file that can't be continued
                 self._thread.run(self._abort)
             self._end()
             raise
@@ -382,28 +382,28 @@ class Writer:
         Raises
         ------
         DataError
-            If the layers, shapes or types differ from the first batch's, labels or splits come and go, or an id comes twice.
-            A layer that the batch names in `skipped` is taken out of the file instead.
+            If the layers, shapes or types differ from the first batch's, if only some batches have labels or splits, or if an
+            id repeats. A layer that the batch names in `skipped` is removed from the file instead.
         UsageError
-            If the file was resumed, and the layers or their pools are not those that it has.
+            If the file was resumed and has other layers or pools.
         OSError
-            If the disk is full, or fails otherwise. The file is then as it was at the last commit, and can be resumed.
+            If the disk is full or fails. The file is then at its last commit and can be resumed.
         """
         self._refuse_closed()
         self._thread.run(self._append, batch)
 
     def put(self, batch: Batch) -> None:
-        """Append a batch without waiting for it, unless 64 MB wait already; what goes wrong is raised later.
+        """Append a batch without waiting, unless 64 MB are queued; errors are raised by a later call.
 
         Parameters
         ----------
         batch : Batch
-            Rows to append. Once one could not be appended, those after it are dropped.
+            Rows to append. After the first batch that fails, later batches are dropped.
 
         Raises
         ------
         DataError, UsageError, OSError
-            As for `append`, of an earlier batch; at the latest when the file is closed.
+            The error of an earlier batch, as for `append`; raised at the latest when the file is closed.
         """
         self._refuse_closed()
         self._thread.put(self._append, batch, sum(array.nbytes for array in batch.layers.values()))
@@ -414,7 +414,7 @@ class Writer:
         self._thread.run(self._commit)
 
     def close(self, *, complete: bool) -> None:
-        """Commit and close, declaring the file complete or not; raises what went wrong with a batch that was `put`."""
+        """Commit and close the file, and mark it as complete or not. Raises the first error of a batch that was `put`."""
         if self._ended:
             return
         try:
@@ -425,7 +425,7 @@ class Writer:
             raise self._thread.error
 
     def abandon(self) -> None:
-        """Leave the file as it was at its last commit; for a process that ends, whose other threads have ended already."""
+        """Close the file at its last commit; for the end of the process, when its other threads have ended."""
         if os.getpid() == self._process:
             self._abort()
         else:
@@ -453,7 +453,7 @@ class Writer:
         self._thread.end()
         _OPEN.discard(self)
 
-    # All of the following is done by the writer's thread.
+    # The methods below run in the writer's thread.
 
     def _open(self, begin: Callable[[], tuple[AtomicFile, h5py.File]]) -> None:
         self._atomic, file = begin()
@@ -490,7 +490,7 @@ class Writer:
                 self._commit()
 
     def _check(self, layers: Mapping[str, NDArray[Any]], columns: Mapping[str, NDArray[Any]]) -> None:
-        """Refuse rows that do not fit those that are there, before any of them is written."""
+        """Raise `DataError` if a batch does not match the rows of the file, before any row is written."""
         for what, ours, theirs in (("layers", self._layers, layers), ("columns", self._columns, columns)):
             if list(ours) != list(theirs):
                 mismatched = sorted(set(ours) ^ set(theirs)) or list(theirs)
@@ -507,30 +507,30 @@ class Writer:
             raise DataError(
                 f"The sample ids after sample {self.n_written} are {kind}, and were {before} before; a file needs one kind."
             )
-        if (twice := self._seen.add(columns["id"])) is not None:
-            raise DataError(f"Sample id {twice!r} is in {self.path} already; ids must be unique.")
+        if (repeated := self._seen.add(columns["id"])) is not None:
+            raise DataError(f"Sample id {repeated!r} is in {self.path} already; ids must be unique.")
 
     def _buffer_rows(self, layers: Mapping[str, NDArray[Any]], columns: Mapping[str, NDArray[Any]], rows: int) -> None:
-        """Hold rows until enough wait to be written."""
+        """Add rows to the buffers, and write the buffers once they exceed `_BUFFERED_BYTES`."""
         for name, array in layers.items():
             self._layers[name].append(array)
-            if odd_values := array.size - int(np.count_nonzero(np.isfinite(array))):
-                self.non_finite[name] = self.non_finite.get(name, 0) + odd_values
+            if n_non_finite := array.size - int(np.count_nonzero(np.isfinite(array))):
+                self.non_finite[name] = self.non_finite.get(name, 0) + n_non_finite
         for name, array in columns.items():
             self._columns[name].append(array)
         self.n_written += rows
-        self._waiting += sum(array.nbytes for array in layers.values())
-        if self._waiting > _WAITING_BYTES:
+        self._buffered_bytes += sum(array.nbytes for array in layers.values())
+        if self._buffered_bytes > _BUFFERED_BYTES:
             for column in self._layers.values():
                 column.flush_full_chunks()
-            self._waiting = 0
+            self._buffered_bytes = 0
 
     def _commit(self) -> None:
         with self._abort_on_error():
             columns = {**self._layers, **self._columns}
             for column in columns.values():
                 column.flush()
-            self._waiting = 0
+            self._buffered_bytes = 0
             if uneven := {name: len(column.data) for name, column in columns.items() if len(column.data) != self.n_written}:
                 name, rows = next(iter(uneven.items()))
                 raise RuntimeError(
@@ -539,14 +539,14 @@ class Writer:
                 )
             self._file["sample"].resize(self.n_written, axis=0)
             self._file.attrs["n_committed"] = self.n_written
-            if self.non_finite or "non_finite" in self._file.attrs:  # a layer that was counted may have been taken out
+            if self.non_finite or "non_finite" in self._file.attrs:  # a counted layer may have been removed
                 self._file.attrs["non_finite"] = encode_attr(self.non_finite)
             self._file.flush()
             before = self._atomic.commits
             try:
-                self._atomic.commit([free for column in columns.values() for free in column.free()])
+                self._atomic.commit([free for column in columns.values() for free in column.unwritten_ranges()])
             finally:
-                if self._atomic.commits > before:  # which may be so although it failed afterwards
+                if self._atomic.commits > before:  # true also if an error followed the commit
                     self.n_committed = self.n_written
             self._committed_at = monotonic()
 
@@ -564,7 +564,7 @@ class Writer:
                 self._atomic.commit()
                 if complete:
                     self._atomic.seal()
-                    if self.file == part_of(self.path):
+                    if self.file == part_path(self.path):
                         install(self.file, self.path)
                     self.complete = True
         finally:
@@ -572,7 +572,7 @@ class Writer:
 
     @contextmanager
     def _abort_on_error(self) -> Iterator[None]:
-        """Leave the file at its last commit, should the block fail: HDF5's state is then not to be trusted."""
+        """Close the file at its last commit if the block raises: HDF5's state is undefined then."""
         try:
             yield
         except ReportedDataErrors:
@@ -583,7 +583,7 @@ class Writer:
             raise
 
     def _abort(self) -> None:
-        """Close everything; what was not committed is dropped."""
+        """Close the file and drop all uncommitted rows."""
         self._atomic.discard()
         if self._file:
             with suppress(Exception):
@@ -591,7 +591,7 @@ class Writer:
         self._atomic.close()
 
     def _refuse_other_layers(self, batch: Batch) -> None:
-        """Refuse to go on with other layers or pools than the file has; once, before the first row."""
+        """Raise `UsageError` if the layers or pools differ from those of a resumed file; called once, before the first row."""
         mismatches = []
         for name in dict.fromkeys([*self._info, *(name for name in batch.info if name not in self.skipped)]):
             a, b = self._info.get(name), batch.info.get(name)
@@ -605,31 +605,31 @@ class Writer:
                     f"{key} of layer {name!r}: {getattr(a, key)!r} in the file, {getattr(b, key)!r} now" for key in mismatched
                 ]
         self._info = {}
-        refuse_other(self.path, mismatches[:3] + ([f"and {len(mismatches) - 3} more"] if len(mismatches) > 3 else []))
+        refuse_mismatches(self.path, mismatches[:3] + ([f"and {len(mismatches) - 3} more"] if len(mismatches) > 3 else []))
 
     def _remove_layers(self, reasons: Mapping[str, str]) -> None:
-        """Take layers out of the file that can't be recorded any more, and say why."""
+        """Remove layers that can't be recorded any more, and store the reasons."""
         for name in reasons.keys() & self._layers.keys():
             del self._layers[name]
             del self._file[group_of(name)]
             self.non_finite.pop(name, None)
-        self.skipped |= reasons  # those of an earlier run stay: this one may not have met them yet
+        self.skipped |= reasons  # reasons of an earlier run stay: this run may not have reached those layers yet
         self._file.attrs["left_out"] = encode_attr(self.skipped)
         self._describe([info for info in json.loads(self._file.attrs[LAYER_TABLE]) if info["name"] in self._layers])
 
     def _describe(self, infos: Sequence[Mapping[str, Any]]) -> None:
-        """Write all descriptions in one place: gathering them from 20,000 layers would take a reader a minute."""
+        """Write all descriptions to one attribute: reading them from 20,000 layers would take a minute."""
         self._file.attrs[LAYER_TABLE] = encode_attr(infos)
 
     def _start(self, batch: Batch, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Create the datasets that the first batch asks for."""
+        """Create the data sets for the layers and columns of the first batch."""
         if not batch.layers:
-            raise DataError("The first batch holds no layer; there is nothing to write.")
+            raise DataError("The first batch has no layers; there is nothing to write.")
         if empty := [name for name, array in batch.layers.items() if not array.size]:
-            raise DataError(f"Layer {empty[0]!r} has shape {batch.layers[empty[0]].shape}: it holds no numbers; leave it out.")
+            raise DataError(f"Layer {empty[0]!r} has shape {batch.layers[empty[0]].shape}: it has no elements; leave it out.")
         if unsupported := [name for name, array in batch.layers.items() if array.dtype.kind not in "fiub"]:
             raise DataError(
-                f"Layer {unsupported[0]!r} has type {batch.layers[unsupported[0]].dtype}; only real numbers can be kept."
+                f"Layer {unsupported[0]!r} has type {batch.layers[unsupported[0]].dtype}; only real numbers can be stored."
             )
         sample = self._file["sample"]
         for name, values in columns.items():
@@ -657,7 +657,7 @@ class Writer:
             array.dtype,
             maxshape=(None, *array.shape[1:]),
             chunks=(rows, *array.shape[1:]),
-            fill_time="never",  # or every chunk is written twice, first as zeros
+            fill_time="never",  # else every chunk is written twice, first as zeros
             **filter_arguments(self._compression),
         )
         name_axes(data, [sample, *(dimension(group, *axis) for axis in zip(info.dims[1:], array.shape[1:], strict=True))])
@@ -666,11 +666,11 @@ class Writer:
         return Column(data)
 
 
-ReportedDataErrors = (DataError, UsageError, FormatError)  # found before anything was written
+ReportedDataErrors = (DataError, UsageError, FormatError)  # raised before anything is written
 
 
 def layer_signature(info: LayerInfo) -> dict[str, Any]:
-    """What two recordings of a layer must have in common; the depth is rounded, since it is a float.
+    """The fields that two recordings of a layer must share; the depth is rounded, since it is a float.
 
     Examples
     --------
@@ -678,5 +678,5 @@ def layer_signature(info: LayerInfo) -> dict[str, Any]:
     0.333333333
     """
     values = asdict(info) | {"depth": round(info.depth, 9)}
-    del values["averaged"]  # measured on the first samples, which are others after a resumption
+    del values["averaged"]  # measured on the first samples of a run, which differ in a resumed run
     return values

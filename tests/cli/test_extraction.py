@@ -119,7 +119,7 @@ def test_extract_with_metrics_writes_the_table_alone(tmp_path: Path) -> None:
 
 def test_extract_resumes_and_refuses_other_options(tmp_path: Path) -> None:
     path = write_acts(tmp_path / "x.h5", complete=False)
-    assert "--resume goes on with it" in refused("extract", DIGITS, "--data", "digits", "-o", path, code=2)
+    assert "--resume continues it" in refused("extract", DIGITS, "--data", "digits", "-o", path, code=2)
     sentence = refused("extract", DIGITS, "--data", "digits", "-o", path, "--resume", code=2)
     assert "was written by another run" in sentence
     assert "model: 'm' in the file" in sentence

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 probes.storage.writer._COMMIT_SECONDS = (0.03, 0.03)  # commits all the time: as many places to be killed in as can be
 probes.storage.writer._CHUNK_BYTES = (4000, 8000)
-probes.storage.writer._WAITING_BYTES = 2000
+probes.storage.writer._BUFFERED_BYTES = 2000
 torch.set_num_threads(1)
 torch.manual_seed(0)
 model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 5))

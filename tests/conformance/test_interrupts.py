@@ -37,7 +37,7 @@ import sklearn.datasets, sklearn.model_selection
 
 probes.storage.writer._COMMIT_SECONDS = (0.0, 0.0)  # a commit for every batch: as many places to be interrupted in as can be
 probes.storage.writer._CHUNK_BYTES = (4000, 8000)
-probes.storage.writer._WAITING_BYTES = 2000
+probes.storage.writer._BUFFERED_BYTES = 2000
 torch.set_num_threads(1)
 for line in sys.stdin:  # every run is a process of its own, forked where torch is imported already
     path, compression = line.split()

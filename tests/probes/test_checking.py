@@ -136,4 +136,4 @@ def test_ids_that_stand_twice_are_found(tmp_path: Path) -> None:
             raw["obs/id"][2] = raw["obs/id"][0]
         state, text = only(path)
         assert state == "damaged"
-        assert f"{path} is damaged (sample id {ids[0]!r} stands there twice" in text
+        assert f"{path} is damaged (sample id {ids[0]!r} is repeated" in text

@@ -243,7 +243,7 @@ def test_a_good_file_stays_until_the_one_that_replaces_it_is_whole(tmp_path: Pat
     assert note.endswith(f"{path} is as it was")
     assert path.read_bytes() == before
     assert len(probes.open(part, partial=True)) == 16
-    with pytest.raises(probes.UsageError, match=r"What was to replace it is incomplete \(x.h5.part\): --resume goes on with"):
+    with pytest.raises(probes.UsageError, match=r"Its replacement x.h5.part is incomplete: --resume continues"):
         probes.record(model, loader(), path, pool="max")
     assert probes.record(model, loader(), path, resume=True).info["0"].pool == "mean", "the old file is this run's"
     with pytest.raises(probes.UsageError, match=r"x.h5.part was written by another run.*pool: 'max' in the file, 'cls' now"):

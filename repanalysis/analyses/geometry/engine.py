@@ -527,7 +527,7 @@ def _reopened(files: tuple[tuple[str, Any], ...], kind: str) -> Source:
         paths if kind == "many" else paths[0], partial=True
     )  # the caller has checked whether they are complete
     for store, (_, identity) in zip(getattr(source, "stores", [source]), files, strict=True):
-        store.refuse_other(identity)
+        store.refuse_replaced(identity)
     return source
 
 

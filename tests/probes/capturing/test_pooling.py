@@ -132,7 +132,7 @@ def test_pools_by_pattern() -> None:
     assert found == ["grid:2", "none", "max"]
     assert Pooling("layer4*=none").of("stem", [])[0] == "mean"
     assert Pooling(["re:a=?b=project:8,seed=1"]).of("a=b", [])[0] == "project:8,seed=1"
-    assert not Pooling("layer9*=none").met["layer9*"]
+    assert not Pooling("layer9*=none").matched["layer9*"]
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,16 @@ from probes.capturing.selection import Selection, types_of
 
 def test_default_wants_leaf_calls_only() -> None:
     selection = Selection()
-    assert selection.wants("x", ["ReLU"], leaf=True)
-    assert not selection.wants("x", ["Sequential"], leaf=False)
+    assert selection.includes("x", ["ReLU"], leaf=True)
+    assert not selection.includes("x", ["Sequential"], leaf=False)
 
 
 def test_types_match_base_classes() -> None:
     class MyConv(nn.Conv2d):
         pass
 
-    assert Selection("type:Conv2d").wants("x", types_of(MyConv(1, 1, 1)), leaf=True)
-    assert not Selection("type:Module").wants("x", types_of(MyConv(1, 1, 1)), leaf=True)
+    assert Selection("type:Conv2d").includes("x", types_of(MyConv(1, 1, 1)), leaf=True)
+    assert not Selection("type:Module").includes("x", types_of(MyConv(1, 1, 1)), leaf=True)
 
 
 def test_a_module_that_never_runs_is_told_from_one_that_is_not_there() -> None:
@@ -48,13 +48,13 @@ def test_wrappers_are_looked_through_and_scripts_refused() -> None:
 
 def test_exclusion_alone_leaves_the_other_leaf_calls() -> None:
     selection = Selection("!relu*")
-    assert selection.wants("conv", ["Conv2d"], leaf=True)
-    assert not selection.wants("block", ["Sequential"], leaf=False)  # no leaf: not wanted by default
-    assert not selection.wants("relu1", ["ReLU"], leaf=True)
+    assert selection.includes("conv", ["Conv2d"], leaf=True)
+    assert not selection.includes("block", ["Sequential"], leaf=False)  # no leaf: not wanted by default
+    assert not selection.includes("relu1", ["ReLU"], leaf=True)
     both = Selection(["block*", "!block.relu"])
-    assert both.wants("block", ["Sequential"], leaf=False)
-    assert not both.wants("block.relu", ["ReLU"], leaf=True)
-    assert not both.wants("conv", ["Conv2d"], leaf=True)
+    assert both.includes("block", ["Sequential"], leaf=False)
+    assert not both.includes("block.relu", ["ReLU"], leaf=True)
+    assert not both.includes("conv", ["Conv2d"], leaf=True)
 
 
 def test_excluding_a_module_that_never_runs_is_no_mistake_but_a_typo_is() -> None:

@@ -41,8 +41,10 @@ def test_opening_a_file_looks_at_no_layer(tmp_path: Path, monkeypatch: pytest.Mo
     with probes.create(tmp_path / "x.h5") as writer:
         writer.append(probes.Batch(np.arange(3), layers))
     opened: list[str] = []
-    own = probes.storage.store._own
-    monkeypatch.setattr("probes.storage.store._own", lambda file, where, path: opened.append(where) or own(file, where, path))
+    own = probes.storage.store._own_dataset
+    monkeypatch.setattr(
+        "probes.storage.store._own_dataset", lambda file, where, path: opened.append(where) or own(file, where, path)
+    )
     store = probes.Store(tmp_path / "x.h5")
     assert store.layers == list(layers)
     assert not [where for where in opened if where.startswith("layers")]
@@ -68,20 +70,20 @@ def test_what_is_free_is_the_part_of_the_last_chunk_without_rows(tmp_path: Path)
         column = Column(file.create_dataset("x", (0, 2), "i8", **options))
         other = Column(file.create_dataset("packed", (0, 2), "i8", compression="gzip", **options))
         names = Column(file.create_dataset("names", (0, 2), text, **options))
-        assert column.free() == []
+        assert column.unwritten_ranges() == []
         for rows in range(1, 10):
             column.append(np.full((1, 2), rows))
             other.append(np.full((1, 2), rows))
             names.append(np.full((1, 2), f"name {rows}", dtype=object))
             for grown in (column, other, names):
                 grown.flush()
-            assert other.free() == [], "it is packed anew"
-            assert names.free() == [], "HDF5 reads what it overwrites there"
+            assert other.unwritten_ranges() == [], "it is packed anew"
+            assert names.unwritten_ranges() == [], "HDF5 reads what it overwrites there"
             file.flush()
             if rows % 4 == 0:
-                assert column.free() == [], "the chunk is full"
+                assert column.unwritten_ranges() == [], "the chunk is full"
                 continue
-            ((start, stop),) = column.free()
+            ((start, stop),) = column.unwritten_ranges()
             content = path.read_bytes()
             row = 2 * 8
             assert stop - start == (4 - rows % 4) * row

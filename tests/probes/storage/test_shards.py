@@ -35,7 +35,7 @@ def test_a_folder_and_a_list_read_as_one(tmp_path: Path) -> None:
 
 
 def test_samples_in_two_shards_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(probes.FormatError, match="Sample id 5 stands in two shards"):
+    with pytest.raises(probes.FormatError, match="Sample id 5 is in two shards"):
         probes.open([shard(tmp_path / "a.h5", range(6)), shard(tmp_path / "b.h5", range(5, 9))])
 
 
@@ -69,7 +69,7 @@ def test_shards_whose_numbers_or_models_differ_are_refused(tmp_path: Path) -> No
     written(tmp_path / "a", 2, model="a")
     written(tmp_path / "b", 3, model="a")
     written(tmp_path / "c", 2, model="other")
-    with pytest.raises(probes.FormatError, match="their numbers do not fit together"):
+    with pytest.raises(probes.FormatError, match="their shard numbers are inconsistent"):
         probes.open([*(tmp_path / "a").glob("*.h5"), *(tmp_path / "b").glob("*.h5")])
     with pytest.raises(probes.FormatError, match="are no shards of one run: their model differs"):
         probes.open([tmp_path / "a" / shard_name(0, 2), tmp_path / "c" / shard_name(1, 2)])
@@ -115,7 +115,7 @@ def test_ids_that_are_texts(tmp_path: Path) -> None:
     assert shards.ids.tolist() == ["cat/1.png", "x", "cat/long name.png"]
     merged = probes.merge(shards, tmp_path / "m.h5")
     assert (merged.ids.tolist(), merged.attrs["ids_from"]) == (shards.ids.tolist(), "name")
-    with pytest.raises(probes.FormatError, match="Sample id 'x' stands in two shards"):
+    with pytest.raises(probes.FormatError, match="Sample id 'x' is in two shards"):
         probes.open([a, named(tmp_path / "c.h5", ["y", "x"])])
     with pytest.raises(probes.FormatError, match="Only one of .* has texts as sample ids"):
         probes.open([a, shard(tmp_path / "d.h5", range(3))])
@@ -135,7 +135,7 @@ def test_what_makes_shards_one_run(tmp_path: Path) -> None:
 
 def test_one_shard_twice_is_refused(tmp_path: Path) -> None:
     a, b = written(tmp_path / "a", 2), written(tmp_path / "b", 2)
-    with pytest.raises(probes.FormatError, match="their numbers do not fit together"):
+    with pytest.raises(probes.FormatError, match="their shard numbers are inconsistent"):
         probes.open([a / shard_name(0, 2), b / shard_name(0, 2)])
 
 

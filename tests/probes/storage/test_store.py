@@ -40,7 +40,7 @@ def file(tmp_path: Path, batches: Batches) -> Path:
 def test_what_is_written_is_what_is_read(
     tmp_path: Path, batches: Batches, compression: str, size: int, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("probes.storage.writer._WAITING_BYTES", 4000)
+    monkeypatch.setattr("probes.storage.writer._BUFFERED_BYTES", 4000)
     monkeypatch.setattr("probes.storage.writer._CHUNK_BYTES", (1000, 2000))
     rng = np.random.default_rng(0)
     layers = {"a": rng.normal(size=(300, 5)).astype("f4"), "b": rng.normal(size=(300, 2, 3)), "c": np.zeros((300, 1), "f2")}
@@ -161,7 +161,7 @@ def test_a_store_notices_that_its_file_was_replaced(
     store.close()
     (tmp_path / "other.h5").replace(file)
     for read in (lambda: store[layer], lambda: store.ids, lambda: next(store.iter()), lambda: store.shape(layer)):
-        with pytest.raises(probes.FormatError, match="was replaced since it was opened, or written to"):
+        with pytest.raises(probes.FormatError, match="was replaced or written to since it was opened"):
             read()
 
 
@@ -307,13 +307,13 @@ def damaged() -> dict[str, Callable[[h5py.File], None]]:
         "/obs/evil is a link; activations": soft,
         "refused: the data of /obs/evil/x lies in another file": external,
         "the data of /obs/evil lies in another file": virtual,
-        "/layers/conv/x has 20 rows, 50 are promised": short,
+        "/layers/conv/x has 20 rows, but the file has 50 samples": short,
         "layer 'conv' lacks its description": undescribed,
-        "holds no ids or no layers": no_layers,
+        "samples, but no ids or no layers": no_layers,
         "n_committed is None": no_count,
         "format version 99; this repanalysis reads 1 to 3: update it": newer,
         "is an HDF5 file, but not an activations file": foreign,
-        "goes through the unknown filter 32008": unknown_filter,
+        "uses the unknown filter 32008": unknown_filter,
         "/obs/evil is there twice": cycle,
         "but not all of them were written": never_written,
         "have 2048 MB each": enormous_chunks,
@@ -321,7 +321,7 @@ def damaged() -> dict[str, Callable[[h5py.File], None]]:
         "layer 'conv' lacks its description or its data": renamed,
         "layer 'new' lacks its description": undescribed_layer,
         "layer 'conv' is described in two ways": renamed_once,
-        "/layers/conv/x has 58 rows, 50 are promised": more_rows,
+        "/layers/conv/x has 58 rows, but the file has 50 samples": more_rows,
         "the axis of samples has shape (58,)": longer_axis,
         "shape (50, 3, 4, 5) for the axes ('sample', 'channel', 'axis3')": other_axes,
         "/obs/label has shape (50,) and type float64": column("label", np.full(50, np.nan)),
@@ -332,8 +332,8 @@ def damaged() -> dict[str, Callable[[h5py.File], None]]:
         "/obs/id has shape (50,) and type float64": column("id", np.arange(50.0)),
         "/obs/id has shape (50,) and type complex128": column("id", np.arange(50, dtype=complex)),
         "/obs/id has no rows": column("id", np.array(3)),
-        "/obs/id has 49 rows, 50 are promised": column("id", np.arange(49)),
-        "sample id 7 stands there twice": column("id", np.where(np.arange(50) == 8, 7, np.arange(50))),
+        "/obs/id has 49 rows, but the file has 50 samples": column("id", np.arange(49)),
+        "sample id 7 is repeated": column("id", np.where(np.arange(50) == 8, 7, np.arange(50))),
         "/obs/split has shape (50,) and type int64": column("split", np.arange(50)),
         "there is a label 1, and 1 class names": names,
         "/obs/class_names has shape (2,) and type int64": column("class_names", np.arange(2)),
@@ -341,7 +341,7 @@ def damaged() -> dict[str, Callable[[h5py.File], None]]:
         "the attribute shard is of type str": attribute("shard", "first"),
         "the attribute note is of type bytes": attribute("note", np.bytes_(b"hello")),
         "n_committed is 50.0": attribute("n_committed", 50.0),
-        "an attribute has another type than it should": odd_attribute,
+        "an attribute has the wrong type": odd_attribute,
         "no mapping": odd_json,
     }
 
@@ -400,7 +400,7 @@ def test_names_that_hdf5_could_misread_survive(tmp_path: Path) -> None:
 
 
 def test_a_layer_without_numbers_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(probes.DataError, match="it holds no numbers; leave it out"), create(tmp_path / "x.h5") as writer:
+    with pytest.raises(probes.DataError, match="it has no elements; leave it out"), create(tmp_path / "x.h5") as writer:
         writer.append(probes.Batch(ids=np.arange(2), layers={"x": np.zeros((2, 0))}))
 
 

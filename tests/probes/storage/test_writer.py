@@ -199,7 +199,7 @@ def test_a_resumable_file_is_not_overwritten_by_accident(tmp_path: Path) -> None
     writer = create(tmp_path / "x.h5")
     writer.append(batch(0, 10))
     writer.close(complete=False)
-    with pytest.raises(probes.UsageError, match="It is incomplete: --resume goes on with it"):
+    with pytest.raises(probes.UsageError, match="It is incomplete: --resume continues it"):
         create(tmp_path / "x.h5")
 
 
@@ -312,7 +312,7 @@ def test_texts_survive_a_kill_after_rows_that_no_commit_holds(tmp_path: Path) ->
     writer.append(named(0, 10, "first"))
     writer.commit()
     texts = [writer._columns[name] for name in ("id", "split")]
-    assert [column.free() for column in texts] == [[], []]
+    assert [column.unwritten_ranges() for column in texts] == [[], []]
     before = {column.data.name: chunk_on_disk(path, column) for column in texts}
     writer.append(named(10, 30, "lost"))
     for column in texts:
