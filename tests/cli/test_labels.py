@@ -108,7 +108,7 @@ def test_no_labels_are_said_at_extract_and_before_the_work_at_analyze(folder: Pa
         file.rename(flat / file.name)
     _, warned = extract(data="imagefolder:flat")
     assert "imagefolder:flat has no labels: metrics that compare classes can't be computed" in warned
-    assert "give them with --labels FILE (labels=)" in refused("analyze", "a.h5", "-m", "nc1", code=1)
+    assert "Give labels with --labels FILE (labels=)" in refused("analyze", "a.h5", "-m", "nc1", code=1)
     lines = ["file_name,label", *(f"{file.name},{file.name.partition('-')[0]}" for file in flat.iterdir())]
     (folder / "labels.csv").write_text("\n".join(lines))
     given, warned = extract("--labels", "labels.csv", data="imagefolder:flat", out="b.h5")
