@@ -108,8 +108,8 @@ def test_killed_at_random_moments_and_resumed_the_file_is_the_same(
     assert run(server, whole, compression, None)
     duration = time.monotonic() - start
     rng = np.random.default_rng(0)
-    killed, found = 0, []
-    while killed < kills:
+    killed, places = 0, set()
+    while killed < kills or (len(places) < 3 and killed < 10 * kills):  # on a busy machine moments fall on few places
         if not killed % 5:  # sometimes from the start, sometimes ever further
             path.unlink(missing_ok=True)
         if run(server, path, compression, float(rng.uniform(0, duration))):
@@ -123,12 +123,12 @@ def test_killed_at_random_moments_and_resumed_the_file_is_the_same(
         assert finding.state in ("resumable", "empty", "whole")
         if finding.state != "empty":
             with probes.open(path, partial=True) as store, probes.open(whole) as truth:  # what was committed is right
-                found.append(len(store))
+                places.add(len(store))
                 for layer in store.layers:
                     np.testing.assert_array_equal(store[layer], truth[layer][: len(store)])
     assert run(server, path, compression, None)
     assert_equal(whole, path)
-    assert len(set(found)) > 2, "it was killed at different places"
+    assert len(places) > 2, "it was killed at different places"
 
 
 def test_killed_while_it_replaces_a_file_the_old_one_or_the_new_one_is_there(
