@@ -4,23 +4,22 @@ For n samples with features X and Y, centred, K = X X^T and L = Y Y^T (or Gaussi
 
     cka         HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)), by default with the unbiased estimator of Song et al. (2012):
                 HSIC = [ Tr K~L~ + 1'K~1 1'L~1 / ((n-1)(n-2)) - 2/(n-2) 1'K~L~1 ] / (n(n-3))
-    cca, svcca  mean canonical correlation, of all directions or of those that hold 99 % of the variance
+    cca, svcca  mean canonical correlation, of all directions, or of the principal ones with 99 % of the variance
     procrustes  1 - || X'Y ||_* / (||X|| ||Y||), 0 for layers that are equal up to rotation and scale
     rsa         Spearman correlation of the n(n-1)/2 distances between samples
 
-No n x n matrix of any layer is kept for the values: kernels are made by blocks of rows, each once, and one product of all
-layers' blocks gives every pair.
+The values need no n x n matrix in memory: kernels are computed by blocks of rows, each once, and one product of the blocks of
+all layers gives all pairs.
 
-Standard errors: of cka and rsa by leaving out groups of samples (`analyses.uncertainty`); for cka the same products, summed by
-pairs of groups, hold all of them. Of svcca, whose number of directions jumps, from its spread over random parts of 70 % of
-the samples. Of cca and procrustes by the influence of each sample,
+Standard errors: for cka and rsa a jackknife over groups of samples (`analyses.uncertainty`); cka gets all its replicates from
+the same products, summed by pairs of groups. For svcca, whose number of directions is not a smooth function of the samples, the
+standard deviation over random subsets of 70 % of the samples. For cca and procrustes the influence of each sample,
 
     cca         dv_i = mean_k [ u_ik v_ik - rho_k (u_ik^2 + v_ik^2) / 2 ]       u, v canonical variates of squared length 1
     procrustes  dv_i = x_i.(U V')y_i - ||X'Y||_* (||x_i||^2 + ||y_i||^2) / 2      X'Y = U S V',  se^2 = n/(n-1) sum_i dv_i^2
 
-The null permutes which sample of b belongs to which of a: if the two have nothing to do with each other, every pairing is as
-likely as the one at hand, whatever n, d and distributions are. One pairing serves all pairs of layers. Kernels and distances
-are permuted, never computed again.
+The null distribution permutes the samples of b: if a and b are independent, every pairing of their samples is equally likely,
+for any n, d and distribution. All pairs of layers use the same pairings. Kernels and distances are permuted, not recomputed.
 """
 
 from __future__ import annotations
@@ -67,12 +66,13 @@ _COLUMNS = (
     "run_a", "layer_a", "order_a", "run_b", "layer_b", "order_b", "method", "value", "se", "null", "null_sd", "p", "tail", "n",
     "note",
 )  # fmt: skip
-_ADDED: dict[str, Any] = {"se": np.nan, "null": np.nan, "null_sd": np.nan, "p": np.nan, "tail": ""}  # since version 0.2
-_HELD_BYTES = 1 << 30  # kernels of the second side that the null permutes at a time
+# columns that tables of version 0.1 lack
+_DEFAULTS: dict[str, Any] = {"se": np.nan, "null": np.nan, "null_sd": np.nan, "p": np.nan, "tail": ""}
+_PERMUTED_BYTES = 1 << 30  # kernels of the second side that the null holds in memory at a time
 _BLOCK_BYTES = 256 << 20
-_ENERGY = 0.99  # share of variance that svcca keeps
-_LEFT_OUT, _PARTS = 0.3, 20  # of svcca: share of the samples that is left out, and how often
-_SAME = 1e-9  # draws and value that differ by less are the same up to rounding
+_ENERGY = 0.99  # share of the variance in svcca's directions
+_OMITTED, _SUBSETS = 0.3, 20  # svcca's standard error: share of the samples that a subset omits, and number of subsets
+_ROUNDING = 1e-9  # a draw and a value that differ by less are equal up to rounding
 _RANK = 1e-10  # singular values below this share of the largest are rounding
 
 
@@ -83,8 +83,8 @@ class Similarity:
     Parameters
     ----------
     frame : pandas.DataFrame
-        A row per pair: run_a, layer_a, order_a, run_b, layer_b, order_b, method, value, se, n, note; of the null its mean
-        `null`, standard deviation `null_sd`, `p`, and `tail`, "up" or "down", in which layers are more alike.
+        A row per pair: run_a, layer_a, order_a, run_b, layer_b, order_b, method, value, se, n, note; for the null distribution
+        its mean `null`, standard deviation `null_sd`, `p`, and `tail`: "up" if large values mean similar layers, else "down".
     failures : mapping of str to str
         Layers that could not be compared, "RUN, LAYER", each with the reason.
     provenance : mapping
@@ -97,7 +97,7 @@ class Similarity:
 
     @property
     def failure(self) -> str:
-        """How many layers could not be compared, which is the first, and why; empty where all could."""
+        """The number of layers that could not be compared, with the first and its reason; empty if there are none."""
         if not self.failures:
             return ""
         layer, reason = next(iter(self.failures.items()))
@@ -110,47 +110,57 @@ class Similarity:
         return self.frame.set_index(["layer_a", "layer_b"])["value"].unstack().reindex(index=a, columns=b)  # noqa: PD010  # NaN stay
 
     def to_csv(self, path: str | PathLike[str]) -> None:
-        """Write a CSV file; every number keeps all its digits. The last columns count the rows and hold the provenance."""
-        facts = [json.dumps(dict(self.provenance), ensure_ascii=False)] + [""] * (len(self.frame) - 1)
+        """Write a CSV file with all digits of every number. The last columns are the number of rows and the provenance."""
+        provenances = [json.dumps(dict(self.provenance), ensure_ascii=False)] + [""] * (len(self.frame) - 1)
         with replacing(path) as draft:
-            self.frame.assign(rows=len(self.frame), provenance=facts[: len(self.frame)]).to_csv(draft, index=False)
+            self.frame.assign(rows=len(self.frame), provenance=provenances[: len(self.frame)]).to_csv(draft, index=False)
 
     @classmethod
     def from_csv(cls, path: str | PathLike[str]) -> Similarity:
-        """Read what `to_csv` wrote.
+        """Read a table that `to_csv` wrote.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         FormatError
-            If it can't be read, or was cut.
+            If it can't be read or is truncated.
         UsageError
             If it lacks columns.
         """
         content = BytesIO(read_whole_lines(path, "table of similarities"))
-        texts = dict.fromkeys(
-            (*(f"{what}_{side}" for what in ("run", "layer") for side in "ab"), "method", "tail", "note", "provenance"), "str"
+        strings = dict.fromkeys(
+            (*(f"{column}_{side}" for column in ("run", "layer") for side in "ab"), "method", "tail", "note", "provenance"),
+            "str",
         )
-        numbers = {name: [""] for name in ("value", *_ADDED) if name != "tail"}
+        numbers = {name: [""] for name in ("value", *_DEFAULTS) if name != "tail"}
         try:
             frame = pd.read_csv(
-                content, dtype=texts | {"rows": "int64"}, keep_default_na=False, na_values=numbers, float_precision="round_trip"
+                content,
+                dtype=strings | {"rows": "int64"},
+                keep_default_na=False,
+                na_values=numbers,
+                float_precision="round_trip",
             )
         except (ValueError, UnicodeDecodeError) as error:
             raise FormatError(f"{path} is no table of similarities: {error}".strip()) from error
-        if missing := [column for column in _COLUMNS if column not in frame and column not in _ADDED]:
+        if missing := [column for column in _COLUMNS if column not in frame and column not in _DEFAULTS]:
             raise UsageError(f"{path} is no table of similarities: it lacks the columns {', '.join(missing)}.")
-        stated = Counter(frame["rows"]) if "rows" in frame else {}  # earlier versions did not count
-        if frame.empty or any(rows < 1 or count % rows for rows, count in stated.items()):  # several tables may be joined
-            raise FormatError(f"{path} has {len(frame)} pairs of layers, and was written with others: it was cut or changed.")
-        for name in (column for column in _ADDED if column not in frame):
-            frame[name] = _ADDED[name]
+        row_counts = Counter(frame["rows"]) if "rows" in frame else {}  # earlier versions did not count
+        if frame.empty or any(rows < 1 or count % rows for rows, count in row_counts.items()):  # several tables may be joined
+            raise FormatError(
+                f"{path} has {len(frame)} pairs of layers, not the number it was written with: it is truncated or edited."
+            )
+        for name in (column for column in _DEFAULTS if column not in frame):
+            frame[name] = _DEFAULTS[name]
         try:
-            facts = [json.loads(text) for text in frame.get("provenance", []) if text]
+            provenances = [json.loads(text) for text in frame.get("provenance", []) if text]
         except ValueError as error:
             raise FormatError(f"{path} is no table of similarities: its provenance can't be read ({error}).") from error
-        return cls(frame[list(_COLUMNS)], provenance=facts[0] if len(facts) == 1 else {"joined": facts} if facts else {})
+        return cls(
+            frame[list(_COLUMNS)],
+            provenance=provenances[0] if len(provenances) == 1 else {"joined": provenances} if provenances else {},
+        )
 
 
 @analysis
@@ -160,55 +170,56 @@ def compare(
     method: Annotated[str, Doc("cka, cka_biased, cka_rbf, cca, svcca, procrustes or rsa.")] = "cka",
     *,
     layers: LayersOption = None,
-    samples: Annotated[int, Ge(4), Doc("Samples to look at, drawn by id.")] = 2000,
+    samples: Annotated[int, Ge(4), Doc("Number of samples, drawn by id.")] = 2000,
     groups: GroupsOption = 10,
-    null: Annotated[int, Ge(0), Doc("Random pairings of the samples: what unrelated layers would give.")] = 0,
+    null: Annotated[int, Ge(0), Doc("Random pairings of the samples: the values of unrelated layers.")] = 0,
     seed: int = 0,
     progress: bool | None = None,
     strict: StrictOption = False,
     same_samples: Annotated[bool, Doc("Equal ids are the same samples, whatever labels and names of data sets say.")] = False,
 ) -> Similarity:
-    """Similarity of every layer of `a` to every layer of `b`, on samples that both hold.
+    """Similarity of every layer of `a` to every layer of `b`, on the samples that both have.
 
     Parameters
     ----------
     a, b : path or probes.Source
         Activations; without `b`, layers of `a` are compared with one another. Samples are matched by id.
     method : {"cka", "cka_biased", "cka_rbf", "cca", "svcca", "procrustes", "rsa"}, default "cka"
-        "cka" is linear and debiased, "cka_biased" linear without that, "cka_rbf" debiased with a Gaussian kernel whose width
-        is the median distance. "rsa" compares Euclidean distances.
+        "cka" is linear and debiased, "cka_biased" linear and not debiased, "cka_rbf" debiased with a Gaussian kernel whose
+        squared_width is the median distance. "rsa" compares Euclidean distances.
     layers : str or sequence of str, optional
         Layer patterns, for both.
     samples : int, default 2000
-        Samples to look at, drawn by id.
+        Number of samples, drawn by id.
     groups : int, default 10
         Groups of samples that the jackknife leaves out in turn, for standard errors; 0 for none.
     null : int, default 0
-        How many times to pair samples of a with samples of b at random, and compare again.
+        Number of random pairings of the samples of a with those of b, for the null distribution.
     seed : int, default 0
-        Of the pairings.
+        Seed of the pairings.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
     strict : bool, default False
-        Whether to stop at the first layer that cannot be compared. Otherwise its pairs are NaN with the reason in their note,
-        and a warning says so.
+        Whether to raise at the first layer that cannot be compared. By default its pairs are NaN with the reason in their note,
+        and a warning is given.
     same_samples : bool, default False
         Whether samples of equal id are the same, whatever labels and the names of data sets and splits say.
 
     Returns
     -------
     Similarity
-        A row per pair, with its standard error, and with `null` the p of the test that the layers have nothing to do with
-        each other: (k + 1)/(null + 1) for k pairings that are as alike, ties included. Values are in [0, 1] but for a debiased
-        cka, which may be slightly below 0, and rsa in [-1, 1]; large: alike, except for `procrustes`, a distance.
+        A row per pair, with its standard error, and with `null` the p value under the hypothesis that the
+        layers are independent: (k + 1)/(null + 1) for k pairings that are at least as similar, ties included. Values are in [0,
+        1] but for a debiased cka, which may be slightly below 0, and rsa in [-1, 1]; large values mean similar layers, except
+        for `procrustes`, a distance.
 
     Raises
     ------
     UsageError
         If the method or a layer is unknown.
     DataError
-        If the two share fewer than 4 sample ids, or samples of equal id have different labels, or come from data sets in which
-        equal ids may be different samples; with `strict`, if a layer holds NaN or inf or can't be read.
+        If a and b share fewer than 4 sample ids, or samples of equal id have different labels, or come from data sets in which
+        equal ids may be different samples; with `strict`, if a layer contains NaN or inf or can't be read.
 
     Warns
     -----
@@ -218,14 +229,14 @@ def compare(
     Notes
     -----
     Time for L layers of n samples and d features: L n^2 d + L^2 n^2 for cka and rsa, L n d^2 + L^2 d^3 for the others.
-    Memory: the samples of all layers, and 256 MB; for rsa L n^2/2 numbers. With n below d, cca and svcca find perfect
-    correlations in any data, and a note says so; where every pairing gives the same value, p is NaN.
+    Memory: the samples of all layers, and 256 MB; for rsa L n^2/2 numbers. With n below d, cca and svcca are 1 in some
+    directions for any data; the note of such a pair says so.
 
-    value +- 1.96 se is a 95 % interval of the mean over data sets of n samples, not of what more samples would give. Errors
-    take the time of the sums of cka, of the ranks of rsa, of one decomposition of every pair for cca and procrustes, and 14
-    times that of the values for svcca. A pairing takes L^2 n^2 for cka and rsa, whose kernels of up to 1 GB are held, and the
-    time of the values for the others. p can't be small with 4 samples, of which there are only 24 pairings; where every
-    pairing gives the same value, as with cca and n below d, it is NaN.
+    value +- 1.96 se is a 95 % interval of the mean over data sets of n samples, not of the limit of many samples. Standard
+    errors take as long as the sums for cka, the ranking for rsa, one decomposition per pair for cca and procrustes, and 14
+    times the values for svcca. A pairing takes L^2 n^2 for cka and rsa (with kernels of up to 1 GB in memory), and the time of
+    the values for the others. With 4 samples there are only 24 pairings, so that p is at least 1/25. If every pairing gives the
+    same value, as with cca and n below d, p is NaN.
 
     References
     ----------
@@ -237,15 +248,15 @@ def compare(
     --------
     >>> x = np.random.default_rng(0).normal(size=(100, 5))
     >>> rotated = x @ np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))[0]
-    >>> found = compare(probes.from_arrays({"a": x, "b": 3 * rotated}))
-    >>> found.matrix().round(6).to_numpy().tolist()
+    >>> similarity = compare(probes.from_arrays({"a": x, "b": 3 * rotated}))
+    >>> similarity.matrix().round(6).to_numpy().tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
     one_of("method", method, METHODS)
-    first, mine = _opened(a)
-    second, theirs = (first, False) if b is None else _opened(b)
+    first, close_first = _open(a)
+    second, close_second = (first, False) if b is None else _open(b)
     try:
-        samples_drawn = _drawn(shared_ids(first, second, same_samples=same_samples), samples)
+        ids = _subsample(shared_ids(first, second, same_samples=same_samples), samples)
         sides = [(first, select(layers, first.info, first.name))]
         if second is not first:
             sides.append((second, select(layers, second.info, second.name)))
@@ -254,17 +265,17 @@ def compare(
             rows, reasons = [], []
             for source, names in sides:
                 row_of = {sample: row for row, sample in enumerate(source.ids.tolist())}
-                at = np.array([row_of[sample] for sample in samples_drawn.tolist()])
-                attempts = [_attempted(source, name, at, strict=strict) for name in names]
+                positions = np.array([row_of[sample] for sample in ids.tolist()])
+                read = [_try_rows(source, name, positions, strict=strict) for name in names]
                 bar.update(len(names))
-                rows.append([x for x, _ in attempts])
-                reasons.append({name: why for name, (_, why) in zip(names, attempts, strict=True) if why})
+                rows.append([x for x, _ in read])
+                reasons.append({name: why for name, (_, why) in zip(names, read, strict=True) if why})
         if second is first:
             rows.append(rows[0])
         measure = _MEASURES[method](rows[0], rows[1])
-        label = _balanced(samples_drawn, groups)
-        errors = measure.errors(label) if groups else np.full_like(measure.pairs, np.nan)
-        orders = [np.random.default_rng([seed, draw]).permutation(len(samples_drawn)) for draw in range(null)]
+        groups_of_rows = _equal_groups(ids, groups)
+        errors = measure.errors(groups_of_rows) if groups else np.full_like(measure.pairs, np.nan)
+        orders = [np.random.default_rng([seed, draw]).permutation(len(ids)) for draw in range(null)]
         draws = measure.permuted(orders) if null else None
         failures = {
             f"{_run(source)}, {name}": why
@@ -276,48 +287,48 @@ def compare(
             warnings.warn(f"{result.failure}; its pairs are NaN.", LeftOutWarning, stacklevel=3)
         return result
     finally:
-        for source, ours in ((first, mine), (second, theirs)):
-            if ours:
+        for source, close in ((first, close_first), (second, close_second)):
+            if close:
                 source.close()
 
 
-def _opened(source: Any) -> tuple[Source, bool]:
-    """A source, and whether it was opened here."""
+def _open(source: Any) -> tuple[Source, bool]:
+    """A source, and whether the caller has to close it."""
     return (source, False) if isinstance(source, Source) else (probes.open(source), True)
 
 
-def _drawn(ids: NDArray[Any], samples: int) -> NDArray[Any]:
-    """Ids ascending by hash; at most so many."""
+def _subsample(ids: NDArray[Any], samples: int) -> NDArray[Any]:
+    """At most `samples` ids, ascending by hash."""
     order = np.argsort(hashed(ids, SUBSAMPLE_SEED), kind="stable")
     return ids[order[: max(4, samples)]]
 
 
-def _attempted(source: Source, name: str, at: NDArray[np.int64], *, strict: bool) -> tuple[NDArray[np.float64], str]:
-    """A layer's rows, or, where they can't be had, none and the reason."""
+def _try_rows(source: Source, name: str, positions: NDArray[np.int64], *, strict: bool) -> tuple[NDArray[np.float64], str]:
+    """A layer's rows and ""; if they can't be read, rows without features and the reason."""
     try:
-        return _rows(source, name, at), ""
+        return _rows(source, name, positions), ""
     except UsageError:
         raise
     except Exception as error:
         if strict:
             error.add_note(f"layers='!{name}', --layers '!{name}' leaves it out")
             raise
-        return np.zeros((len(at), 0)), reason_of(error)
+        return np.zeros((len(positions), 0)), reason_of(error)
 
 
-def _rows(source: Source, name: str, at: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Chosen rows of a layer, flattened, centred and scaled to size 1; in the order of `at`."""
-    ascending = np.argsort(at, kind="stable")
-    rows_read = source.take(name, at[ascending]).reshape(len(at), -1)
+def _rows(source: Source, name: str, positions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Rows of a layer in the order of `positions`, flattened, centred and scaled to norm 1."""
+    ascending = np.argsort(positions, kind="stable")
+    rows_read = source.take(name, positions[ascending]).reshape(len(positions), -1)
     x = np.empty(rows_read.shape)
     x[ascending] = rows_read
     finite = np.isfinite(x).all(axis=1)
     if not finite.all():
         raise DataError(
             f"Layer {name!r} of {source.name} holds NaN or inf in {int((~finite).sum()):,} of {len(x):,} samples, the first "
-            f"of them id {source.ids[at[~finite].min()].item()!r}."
+            f"of them id {source.ids[positions[~finite].min()].item()!r}."
         )
-    return _sized(x)
+    return _to_unit_norm(x)
 
 
 Layers = Sequence[NDArray[np.float64]]
@@ -327,26 +338,26 @@ Kernel = Callable[[NDArray[np.float64], Rows], NDArray[np.float64]]
 
 
 def _linear(x: NDArray[np.float64], rows: Rows) -> NDArray[np.float64]:
-    """Scalar products of some rows with all, (rows, n)."""
+    """Inner products of the selected rows with all rows, (rows, n)."""
     products: NDArray[np.float64] = (
         blas.dgemm(1.0, x.T, x[rows].T, trans_a=1).T if x.shape[1] else np.zeros((len(x[rows]), len(x)))
     )
     return products
 
 
-def _squared(x: NDArray[np.float64], rows: Rows) -> NDArray[np.float64]:
-    """Squared distances of some rows to all, (rows, n)."""
+def _squared_distances(x: NDArray[np.float64], rows: Rows) -> NDArray[np.float64]:
+    """Squared distances of the selected rows to all rows, (rows, n)."""
     squares = np.einsum("nd,nd->n", x, x)
     distances: NDArray[np.float64] = np.maximum(squares[rows, None] + squares - 2.0 * _linear(x, rows), 0.0)
     return distances
 
 
 def _gaussian(x: NDArray[np.float64]) -> Kernel:
-    """exp(-D^2 / 2 s^2) with s the median distance of (at most 1,000 of) the samples."""
-    few = x[:1000]
-    table = _squared(few, slice(None))[np.triu_indices(len(few), 1)]
-    width = float(np.median(table)) or 1.0
-    return lambda rows_of, rows: np.exp(_squared(rows_of, rows) / (-2.0 * width))
+    """exp(-D^2 / 2 s^2), s the median distance between the samples (at most the first 1,000)."""
+    subset = x[:1000]
+    squared = _squared_distances(subset, slice(None))[np.triu_indices(len(subset), 1)]
+    squared_width = float(np.median(squared)) or 1.0
+    return lambda layer, rows: np.exp(_squared_distances(layer, rows) / (-2.0 * squared_width))
 
 
 def _kernels(kind: Literal["linear", "rbf"], layers: Layers) -> list[Kernel]:
@@ -354,12 +365,12 @@ def _kernels(kind: Literal["linear", "rbf"], layers: Layers) -> list[Kernel]:
 
 
 class Measure:
-    """A similarity of all pairs of layers of two sides: its values, without groups of samples, and under other pairings.
+    """A similarity of all pairs of layers: its values, their standard errors, and the values under permuted pairings.
 
     Parameters
     ----------
     first, second : sequence of (n, d) arrays
-        Centred rows of the layers; of n samples in the same order. The same object where one source is compared with itself.
+        Centred rows of the layers, the same n samples in the same order. The same object if a source is compared with itself.
     """
 
     pairs: Pairs
@@ -368,25 +379,25 @@ class Measure:
         self.first, self.second, self.same = first, second, second is first
         self.n = len(first[0])
 
-    def without(self, groups: NDArray[np.int64]) -> Iterator[Pairs]:
-        """The values without the samples of each group."""
+    def leave_one_out(self, groups: NDArray[np.int64]) -> Iterator[Pairs]:
+        """Yields the values without group 0, 1, ... (the jackknife's replicates)."""
         raise NotImplementedError
 
     def errors(self, groups: NDArray[np.int64]) -> Pairs:
-        """Standard errors: here, by leaving out groups."""
+        """Standard errors by the jackknife over groups."""
         sizes = np.bincount(groups).tolist()
-        skipped = np.array(list(self.without(groups)))
+        replicates = np.array(list(self.leave_one_out(groups)))
         errors = np.full_like(self.pairs, np.nan)
         for i, j in np.ndindex(*errors.shape):
-            errors[i, j] = jackknife(float(self.pairs[i, j]), skipped[:, i, j].tolist(), sizes)
+            errors[i, j] = jackknife(float(self.pairs[i, j]), replicates[:, i, j].tolist(), sizes)
         return errors * few_groups(len(sizes))
 
     def permuted(self, orders: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
-        """The values where row i of the first side goes with row order[i] of the second, (draws, a, b)."""
+        """The values if row i of the first side is paired with row order[i] of the second, (draws, a, b)."""
         raise NotImplementedError
 
     def _mirrored(self, pairs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of one source with itself, the pair of j and i is that of i and j."""
+        """Copies the upper triangle to the lower one if a source is compared with itself."""
         if self.same:
             low = np.tril_indices(pairs.shape[-1], -1)
             pairs[..., low[0], low[1]] = pairs[..., low[1], low[0]]
@@ -394,7 +405,7 @@ class Measure:
 
 
 class _Cka(Measure):
-    """Centred kernel alignment, by blocks of rows of all kernels, whose products are summed by pairs of groups."""
+    """Centred kernel alignment, from products of blocks of rows of all kernels, summed by pairs of groups."""
 
     def __init__(
         self, first: Layers, second: Layers, kind: Literal["linear", "rbf"] = "linear", *, unbiased: bool = True
@@ -403,10 +414,10 @@ class _Cka(Measure):
         self.layers = list(first) if self.same else [*first, *second]
         self.kernels, self.unbiased = _kernels(kind, self.layers), unbiased
         self.groups = np.zeros(self.n, np.int64)
-        self._sum()
-        self.pairs = self._between(self.products.sum(axis=(0, 1)), self.sums.sum(axis=2))
+        self._sum_products()
+        self.pairs = self._cka(self.products.sum(axis=(0, 1)), self.sums.sum(axis=2))
 
-    def _sum(self) -> None:
+    def _sum_products(self) -> None:
         """Products of all kernels summed over pairs of groups, (G, G, L, L), and row sums by group, (L, n, G)."""
         count, groups = len(self.layers), int(self.groups.max()) + 1
         order = np.argsort(self.groups, kind="stable")
@@ -424,41 +435,41 @@ class _Cka(Measure):
                     flat = part.reshape(count, -1)
                     self.products[g, h] += blas.dgemm(1.0, flat.T, flat.T, trans_a=1)
 
-    def _rows(self, which: slice, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Rows of kernels, (L, rows, n), without the diagonal where that does not count."""
-        block = np.stack([kernel(x, rows) for kernel, x in zip(self.kernels[which], self.layers[which], strict=True)])
+    def _rows(self, selected: slice, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Rows of the selected kernels, (L, rows, n); the unbiased estimator has the diagonal 0."""
+        block = np.stack([kernel(x, rows) for kernel, x in zip(self.kernels[selected], self.layers[selected], strict=True)])
         if self.unbiased:
             block[:, np.arange(len(rows)), rows] = 0.0
         return block
 
     def _hsic(self, products: NDArray[np.float64], sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """HSIC of all pairs of kernels, up to a factor, from their products and row sums."""
-        crossed, totals, n = sums @ sums.T, sums.sum(axis=1), sums.shape[1]
+        """HSIC of all pairs of kernels, up to a common factor, from their products and row sums."""
+        row_products, totals, n = sums @ sums.T, sums.sum(axis=1), sums.shape[1]
         if self.unbiased:
-            return np.asarray(products + np.outer(totals, totals) / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * crossed)
-        return np.asarray(products + np.outer(totals, totals) / n**2 - 2.0 / n * crossed)
+            return np.asarray(products + np.outer(totals, totals) / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * row_products)
+        return np.asarray(products + np.outer(totals, totals) / n**2 - 2.0 / n * row_products)
 
-    def _between(self, products: NDArray[np.float64], sums: NDArray[np.float64]) -> Pairs:
+    def _cka(self, products: NDArray[np.float64], sums: NDArray[np.float64]) -> Pairs:
         if sums.shape[1] < 4:
             return np.full((len(self.first), len(self.second)), np.nan)
         hsic = self._hsic(products, sums)
-        own = np.diag(hsic)
+        diagonal = np.diag(hsic)
         with np.errstate(invalid="ignore", divide="ignore"):
-            cka = np.where((own[:, None] > 0) & (own > 0), hsic / np.sqrt(np.outer(own, own)), np.nan)
+            cka = np.where((diagonal[:, None] > 0) & (diagonal > 0), hsic / np.sqrt(np.outer(diagonal, diagonal)), np.nan)
         return cka if self.same else cka[: len(self.first), len(self.first) :]
 
-    def without(self, groups: NDArray[np.int64]) -> Iterator[Pairs]:
-        """Of sums over pairs of groups, those without one."""
+    def leave_one_out(self, groups: NDArray[np.int64]) -> Iterator[Pairs]:
+        """From the sums over pairs of the other groups."""
         self.groups = groups
-        self._sum()
+        self._sum_products()
         for g in range(int(groups.max()) + 1):
-            rest = np.delete(np.delete(self.products, g, 0), g, 1).sum(axis=(0, 1))
-            yield self._between(rest, np.delete(self.sums, g, 2).sum(axis=2)[:, groups != g])
+            products = np.delete(np.delete(self.products, g, 0), g, 1).sum(axis=(0, 1))
+            yield self._cka(products, np.delete(self.sums, g, 2).sum(axis=2)[:, groups != g])
 
     def permuted(self, orders: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
-        """Products of the first side's kernels with permuted kernels of the second, which are centred and of size 1."""
+        """Products of the first side's kernels with the second side's, which are permuted, centred and of norm 1."""
         offset = 0 if self.same else len(self.first)
-        own = np.sqrt(np.diag(self._hsic(self.products.sum(axis=(0, 1)), self.sums.sum(axis=2))))[: len(self.first)]
+        norms = np.sqrt(np.diag(self._hsic(self.products.sum(axis=(0, 1)), self.sums.sum(axis=2))))[: len(self.first)]
 
         def centred(j: int) -> NDArray[np.float64]:
             matrix = self._rows(slice(offset + j, offset + j + 1), np.arange(self.n))[0]
@@ -468,7 +479,7 @@ class _Cka(Measure):
             return self._rows(slice(0, len(self.first)), rows)
 
         with np.errstate(invalid="ignore", divide="ignore"):
-            return self._mirrored(_permuted_products(rows_of, centred, len(self.second), orders) / own[:, None])
+            return self._mirrored(_permuted_products(rows_of, centred, len(self.second), orders) / norms[:, None])
 
 
 class _Rsa(Measure):
@@ -479,18 +490,18 @@ class _Rsa(Measure):
         self.upper = np.triu_indices(self.n, 1)
         self.a = _ranks(first, self.upper)
         self.b = self.a if self.same else _ranks(second, self.upper)
-        self.pairs = _correlated(self.a) @ _correlated(self.b).T
+        self.pairs = _unit_rows(self.a) @ _unit_rows(self.b).T
 
-    def without(self, groups: NDArray[np.int64]) -> Iterator[Pairs]:
-        """Distances of the samples that stay are ranked anew, from their ranks among all."""
+    def leave_one_out(self, groups: NDArray[np.int64]) -> Iterator[Pairs]:
+        """The remaining distances are ranked again, from their ranks among all distances."""
         for g in range(int(groups.max()) + 1):
-            stays = (groups[self.upper[0]] != g) & (groups[self.upper[1]] != g)
-            a = _correlated(_ranked_anew(self.a[:, stays]))
-            yield a @ (a if self.same else _correlated(_ranked_anew(self.b[:, stays]))).T
+            mask = (groups[self.upper[0]] != g) & (groups[self.upper[1]] != g)
+            a = _unit_rows(_rerank(self.a[:, mask]))
+            yield a @ (a if self.same else _unit_rows(_rerank(self.b[:, mask]))).T
 
     def permuted(self, orders: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
-        """Ranks of permuted samples are permuted ranks; every distance counts twice in a matrix."""
-        a, b = _correlated(self.a), _correlated(self.b)
+        """Permuting samples permutes ranks; the factor 1/2 is because a matrix contains every distance twice."""
+        a, b = _unit_rows(self.a), _unit_rows(self.b)
 
         def rows_of(rows: NDArray[np.int64]) -> NDArray[np.float64]:
             return np.stack([squareform(distances, checks=False)[rows] for distances in a]) / 2.0
@@ -500,9 +511,9 @@ class _Rsa(Measure):
 
 
 class _Svd(Measure):
-    """Singular values of a product of both layers: their mean, or 1 - their sum for a `distance`.
+    """Mean of the singular values of the product of two layers, or 1 - their sum if `distance`.
 
-    `prepare` returns the factors; `truncates` says whether their number of directions depends on the samples.
+    `prepare` returns the factors; with `truncates` their number of directions depends on the samples.
     """
 
     def __init__(
@@ -518,41 +529,43 @@ class _Svd(Measure):
         self.prepare, self.distance, self.truncates = prepare, distance, truncates
         self.a = prepare(first)
         self.b = self.a if self.same else prepare(second)
-        self.pairs = self._each(self.a, self.b, self._value)
+        self.pairs = self._pairwise(self.a, self.b, self._value)
 
     def errors(self, groups: NDArray[np.int64]) -> Pairs:  # noqa: ARG002
-        """By the influence of each sample; if `truncates`, by random parts of the samples."""
+        """By the influence of each sample; with `truncates`, by random subsets of the samples."""
         if not self.truncates:
-            return self._each(self.a, self.b, self._error)
-        rng, out, parts = np.random.default_rng(0), round(_LEFT_OUT * self.n), []
-        for _ in range(_PARTS):
-            rows = rng.permutation(self.n)[out:]
-            a = self.prepare([_sized(x[rows]) for x in self.first])
-            parts.append(self._each(a, a if self.same else self.prepare([_sized(x[rows]) for x in self.second]), self._value))
-        spread = np.std(parts, axis=0, ddof=1) * np.sqrt((self.n - out) / out)
-        return np.asarray(spread * few_groups(_PARTS))
+            return self._pairwise(self.a, self.b, self._error)
+        rng, n_omitted, subsets = np.random.default_rng(0), round(_OMITTED * self.n), []
+        for _ in range(_SUBSETS):
+            rows = rng.permutation(self.n)[n_omitted:]
+            a = self.prepare([_to_unit_norm(x[rows]) for x in self.first])
+            subsets.append(
+                self._pairwise(a, a if self.same else self.prepare([_to_unit_norm(x[rows]) for x in self.second]), self._value)
+            )
+        errors = np.std(subsets, axis=0, ddof=1) * np.sqrt((self.n - n_omitted) / n_omitted)
+        return np.asarray(errors * few_groups(_SUBSETS))
 
     def permuted(self, orders: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
-        """Rows of the second side in other orders."""
-        return np.array([self._each(self.a, [y[order] for y in self.b], self._value) for order in orders])
+        """Permutes the rows of the second side."""
+        return np.array([self._pairwise(self.a, [y[order] for y in self.b], self._value) for order in orders])
 
     def _value(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-        sizes = svdvals(blas.dgemm(1.0, x.T, y.T, trans_b=1), check_finite=False)
-        return 1.0 - float(sizes.sum()) if self.distance else float(np.clip(sizes, 0.0, 1.0).mean())
+        singular_values = svdvals(blas.dgemm(1.0, x.T, y.T, trans_b=1), check_finite=False)
+        return 1.0 - float(singular_values.sum()) if self.distance else float(np.clip(singular_values, 0.0, 1.0).mean())
 
     def _error(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-        """Se above; with orthonormal bases in place of X and Y, cca is the nuclear norm over the number of directions."""
-        left, sizes, right = svd(blas.dgemm(1.0, x.T, y.T, trans_b=1), full_matrices=False, check_finite=False)
+        """The standard error above; cca is the nuclear norm for orthonormal bases, divided by the number of directions."""
+        left, singular_values, right = svd(blas.dgemm(1.0, x.T, y.T, trans_b=1), full_matrices=False, check_finite=False)
         u, v = blas.dgemm(1.0, x.T, left, trans_a=1), blas.dgemm(1.0, y.T, right.T, trans_a=1)
         if self.distance:
             squares = np.square(x).sum(axis=1) + np.square(y).sum(axis=1)
-            influence = (u * v).sum(axis=1) - float(sizes.sum()) / 2.0 * squares
+            influence = (u * v).sum(axis=1) - float(singular_values.sum()) / 2.0 * squares
         else:
-            influence = (u * v - sizes / 2.0 * (np.square(u) + np.square(v))).mean(axis=1)
+            influence = (u * v - singular_values / 2.0 * (np.square(u) + np.square(v))).mean(axis=1)
         return float(np.sqrt(self.n / (self.n - 1) * np.square(influence).sum()))
 
-    def _each(self, a: Layers, b: Layers, of: Callable[..., float]) -> Pairs:
-        """Of every pair, once for each where both are the same; NaN where a layer is constant."""
+    def _pairwise(self, a: Layers, b: Layers, of: Callable[..., float]) -> Pairs:
+        """`of` for every pair of layers; NaN if one is constant."""
         pairs = np.full((len(a), len(b)), np.nan)
         for i, x in enumerate(a):
             for j, y in enumerate(b):
@@ -561,15 +574,15 @@ class _Svd(Measure):
         return self._mirrored(pairs)
 
 
-def _balanced(ids: NDArray[Any], groups: int) -> NDArray[np.int64]:
-    """Groups of equal size up to one, drawn by id."""
-    place = np.empty(len(ids), np.int64)
-    place[np.argsort(hashed(ids, JACKKNIFE_SEED), kind="stable")] = np.arange(len(ids))
-    return place % max(1, min(groups, len(ids)))
+def _equal_groups(ids: NDArray[Any], groups: int) -> NDArray[np.int64]:
+    """Group of each sample; sizes differ by at most 1, membership depends on the id."""
+    rank = np.empty(len(ids), np.int64)
+    rank[np.argsort(hashed(ids, JACKKNIFE_SEED), kind="stable")] = np.arange(len(ids))
+    return rank % max(1, min(groups, len(ids)))
 
 
 def _centred(matrix: NDArray[np.float64], *, unbiased: bool) -> NDArray[np.float64]:
-    """A kernel without its row and column means; unbiased: after Szekely and Rizzo (2014), without a diagonal."""
+    """A kernel without its row and column means; if unbiased, as Szekely and Rizzo (2014) centre it, with diagonal 0."""
     n = len(matrix)
     rows, total = matrix.sum(axis=1), float(matrix.sum())
     if not unbiased:
@@ -587,15 +600,15 @@ def _permuted_products(
     *,
     scale: bool = True,
 ) -> NDArray[np.float64]:
-    """sum_ij A_ij B_p(i)p(j) of all A and B under every order p, (draws, a, b); B scaled to size 1 if wanted.
+    """sum_ij A_ij B_p(i)p(j) for all A, B and orders p, (draws, a, b); with `scale`, B has norm 1.
 
-    A by blocks of rows, each made once for as many B as 1 GB holds.
+    A is computed by blocks of rows, once for as many B as fit in 1 GB.
     """
     n = len(orders[0])
-    held = max(1, _HELD_BYTES // (8 * n * n))
+    batch = max(1, _PERMUTED_BYTES // (8 * n * n))
     parts = []
-    for start in range(0, count, held):
-        b = np.stack([matrix_of(j) for j in range(start, min(count, start + held))])
+    for start in range(0, count, batch):
+        b = np.stack([matrix_of(j) for j in range(start, min(count, start + batch))])
         if scale:
             with np.errstate(invalid="ignore", divide="ignore"):
                 b /= np.sqrt(np.einsum("bij,bij->b", b, b))[:, None, None]
@@ -606,14 +619,14 @@ def _permuted_products(
             rows = np.arange(top, min(n, top + size))
             a = rows_of(rows).reshape(len(first), -1)
             for draw, order in enumerate(orders):
-                moved = np.take(b[:, order[rows]], order, axis=2).reshape(len(b), -1)
-                products[draw] += blas.dgemm(1.0, a.T, moved.T, trans_a=1)
+                permuted = np.take(b[:, order[rows]], order, axis=2).reshape(len(b), -1)
+                products[draw] += blas.dgemm(1.0, a.T, permuted.T, trans_a=1)
         parts.append(products)
     return np.concatenate(parts, axis=2)
 
 
-def _sized(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows centred and scaled to size 1; no features where they are constant."""
+def _to_unit_norm(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows centred and scaled to norm 1; an array without features if they are constant."""
     magnitude = float(np.abs(x).max()) if x.size else 0.0
     x = x - x.mean(axis=0)
     size = float(np.linalg.norm(x))
@@ -621,26 +634,26 @@ def _sized(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _bases(layers: Layers, energy: float) -> list[NDArray[np.float64]]:
-    """Orthonormal bases of the samples' directions that hold a share of the variance."""
+    """Left singular vectors of each layer, as many as explain the share `energy` of the variance."""
     bases = []
     for x in layers:
         if not x.shape[1]:
             bases.append(x)
             continue
-        left, sizes, _ = svd(x, full_matrices=False, check_finite=False)
-        held = np.cumsum(sizes**2) / np.square(sizes).sum()
-        rank = int((sizes > _RANK * sizes[0]).sum())
-        bases.append(left[:, : min(rank, int(np.searchsorted(held, energy)) + 1) if energy < 1 else rank])
+        left, singular_values, _ = svd(x, full_matrices=False, check_finite=False)
+        explained = np.cumsum(singular_values**2) / np.square(singular_values).sum()
+        rank = int((singular_values > _RANK * singular_values[0]).sum())
+        bases.append(left[:, : min(rank, int(np.searchsorted(explained, energy)) + 1) if energy < 1 else rank])
     return bases
 
 
-def _narrow(layers: Layers) -> Layers:
-    """Layers of more features than samples in n coordinates: singular values of products stay."""
-    narrow = []
+def _at_most_n_features(layers: Layers) -> Layers:
+    """Layers with more features than samples in n coordinates, which keeps the singular values of products."""
+    reduced = []
     for x in layers:
         wide = x.shape[1] > len(x)
-        narrow.append(np.asarray(qr(x.T, mode="r", check_finite=False)[0][: len(x)].T, np.float64) if wide else x)
-    return narrow
+        reduced.append(np.asarray(qr(x.T, mode="r", check_finite=False)[0][: len(x)].T, np.float64) if wide else x)
+    return reduced
 
 
 def _cca(first: Layers, second: Layers, energy: float = 1.0) -> Measure:
@@ -649,31 +662,31 @@ def _cca(first: Layers, second: Layers, energy: float = 1.0) -> Measure:
 
 
 def _procrustes(first: Layers, second: Layers) -> Measure:
-    """1 - nuclear norm of X'Y of layers of size 1."""
-    return _Svd(first, second, _narrow, distance=True)
+    """1 - nuclear norm of X'Y of layers of norm 1."""
+    return _Svd(first, second, _at_most_n_features, distance=True)
 
 
 def _ranks(layers: Layers, upper: tuple[NDArray[np.int64], NDArray[np.int64]]) -> NDArray[np.float64]:
-    """Ranks of the distances between samples, one of equal ones' mean; 0 where a layer is constant."""
+    """Ranks of the distances between samples, ties with their mean rank; 0 if a layer is constant."""
     ranks = np.zeros((len(layers), len(upper[0])))
     for index, x in enumerate(layers):
         if x.shape[1]:
-            ranks[index] = rankdata(_squared(x, slice(None))[upper])
+            ranks[index] = rankdata(_squared_distances(x, slice(None))[upper])
     return ranks
 
 
-def _ranked_anew(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks among fewer, by counting: twice a rank is a whole number."""
-    places = np.rint(2.0 * ranks).astype(np.int64)
-    again = np.empty(ranks.shape)
-    for row, place in enumerate(places):
-        counts = np.bincount(place)
-        again[row] = (np.cumsum(counts) - 0.5 * (counts - 1))[place]
-    return again
+def _rerank(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks within a subset of ranks, by counting: twice a rank is an integer."""
+    doubled = np.rint(2.0 * ranks).astype(np.int64)
+    reranked = np.empty(ranks.shape)
+    for row, values in enumerate(doubled):
+        counts = np.bincount(values)
+        reranked[row] = (np.cumsum(counts) - 0.5 * (counts - 1))[values]
+    return reranked
 
 
-def _correlated(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows centred and scaled to size 1, so that products are correlations; NaN where all are equal."""
+def _unit_rows(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows centred and scaled to norm 1, so that their products are correlations; NaN if a row is constant."""
     centred = ranks - ranks.mean(axis=1, keepdims=True)
     size = np.linalg.norm(centred, axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -698,7 +711,7 @@ def _to_frame(
     rows: Sequence[Layers],
     reasons: Sequence[Mapping[str, str]],
 ) -> pd.DataFrame:
-    """Values, errors and draws as rows, with what a reader must know."""
+    """A row per pair: value, error, null distribution and notes."""
     (a, names_a), (b, names_b) = sides[0], sides[-1]
     (values, errors, draws), n = numbers, len(rows[0][0])
     lines = []
@@ -709,23 +722,23 @@ def _to_frame(
             failed = list(dict.fromkeys(filter(None, (reasons[0].get(x), reasons[-1].get(y)))))
             notes = failed or (["a layer is constant"] if np.isnan(value) else [])
             if not notes and method in ("cca", "svcca") and widest >= n:
-                notes.append(f"{n} samples of {widest} features correlate perfectly in some directions whatever they are")
+                notes.append(f"{n} samples of {widest} features have canonical correlations of 1 for any data")
             null = _null(value, None if draws is None else draws[:, i, j], method)
             notes += [null.note] if null.note and not np.isnan(value) else []
-            place = (_run(a), x, a.info[x].order, _run(b), y, b.info[y].order)
+            pair = (_run(a), x, a.info[x].order, _run(b), y, b.info[y].order)
             result = value, float(errors[i, j]), null.mean, null.sd, null.p, null.tail
-            lines.append((*place, method, *result, n, "; ".join(notes)))
+            lines.append((*pair, method, *result, n, "; ".join(notes)))
     return pd.DataFrame(lines, columns=list(_COLUMNS))
 
 
 def _null(value: float, draws: NDArray[np.float64] | None, method: str) -> Null:
-    """The permutation test of one pair; no p where no pairing differs from another."""
+    """The permutation test of one pair; p is NaN if all pairings give the same value."""
     if draws is None:
         return Null(np.nan, np.nan, np.nan, "", "")
     tail: Structure = "down" if method == "procrustes" else "up"
     null = permutation_test(value, draws.tolist(), tail, dimensionless=True, of="pairs of samples")
-    if np.isfinite(null.mean) and np.ptp([value, *draws]) < _SAME:
-        return null._replace(p=np.nan, note="every pairing of the samples gives this value, so that there is nothing to test")
+    if np.isfinite(null.mean) and np.ptp([value, *draws]) < _ROUNDING:
+        return null._replace(p=np.nan, note="every pairing of the samples gives the same value, so that there is no test")
     return null
 
 

@@ -185,7 +185,7 @@ def test_a_constant_layer_is_undefined_and_wide_ones_are_warned_about(
         assert (frame[constant]["note"] == "a layer is constant").all()
         assert frame[~constant]["value"].notna().all()
         wide = frame[~constant & ((frame["layer_a"] == "wide") | (frame["layer_b"] == "wide"))]
-        assert wide["note"].str.contains("whatever they are").all() == (method in ("cca", "svcca"))
+        assert wide["note"].str.contains("for any data").all() == (method in ("cca", "svcca"))
 
 
 def test_a_table_is_read_as_it_was_written(layers: dict[str, np.ndarray], tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_what_no_pairing_changes_has_no_p(rng: np.random.Generator) -> None:
     wide = {"x": rng.normal(size=(20, 30)), "y": rng.normal(size=(20, 30))}
     row = pair(wide, "cca", null=9)
     assert np.isnan(row["p"])
-    assert "nothing to test" in row["note"]
+    assert "there is no test" in row["note"]
 
 
 def test_layers_that_are_alike_are_told_from_chance(layers: dict[str, np.ndarray], tmp_path: Path) -> None:

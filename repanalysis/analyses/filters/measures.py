@@ -1,8 +1,7 @@
-"""What single filters know, layer by layer: a head per layer, its accuracy, and the label clusters of its filters.
+"""Accuracy of a linear head on each layer, and the label clusters of the layer's filters.
 
-For every layer a linear head is fitted to training activations; test activations give its accuracy and the class means with
-which each filter's field is made (`heads/clusters.py`; docs/filter_clusters.md, Formulas). Rows that a
-head was fitted on are never measured.
+For each layer a linear head is fitted to training activations. Test activations give its accuracy and the class means that
+define the field of each filter (`heads/clusters.py`; docs/filter_clusters.md, Formulas). No sample is used for both.
 """
 
 from __future__ import annotations
@@ -45,11 +44,11 @@ METRIC_OF = {
     "signal_variation": "signal_cv", "signal_dispersion": "dispersion", "vote_margin": "margin", "orphan_labels": "orphans",
     "kept_share": "kept", "filters_per_layer": "filters", "empty_filters": "empty", "fragile_elements": "fragile",
 }  # fmt: skip
-_MOVING = {*METRIC_OF.values()} - {"filters", "fragile"}  # what resampling may move
-_SHORT = {"snr_external", "snr_field_unit", "snr_field_raw", "dispersion"}  # whose intervals held less than nine times in ten
+_RESAMPLED = {*METRIC_OF.values()} - {"filters", "fragile"}  # measures that vary under resampling
+_UNDERCOVERED = {"snr_external", "snr_field_unit", "snr_field_raw", "dispersion"}  # coverage of their intervals is below 0.9
 _COUNT_EMPTY = ("clusters_per_filter", "labels_per_filter", "noise_per_filter")
-_COMPARED = 20  # samples whose activations tell whether two files hold the same ones
-_RESAMPLED = 10**8  # elements of all resampled fields, above which errors are not estimated
+_N_COMPARED = 20  # samples of equal id whose activations are compared, to detect files with the same samples
+_MAX_ELEMENTS = 10**8  # of all resampled fields, above which standard errors are not estimated
 
 
 Part = tuple[Source, NDArray[np.int64]]  # rows of a source
@@ -62,15 +61,15 @@ class LayerFilters:
     Attributes
     ----------
     weight : (K, F, P) float64
-        The head.
+        Weights of the head.
     means : (K, F, P) float64
-        Test activations' class means.
+        Class means of the test activations.
     accuracy, accuracy_se : float
         On test activations.
     clusters : FilterClusters
         Clusters, noise and votes.
     labels : (K,) int64
-        Which class each row is.
+        Class of each row of `weight`.
     """
 
     weight: NDArray[np.float64]
@@ -82,7 +81,7 @@ class LayerFilters:
 
 
 def groups_by_pattern(texts: Sequence[str]) -> dict[str, int]:
-    """Numbers of groups by layer pattern, from `PATTERN=COUNT`.
+    """Number of groups by layer pattern, from `PATTERN=COUNT`.
 
     Examples
     --------
@@ -93,7 +92,7 @@ def groups_by_pattern(texts: Sequence[str]) -> dict[str, int]:
     for text in texts:
         pattern, equals, count = text.rpartition("=")
         if not equals or not count.isdigit() or int(count) < 1:
-            raise UsageError(f"{text!r} is no PATTERN=COUNT, such as '*attn*=3'.")
+            raise UsageError(f"{text!r} is not of the form PATTERN=COUNT, such as '*attn*=3'.")
         groups[pattern] = int(count)
     return groups
 
@@ -108,7 +107,7 @@ def filters(
     heads: HeadOptions = HeadOptions(),  # noqa: B008  # frozen
     groups: Annotated[
         Mapping[str, int] | None,
-        Doc("Channels that count as one filter, PATTERN=COUNT, such as '*attn*=3' heads."),
+        Doc("Number of channel groups that count as one filter each, PATTERN=COUNT, such as '*attn*=3' for 3 heads."),
         Read(groups_by_pattern, list[str]),
         Names("--group"),
     ] = None,
@@ -124,45 +123,46 @@ def filters(
     Parameters
     ----------
     train, test : Source or path-like
-        Activations to fit heads on, and others of the same layers to measure with. Without `test`, the splits "train" and
-        "test" of the first; without splits, halves of it, drawn by id: those
-        that the read-out metrics fit and score on.
+        Activations that heads are fitted to, and activations of the same layers that measures are computed from. Without
+        `test`, the splits "train" and "test" of the first; without splits, the halves that the read-out metrics use, drawn by
+        id.
     layers : str or sequence of str, optional
-        Which; by default all.
+        Layer patterns; by default all layers.
     clusters : ClusterOptions
-        Threshold, order and gauge of clusters.
+        Threshold, column order and weight centring of the clusters.
     heads : HeadOptions
         Solver and penalty of the layers' heads.
     groups : mapping of pattern to int, optional
-        Layers whose channels come in so many groups that count as one filter each, such as attention heads: their nodes' fields
-        are added before they are looked at.
+        Number of channel groups of the matching layers; a group, such as an attention head, counts as one filter, whose field
+        is the sum of its channels' fields.
     bootstrap : int, default 20
-        Resamplings of the training samples, to which the head moves by one Newton step, and of the test samples within their
-        labels. Their spread is the standard error; there is none where it would take minutes, or where nothing moved.
+        Number of resamplings of the training samples, for which the head is refitted by one Newton step, and of the test
+        samples within their classes. The standard deviation over them is the standard error; it is NaN if it would take
+        minutes, or if no resampling changed the value.
     run : str, optional
-        What the table calls the run; by default after the training file.
+        Name of the run in the table; by default that of the training file.
     seed : int, default 0
         Of resampling and `sgd`.
     state_budget : int, default 4 GiB
-        Bytes of a layer's activations that may be in memory.
+        Limit on the bytes of one layer's activations in memory.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
     strict : bool, default False
-        Whether to stop at the first layer that cannot be analyzed. Otherwise its values are NaN with the reason in their note,
-        the table's `failures` names it, and a warning says so.
+        Whether to raise at the first layer that cannot be analyzed. By default its values are NaN with the reason in their
+        note, the table's `failures` lists it, and a warning is given.
 
     Returns
     -------
     Result
-        `table`: per layer `layer_accuracy` and what `FilterClusters.summary` says; variant "with empty filters" where these
-        count as zeros. `n` is the number of test samples. Where the head is no better than chance the note says so.
-        `artifacts`: heads and clusters, a `LayerFilters` per layer.
+        `table`: for each layer `layer_accuracy` and the measures of `FilterClusters.summary`; in the variant "with empty
+        filters" these count as zeros. `n` is the number of test samples. The note says if the head is no better than chance.
+        `artifacts`: a `LayerFilters` per layer, with head and clusters.
 
     Raises
     ------
     UsageError, DataError
-        If files share no layer, rows are the same in both, samples have no labels, or there is one label only; with `strict`,
-        if a layer holds NaN or inf, has different shapes in both files, or does not fit into the budget.
+        If the files share no layer, contain the same samples, have no labels, or only one label; with `strict`, if a layer
+        contains NaN or inf, has different shapes in the two files, or exceeds `state_budget`.
 
     Warns
     -----
@@ -171,31 +171,33 @@ def filters(
 
     Notes
     -----
-    A filter is a channel; its P places are those that were kept. With one place per filter fields are of rank one, and numbers
-    are not comparable with those of layers with more.
+    A filter is a channel; its P positions are those that were recorded. With one position per filter its field has rank one,
+    and values are not comparable with those of layers with more positions.
     """
     parts = _parts(train, test)
-    first, last = parts[0][0], parts[1][0]
-    both = {layer: info for layer, info in first.info.items() if layer in last.info}
-    if not both:
-        raise UsageError(f"{first.name} and {last.name} share no layer; the second has {', '.join(last.layers[:5])}.")
-    selected = select(layers, both, f"{first.name} and {last.name}")
+    train_source, test_source = parts[0][0], parts[1][0]
+    shared = {layer: info for layer, info in train_source.info.items() if layer in test_source.info}
+    if not shared:
+        raise UsageError(
+            f"{train_source.name} and {test_source.name} share no layer; the second has {', '.join(test_source.layers[:5])}."
+        )
+    selected = select(layers, shared, f"{train_source.name} and {test_source.name}")
     labels = [_labels(*part) for part in parts]
     classes, missing = _common(labels)
-    measuring = _Measuring(parts, labels, classes, clusters, heads, dict(groups or {}), bootstrap, seed, state_budget)
-    name = run or first.name.rpartition("/")[2].partition(".")[0]
+    measure = _LayerMeasurement(parts, labels, classes, clusters, heads, dict(groups or {}), bootstrap, seed, state_budget)
+    name = run or train_source.name.rpartition("/")[2].partition(".")[0]
     rows: list[dict[str, Any]] = []
     measured: dict[str, LayerFilters] = {}
     failures: dict[str, str] = {}
     for layer in tqdm(selected, desc=name, unit=" layers", disable=None if progress is None else not progress):
-        info = first.info[layer]
+        info = train_source.info[layer]
         base = {
-            "run": name, "model": str(first.attrs.get("model", "")), "layer": layer, "order": info.order, "depth": info.depth,
-            "n": int(np.isin(labels[1], classes).sum()),
+            "run": name, "model": str(train_source.attrs.get("model", "")),
+            "layer": layer, "order": info.order, "depth": info.depth, "n": int(np.isin(labels[1], classes).sum()),
         }  # fmt: skip
         try:
-            measured[layer], note, errors = measuring(layer)
-        except UsageError:  # a mistake in what was asked for is none of the layer's
+            measured[layer], note, errors = measure(layer)
+        except UsageError:  # an invalid argument, not a fault of this layer
             raise
         except Exception as error:
             if strict:
@@ -204,21 +206,25 @@ def filters(
             failures[layer] = reason_of(error)
             rows.append(base | {"metric": "layer_accuracy", "value": np.nan, "note": failures[layer]})
             continue
-        note = "; ".join(filter(None, [note, f"labels {missing} are missing in one part" if missing else ""]))
+        note = "; ".join(
+            filter(None, [note, f"labels {missing} are missing in the training or the test samples" if missing else ""])
+        )
         rows += [base | row for row in _table(measured[layer], errors, note)]
-    facts: dict[str, Any] = {
-        "source": first.name, "test": last.name, "model": str(first.attrs.get("model", "")),
+    provenance: dict[str, Any] = {
+        "source": train_source.name, "test": test_source.name, "model": str(train_source.attrs.get("model", "")),
         "places": {name: layer.clusters.places for name, layer in measured.items()},
     }  # fmt: skip
-    table = Table.from_rows(_with_all_metrics(rows, failures), {name: facts | ({"failures": failures} if failures else {})})
+    table = Table.from_rows(
+        _with_all_metrics(rows, failures), {name: provenance | ({"failures": failures} if failures else {})}
+    )
     if failures:
-        warnings.warn(f"{table.failure}; what is missing is NaN.", LeftOutWarning, stacklevel=3)
+        warnings.warn(f"{table.failure}; its values are NaN.", LeftOutWarning, stacklevel=3)
     return Result(table, measured)
 
 
 @dataclass(frozen=True)
-class _Measuring:
-    """Fits and measures one layer after another."""
+class _LayerMeasurement:
+    """Fits a head to a layer and measures its filters: what is the same for all layers, and a call per layer."""
 
     parts: Sequence[Part]
     labels: Sequence[NDArray[np.int64]]
@@ -231,24 +237,24 @@ class _Measuring:
     state_budget: int
 
     def __call__(self, layer: str) -> tuple[LayerFilters, str, dict[str, float]]:
-        """A layer's head and clusters, a note, and standard errors by name of `summary`."""
+        """A layer's head and clusters, a note, and the standard errors of the measures of `summary`."""
         infos = [source.info[layer] for source, _ in self.parts]
         shapes = infos[0].source_shape, infos[1].source_shape
         if shapes[0] and shapes[0] != shapes[1]:
             raise DataError(f"Layer {layer} is {shapes[0]} in training and {shapes[1]} in test data.")
-        kinds = [infos[0].module_type]
-        grouped = next((count for pattern, count in self.groups.items() if matches(pattern, layer, kinds)), 1)
+        types = [infos[0].module_type]
+        n_groups = next((count for pattern, count in self.groups.items() if matches(pattern, layer, types)), 1)
         data = [
-            _rows(*part, layer, own, self.classes, grouped, self.state_budget)
-            for part, own in zip(self.parts, self.labels, strict=True)
+            _load(*part, layer, part_labels, self.classes, n_groups, self.state_budget)
+            for part, part_labels in zip(self.parts, self.labels, strict=True)
         ]
         head = _head(data[0], len(self.classes), self.heads, self.seed)
-        filters, note = _measured(head, data[1], self.classes, self.clusters)
+        filters, note = _measure(head, data[1], self.classes, self.clusters)
         return filters, note, _bootstrap_se(data, filters, self.heads.alpha, self.bootstrap, self.seed)
 
 
 def _with_all_metrics(rows: Sequence[dict[str, Any]], failures: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The rows; a layer that failed is undefined in every metric that other layers have, so that curves have a gap there."""
+    """The rows, with a NaN row for every metric of a layer that failed, so that its curves have a gap."""
     keys = dict.fromkeys((row["metric"], row.get("variant", "")) for row in rows)
     return [
         row | ({"metric": metric, "variant": variant} if row["layer"] in failures else {})
@@ -258,7 +264,7 @@ def _with_all_metrics(rows: Sequence[dict[str, Any]], failures: Mapping[str, str
 
 
 def _parts(*sources: Source | str | PathLike[str] | None) -> list[Part]:
-    """What to fit on and what to measure with, as rows of sources."""
+    """The training and the test samples, as rows of sources."""
     opened = [source if isinstance(source, Source) else probes.open(source) for source in sources if source is not None]
     if len(opened) == 2:
         _refuse_overlap(*opened)
@@ -267,52 +273,53 @@ def _parts(*sources: Source | str | PathLike[str] | None) -> list[Part]:
     splits = None if source.split is None else np.asarray(source.split)
     if splits is not None and {"train", "test"} <= set(splits.tolist()):
         return [(source, np.flatnonzero(splits == split)) for split in ("train", "test")]
-    half = fitted_on(source.ids)
-    return [(source, np.flatnonzero(selected)) for selected in (half, ~half)]
+    train_mask = fitted_on(source.ids)
+    return [(source, np.flatnonzero(mask)) for mask in (train_mask, ~train_mask)]
 
 
 def _refuse_overlap(first: Source, second: Source) -> None:
-    """Raise where both hold the same samples, or come from different weights."""
-    weights = [str(one.attrs.get("weights_sha256", "")) for one in (first, second)]
+    """Raise if both contain the same samples, or were recorded with different weights."""
+    weights = [str(source.attrs.get("weights_sha256", "")) for source in (first, second)]
     if all(weights) and weights[0] != weights[1]:
         raise DataError(f"{first.name} and {second.name} were recorded with different weights; extract both with the same.")
-    shared = np.intersect1d(first.ids, second.ids)[:_COMPARED]
+    shared = np.intersect1d(first.ids, second.ids)[:_N_COMPARED]
     layer = next((name for name in reversed(first.layers) if name in second.info), None)
     if not len(shared) or layer is None:
         return
-    rows = [np.flatnonzero(np.isin(one.ids, shared)) for one in (first, second)]
-    one, other = (
-        source.take(layer, own)[np.argsort(source.ids[own])] for source, own in zip((first, second), rows, strict=True)
+    rows = [np.flatnonzero(np.isin(source.ids, shared)) for source in (first, second)]
+    x, y = (
+        source.take(layer, indices)[np.argsort(source.ids[indices])]
+        for source, indices in zip((first, second), rows, strict=True)
     )
-    if one.shape == other.shape and np.array_equal(one, other):
+    if x.shape == y.shape and np.array_equal(x, y):
         raise UsageError(
-            f"{first.name} and {second.name} hold the same samples: heads must not be measured on what they were fitted on; "
-            f"give activations of other samples."
+            f"{first.name} and {second.name} contain the same samples; heads must be measured on samples that they were not "
+            f"fitted to. Give activations of other samples."
         )
 
 
 def _labels(source: Source, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     if source.labels is None:
-        instead = "has continuous targets and" if source.targets is not None else "has"
-        raise DataError(f"{source.name} {instead} no labels; filters are looked at by what they say of each label.")
+        has = "has continuous targets and" if source.targets is not None else "has"
+        raise DataError(f"{source.name} {has} no labels; the clusters of filters are clusters of labels.")
     return source.labels[rows]
 
 
 def _common(labels: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], list[int]]:
-    """Labels of both parts, ascending, and those of one alone."""
-    present = [set(own.tolist()) - set(IGNORED) for own in labels]
+    """Labels that both parts have, ascending, and labels that only one has."""
+    present = [set(part.tolist()) - set(IGNORED) for part in labels]
     shared = sorted(present[0] & present[1])
     if len(shared) < 2:
-        raise DataError(f"{len(shared)} labels are in both parts; heads and clusters need at least two.")
+        raise DataError(f"Training and test samples share {len(shared)} labels; heads and clusters need at least two.")
     return np.array(shared, np.int64), sorted(present[0] ^ present[1])
 
 
-def _channels(info: LayerInfo) -> int:
-    """Which axis counts the filters."""
+def _channel_axis(info: LayerInfo) -> int:
+    """The axis of a layer's filters."""
     return info.dims.index("channel") if "channel" in info.dims else 1
 
 
-def _rows(  # noqa: PLR0917  # one call, above
+def _load(  # noqa: PLR0917  # one call, above
     source: Source,
     rows: NDArray[np.int64],
     layer: str,
@@ -321,23 +328,23 @@ def _rows(  # noqa: PLR0917  # one call, above
     groups: int,
     budget: int,
 ) -> LabelledActivations:
-    """Activations (n, F, P) of the known labels, their labels as 0 to K - 1, and their ids."""
+    """Activations (n, F, P) of the samples whose label is in `classes`, their labels as 0 to K - 1, and their ids."""
     info = source.info[layer]
     selected = np.isin(labels, classes)
     sample = source.take(layer, rows[:1])
-    need = int(selected.sum()) * sample.nbytes
-    if need > budget:
+    n_bytes = int(selected.sum()) * sample.nbytes
+    if n_bytes > budget:
         shape = "x".join(map(str, sample.shape[1:]))
         raise DataError(
-            f"Layer {layer} ({shape}) of {int(selected.sum())} samples takes {need / 2**30:.1f} GiB, and {budget / 2**30:.1f} "
-            f"are allowed: extract it with --pool '{layer}=grid:4', or look at other layers."
+            f"Layer {layer} ({shape}) of {int(selected.sum())} samples takes {n_bytes / 2**30:.1f} GiB; state_budget is "
+            f"{budget / 2**30:.1f} GiB. Extract the layer with --pool '{layer}=grid:4', or exclude it."
         )
     x = source.take(layer, rows[selected]) if len(rows) < len(source) or not selected.all() else source[layer]
-    x = np.moveaxis(x, _channels(info), 1) if x.ndim > 2 else x
+    x = np.moveaxis(x, _channel_axis(info), 1) if x.ndim > 2 else x
     x = x.reshape(len(x), x.shape[1], -1)
     if groups > 1:
         if x.shape[1] % groups:
-            raise UsageError(f"The {x.shape[1]} channels of {layer} are no {groups} equal groups.")
+            raise UsageError(f"The {x.shape[1]} channels of {layer} can't be divided into {groups} equal groups.")
         x = x.reshape(len(x), groups, -1)
     ids = source.ids[rows[selected]]
     finite = np.isfinite(x).all(axis=(1, 2))
@@ -364,17 +371,17 @@ def _head(train: LabelledActivations, k: int, options: HeadOptions, seed: int) -
     return weights.reshape(k, *x.shape[1:])
 
 
-def _measured(
+def _measure(
     weight: NDArray[np.float64], test: LabelledActivations, classes: NDArray[np.int64], options: ClusterOptions
 ) -> tuple[LayerFilters, str]:
     """Accuracy and clusters of one layer."""
     k = len(weight)
-    share, error = accuracy_of(weight.reshape(k, -1), test[0].reshape(len(test[0]), -1), test[1])
-    chance = f"the head's accuracy {share:.3f} is no better than chance {1 / k:.3f}"
-    note = "" if above_chance(share, error, k) else f"uninformative: {chance}"
+    accuracy, se = accuracy_of(weight.reshape(k, -1), test.x.reshape(len(test.x), -1), test.y)
+    chance = f"the head's accuracy {accuracy:.3f} is no better than chance {1 / k:.3f}"
+    note = "" if above_chance(accuracy, se, k) else f"uninformative: {chance}"
     means = class_means(test.x, test.y, k)
     clusters = clusters_of(means, weight, options)
-    return LayerFilters(weight, means, share, error, clusters, classes), note
+    return LayerFilters(weight, means, accuracy, se, clusters, classes), note
 
 
 def class_means(x: NDArray[Any], y: NDArray[np.int64], k: int) -> NDArray[np.float64]:
@@ -383,13 +390,13 @@ def class_means(x: NDArray[Any], y: NDArray[np.int64], k: int) -> NDArray[np.flo
 
 
 def _means(x: NDArray[Any], y: NDArray[np.int64], weight: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """Weighted sums of the rows of each label, in float64 and without a copy of x."""
+    """Weighted sums of the rows of each label, in float64, without a copy of x."""
     flat = x.reshape(len(x), -1)
-    chooser = sparse.csr_array((weight, (y, np.arange(len(y)))), shape=(k, len(y)))
+    indicator = sparse.csr_array((weight, (y, np.arange(len(y)))), shape=(k, len(y)))
     sums = np.zeros((k, flat.shape[1]))
     step = max(1, (32 << 20) // (8 * flat.shape[1]))
     for start in range(0, len(flat), step):
-        sums += chooser[:, start : start + step] @ flat[start : start + step].astype(np.float64)
+        sums += indicator[:, start : start + step] @ flat[start : start + step].astype(np.float64)
     return sums
 
 
@@ -400,16 +407,16 @@ def load_layer(
     layer: str | None = None,
     state_budget: int = 4 << 30,
 ) -> tuple[str, LabelledActivations, LabelledActivations, int]:
-    """One layer's activations, labels and ids, to fit on and to measure with; its name first, K last.
+    """The training and test activations of one layer: (layer name, training data, test data, number of classes K).
 
     Parameters
     ----------
     train, test
         As for `filters`.
     layer : str, optional
-        By default the last.
+        By default the last layer.
     state_budget : int, default 4 GiB
-        Bytes that the activations may take.
+        Limit on the bytes of the layer's activations.
 
     Raises
     ------
@@ -422,65 +429,72 @@ def load_layer(
         source.check_layer(name)
     labels = [_labels(*part) for part in parts]
     classes, _ = _common(labels)
-    first, last = (_rows(*part, name, own, classes, 1, state_budget) for part, own in zip(parts, labels, strict=True))
-    return name, first, last, len(classes)
+    train_data, test_data = (_load(*part, name, y, classes, 1, state_budget) for part, y in zip(parts, labels, strict=True))
+    return name, train_data, test_data, len(classes)
 
 
 def top_activating(source: Source, layer: str, index: int, count: int) -> NDArray[np.int64]:
-    """Ids of the samples that drive a filter most: by the sum of its positive activations over places."""
-    axis = _channels(source.info[layer])
+    """Ids of the samples that activate a filter most, by the sum of its positive activations over positions."""
+    axis = _channel_axis(source.info[layer])
     rows = [np.take(batch.layers[layer], index, axis=axis).reshape(len(batch.ids), -1) for batch in source.iter([layer])]
-    strength = np.concatenate([np.maximum(part, 0).sum(1) for part in rows])
-    return np.asarray(source.ids[np.argsort(-strength, kind="stable")[:count]])
+    activation = np.concatenate([np.maximum(part, 0).sum(1) for part in rows])
+    return np.asarray(source.ids[np.argsort(-activation, kind="stable")[:count]])
 
 
 def _bootstrap_se(  # one call, above
     data: Sequence[LabelledActivations], filters: LayerFilters, alpha: float, bootstrap: int, seed: int
 ) -> dict[str, float]:
-    """Standard deviations over resampled training and test samples, by name of `summary`.
+    """Standard deviations over resampled training and test samples, by the names of `summary`.
 
-    None of what did not move, nor of ratios and variances of few elements, whose intervals did not hold (docs/uncertainty.md).
+    Measures that no resampling changed have none, and ratios and variances of few elements, whose intervals undercover
+    (docs/uncertainty.md), have none.
     """
     (fitted, labels, _), (x, y, _) = data
     k, f, p = filters.means.shape
-    if bootstrap < 2 or bootstrap * k * k * f > _RESAMPLED or bootstrap * x.size > 20 * _RESAMPLED:
+    if bootstrap < 2 or bootstrap * k * k * f > _MAX_ELEMENTS or bootstrap * x.size > 20 * _MAX_ELEMENTS:
         return {}
     rng = np.random.default_rng(seed)
-    if bootstrap * (fitted.size + len(labels) * k) * k > 20 * _RESAMPLED:
+    if bootstrap * (fitted.size + len(labels) * k) * k > 20 * _MAX_ELEMENTS:
         return {}
     counts = np.bincount(y, minlength=k)
-    times = rng.multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=bootstrap).astype(np.float64)
+    multiplicities = rng.multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=bootstrap).astype(np.float64)
     flat = fitted.reshape(len(fitted), -1)
-    heads = refitted(filters.weight.reshape(k, -1), flat, labels, times, alpha=alpha).reshape(bootstrap, k, f, p)
+    heads = refitted(filters.weight.reshape(k, -1), flat, labels, multiplicities, alpha=alpha).reshape(bootstrap, k, f, p)
     summaries = []
     for head in heads:
         weight = np.zeros(len(y))
         for label in range(k):
-            mine = np.flatnonzero(y == label)
-            weight[mine] = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine))) / counts[label]
+            members = np.flatnonzero(y == label)
+            weight[members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members))) / counts[label]
         summaries.append(clusters_of(_means(x, y, weight, k).reshape(k, f, p), head, filters.clusters.options).summary())
     with np.errstate(invalid="ignore"):
-        spread = {name: float(np.std([filters.get(name, np.nan) for filters in summaries], ddof=1)) for name in summaries[0]}
-    return {name: value * few_groups(bootstrap) for name, value in spread.items() if value > 0 and name in _MOVING - _SHORT}
+        deviations = {
+            name: float(np.std([filters.get(name, np.nan) for filters in summaries], ddof=1)) for name in summaries[0]
+        }
+    return {
+        name: value * few_groups(bootstrap)
+        for name, value in deviations.items()
+        if value > 0 and name in _RESAMPLED - _UNDERCOVERED
+    }
 
 
-def _table(filters: LayerFilters, spread: Mapping[str, float], note: str) -> list[dict[str, Any]]:
+def _table(filters: LayerFilters, errors: Mapping[str, float], note: str) -> list[dict[str, Any]]:
     """Rows of one layer."""
     rows: list[dict[str, Any]] = [
         {"metric": "layer_accuracy", "value": filters.accuracy, "se": filters.accuracy_se, "note": note},
     ]
-    summary, every = filters.clusters.summary(), filters.clusters.summary(count_empty=True)
+    summary, with_empty = filters.clusters.summary(), filters.clusters.summary(count_empty=True)
     for metric, name in METRIC_OF.items():
         if name in summary:
             undefined = (
                 "" if np.isfinite(summary[name]) else "no noise" if np.isinf(summary[name]) else "no filter serves a label"
             )
-            has_error = not spread or name in spread or name not in _MOVING
-            why = "resampling gives too little" if name in _SHORT else "no resampling moved it"
-            still = "" if has_error else f"no standard error: {why}"
-            notes = "; ".join(filter(None, [note, undefined, still]))
-            rows.append({"metric": metric, "value": summary[name], "se": spread.get(name, np.nan), "note": notes})
+            has_error = not errors or name in errors or name not in _RESAMPLED
+            reason = "resampling underestimates it" if name in _UNDERCOVERED else "no resampling changed the value"
+            missing = "" if has_error else f"no standard error: {reason}"
+            notes = "; ".join(filter(None, [note, undefined, missing]))
+            rows.append({"metric": metric, "value": summary[name], "se": errors.get(name, np.nan), "note": notes})
         if metric in _COUNT_EMPTY:
-            rows.append({"metric": metric, "variant": "with empty filters", "value": every[name], "note": note})
+            rows.append({"metric": metric, "variant": "with empty filters", "value": with_empty[name], "note": note})
     rows.append({"metric": "places_per_filter", "value": float(filters.clusters.places)})
     return rows

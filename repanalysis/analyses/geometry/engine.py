@@ -253,7 +253,7 @@ def analyze(
         provenance["failures"] = failures
     table = Table.from_rows([{"run": name, "model": model or "", **row} for row in rows], {name: provenance})
     if failures:
-        warnings.warn(f"{table.failure}; what is missing is NaN.", LeftOutWarning, stacklevel=3)
+        warnings.warn(f"{table.failure}; its values are NaN.", LeftOutWarning, stacklevel=3)
     return table
 
 

@@ -187,7 +187,7 @@ def stability(
     }  # fmt: skip
     table = Table.from_rows(rows, {run: facts | ({"failures": failures} if failures else {})})
     if failures:
-        warnings.warn(f"{table.failure}; what is missing is NaN.", LeftOutWarning, stacklevel=3)
+        warnings.warn(f"{table.failure}; its values are NaN.", LeftOutWarning, stacklevel=3)
     return table
 
 

@@ -58,7 +58,7 @@ def test_what_is_planted_is_found_and_is_what_plain_arrays_give() -> None:
     share = np.mean([served[one, one % 6] and served[one, (one + 2) % 6] for one in range(12)])
     assert share > 0.8
     row = table.select(layer="map", metric="labels_per_filter", variant="").frame.iloc[0]
-    assert 0 < row["se"] < 1 or "no resampling moved it" in row["note"]
+    assert 0 < row["se"] < 1 or "no resampling changed the value" in row["note"]
 
 
 def test_labels_that_are_more_frequent_count_as_much() -> None:
@@ -79,7 +79,7 @@ def test_groups_add_the_fields_of_their_nodes() -> None:
     assert one.weight.shape == (6, 3, 4)
     nodes = filters(train, test, layers="mean", bootstrap=0, progress=False)[1]["mean"]
     np.testing.assert_allclose(one.weight.reshape(6, 12), nodes.weight.reshape(6, 12), rtol=1e-12)
-    with pytest.raises(UsageError, match="no 5 equal groups"):
+    with pytest.raises(UsageError, match="into 5 equal groups"):
         filters(train, test, layers="mean", groups={"*": 5}, progress=False)
 
 
@@ -91,7 +91,7 @@ def test_one_source_is_cut_by_its_splits_or_in_halves() -> None:
     split = np.where(np.arange(300) < 200, "train", "test")
     parted = probes.from_arrays({"map": x}, ids=np.arange(300), labels=y, split=split)
     assert filters(parted, bootstrap=0, progress=False)[0].frame["n"].iloc[0] == 100
-    with pytest.raises(UsageError, match="hold the same samples"):
+    with pytest.raises(UsageError, match="contain the same samples"):
         filters(whole, whole, progress=False)
 
 
@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_one_sentence() -> None:
     with pytest.raises(DataError, match="no labels"):
         filters(unlabelled, test, progress=False)
     one = probes.from_arrays({"map": test["map"][:5]}, ids=test.ids[:5], labels=np.zeros(5, np.int64))
-    with pytest.raises(DataError, match="1 labels are in both"):
+    with pytest.raises(DataError, match="share 1 labels"):
         filters(train, one, progress=False)
 
 
@@ -240,7 +240,7 @@ def test_copies_of_the_training_samples_and_other_weights_are_refused() -> None:
     train, test = sources()
     turned = np.arange(240)[::-1]
     copy = probes.from_arrays({"map": train["map"][turned]}, ids=turned, labels=train.labels[turned])  # type: ignore[index]
-    with pytest.raises(UsageError, match="give activations of other samples"):
+    with pytest.raises(UsageError, match="Give activations of other samples"):
         filters(train, copy, layers="map", progress=False)
     named = [
         probes.from_arrays({"map": one["map"]}, ids=one.ids, labels=one.labels, attrs={"weights_sha256": sha})
