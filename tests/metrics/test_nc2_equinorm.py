@@ -24,7 +24,7 @@ def test_known_lengths() -> None:
     assert nc2_equinorm(ClassMoments().of(means, np.arange(4))) == pytest.approx(1.0 / 2.0, rel=1e-14)
 
 
-def test_is_the_plain_formula(classes: Classes) -> None:
+def test_agrees_with_the_plain_formula(classes: Classes) -> None:
     x, y = classes(300, 6, 4)
     means = np.array([x[y == c].mean(axis=0) for c in range(4)])
     lengths = np.linalg.norm(means - means.mean(axis=0), axis=1)
