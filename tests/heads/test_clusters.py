@@ -274,9 +274,9 @@ def test_t18_the_parts_of_the_fields_sum_to_the_mean_logits() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_summary_of_a_layer_agrees_with_the_definitions(seed: int, p: int) -> None:
     means, weights = layer(7, 11, p, seed)
-    found = clusters_of(means, weights).summary()
+    computed = clusters_of(means, weights).summary()
     for metric, expected in summary(means, weights).items():
-        assert found[METRIC_OF.get(metric, "places")] == pytest.approx(expected, rel=1e-9), metric
+        assert computed[METRIC_OF.get(metric, "places")] == pytest.approx(expected, rel=1e-9), metric
 
 
 def test_dispersion_is_1_for_labels_drawn_at_random_and_0_for_balanced_ones() -> None:

@@ -1,4 +1,4 @@
-"""Subsets of samples: splits, classes by label and name, superclasses, and the errors if there are none."""
+"""Subsets of samples: splits, classes by label and name, superclasses, and errors for unknown names."""
 
 from __future__ import annotations
 
