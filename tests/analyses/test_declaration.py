@@ -24,7 +24,7 @@ from repanalysis.table import Table
 def example_analysis(
     source: object, *, theta: float = 0.3, classes: tuple[int, ...] = (), progress: bool | None = None
 ) -> Table:
-    """A table with one row."""
+    """One row of a run."""
     return Table.from_rows([{"run": "a", "value": theta}], {"a": {"source": "x"}})
 
 

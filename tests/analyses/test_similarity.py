@@ -174,9 +174,7 @@ def test_disjoint_samples_and_unknown_methods_are_one_sentence(layers: dict[str,
         compare(a, method="ckaa")
 
 
-def test_constant_layers_are_undefined_and_wide_layers_warn(
-    layers: dict[str, np.ndarray], rng: np.random.Generator
-) -> None:
+def test_constant_layers_are_undefined_and_wide_layers_warn(layers: dict[str, np.ndarray], rng: np.random.Generator) -> None:
     extended = layers | {"constant": np.ones((60, 3)), "wide": rng.normal(size=(60, 80))}
     for method in METHODS:
         frame = compare(probes.from_arrays(extended), method=method, progress=False).frame

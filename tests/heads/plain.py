@@ -9,8 +9,7 @@ __all__ = ["class_means", "greedy_clusters", "head", "serves", "share_right", "s
 
 
 def head(x: np.ndarray, y: np.ndarray, k: int, alpha: float = 1e-3) -> np.ndarray:
-    """Scikit-learn's logistic regression without offset, (K, d); for two classes, the fitted row w is split into -w/2 and
-    w/2."""
+    """Scikit-learn's logistic regression without offset, (K, d); for two classes the rows are -w/2 and w/2 of the fitted w."""
     strength = 1 / (alpha * len(x))
     penalty = strength * (2 if k == 2 else 1)  # w and -w cost twice |w|^2, and their difference is 2 w
     model = LogisticRegression(C=penalty, fit_intercept=False, tol=1e-10, max_iter=100_000)

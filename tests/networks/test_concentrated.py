@@ -37,8 +37,8 @@ def test_rectified_wavelets_agree_with_the_definition(size: tuple[int, int], rng
         padded = np.pad(x[0, colour], [(b, o - s - b) for b, o, s in zip(before, shape, size, strict=True)], mode="reflect")
         spectrum = np.fft.fft2(padded)
         expected = [np.fft.ifft2(spectrum * filters.phi).real]
-        for length in filters.psi[0]:
-            z = np.fft.ifft2(spectrum * length)
+        for wavelet in filters.psi[0]:
+            z = np.fft.ifft2(spectrum * wavelet)
             expected += [np.maximum(part, 0) for part in (z.real, z.imag, -z.real, -z.imag)]
         np.testing.assert_allclose(output[colour], np.array(expected)[:, ::2, ::2][:, 1:-1, 1:-1], atol=1e-12)
 

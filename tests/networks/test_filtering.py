@@ -21,7 +21,9 @@ def plain(x: np.ndarray, filters: np.ndarray, stride: int, margin: int) -> np.nd
 @pytest.mark.parametrize("path", ["fft", "matrix"])
 @pytest.mark.parametrize("size", [(8, 8), (9, 14), (32, 5)])
 @pytest.mark.parametrize("kind", [torch.float64, torch.float32])
-def test_both_paths_agree_with_the_definition(path: str, size: tuple[int, int], kind: torch.dtype, rng: np.random.Generator) -> None:
+def test_both_paths_agree_with_the_definition(
+    path: str, size: tuple[int, int], kind: torch.dtype, rng: np.random.Generator
+) -> None:
     filters = morlet((padded_side(size[0], 2), padded_side(size[1], 2)), 2).psi[1]
     x = rng.normal(size=(2, 3, *size))
     module = Filtering()

@@ -21,9 +21,9 @@ def plain(x: np.ndarray, scales: int, angles: int, name: str, *, tight: bool, ph
     before = [(length - side) // 2 for length, side in zip(shape, x.shape, strict=True)]
     padded = np.pad(x, [(b, length - side - b) for b, length, side in zip(before, shape, x.shape, strict=True)], mode="reflect")
 
-    def convolved(u: np.ndarray, length: np.ndarray, level: int, to: int) -> np.ndarray:
+    def convolved(u: np.ndarray, wavelet: np.ndarray, level: int, to: int) -> np.ndarray:
         step = 2 ** (to - level)
-        return np.fft.ifft2(np.fft.fft2(u) * low_frequencies(length, level))[::step, ::step]
+        return np.fft.ifft2(np.fft.fft2(u) * low_frequencies(wavelet, level))[::step, ::step]
 
     def rectified(z: np.ndarray) -> list[np.ndarray]:
         return [np.abs(z)] if not phases else [np.maximum(part, 0) for part in (z.real, z.imag, -z.real, -z.imag)]
@@ -31,13 +31,13 @@ def plain(x: np.ndarray, scales: int, angles: int, name: str, *, tight: bool, ph
     def averaged(u: np.ndarray, level: int) -> np.ndarray:
         return convolved(u, filters.phi, level, scales).real[1:-1, 1:-1]
 
-    first = [(j, u) for j in range(scales) for length in filters.psi[j] for u in rectified(convolved(padded, length, 0, j))]
+    first = [(j, u) for j in range(scales) for psi in filters.psi[j] for u in rectified(convolved(padded, psi, 0, j))]
     second = [
         averaged(v, k)
         for j, u in first
         for k in range(j + 1, scales)
-        for length in filters.psi[k]
-        for v in rectified(convolved(u, length, j, k))
+        for psi in filters.psi[k]
+        for v in rectified(convolved(u, psi, j, k))
     ]
     return np.array([averaged(padded, 0), *(averaged(u, j) for j, u in first), *second])
 

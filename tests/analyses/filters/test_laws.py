@@ -100,7 +100,9 @@ def test_error_rises_with_labels_and_its_linear_fit_is_in_the_table() -> None:
 
 def test_subsets_depend_on_the_seed() -> None:
     train, test = planted(200, 0), planted(160, 1)
-    first, repeated, reseeded = (against_labels(train, test, sizes=[3], subsets=2, seed=seed, progress=False) for seed in (0, 0, 1))
+    first, repeated, reseeded = (
+        against_labels(train, test, sizes=[3], subsets=2, seed=seed, progress=False) for seed in (0, 0, 1)
+    )
     assert first.frame.equals(repeated.frame)
     assert not first.frame["value"].equals(reseeded.frame["value"])
 

@@ -143,7 +143,7 @@ def test_driving_samples_have_the_largest_sums_of_positive_activations() -> None
 
 
 def test_standard_errors_agree_with_plain_resampling() -> None:
-    """Training samples are weighted by their number of draws, with a Newton step of the head; test samples are drawn per label."""
+    """Training samples are weighted by their draws, with a Newton step of the head; test samples are drawn per label."""
     rng = np.random.default_rng(1)
     y, t = rng.permutation(np.repeat([0, 1, 2], [50, 30, 20])), rng.permutation(np.repeat([0, 1, 2], [40, 15, 25]))
     k, f, p, draws, alpha = 3, 6, 2, 5, 0.01
@@ -168,7 +168,9 @@ def test_standard_errors_agree_with_plain_resampling() -> None:
         resampled = []
         for label in range(k):
             rows = z[t == label]
-            resampled.append(np.repeat(rows, draw.multinomial(len(rows), np.full(len(rows), 1 / len(rows))), axis=0).mean(axis=0))
+            resampled.append(
+                np.repeat(rows, draw.multinomial(len(rows), np.full(len(rows), 1 / len(rows))), axis=0).mean(axis=0)
+            )
         expected.append(summary(np.stack(resampled), (weights - step.reshape(k, -1)).reshape(k, f, p)))
     short, differing = ["snr_external", "snr_field_unit", "snr_field_raw", "signal_dispersion"], []
     for metric in set(expected[0]) - {*short}:
@@ -197,7 +199,9 @@ def test_stages_of_efficientnet_b0_have_the_widths_of_the_paper() -> None:
         (batch,) = probes.capture(net, loader, layers=["bn1", "blocks.?", "bn2"], pool="grid:2")
         parts.append(probes.from_arrays(batch.layers, ids=batch.ids, labels=batch.labels))
     table, measured = filters(*parts, bootstrap=0, progress=False)
-    assert [layer_filters.weight.shape for layer_filters in measured.values()] == [(3, f, 4) for f in (32, 16, 24, 40, 80, 112, 192, 320, 1280)]
+    assert [layer_filters.weight.shape for layer_filters in measured.values()] == [
+        (3, f, 4) for f in (32, 16, 24, 40, 80, 112, 192, 320, 1280)
+    ]
     assert [value(table, layer, "filters_per_layer") for layer in measured] == [32, 16, 24, 40, 80, 112, 192, 320, 1280]
 
 

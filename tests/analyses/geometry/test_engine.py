@@ -52,7 +52,11 @@ def test_every_metric_of_every_layer_equals_the_metric_of_the_arrays(
     layers, y = data
     table = analyze(batches(layers, y, 64))
     for name, x in layers.items():
-        for metric in (metric_class for metric_class in map(metrics.get, metrics.names()) if not (metric_class.needs_head or metric_class.needs_targets)):
+        for metric in (
+            metric_class
+            for metric_class in map(metrics.get, metrics.names())
+            if not (metric_class.needs_head or metric_class.needs_targets)
+        ):
             expected = metric(metric.needs.of(x.reshape(400, -1), y))
             for variant, value in expected.items():
                 row = table.select(layer=name, metric=metric.name, variant=variant).frame
@@ -496,7 +500,7 @@ def test_a_layer_that_failed_with_a_shared_worker_is_retried_alone(deadly: Deadl
 
 
 def test_permuted_labels_have_separate_rows_with_the_expected_mean(tmp_path: Path) -> None:
-    """E[trace] = d (K-1) / (n - K - d - 1) for Gaussian samples with random labels; the rate reduction has a similar formula."""
+    """E[trace] = d (K-1) / (n - K - d - 1) for Gaussian samples with random labels; rate reduction is similar."""
     rng = np.random.default_rng(0)
     n, d, k = 2000, 8, 4
     x, y = rng.normal(size=(n, d)), np.arange(n) % k
@@ -507,7 +511,9 @@ def test_permuted_labels_have_separate_rows_with_the_expected_mean(tmp_path: Pat
     path = write(tmp_path / "x.h5", [batch])
     table = analyze(path, "fisher_ratio", null=20, progress=False)
     null_rows = table.select(perturbation="label permutation", variant="trace").frame
-    assert null_rows["value"].item() == pytest.approx(d * (k - 1) / (n - k - d - 1), abs=4 * null_rows["se"].item() / math.sqrt(20))
+    assert null_rows["value"].item() == pytest.approx(
+        d * (k - 1) / (n - k - d - 1), abs=4 * null_rows["se"].item() / math.sqrt(20)
+    )
     assert null_rows["strength"].item() == 20
     assert "0 are as high, p = 0.048" in null_rows["note"].item()
     assert len(table.select(perturbation="").frame) == len(table.frame) / 2

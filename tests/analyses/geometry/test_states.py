@@ -119,7 +119,10 @@ def test_a_non_finite_sample_is_named_by_its_id(options: dict[str, object], ids:
 def test_the_resolution_depends_on_types_of_this_and_earlier_layers() -> None:
     """bfloat16 from layer 1 on: layer 0 is exact to float32, every later layer has the rounding of layer 1."""
     types = ["float32", "bfloat16", "float32"]
-    layers = [LayerInfo(name=f"l{i}", order=i, depth=1.0, dims=("d",), dtype_source=dtype_source) for i, dtype_source in enumerate(types)]
+    layers = [
+        LayerInfo(name=f"l{i}", order=i, depth=1.0, dims=("d",), dtype_source=dtype_source)
+        for i, dtype_source in enumerate(types)
+    ]
     first = first_layer_of_dtypes(reversed(layers))
     assert sorted(first) == [("bfloat16", 1), ("float32", 0)]
     for layer, expected in zip(layers, ["float32", "bfloat16", "bfloat16"], strict=True):

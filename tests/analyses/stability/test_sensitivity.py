@@ -112,7 +112,9 @@ def test_rotations_scales_and_offsets_of_features_change_nothing(images: Tensor)
 def test_a_wide_random_linear_map_keeps_relative_stability(images: Tensor) -> None:
     matrix = torch.randn(768, 20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     table = stability(nn.Sequential(Affine(matrix, 0.0)), [images.double()], perturbations(BOTH))
-    assert value_of(table, "0", metric="relative_stability") == pytest.approx(1, abs=0.03)  # deviations are of order (2 / 20,000)^(1/2)
+    assert value_of(table, "0", metric="relative_stability") == pytest.approx(
+        1, abs=0.03
+    )  # deviations are of order (2 / 20,000)^(1/2)
 
 
 def test_standard_errors_agree_with_the_standard_deviation_over_samples_of_images() -> None:
@@ -189,9 +191,9 @@ def test_geometric_mean_averages_networks_in_logarithms(images: Tensor) -> None:
         geometric_mean([tables[0], stability(net()[:3], [images], shift)], run="x")
 
 
-def test_pooling_parts_multiply_to_the_total(images: Tensor) -> None:
-    one = perturbations(["shift:1..2", "diffeo"])
-    trained, shuffled, init = (stability(net(seed), [images], one, run=str(seed)) for seed in range(3))
+def test_pooling_parts_sum_to_the_total(images: Tensor) -> None:
+    shifts = perturbations(["shift:1..2", "diffeo"])
+    trained, shuffled, init = (stability(net(seed), [images], shifts, run=str(seed)) for seed in range(3))
     parts = pooling_parts(trained, shuffled, init, run="parts")
     for layer in ("0", "4", "6"):
         total = sum(
@@ -202,10 +204,10 @@ def test_pooling_parts_multiply_to_the_total(images: Tensor) -> None:
             table.select(layer=layer, perturbation="shift", strength=2.0, metric="sensitivity", variant="")
             for table in (init, trained)
         ]
-        values = [float(one.frame["value"].item()) for one in ratio]
+        values = [float(selected.frame["value"].item()) for selected in ratio]
         assert total == pytest.approx(np.log(values[0] / values[1]), rel=1e-12)
     with pytest.raises(UsageError, match="same layers"):
-        pooling_parts(trained, shuffled, stability(net()[:2], [images], one), run="x")
+        pooling_parts(trained, shuffled, stability(net()[:2], [images], shifts), run="x")
 
 
 def test_stability_leaves_the_model_unchanged(images: Tensor) -> None:
@@ -259,9 +261,7 @@ class _Overflow(nn.Module):
 
 @pytest.mark.parametrize("statistic", ["mean", "median"])
 @pytest.mark.parametrize("size", [5, 24])
-def test_a_non_finite_layer_does_not_stop_others_and_is_not_called_constant(
-    images: Tensor, statistic: str, size: int
-) -> None:
+def test_a_non_finite_layer_does_not_stop_others_and_is_not_called_constant(images: Tensor, statistic: str, size: int) -> None:
     """Regression: its variance was NaN and treated like 0, so the note was that all images give the same output."""
     images = images.clone()
     images[[3, 20], :, 8, 8] = -1000.0
@@ -304,9 +304,7 @@ def test_limiting_batches_equals_a_smaller_loader(images: Tensor) -> None:
 
 @pytest.mark.parametrize("sizes", [[24], [10, 14], [3, 8, 13]])
 @pytest.mark.parametrize("self_pairs", [True, False])
-def test_standard_errors_are_the_delta_method_on_per_image_values(
-    images: Tensor, sizes: list[int], self_pairs: bool
-) -> None:
+def test_standard_errors_are_the_delta_method_on_per_image_values(images: Tensor, sizes: list[int], self_pairs: bool) -> None:
     """With a_i = ||f(tau x_i) - f(x_i)||^2, e_i the same of noise, c_i = ||f(x_i) - c||^2, c the mean of the first step's."""
     model, pair = net().double().eval(), perturbations(BOTH)
     x = images.double()

@@ -35,9 +35,7 @@ def test_results_depend_on_the_seed(tmp_path: Path) -> None:
         )
         for seed, size in ((0, 30), (0, 7), (1, 30))
     )
-    np.testing.assert_allclose(
-        a.frame["value"], b.frame["value"], rtol=1e-4
-    )  # summation order depends on the batches
+    np.testing.assert_allclose(a.frame["value"], b.frame["value"], rtol=1e-4)  # summation order depends on the batches
     assert not np.allclose(a.frame["value"], c.frame["value"], rtol=1e-2)
 
 
