@@ -166,7 +166,7 @@ def test_fewer_samples_are_drawn_by_id(layers: dict[str, np.ndarray]) -> None:
     assert set(frame["n"]) == {30}
 
 
-def test_disjoint_samples_and_unknown_methods_are_one_sentence(layers: dict[str, np.ndarray]) -> None:
+def test_disjoint_samples_and_unknown_methods_have_one_sentence_errors(layers: dict[str, np.ndarray]) -> None:
     a, b = probes.from_arrays(layers), probes.from_arrays(layers, ids=np.arange(1000, 1060))
     with pytest.raises(DataError, match="share 0 sample ids"):
         compare(a, b)

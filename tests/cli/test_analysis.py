@@ -19,14 +19,14 @@ def test_infinite_values_are_reported_once_per_reason(tmp_path: Path) -> None:
 
 
 def test_several_runs_are_compared_side_by_side(acts: Path, tmp_path: Path) -> None:
-    other = write_acts(tmp_path / "other.h5")
-    completed = run("analyze", acts, other, "-o", tmp_path / "r.csv")
+    second = write_acts(tmp_path / "other.h5")
+    completed = run("analyze", acts, second, "-o", tmp_path / "r.csv")
     assert completed.stdout.splitlines()[1].split()[:2] == ["acts", "other"]
     plot = run("plot", tmp_path / "r.csv", "-o", tmp_path / "x.png", "-m", "within_class_variance", "--variant", "relative")
     assert plot.exit_code == 0, plot.output
 
 
-def test_unusable_data_are_one_sentence(tmp_path: Path) -> None:
+def test_unusable_data_have_one_sentence_errors(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 3))
     unlabelled = write_acts(tmp_path / "u.h5", {"a": x}, None)
@@ -159,11 +159,11 @@ def test_with_a_null_the_terminal_shows_the_measured_value(tmp_path: Path) -> No
     acts = write_acts(tmp_path / "a.h5")
     options = ("-m", "fisher_ratio", "--groups", 0)
     plain = run("analyze", acts, *options, "-o", tmp_path / "a.csv").stdout.splitlines()
-    both = run("analyze", acts, *options, "--null", 19, "-o", tmp_path / "b.csv").stdout.splitlines()
+    with_null = run("analyze", acts, *options, "--null", 19, "-o", tmp_path / "b.csv").stdout.splitlines()
     assert [line for line in plain if line.startswith(("conv", "relu"))] == [
-        line for line in both if line.startswith(("conv", "relu"))
+        line for line in with_null if line.startswith(("conv", "relu"))
     ]
-    assert any(line.startswith("Random labels: p is at most 0.05 for ") for line in both)
+    assert any(line.startswith("Random labels: p is at most 0.05 for ") for line in with_null)
 
 
 def test_samples_that_may_differ_are_not_compared(tmp_path: Path) -> None:

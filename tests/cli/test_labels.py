@@ -111,9 +111,9 @@ def test_missing_labels_are_reported_by_extract_and_early_by_analyze(folder: Pat
     assert "Give labels with --labels FILE (labels=)" in refused("analyze", "a.h5", "-m", "nc1", code=1)
     lines = ["file_name,label", *(f"{file.name},{file.name.partition('-')[0]}" for file in flat.iterdir())]
     (folder / "labels.csv").write_text("\n".join(lines))
-    given, warned = extract("--labels", "labels.csv", data="imagefolder:flat", out="b.h5")
+    labelled, warned = extract("--labels", "labels.csv", data="imagefolder:flat", out="b.h5")
     assert "no labels" not in warned
-    assert probes.open(given).attrs["labels"] == "labels.csv, by file_name"
+    assert probes.open(labelled).attrs["labels"] == "labels.csv, by file_name"
     results = []
     for number, words in enumerate((["b.h5"], ["a.h5", "--labels", "labels.csv"])):
         assert run("analyze", *words, "-m", "fisher_ratio,nc3_duality", "-o", f"{number}.csv").exit_code == 0

@@ -331,7 +331,7 @@ FEW = QUICK[:: len(QUICK) // 300]
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_sample_of_malformed_calls_is_one_sentence_each(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malformed_calls_of_a_sample_have_one_sentence_errors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     assert len(FEW) >= 300
     failed = []
@@ -346,7 +346,7 @@ def test_a_sample_of_malformed_calls_is_one_sentence_each(folder: Path, monkeypa
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", sorted(CALLS))
-def test_every_malformed_call_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_every_malformed_call_has_a_one_sentence_error(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(folder)
     failed = []
     for call in EVERY:

@@ -101,7 +101,7 @@ def test_a_closed_pipe_ends_the_command_without_a_message(acts: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_full_output_device_is_one_sentence(acts: Path) -> None:
+def test_a_full_output_device_has_a_one_sentence_error(acts: Path) -> None:
     for words in (["info", acts], ["--help"]):
         with Path("/dev/full").open("w") as full:
             completed = subprocess.run(

@@ -57,7 +57,7 @@ def test_options_from_a_file(acts: Path, tmp_path: Path) -> None:
     assert "Did you mean 'metrics'?" in " ".join(wrong.stderr.replace("│", " ").split())
 
 
-def test_wrong_arguments_are_one_sentence(acts: Path, tmp_path: Path) -> None:
+def test_wrong_arguments_have_one_sentence_errors(acts: Path, tmp_path: Path) -> None:
     assert refused("analyze", acts, "-m", "fischer", code=2).startswith("Unknown metric 'fischer'.")
     assert refused("analyze", acts, "-l", "rellu", code=2).endswith("Did you mean 'relu'? `repanalysis info` lists all 2.")
     assert "Did you mean 'conv1'?" in refused(
@@ -76,7 +76,7 @@ def test_wrong_arguments_are_one_sentence(acts: Path, tmp_path: Path) -> None:
     assert run("analyze").exit_code == 2
 
 
-def test_missing_and_foreign_files_are_one_sentence(acts: Path, tmp_path: Path) -> None:
+def test_missing_and_foreign_files_have_one_sentence_errors(acts: Path, tmp_path: Path) -> None:
     assert refused("analyze", tmp_path / "none.h5", code=2) == f"There is no file {tmp_path / 'none.h5'}."
     assert refused("info", tmp_path / "none.h5", code=2) == f"There is no file {tmp_path / 'none.h5'}."
     assert "There is no file" in refused("plot", tmp_path / "none.csv", "-o", tmp_path / "x.svg", code=2)

@@ -314,7 +314,7 @@ def test_display_order_puts_clusters_in_blocks_on_the_diagonal() -> None:
         ({"means": np.full((3, 2, 1), np.nan)}, DataError, "NaN or infinite"),
     ],
 )
-def test_invalid_input_is_one_sentence(change: dict[str, object], error: type[Exception], sentence: str) -> None:
+def test_invalid_input_has_a_one_sentence_error(change: dict[str, object], error: type[Exception], sentence: str) -> None:
     values: dict = {"means": np.ones((3, 2, 1)), "weights": np.ones((3, 2, 1))} | change
     with pytest.raises(error, match=sentence):
         clusters_of(values.pop("means"), values.pop("weights"), ClusterOptions(**values))

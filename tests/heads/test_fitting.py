@@ -88,7 +88,7 @@ def test_refitting_is_a_newton_step_with_the_full_hessian(classes: Classes) -> N
     assert np.linalg.norm(approximation - refit) < 0.4 * np.linalg.norm(weights - refit)
 
 
-def test_invalid_input_is_one_sentence() -> None:
+def test_invalid_input_has_a_one_sentence_error() -> None:
     x, y = np.ones((4, 2)), np.array([0, 1, 0, 1])
     with pytest.raises(UsageError, match="Did you mean 'lbfgs'"):
         fit_head(x, y, classes=2, solver="lbfg")

@@ -36,8 +36,8 @@ DIGITS = [str(digit) for digit in range(12)]
 def test_classes_are_matched_to_rows(
     names: list[str] | None, count: int, rows: int, head: list[list[str]] | None, expected: list[int]
 ) -> None:
-    match, how = matched(names, count, rows, head)
-    assert match is not None, how
+    match, explanation = matched(names, count, rows, head)
+    assert match is not None, explanation
     assert match.tolist() == expected
 
 

@@ -16,6 +16,6 @@ def test_the_default_is_the_best_available_device(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("name", ["nope", "cuda:99", "cuda:x", "meta", "mkldnn", "privateuseone", "CPU", "cpu,cuda"])
-def test_an_unusable_device_is_one_sentence(name: str) -> None:
+def test_an_unusable_device_has_a_one_sentence_error(name: str) -> None:
     with pytest.raises(UsageError, match=f"There is no device '{name}' on this machine; it has cpu"):
         device_of(name)

@@ -63,7 +63,7 @@ def test_transforms_receive_images_with_the_colours_of_the_model(folder: Path) -
     assert load_data("digits", transform=pil_to_tensor, colours=3)[0][0].shape == (3, 8, 8)
 
 
-def test_images_of_different_shapes_are_one_sentence(tmp_path: Path) -> None:
+def test_images_of_different_shapes_have_one_sentence_errors(tmp_path: Path) -> None:
     for i, size in enumerate([(4, 4), (5, 4)]):
         Image.new("RGB", size).save(tmp_path / f"{i}.png")
     with pytest.raises(DataError, match=r"Images have different shapes .* give --size"):

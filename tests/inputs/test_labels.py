@@ -47,10 +47,10 @@ def test_integers_are_matched_as_ids() -> None:
 
 def test_samples_missing_from_the_file_are_unlabelled_and_reported() -> None:
     column = column_of(b"id,label\n1.png,dog\n", "l.csv")
-    matched, how = aligned(column, IDS, "the data")
+    matched, explanation = aligned(column, IDS, "the data")
     assert matched.labels is not None
     assert (matched.labels.tolist(), matched.class_names) == ([-1, 0, -1], ["dog"])
-    assert how == "l.csv, by id; 2 of 3 samples are not in it"
+    assert explanation == "l.csv, by id; 2 of 3 samples are not in it"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_samples_missing_from_the_file_are_unlabelled_and_reported() -> None:
         ("label\n1\n2\n", "l.csv has 2 labels, and the data has 3 samples"),
     ],
 )
-def test_unmatched_labels_are_one_sentence(content: str, sentence: str) -> None:
+def test_unmatched_labels_have_one_sentence_errors(content: str, sentence: str) -> None:
     with pytest.raises((DataError, UsageError, FormatError), match=sentence):
         labels_of(content)
 
@@ -82,10 +82,10 @@ def test_matching_by_order_requires_equal_numbers(tmp_path: Path) -> None:
     assert labels_of("2\n0\n1\n", "l.txt") == [2, 0, 1]
     assert labels_of("b\na\nb\n", "l.csv") == [1, 0, 1]
     np.save(tmp_path / "l.npy", [2, 0, 1])
-    matched, how = aligned(label_file(str(tmp_path / "l.npy")), IDS, "the data")
+    matched, explanation = aligned(label_file(str(tmp_path / "l.npy")), IDS, "the data")
     assert matched.labels is not None
     assert matched.labels.tolist() == [2, 0, 1]
-    assert how.endswith("l.npy, by order")
+    assert explanation.endswith("l.npy, by order")
     for count in (2, 4):
         with pytest.raises(DataError, match=f"has {count} labels, and the data has 3 samples"):
             aligned(Column("l.npy", np.zeros(count, int)), IDS, "the data")
@@ -108,7 +108,7 @@ def test_columns_and_arrays_are_selected_by_name(tmp_path: Path) -> None:
     assert matched.labels.tolist() == [0, 1, -1]
 
 
-def test_unreadable_label_files_are_one_sentence(tmp_path: Path) -> None:
+def test_unreadable_label_files_have_one_sentence_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="There is no file .*l.csv"):
         label_file(str(tmp_path / "l.csv"))
     for name, content, sentence in (

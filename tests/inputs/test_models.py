@@ -119,7 +119,7 @@ def test_files_without_weights_are_refused(tmp_path: Path) -> None:
         ("py:os:", "names no part of a module"),
     ],
 )
-def test_unknown_specifications_are_one_sentence(spec: str, sentence: str) -> None:
+def test_unknown_specifications_have_one_sentence_errors(spec: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         load_model(spec)
 
@@ -184,14 +184,14 @@ def test_a_huggingface_model_in_a_folder_has_its_own_processor(tmp_path: Path) -
     assert random.card["weights_sha256"] != model.card["weights_sha256"]
 
 
-def test_a_hub_that_can_not_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_can_not_be_reached_has_a_one_sentence_error(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match="The weights of hf:nobody/nothing could not be had"):
         load_model("hf:nobody/nothing")
 
 
-def test_a_missing_transformers_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_transformers_package_has_a_one_sentence_error(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "transformers", None)
@@ -241,7 +241,7 @@ def test_transforms_can_be_pickled(tmp_path: Path) -> None:
         assert torch.equal(pickle.loads(pickle.dumps(transform))(picture), transform(picture))
 
 
-def test_a_module_that_calls_exit_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_calls_exit_has_a_one_sentence_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "program_of_mine.py").write_text("raise SystemExit(0)")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match="is a program: importing it ended with exit code 0"):
@@ -296,7 +296,7 @@ def test_images_may_be_rectangular() -> None:
     assert model.transform(Image.fromarray(np.zeros((100, 100, 3), np.uint8))).shape == (3, 64, 96)
 
 
-def test_invalid_sizes_are_one_sentence() -> None:
+def test_invalid_sizes_have_one_sentence_errors() -> None:
     for size in ("0", "3x0x2", "big", "3,4"):
         with pytest.raises(UsageError, match="is no size; write it like 224, or like 3x16x112x112"):
             load_model("py:tests.inputs.test_models:Clips", size=size)

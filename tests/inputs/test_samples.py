@@ -136,8 +136,8 @@ def test_subsamples_by_name_do_not_depend_on_the_other_files() -> None:
 
 def test_samples_are_picked_by_name_or_by_number_for_older_files() -> None:
     data = Data("somewhere", lambda row: np.full(2, row), np.array(["a", "b", "c"]), np.array([0, 1, 0]), rows=np.arange(3))
-    picked = data.pick(np.array(["c", "a"]))
-    assert (picked.ids.tolist(), picked[0][0].tolist(), picked[0][1:]) == (["c", "a"], [2, 2], (0, "c"))
+    subset = data.pick(np.array(["c", "a"]))
+    assert (subset.ids.tolist(), subset[0][0].tolist(), subset[0][1:]) == (["c", "a"], [2, 2], (0, "c"))
     older = data.pick(np.array([2, 0]))
     assert (older.ids.tolist(), older[0][0].tolist(), older[0][1:]) == ([2, 0], [2, 2], (0, 2))
     with pytest.raises(DataError, match="somewhere has no sample 'd': these are other data"):

@@ -48,7 +48,7 @@ def test_gaussians_are_drawn_from_the_mixture_with_disjoint_splits() -> None:
         ("gaussians", "val", "no split 'val'; they have train and test"),
     ],
 )
-def test_invalid_gaussians_are_one_sentence(spec: str, split: str | None, sentence: str) -> None:
+def test_invalid_gaussians_have_one_sentence_errors(spec: str, split: str | None, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         load_data(spec, split=split)
 

@@ -20,13 +20,13 @@ def test_files_are_read_with_or_without_a_byte_order_mark(tmp_path: Path) -> Non
     ("content", "sentence"),
     [(b"a = ", "is no TOML file"), (b"a = '\xff'", "byte 5 is no UTF-8"), (b"a = " + b"[" * 100_000, "is no TOML file")],
 )
-def test_invalid_toml_is_one_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_invalid_toml_has_a_one_sentence_error(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "a.toml").write_bytes(content)
     with pytest.raises(FormatError, match=sentence):
         read_toml(tmp_path / "a.toml")
 
 
-def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_file_has_a_one_sentence_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"There is no file .*a\.toml\."):
         read_toml(tmp_path / "a.toml")
     with pytest.raises(FormatError, match="no plain file"):

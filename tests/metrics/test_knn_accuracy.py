@@ -72,7 +72,7 @@ def test_an_offset_loses_no_precision(classes: Classes) -> None:
 
 
 def test_too_few_samples_and_rows_of_norm_0_are_undefined(rng: np.random.Generator) -> None:
-    few = knn_accuracy(Samples().of(rng.normal(size=(4, 2)), np.arange(4) % 2))
-    assert math.isnan(few)
-    assert "no 5 neighbours" in few.note
+    value = knn_accuracy(Samples().of(rng.normal(size=(4, 2)), np.arange(4) % 2))
+    assert math.isnan(value)
+    assert "no 5 neighbours" in value.note
     assert math.isnan(knn_accuracy(Samples().of(np.zeros((40, 2)), np.arange(40) % 2), distance="cosine"))

@@ -19,7 +19,7 @@ def test_a_simplex_has_equal_norms(rng: np.random.Generator) -> None:
     assert nc2_equinorm(ClassMoments().of(simplex(6, 9, 3.0, rng) + 5.0, np.arange(6))) == pytest.approx(0.0, abs=1e-13)
 
 
-def test_known_lengths() -> None:
+def test_the_coefficient_of_variation_of_norms_3_3_1_1() -> None:
     means = np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])  # centred; lengths 3, 3, 1, 1
     assert nc2_equinorm(ClassMoments().of(means, np.arange(4))) == pytest.approx(1.0 / 2.0, rel=1e-14)
 

@@ -17,9 +17,9 @@ from tests.metrics.fits import error, left_out
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
-def centres_head(x: np.ndarray, y: np.ndarray, chosen: np.ndarray) -> Head:
+def centres_head(x: np.ndarray, y: np.ndarray, training: np.ndarray) -> Head:
     """The linear classifier that predicts the nearest centre: w = mu, b = -|mu|^2 / 2."""
-    centres = np.array([x[chosen & (y == c)].mean(axis=0) for c in range(y.max() + 1)])
+    centres = np.array([x[training & (y == c)].mean(axis=0) for c in range(y.max() + 1)])
     return Head(centres, -np.square(centres).sum(axis=1) / 2)
 
 

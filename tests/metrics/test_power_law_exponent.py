@@ -33,8 +33,8 @@ def test_the_fit_uses_only_the_given_range(rng: np.random.Generator) -> None:
 
 
 def test_too_few_eigenvalues_are_undefined_and_equal_ones_have_no_fit(rng: np.random.Generator) -> None:
-    few = power_law_exponent(power_law(12, 1.0, rng))[""]
-    assert math.isnan(few)
-    assert "there are 2" in few.note
+    value = power_law_exponent(power_law(12, 1.0, rng))[""]
+    assert math.isnan(value)
+    assert "there are 2" in value.note
     flat = power_law_exponent(power_law(60, 0.0, rng))
     assert flat[""] == pytest.approx(0.0, abs=1e-9)

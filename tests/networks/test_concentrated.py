@@ -154,11 +154,11 @@ def test_probes_record_every_step_of_every_scale() -> None:
         ("variant=SC,J=2,J=3", "J of scattering is given twice"),
     ],
 )
-def test_invalid_specifications_are_one_sentence(text: str, sentence: str) -> None:
+def test_invalid_specifications_have_one_sentence_errors(text: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         load_model(f"scattering:{text}")
 
 
-def test_images_that_are_too_small_are_one_sentence() -> None:
+def test_images_that_are_too_small_have_one_sentence_errors() -> None:
     with pytest.raises(UsageError, match="1 x 1 pixels have no wavelets"):
         RectifiedWavelets()(torch.zeros(1, 1, 1, 1))

@@ -13,5 +13,5 @@ def test_every_crop_of_the_padded_image_occurs() -> None:
     padded = functional.pad(image, (1, 1, 1, 1))[0]
     crops = [padded[:, top : top + 3, left : left + 5] for top in range(3) for left in range(3)]
     drawn = random_crops(image.expand(200, -1, -1, -1), 1, torch.Generator().manual_seed(0))
-    hits = [[torch.equal(one, crop) for crop in crops].index(True) for one in drawn]
+    hits = [[torch.equal(image_crop, crop) for crop in crops].index(True) for image_crop in drawn]
     assert set(hits) == set(range(9))

@@ -48,7 +48,7 @@ def test_a_specification_builds_it() -> None:
     assert [tuple(block.weight.shape) for block in net.blocks] == [(6, 1, 2), (6, 6, 2), (6, 6, 2)]  # type: ignore[union-attr]
 
 
-def test_invalid_input_is_one_sentence() -> None:
+def test_invalid_input_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError, match="at least as wide"):
         ScaleNet(width=1, stride=2)
     with pytest.raises(UsageError, match="need 32 pixels; images have 16"):

@@ -147,7 +147,7 @@ def test_probes_record_every_scale() -> None:
         (lambda: load_model("scattering:J"), "is no parameter; write key=value"),
     ],
 )
-def test_invalid_parameters_are_one_sentence(make: object, sentence: str) -> None:
+def test_invalid_parameters_have_one_sentence_errors(make: object, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         make()  # type: ignore[operator]
 

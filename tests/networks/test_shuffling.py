@@ -48,6 +48,6 @@ def test_the_seed_determines_the_permutation(net: nn.Sequential) -> None:
     assert not torch.equal(a, c)
 
 
-def test_a_network_without_convolutions_is_one_sentence() -> None:
+def test_a_network_without_convolutions_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError, match="Linear has no convolution"):
         shuffled_channels(nn.Linear(3, 2))

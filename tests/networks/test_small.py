@@ -41,7 +41,7 @@ def test_layers_are_named_by_their_kind() -> None:
     assert [name for name, _ in small("lenet").named_children()][-3:] == ["fc1", "relu3", "head"]
 
 
-def test_unknown_networks_are_one_sentence() -> None:
+def test_unknown_networks_have_one_sentence_errors() -> None:
     with pytest.raises(UsageError, match="Did you mean 'lenet'"):
         load_model("small:lennet")
     with pytest.raises(UsageError, match="at least 8"):

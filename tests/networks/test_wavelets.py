@@ -76,7 +76,7 @@ def test_window_is_the_low_pass_filter_in_two_factors() -> None:
     assert filters.tight().window is None
 
 
-def test_invalid_parameters_are_one_sentence() -> None:
+def test_invalid_parameters_have_one_sentence_errors() -> None:
     with pytest.raises(UsageError, match="Unknown filters 'morlett'. Did you mean 'morlet'"):
         bank("morlett", (8, 8), 1)
     with pytest.raises(UsageError, match="J = 0 scales"):

@@ -84,7 +84,7 @@ def test_constant_images_are_unchanged(perturbation: Perturbation) -> None:
     torch.testing.assert_close(perturbation(x, [0, 1]), x, rtol=1e-12, atol=1e-12)
 
 
-def test_other_arrays_than_images_are_one_sentence() -> None:
+def test_other_arrays_than_images_have_one_sentence_errors() -> None:
     for invalid in (torch.zeros(3, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.int64)):
         with pytest.raises(UsageError, match="floating-point type; these are"):
             Shift()(invalid, [0])

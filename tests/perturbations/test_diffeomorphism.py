@@ -91,8 +91,8 @@ def test_it_is_the_plain_bilinear_remap(rng: np.random.Generator) -> None:
 
 def test_weak_deformations_do_not_fold() -> None:
     side = 64
-    made = Diffeomorphism(delta=0.2 * side / (pi * 3), c=3)
-    across, down = (component.numpy() for component in made.field(range(200), side, side))
+    diffeomorphism = Diffeomorphism(delta=0.2 * side / (pi * 3), c=3)
+    across, down = (component.numpy() for component in diffeomorphism.field(range(200), side, side))
     dxx, dxy = np.diff(across, axis=2)[:, :-1], np.diff(across, axis=1)[:, :, :-1]
     dyx, dyy = np.diff(down, axis=2)[:, :-1], np.diff(down, axis=1)[:, :, :-1]
     assert ((1 - dxx) * (1 - dyy) - dxy * dyx > 0).mean() > 0.999
@@ -104,6 +104,6 @@ def test_folding_deformations_warn_with_the_largest_delta() -> None:
 
 
 @pytest.mark.parametrize("c", [1, 0, 2.5])
-def test_a_cutoff_below_two_is_one_sentence(c: float) -> None:
+def test_a_cutoff_below_two_has_a_one_sentence_error(c: float) -> None:
     with pytest.raises(UsageError, match="whole number of at least 2"):
         Diffeomorphism(c=c)  # type: ignore[arg-type]

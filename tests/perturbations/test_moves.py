@@ -73,6 +73,6 @@ def test_coinciding_points_are_added_and_keep_their_colours() -> None:
     assert torch.equal(perturbed.sum((2, 3)), x.sum((2, 3)))
 
 
-def test_other_images_than_points_are_one_sentence() -> None:
+def test_other_images_than_points_have_one_sentence_errors() -> None:
     with pytest.raises(UsageError, match="at most 64 points"):
         Moves()(torch.rand(2, 1, 16, 16), [0, 1])

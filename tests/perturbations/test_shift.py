@@ -61,7 +61,7 @@ def test_random_shifts_go_in_all_four_directions(rng: np.random.Generator) -> No
     assert (np.abs(counts - 100) < 50).all()
 
 
-def test_invalid_parameters_are_one_sentence() -> None:
+def test_invalid_parameters_have_one_sentence_errors() -> None:
     with pytest.raises(UsageError, match="needs border=fourier"):
         Shift(pixels=0.5)
     with pytest.raises(UsageError, match="Unknown border 'mirror'"):

@@ -68,6 +68,6 @@ def test_a_new_kind_is_registered_by_its_class() -> None:
         (["diffeo:c=1"], "at least 2"),
     ],
 )
-def test_invalid_specifications_are_one_sentence(specs: list[str], sentence: str) -> None:
+def test_invalid_specifications_have_one_sentence_errors(specs: list[str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         perturbations(specs)

@@ -68,7 +68,7 @@ def test_given_axes_are_used_and_global_settings_are_unchanged() -> None:
     assert dict(plt.rcParams) == before
 
 
-def test_missing_metrics_are_one_sentence() -> None:
+def test_missing_metrics_have_one_sentence_errors() -> None:
     with pytest.raises(UsageError, match="Unknown metric of this table 'fisher'. Did you mean 'fisher_ratio'?"):
         depth(table(), metric="fisher")
     with pytest.raises(UsageError, match="Unknown variant of fisher_ratio 'x'"):

@@ -32,7 +32,7 @@ def test_every_run_is_a_point_and_the_correlation_agrees_with_scipy(runs: pd.Dat
     plt.close(figure)
 
 
-def test_missing_columns_are_one_sentence(runs: pd.DataFrame) -> None:
+def test_missing_columns_have_one_sentence_errors(runs: pd.DataFrame) -> None:
     with pytest.raises(UsageError, match="lacks the columns G"):
         errors(runs.drop(columns="G"))
     with pytest.raises(UsageError, match="three are the least"):

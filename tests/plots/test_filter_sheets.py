@@ -41,7 +41,7 @@ def test_each_matrix_is_ordered_by_its_clusters(k: int, tmp_path: Path) -> None:
     plt.close(figure)
 
 
-def test_unknown_filters_are_one_sentence() -> None:
+def test_unknown_filters_have_one_sentence_errors() -> None:
     means, weights = layer(5)
     result = clusters_of(means, weights)
     with pytest.raises(UsageError, match="no filter 9; they go from 0 to 6"):

@@ -37,6 +37,6 @@ def test_power_laws_are_straight_on_logarithmic_axes() -> None:
     plt.close(figure)
 
 
-def test_a_table_without_laws_is_one_sentence() -> None:
+def test_a_table_without_laws_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError, match="holds no laws"):
         laws(Table.from_rows([]))

@@ -31,7 +31,7 @@ NAMES = [
 ]
 
 
-def table(metric: str, **more: object) -> Table:
+def table(metric: str, **columns: object) -> Table:
     rows = [
         {
             "run": name,
@@ -44,7 +44,7 @@ def table(metric: str, **more: object) -> Table:
             "se": 0.1,
             "n": 9,
             "strength": 1.0 + order,
-            **more,
+            **columns,
         }
         for name in NAMES[:6]
         for order, (layer, other) in enumerate([(NAMES[0], ""), (NAMES[4], NAMES[5])])

@@ -53,7 +53,7 @@ def test_zeros_leave_gaps_and_the_overview_saves_without_a_warning(table: Table,
     plt.close(figure)
 
 
-def test_missing_layers_and_metrics_are_one_sentence(table: Table) -> None:
+def test_missing_layers_and_metrics_have_one_sentence_errors(table: Table) -> None:
     with pytest.raises(UsageError, match="Did you mean 'shift'"):
         sensitivities(table, perturbation="shfit")
     with pytest.raises(UsageError, match="Unknown layer of this table"):

@@ -31,6 +31,6 @@ def test_a_bound_is_shaded_and_scales_may_be_logarithmic() -> None:
     plt.close(axes.figure)
 
 
-def test_a_missing_column_is_one_sentence() -> None:
+def test_a_missing_column_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError, match="no column 'value'; they have parameter"):
         theorem(RESULTS, measured="value")

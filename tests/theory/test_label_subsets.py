@@ -50,7 +50,7 @@ def test_fits_recover_power_laws_and_logarithms() -> None:
     assert power_law(x, 5 * x**-0.4).slope == pytest.approx(-0.4)
 
 
-def test_invalid_input_is_one_sentence() -> None:
+def test_invalid_input_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError, match="sizes go from 2 to 5"):
         error_by_labels(np.zeros(3, np.int64), 5, np.array([1, 2]))
     with pytest.raises(DataError, match="no samples"):

@@ -33,7 +33,7 @@ def test_samples_have_the_moments_of_their_class() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("parameters", "sentence"),
     [
         ({"K": 0}, "K and d are at least 1"),
         ({"d": 4, "sparsity": 5}, "1 to d atoms make a mean"),
@@ -42,6 +42,6 @@ def test_samples_have_the_moments_of_their_class() -> None:
         ({"radius": -1.0}, "radius is -1.0"),
     ],
 )
-def test_invalid_parameters_are_one_sentence(given: dict[str, float], sentence: str) -> None:
+def test_invalid_parameters_have_one_sentence_errors(parameters: dict[str, float], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        sparse_mixture(**given)  # type: ignore[arg-type]
+        sparse_mixture(**parameters)  # type: ignore[arg-type]

@@ -86,6 +86,6 @@ def test_strides_that_overlap_or_do_not_fit() -> None:
         (lambda: predicted(PoolingNet(64, 2, stride=2), np.array([6])), "has 5 layers with more than one pixel"),
     ],
 )
-def test_invalid_parameters_are_one_sentence(make: object, sentence: str) -> None:
+def test_invalid_parameters_have_one_sentence_errors(make: object, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         make()  # type: ignore[operator]

@@ -63,6 +63,6 @@ def test_images_on_a_ring_have_squared_norm_n_and_balanced_draws_are_balanced() 
         ({"distance": "manhattan"}, "Unknown distance"),
     ],
 )
-def test_invalid_parameters_are_one_sentence(options: dict[str, int], sentence: str) -> None:
+def test_invalid_parameters_have_one_sentence_errors(options: dict[str, int], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         scale_task(**options)  # type: ignore[arg-type]

@@ -35,17 +35,17 @@ def after(images: Images, epoch: int, config: TrainConfig = RECIPE, net: nn.Modu
 
 
 def test_an_epoch_depends_on_its_number_and_the_seed_alone(digits: Images) -> None:
-    once = after(digits, 1)
+    first = after(digits, 1)
     torch.rand(100)
-    assert all(torch.equal(value, once[name]) for name, value in after(digits, 1).items())
-    assert not torch.equal(after(digits, 2)["0.weight"], once["0.weight"])
-    assert not torch.equal(after(digits, 1, replace(RECIPE, seed=1))["0.weight"], once["0.weight"])
+    assert all(torch.equal(value, first[name]) for name, value in after(digits, 1).items())
+    assert not torch.equal(after(digits, 2)["0.weight"], first["0.weight"])
+    assert not torch.equal(after(digits, 1, replace(RECIPE, seed=1))["0.weight"], first["0.weight"])
 
 
 def test_images_read_from_disk_equal_images_in_memory(digits: Images) -> None:
     uncached = Images(digits.data, None)
-    once = after(digits, 1)
-    assert all(torch.equal(value, once[name]) for name, value in after(uncached, 1).items())
+    in_memory = after(digits, 1)
+    assert all(torch.equal(value, in_memory[name]) for name, value in after(uncached, 1).items())
 
 
 def test_the_mode_of_the_network_is_kept(digits: Images) -> None:
@@ -73,7 +73,7 @@ def test_accuracy_is_the_share_of_largest_scores_at_the_label(digits: Images) ->
     assert accuracy(net.train(), digits, 64, "cpu") == pytest.approx(float((predictions == digits.labels).double().mean()))
 
 
-def test_invalid_input_is_one_sentence(digits: Images) -> None:
+def test_invalid_input_has_a_one_sentence_error(digits: Images) -> None:
     unlabelled = Data("somewhere", lambda _: np.zeros((2, 2)), np.arange(3), None)
     with pytest.raises(DataError, match="has no labels; training needs them"):
         Images.of(unlabelled, hidden=True)

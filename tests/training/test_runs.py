@@ -159,7 +159,7 @@ def test_readable_files_are_regenerated_from_the_checkpoint(tmp_path: Path, dama
     assert state(tmp_path) == before
 
 
-def test_a_checkpoint_that_can_not_be_resumed_is_one_sentence(tmp_path: Path) -> None:
+def test_a_checkpoint_that_can_not_be_resumed_has_a_one_sentence_error(tmp_path: Path) -> None:
     tiny(tmp_path)
     last = tmp_path / "last.safetensors"
     content = last.read_bytes()
@@ -217,7 +217,7 @@ def test_networks_with_dropout_resume_to_the_same_result(
     assert state(tmp_path / "stopped") == state(tmp_path / "whole")
 
 
-def test_missing_labels_and_divergence_are_one_sentence(tmp_path: Path) -> None:
+def test_missing_labels_and_divergence_have_one_sentence_errors(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((64, 1, 8, 8), np.float32))
     with pytest.raises(DataError, match="has no labels; training needs them"):
         train(MODEL, f"npz:{tmp_path / 'x.npz'}", tmp_path / "a", RECIPE, progress=False)

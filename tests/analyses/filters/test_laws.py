@@ -140,7 +140,7 @@ def test_without_noise_its_power_law_is_undefined() -> None:
     assert np.isfinite(fits["value"]["error_exponent"])
 
 
-def test_invalid_input_is_one_sentence() -> None:
+def test_invalid_input_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError, match="sizes go from 2 to 8"):
         against_labels(planted(80, 0), planted(80, 1), sizes=[3, 9], progress=False)
     with pytest.raises(UsageError, match="at least one is needed"):

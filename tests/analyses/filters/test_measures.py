@@ -114,7 +114,7 @@ def test_labels_of_only_one_part_are_left_out_and_named() -> None:
     assert "labels [3] are missing" in table.frame["note"].iloc[0]
 
 
-def test_invalid_input_is_one_sentence() -> None:
+def test_invalid_input_has_a_one_sentence_error() -> None:
     train, test = sources()
     with pytest.raises(UsageError, match=r"No layer of .* matches 'men'. Did you mean 'mean'"):
         filters(train, test, layers="men", progress=False)

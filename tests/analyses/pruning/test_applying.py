@@ -49,7 +49,7 @@ def test_multiplications_are_counted_without_masked_weights(net: nn.Sequential) 
     assert not any(module._forward_hooks for module in net.modules())
 
 
-def test_masks_of_the_wrong_shape_are_one_sentence(net: nn.Sequential) -> None:
+def test_masks_of_the_wrong_shape_have_one_sentence_errors(net: nn.Sequential) -> None:
     with pytest.raises(UsageError, match="has no parameter '3.weight'"):
         kept_masked(net, {"3.weight": torch.ones(2, 2)})
     with pytest.raises(UsageError, match="and its weights are"):

@@ -83,7 +83,7 @@ def test_the_network_is_unchanged() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
 
 
-def test_unknown_or_unprunable_layers_are_one_sentence() -> None:
+def test_unknown_or_unprunable_layers_have_one_sentence_errors() -> None:
     net = small("vgg", width=4).eval()
     with pytest.raises(UsageError, match=r"No convolution or linear layer matches 'cnv5'. Did you mean 'conv5'"):
         links(net, IMAGES, "cnv5")

@@ -113,7 +113,7 @@ def test_the_original_network_is_unchanged(trained: nn.Module, digits: Parts) ->
     assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
 
 
-def test_invalid_input_is_one_sentence(trained: nn.Module, digits: Parts) -> None:
+def test_invalid_input_has_a_one_sentence_error(trained: nn.Module, digits: Parts) -> None:
     with pytest.raises(DataError, match="only a network that was trained on these classes"):
         prune(small("vgg_bn", width=4, colours=1, size=8, classes=7), *digits, progress=False)
     with pytest.raises(UsageError, match="take fewer images or fewer layers"):

@@ -76,6 +76,6 @@ def test_zero_filters_are_undefined() -> None:
     assert row["note"] == "all filters are 0"
 
 
-def test_a_model_without_spatial_layers_is_one_sentence() -> None:
+def test_a_model_without_spatial_layers_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError, match="no filters in space"):
         filter_energy(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4, 2)))

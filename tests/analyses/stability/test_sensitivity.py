@@ -228,12 +228,12 @@ def test_stability_leaves_the_model_unchanged(images: Tensor) -> None:
         ([torch.full((4, 3, 16, 16), torch.nan)], "hold NaN"),
     ],
 )
-def test_invalid_images_are_one_sentence(loader: list[Tensor], sentence: str) -> None:
+def test_invalid_images_have_one_sentence_errors(loader: list[Tensor], sentence: str) -> None:
     with pytest.raises((UsageError, DataError), match=sentence):
         stability(net(), loader, perturbations("shift:1"))
 
 
-def test_no_perturbation_is_one_sentence(images: Tensor) -> None:
+def test_no_perturbation_has_a_one_sentence_error(images: Tensor) -> None:
     with pytest.raises(UsageError, match="at least one perturbation"):
         stability(net(), [images], [])
 
