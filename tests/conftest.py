@@ -1,4 +1,4 @@
-"""What all tests share: data of the right shape, the folder of real data, and quiet figures."""
+"""Fixtures shared by all tests: synthetic data, the folder of real data, and settings of figures and output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Two processes with two threads each wait for one another on two cores; what tests start inherits this.
+    # Two processes with two threads each block one another on two cores; child processes inherit this.
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import matplotlib
@@ -21,7 +21,7 @@ matplotlib.use("agg")
 
 @pytest.fixture(autouse=True)
 def _whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Output to a pipe has whole lines; tests of tables set the width of a terminal."""
+    """Output to a pipe is not wrapped; tests of tables set the width of a terminal."""
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
@@ -48,7 +48,7 @@ def classes() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         y = np.sort(np.concatenate([np.arange(k).repeat(3), rng.choice(k, n - 3 * k, p=_unequal(k))]))
         maps = rng.normal(size=(k, d, d)) / np.sqrt(d) + np.eye(d)
         x = rng.normal(size=(n, d))
-        for label in range(k):  # maps[y] would be n matrices
+        for label in range(k):  # maps[y] would allocate n matrices
             x[y == label] = x[y == label] @ maps[label]
         x += rng.normal(size=(k, d))[y]
         order = rng.permutation(n)

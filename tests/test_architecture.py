@@ -1,4 +1,4 @@
-"""The shape of the tree is a promise: floors, one-way flow, mirrored tests, documented names."""
+"""The structure of the code: layered imports without cycles, mirrored tests, documented names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("probes", "repanalysis")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if path.name != "__init__.py")
-# A room is a file or a folder with all that is in it. It imports from lower floors only; inside a folder there are no circles.
+# A room is a file or a folder with its contents. It imports only from lower floors; there are no cycles inside a folder.
 FLOORS = [
     "probes.errors probes.printable",
     "probes.ids probes.specs probes.provenance probes.labels probes.options probes.atomic_files",
@@ -60,7 +60,7 @@ def room(module: str) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """Modules of ours that a file imports, also inside functions, but not for its annotations alone."""
+    """Modules of this repository that a file imports, also inside functions, except those only for annotations."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     annotations = {
         id(inner)
@@ -80,32 +80,34 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_a_room_imports_only_from_lower_floors(path: Path) -> None:
-    mine = room(name_of(path))
-    assert mine in FLOOR, f"{mine} stands on no floor; give it one here"
+    own_room = room(name_of(path))
+    assert own_room in FLOOR, f"{own_room} stands on no floor; give it one here"
     for module in imports(path):
-        assert FLOOR[room(module)] < FLOOR[mine] or room(module) == mine, f"{mine} imports {module}, which is not below it"
-        assert not (mine.startswith("probes") and module.startswith("repanalysis")), "probes knows nothing of repanalysis"
+        assert FLOOR[room(module)] < FLOOR[own_room] or room(module) == own_room, (
+            f"{own_room} imports {module}, which is not below it"
+        )
+        assert not (own_room.startswith("probes") and module.startswith("repanalysis")), "probes knows nothing of repanalysis"
 
 
-def test_there_are_no_circles() -> None:
-    """Neither of files nor, inside a folder, of the files and folders in it."""
+def test_imports_have_no_cycles() -> None:
+    """Neither between files nor between the files and folders inside a folder."""
     for depth in range(2, 6):
         below: dict[str, set[str]] = {}
         for path in MODULES:
-            mine = name_of(path).split(".")
+            parts = name_of(path).split(".")
             for module in imports(path):
-                theirs = module.split(".")
-                if mine[: depth - 1] == theirs[: depth - 1] and mine[:depth] != theirs[:depth]:
-                    below.setdefault(".".join(mine[:depth]), set()).add(".".join(theirs[:depth]))
-        tuple(TopologicalSorter(below).static_order())  # raises CycleError, which names the circle
+                imported = module.split(".")
+                if parts[: depth - 1] == imported[: depth - 1] and parts[:depth] != imported[:depth]:
+                    below.setdefault(".".join(parts[:depth]), set()).add(".".join(imported[:depth]))
+        tuple(TopologicalSorter(below).static_order())  # raises CycleError, which names the cycle
 
 
-# What a folder's code must never load, whatever it is used for.
+# Packages that a folder's code must never load.
 WITHOUT = {"probes.storage": {"torch"}, "probes.capturing": {"h5py"}, "probes.loading": {"h5py"}, "probes.features": {"torch"}}
 
 
 @pytest.mark.parametrize("folder", WITHOUT)
-def test_reading_needs_no_torch_and_capturing_no_hdf5(folder: str) -> None:
+def test_reading_imports_no_torch_and_capturing_no_hdf5(folder: str) -> None:
     modules = [name_of(path) for path in MODULES if name_of(path).startswith(folder)]
     code = f"import sys, importlib; [importlib.import_module(name) for name in {modules}]"
     check = f"{code}; assert not {WITHOUT[folder]} & set(sys.modules), 'heavy import'"
@@ -114,7 +116,7 @@ def test_reading_needs_no_torch_and_capturing_no_hdf5(folder: str) -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_module_has_the_name_of_an_exported_function(package: str) -> None:
-    """Once such a module is imported, it takes the function's place in the package."""
+    """Once imported, such a module replaces the function of the same name in the package."""
     for module in sorted(
         name for name in NAMES if name.split(".")[0] == package and not name.rpartition(".")[2].startswith("_")
     ):
@@ -124,7 +126,7 @@ def test_no_module_has_the_name_of_an_exported_function(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_public_names_stand_in_one_file(package: str) -> None:
+def test_public_names_are_defined_in_one_file(package: str) -> None:
     module = importlib.import_module(package)
     stub = ast.parse((ROOT / package / "__init__.pyi").read_text(encoding="utf-8"))
     listed = sorted(alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names)  # type: ignore[type-var]
@@ -137,7 +139,7 @@ def test_every_file_has_a_test_that_mirrors_it(path: Path) -> None:
     parts = path.relative_to(ROOT).parts
     folder = Path("tests", *(parts[:-1] if parts[0] == "probes" else parts[1:-1]))
     if path.stem.startswith("_"):
-        return  # tested through those who use it
+        return  # tested through its callers
     assert (ROOT / folder / f"test_{path.stem}.py").exists(), f"{folder}/test_{path.stem}.py is missing"
 
 
@@ -157,7 +159,7 @@ def test_reading_and_starting_import_no_torch(code: str) -> None:
     subprocess.run([sys.executable, "-c", check], check=True)
 
 
-def test_no_file_without_an_idea_of_its_own() -> None:
+def test_no_file_has_a_generic_name() -> None:
     for package in PACKAGES:
         for module in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
             assert not {"utils", "helpers", "common", "misc"} & set(module.name.split("."))

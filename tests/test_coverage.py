@@ -1,4 +1,4 @@
-"""Error bars cover: value +- 1.96 se holds the mean over data sets, on data drawn again and again with other ids."""
+"""Coverage of error bars: value +- 1.96 se contains the mean over data sets drawn repeatedly with different ids."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def bench() -> ModuleType:
     return module
 
 
-def covered(found: dict[tuple[str, str], tuple[float, float, float, int]], draws: int, least: float) -> None:
-    """Coverage of everything with an error; `least` of a true 90 % at this number of draws."""
-    for key, (_, _, cover, known) in found.items():
-        if known > draws / 2:
+def covered(results: dict[tuple[str, str], tuple[float, float, float, int]], draws: int, least: float) -> None:
+    """Assert coverage of every value with an error; `least` is the lower limit for a true 90 % at this number of draws."""
+    for key, (_, _, cover, n_errors) in results.items():
+        if n_errors > draws / 2:
             assert cover >= least, f"{key} covers {cover:.3f}"
 
 
 @pytest.mark.parametrize("distance", [0.7, 2.5])
-def test_errors_of_readouts_cover(bench: ModuleType, distance: float) -> None:
+def test_error_bars_of_readouts_cover(bench: ModuleType, distance: float) -> None:
     """80 draws, well inside and near accuracy 1: a true 90 % is below 80 % once in 500 times."""
     means = distance * np.random.default_rng(7).normal(size=(3, 5))
     draws = []
@@ -54,11 +54,11 @@ def test_errors_of_readouts_cover(bench: ModuleType, distance: float) -> None:
         filtered = filters(source, bootstrap=0, progress=False)[0].select(metric="layer_accuracy").frame
         head = (("layer_accuracy", ""), filtered["value"].item(), filtered["se"].item())
         draws.append([*(((row.metric, row.variant), row.value, row.se) for row in rows), head])
-    found = bench.summary(draws)
-    assert sum(known == 80 for *_, known in found.values()) >= 11
-    covered(found, 80, 0.8)
-    for key, (_, ratio, _, known) in found.items():
-        if known == 80 and np.isfinite(ratio):
+    results = bench.summary(draws)
+    assert sum(n_errors == 80 for *_, n_errors in results.values()) >= 11
+    covered(results, 80, 0.8)
+    for key, (_, ratio, _, n_errors) in results.items():
+        if n_errors == 80 and np.isfinite(ratio):
             assert ratio > 0.8, f"{key}: the error is {ratio:.2f} of the spread"
     certain = [se for rows in draws for (name, variant), value, se in rows if value == 1.0 and variant != "penalty"]
     assert min(certain, default=1.0) > 0
@@ -66,20 +66,20 @@ def test_errors_of_readouts_cover(bench: ModuleType, distance: float) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("law", ["Gaussian", "heavy tails", "separated", "n near d"])
-def test_every_error_covers(bench: ModuleType, law: str) -> None:
+def test_every_error_bar_covers(bench: ModuleType, law: str) -> None:
     """200 draws: a true 90 % is below 84 % once in 500 times."""
     covered(bench.summary(bench.of_metrics(law, seed) for seed in range(200)), 200, 0.84)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("law", ["Gaussian", "heavy tails", "n below d"])
-def test_every_error_of_a_similarity_covers(bench: ModuleType, law: str) -> None:
+def test_every_error_bar_of_a_similarity_covers(bench: ModuleType, law: str) -> None:
     covered(bench.summary(bench.of_similarities(law, seed) for seed in range(200)), 200, 0.84)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["cka", "cca", "procrustes", "rsa"])
-def test_false_positives_of_a_similarity_at_5_percent(bench: ModuleType, method: str) -> None:
+def test_false_positives_of_a_similarity_are_at_most_nominal(bench: ModuleType, method: str) -> None:
     for cell in ((8, 30), (30, 5)):
         share, count = bench.positives(method, cell)
         assert not count or 0.03 < share < 0.07

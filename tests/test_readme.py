@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, and its commands are those that exist."""
+"""The Python code of the README runs, and its commands and options exist."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_python_examples_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_examples_run_in_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     names: dict[str, object] = {}
@@ -30,15 +30,15 @@ def test_the_python_examples_run_one_after_the_other(tmp_path: Path, monkeypatch
     assert len(blocks("python")) == 3
 
 
-def test_every_verb_and_option_that_is_named_exists() -> None:
+def test_every_command_and_option_in_the_readme_exists() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]  # typer's own type is a group
     for line in "\n".join(blocks("bash")).splitlines():
-        for verb, rest in re.findall(r"repanalysis (\w+)([^#&]*)", line):
+        for verb, arguments in re.findall(r"repanalysis (\w+)([^#&]*)", line):
             options = {option for parameter in commands[verb].params for option in parameter.opts}
-            assert set(re.findall(r"(?<= )--?[a-z-]+", rest)) <= options
+            assert set(re.findall(r"(?<= )--?[a-z-]+", arguments)) <= options
 
 
-def test_files_that_are_named_exist() -> None:
+def test_every_file_in_the_readme_exists() -> None:
     root = Path(__file__).parent.parent
     for name in re.findall(r"\]\(([\w/.]+)\)", README):
         assert (root / name).exists(), name

@@ -1,4 +1,4 @@
-"""Options in a text: types, names, and what is refused with which sentence."""
+"""Options in a specification: types, names, and error messages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_symbols_and_further_parameters() -> None:
         (f"seed={2**32}", "it must be between 0 and"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(text: str, sentence: str) -> None:
+def test_invalid_options_have_one_sentence_errors(text: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         options(text, function, "it")
 
@@ -67,10 +67,10 @@ def test_short_and_long_name_are_the_same_parameter() -> None:
         ("7", int | str, 7),
         ("random", int | str, "random"),
         ("a", Literal["a", "b"], "a"),
-        (math.inf, float, math.inf),  # the function's own to refuse
+        (math.inf, float, math.inf),  # to be refused by the function itself
     ],
 )
-def test_values_become_what_the_annotation_says(value: object, hint: object, result: object) -> None:
+def test_values_are_converted_to_the_annotated_type(value: object, hint: object, result: object) -> None:
     converted = convert(value, hint, "it")
     assert converted == result
     assert type(converted) is type(result)

@@ -1,4 +1,4 @@
-"""Table: nothing is lost on the way to a file and back."""
+"""Table: writing and reading keep all values."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ FACTS = {"a": {"source": "a.h5", "n": [1, 2]}, "b": {"source": "ü"}}
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet", "new/folder/t.csv"])
-def test_round_trip(tmp_path: Path, name: str) -> None:
+def test_writing_and_reading_keeps_all_values(tmp_path: Path, name: str) -> None:
     table = Table.from_rows(ROWS, FACTS)
     table.save(tmp_path / name)
-    back = Table.load(tmp_path / name)
-    pd.testing.assert_frame_equal(back.frame, table.frame, check_exact=True)
-    assert back.provenance == FACTS
+    reread = Table.load(tmp_path / name)
+    pd.testing.assert_frame_equal(reread.frame, table.frame, check_exact=True)
+    assert reread.provenance == FACTS
 
 
-def test_any_tool_reads_the_csv(tmp_path: Path) -> None:
+def test_csv_files_can_be_read_by_pandas(tmp_path: Path) -> None:
     Table.from_rows(ROWS, FACTS).to_csv(tmp_path / "t.csv")
     frame = pd.read_csv(tmp_path / "t.csv")
     assert list(frame)[:-1] == list(COLUMNS)
-    assert frame["value"][0] == pytest.approx(0.1 + 0.2, rel=1e-15)  # pandas 2 reads the last digit otherwise than Python
+    assert frame["value"][0] == pytest.approx(0.1 + 0.2, rel=1e-15)  # pandas 2 reads the last digit differently from Python
     assert frame["provenance"].notna().tolist() == [True, False, True, False]
 
 
-def test_files_may_be_concatenated(tmp_path: Path) -> None:
+def test_concatenated_files_can_be_read(tmp_path: Path) -> None:
     for run in "ab":
         Table.from_rows([row for row in ROWS if row["run"] == run], {run: FACTS[run]}).to_csv(tmp_path / f"{run}.csv")
     text = (tmp_path / "a.csv").read_text() + (tmp_path / "b.csv").read_text().partition("\n")[2]
@@ -65,17 +65,17 @@ def test_columns_are_typed_and_rows_selected() -> None:
         table.select(metrik="x")
 
 
-def test_concat_keeps_every_run_apart() -> None:
+def test_concat_keeps_runs_separate() -> None:
     a, b = (Table.from_rows([row for row in ROWS if row["run"] == run], {run: FACTS[run]}) for run in "ab")
-    both = Table.concat([a, b])
-    assert both.provenance == FACTS
-    assert np.array_equal(both.frame["run"], ["a", "a", "b", "b"])
-    other = Table.from_rows(ROWS[:1], {"a": {"source": "another.h5"}})
+    joined = Table.concat([a, b])
+    assert joined.provenance == FACTS
+    assert np.array_equal(joined.frame["run"], ["a", "a", "b", "b"])
+    conflicting = Table.from_rows(ROWS[:1], {"a": {"source": "another.h5"}})
     with pytest.raises(UsageError, match="Two runs are called 'a'"):
-        Table.concat([a, other])
+        Table.concat([a, conflicting])
 
 
-def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+def test_other_files_than_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="There is no file"):
         Table.load(tmp_path / "none.csv")
     with pytest.raises(FileNotFoundError, match="There is no file"):
@@ -105,20 +105,20 @@ def test_tables_of_earlier_versions_have_no_p(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
-def test_a_table_that_was_cut_at_any_byte_is_refused(tmp_path: Path, name: str) -> None:
-    """Of 745 cuts 40 were read without a word, one of them with n = 89 in place of 899."""
+def test_a_table_truncated_at_any_byte_is_refused(tmp_path: Path, name: str) -> None:
+    """Regression: 40 of 745 truncations were read without an error, one of them with n = 89 in place of 899."""
     rows = [{**row, "n": 899} for row in ROWS]
-    for some in (rows, rows[:1], rows[2:]) if name == "t.csv" else (rows,):
-        Table.from_rows(some, FACTS).save(tmp_path / name)
+    for subset in (rows, rows[:1], rows[2:]) if name == "t.csv" else (rows,):
+        Table.from_rows(subset, FACTS).save(tmp_path / name)
         content = (tmp_path / name).read_bytes()
-        step = 1 if name == "t.csv" else 97  # parquet's end holds all that a reader begins with
+        step = 1 if name == "t.csv" else 97  # the end of a parquet file has the data that a reader needs first
         for end in {*range(0, len(content), step), *range(len(content) - 20, len(content))}:
             (tmp_path / f"cut-{name}").write_bytes(content[:end])
             with pytest.raises(FormatError, match=f"cut-{name}"):
                 Table.load(tmp_path / f"cut-{name}")
 
 
-def test_rows_that_went_missing_from_joined_tables_are_missed(tmp_path: Path) -> None:
+def test_rows_missing_from_joined_tables_are_detected(tmp_path: Path) -> None:
     texts = {}
     for run in "ab":
         Table.from_rows([row for row in ROWS if row["run"] == run], {run: FACTS[run]}).to_csv(tmp_path / f"{run}.csv")
@@ -129,17 +129,17 @@ def test_rows_that_went_missing_from_joined_tables_are_missed(tmp_path: Path) ->
             Table.load(tmp_path / "cut.csv")
     Table.from_rows(ROWS, FACTS).to_csv(tmp_path / "both.csv")
     frame = pd.read_csv(tmp_path / "both.csv", dtype=str, keep_default_na=False)
-    frame.iloc[::-1].to_csv(tmp_path / "turned.csv", index=False)  # sorted by another program, it is whole
+    frame.iloc[::-1].to_csv(tmp_path / "turned.csv", index=False)  # sorted by another program, it is complete
     assert Table.load(tmp_path / "turned.csv").provenance == FACTS
     frame[frame["run"] == "a"].to_csv(tmp_path / "cut.csv", index=False)
     with pytest.raises(FormatError, match="has 1 runs, and says that there are 2"):
         Table.load(tmp_path / "cut.csv")
-    chosen = frame[frame["metric"] == "y"].drop(columns="provenance")
-    chosen.to_csv(tmp_path / "chosen.csv", index=False)  # what the sentence advises
+    selected = frame[frame["metric"] == "y"].drop(columns="provenance")
+    selected.to_csv(tmp_path / "chosen.csv", index=False)  # as the message advises
     assert len(Table.load(tmp_path / "chosen.csv")) == 2
 
 
-def test_a_run_in_two_tables_and_tables_that_count_nothing(tmp_path: Path) -> None:
+def test_a_run_in_two_tables_and_tables_without_counts_are_accepted(tmp_path: Path) -> None:
     table = Table.from_rows([row for row in ROWS if row["run"] == "a"], {"a": FACTS["a"]})
     table.to_csv(tmp_path / "a.csv")
     lines = (tmp_path / "a.csv").read_text().splitlines(keepends=True)
@@ -147,16 +147,16 @@ def test_a_run_in_two_tables_and_tables_that_count_nothing(tmp_path: Path) -> No
     assert "written" not in "".join(old)
     for parts, count in (([lines, lines], 4), ([old], 2), ([old, lines], 4), ([lines, old], 4)):
         (tmp_path / "joined.csv").write_text("".join([parts[0][0], *(line for part in parts for line in part[1:])]))
-        again = Table.load(tmp_path / "joined.csv")
-        assert len(again) == count
-        assert again.provenance == {"a": FACTS["a"]}
+        reread = Table.load(tmp_path / "joined.csv")
+        assert len(reread) == count
+        assert reread.provenance == {"a": FACTS["a"]}
     for damage in ("[1]", '{""written"": {""rows"": ""x""}}', '{""written"": 3}', "nothing"):
         (tmp_path / "bad.csv").write_text(re.sub(r'"\{""source.*\}\}"', f'"{damage}"', "".join(lines)))
         with pytest.raises(FormatError, match="its provenance can't be read"):
             Table.load(tmp_path / "bad.csv")
 
 
-def test_a_table_that_can_not_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table.from_rows(ROWS, FACTS)
     for name, method in {"t.csv": "to_csv", "t.parquet": "to_parquet"}.items():
         table.save(tmp_path / name)
@@ -173,7 +173,7 @@ def test_a_table_that_can_not_be_written_leaves_the_old_one(tmp_path: Path, monk
     assert sorted(file.name for file in tmp_path.iterdir()) == ["t.csv", "t.parquet"]
 
 
-def test_a_run_joined_from_two_files_has_their_provenance_and_two_that_differ_are_refused(tmp_path: Path) -> None:
+def test_joined_files_of_a_run_need_equal_provenance(tmp_path: Path) -> None:
     def lines(facts: dict[str, object]) -> list[str]:
         Table.from_rows(ROWS[:1], {"a": facts}).to_csv(tmp_path / "a.csv")
         return (tmp_path / "a.csv").read_text().splitlines(keepends=True)
@@ -188,7 +188,7 @@ def test_a_run_joined_from_two_files_has_their_provenance_and_two_that_differ_ar
             Table.load(tmp_path / "joined.csv")
 
 
-def test_runs_stand_in_the_order_of_the_tables() -> None:
-    a, b, both = (Table.from_rows([], {run: FACTS[run] for run in runs}) for runs in ("a", "b", "ba"))
-    for tables, order in (([a, b], "ab"), ([b, a], "ba"), ([a, both], "ab"), ([both, a], "ba")):
+def test_runs_are_in_the_order_of_the_tables() -> None:
+    a, b, joined = (Table.from_rows([], {run: FACTS[run] for run in runs}) for runs in ("a", "b", "ba"))
+    for tables, order in (([a, b], "ab"), ([b, a], "ba"), ([a, joined], "ab"), ([joined, a], "ba")):
         assert list(Table.concat(tables).provenance) == list(order)

@@ -1,4 +1,4 @@
-"""The laws find what is wrong with a metric, and say it."""
+"""The laws detect faulty metrics and name the fault."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def no_note(moments: ClassGeometry) -> float:
 
 
 def changes(moments: ClassGeometry) -> float:
-    """Writes into its state."""
+    """Modifies its state."""
     moments.mean[:] = 0.0
     return 1.0
 
 
 def of_class_names(moments: ClassGeometry) -> float:
-    """Depends on how classes are called."""
+    """Depends on the labels of classes."""
     return float(np.asarray(moments.classes).max())
 
 
@@ -59,7 +59,7 @@ def declared(function: Callable[..., float], **options: object) -> Metric:
         (declared(fitted), "declare invariant='rotation'"),
     ],
 )
-def test_a_law_that_does_not_hold_is_named(metric: Metric, sentence: str) -> None:
+def test_a_violated_law_is_named(metric: Metric, sentence: str) -> None:
     with pytest.raises(AssertionError, match=sentence):
         check_metric(metric)
 
@@ -78,7 +78,7 @@ def test_every_law_is_described() -> None:
     assert sorted(set(y.tolist())) == [0, 1, 2, 3]
 
 
-def test_a_metric_of_a_notebook_cell_replaces_its_earlier_self_but_none_of_ours() -> None:
+def test_a_redefined_notebook_metric_replaces_only_its_earlier_version() -> None:
     for value in (1.0, 2.0):
 
         def cell_metric(moments: ClassGeometry, value: float = value) -> float:
@@ -91,7 +91,7 @@ def test_a_metric_of_a_notebook_cell_replaces_its_earlier_self_but_none_of_ours(
     del registry._METRICS["cell_metric"]
 
     def nc1(moments: ClassGeometry) -> float:
-        """A name that is taken."""
+        """Has the name of a built-in metric."""
         return 0.0
 
     with pytest.raises(metrics._registry.UsageError, match="A metric nc1 exists already"):

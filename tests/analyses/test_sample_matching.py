@@ -1,4 +1,4 @@
-"""Equal ids are the same sample, or the comparison is refused: similarities of unrelated images would be meaningless."""
+"""Comparisons are refused unless equal ids are the same sample: similarities of unrelated images would be meaningless."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def test_arrays_in_memory_are_compared(tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", x=x["x"])
     assert len(shared_ids(probes.from_arrays(x), probes.from_arrays(x))) == N
     assert len(shared_ids(probes.open(tmp_path / "one.npz"), probes.open(tmp_path / "two.npz"))) == N
-    same = probes.from_arrays(x, ids=range(N, 0, -1))
-    assert shared_ids(same, same).tolist() == list(range(1, N + 1))
+    reordered = probes.from_arrays(x, ids=range(N, 0, -1))
+    assert shared_ids(reordered, reordered).tolist() == list(range(1, N + 1))
 
 
 OTHER = np.where(np.arange(N) == 7, (LABELS + 1) % 4, LABELS)
@@ -166,8 +166,8 @@ def test_samples_that_are_probably_the_same_are_compared_with_a_warning(kind: st
 
 
 def test_shards_are_matched_like_the_file(tmp_path: Path) -> None:
-    whole = file(tmp_path / "whole.h5", ids=NAMES, ids_from="name")
+    single = file(tmp_path / "whole.h5", ids=NAMES, ids_from="name")
     for shard, rows in enumerate((slice(0, 17), slice(17, N))):
         file(tmp_path / f"{shard}.h5", ids=NAMES[rows], labels=LABELS[rows], ids_from="name")
     shards = probes.open([tmp_path / "0.h5", tmp_path / "1.h5"])
-    assert shared_ids(whole, shards).tolist() == sorted(NAMES)
+    assert shared_ids(single, shards).tolist() == sorted(NAMES)

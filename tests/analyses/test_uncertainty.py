@@ -22,16 +22,16 @@ def test_equal_groups_give_the_formula_of_the_delete_a_group_jackknife(rng: np.r
     assert jackknife(x.mean(), left_out, [6] * 10) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_centre_is_the_mean_of_the_replicates_not_the_value_of_all(rng: np.random.Generator) -> None:
-    """Equal groups: se^2 = (G - 1)/G sum_j (theta_j - mean theta)^2, and a biased value of all samples leaves it alone."""
+def test_the_jackknife_is_centred_on_the_mean_of_the_replicates(rng: np.random.Generator) -> None:
+    """Equal groups: se^2 = (G - 1)/G sum_j (theta_j - mean theta)^2, whatever the value of all samples."""
     x = rng.exponential(size=60)
     left_out = [np.log(np.delete(x, slice(6 * j, 6 * j + 6)).var()) for j in range(10)]
     expected = math.sqrt(9 / 10 * np.square(np.array(left_out) - np.mean(left_out)).sum())
-    for whole in (np.log(x.var()), 0.0, 5.0):
-        assert jackknife(float(whole), left_out, [6] * 10) == pytest.approx(expected, rel=1e-9)
+    for value in (np.log(x.var()), 0.0, 5.0):
+        assert jackknife(float(value), left_out, [6] * 10) == pytest.approx(expected, rel=1e-9)
 
 
-def test_unequal_groups_weigh_pseudo_values_by_their_size(rng: np.random.Generator) -> None:
+def test_unequal_groups_weight_pseudo_values_by_group_size(rng: np.random.Generator) -> None:
     """Busing et al.: the centre is the mean of the pseudo-values weighted by m_j, and each counts 1 / (h_j - 1)."""
     sizes, x = [3, 5, 8, 12, 4, 8], rng.exponential(size=40)
     parts = np.split(x, np.cumsum(sizes)[:-1])
@@ -90,8 +90,8 @@ def test_a_null_with_undefined_draws_is_undefined() -> None:
     assert "not finite" in null.note
 
 
-def test_infinite_values_and_draws_are_ordered_like_others() -> None:
-    """Perfect separation exceeds all finite draws, and ties with draws that separate perfectly too."""
+def test_infinite_values_and_draws_are_ordered_like_finite_ones() -> None:
+    """Perfect separation exceeds all finite draws and ties with draws of perfect separation."""
     assert permutation_test(math.inf, [1.0, 2.0, 3.0]).p == 1 / 4
     assert permutation_test(math.inf, [1.0, math.inf, 3.0]).p == 2 / 4
     assert math.isnan(permutation_test(math.inf, [1.0, math.inf, 3.0]).mean)
@@ -99,15 +99,15 @@ def test_infinite_values_and_draws_are_ordered_like_others() -> None:
 
 @pytest.mark.parametrize(("structure", "p"), [("up", 3 / 5), ("down", 4 / 5), ("either", 1.0)])
 def test_values_that_are_equal_up_to_rounding_are_ties(structure: Structure, p: float) -> None:
-    """0.1 + 0.2 is not 0.3 in binary; of the draws one lies above, two below and one is the value itself."""
+    """0.1 + 0.2 is not 0.3 in binary; one draw is above, two are below and one equals the value."""
     assert permutation_test(0.3, [0.1 + 0.2, 0.4, 0.2, 0.1], structure).p == pytest.approx(p)
     assert permutation_test(0.1 + 0.2, [0.3, 0.4, 0.2, 0.1], structure).p == pytest.approx(p)
 
 
 @pytest.mark.parametrize("structure", ["up", "down", "either"])
 @pytest.mark.parametrize("dimensionless", [True, False])
-def test_values_that_are_exactly_equal_reach_it(structure: Structure, dimensionless: bool) -> None:
-    """Also 0, about which there is no rounding to allow for."""
+def test_draws_equal_to_the_value_count_as_ties(structure: Structure, dimensionless: bool) -> None:
+    """Also at 0, where the rounding tolerance is 0."""
     for value in (0.0, 1.0, -1.0):
         null = permutation_test(value, [value] * 4, structure, dimensionless=dimensionless)
         assert null.p == 1.0
@@ -117,19 +117,19 @@ def test_values_that_are_exactly_equal_reach_it(structure: Structure, dimensionl
     )
 
 
-def test_one_draw_has_no_standard_deviation() -> None:
+def test_a_single_draw_has_no_standard_deviation() -> None:
     null = permutation_test(1.0, [0.5])
     assert (null.mean, null.p) == (0.5, 1 / 2)
     assert math.isnan(null.sd)
 
 
-def test_the_spread_of_two_draws_is_their_distance_over_the_root_of_2() -> None:
+def test_the_standard_deviation_of_two_draws_is_their_distance_over_sqrt_2() -> None:
     assert permutation_test(1.0, [2.0, 5.0]).sd == pytest.approx(3 / math.sqrt(2))
 
 
 @pytest.mark.parametrize(("groups", "quantile"), [(2, 12.7062), (10, 2.2622), (31, 2.0423)])
-def test_few_groups_have_the_quantile_of_students_t_with_one_degree_less(groups: int, quantile: float) -> None:
-    """Quantiles of the printed tables of Student's t, at 0.975."""
+def test_few_groups_use_students_t_with_one_degree_of_freedom_less(groups: int, quantile: float) -> None:
+    """Quantiles of Student's t at 0.975, from printed tables."""
     assert 1.96 * few_groups(groups) == pytest.approx(quantile, rel=1e-4)
     assert math.isnan(few_groups(1))
 
@@ -140,7 +140,7 @@ def test_values_near_0_are_ties_only_if_dimensionless() -> None:
     assert permutation_test(3e-17, draws, "down").p == 3 / 4
 
 
-def test_without_a_direction_both_tails_count() -> None:
+def test_without_a_direction_the_test_is_two_sided() -> None:
     draws = list(np.arange(99.0))
     assert permutation_test(1000.0, draws, "either").p == permutation_test(-1000.0, draws, "either").p == 2 / 100
     assert permutation_test(1000.0, draws, "up").p == permutation_test(-1000.0, draws, "down").p == 1 / 100
@@ -152,7 +152,7 @@ def _labelled() -> list[str]:
     return [name for name in names() if get(name).min_classes or get(name).needs_targets]
 
 
-def test_every_metric_of_labels_declares_the_direction_of_more_structure() -> None:
+def test_every_labelled_metric_declares_the_direction_of_more_structure() -> None:
     assert {name for name in _labelled() if get(name).structure == "either"} == set()
     assert {name for name in names() if name not in _labelled() and get(name).structure != "either"} == set()
     assert get("linear_probe_accuracy", solver="ridge").tail("train,solver=ridge") == "up"
@@ -176,7 +176,7 @@ def test_structure_has_a_small_p_in_the_declared_direction() -> None:
     assert set(rows["metric"]) == set(_labelled())
     declared = null[null["tail"] != "either"]
     assert len(declared) >= 25
-    undefined = declared["p"].isna()  # filters that serve no random label at all
+    undefined = declared["p"].isna()  # filters that serve no random label
     assert set(declared[undefined].index.get_level_values("metric")) <= {"filter_clusters"}
     assert (declared[~undefined]["p"] <= 2 / 40).all(), declared[declared["p"] > 2 / 40]["p"].to_dict()
     assert rows[rows["perturbation"] == ""]["p"].isna().all()

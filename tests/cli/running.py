@@ -1,4 +1,4 @@
-"""Verbs, run as a user types them, and a file to run them on."""
+"""Commands, run as a user types them, and an activations file to run them on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DIGITS = "py:repanalysis.networks.digits_cnn:digits_cnn"
 def write_acts(
     path: Path, layers: dict[str, np.ndarray] | None = None, y: np.ndarray | str | None = "three", *, complete: bool = True
 ) -> Path:
-    """A small activations file: 60 samples of three classes in two layers, unless told otherwise."""
+    """A small activations file; by default 60 samples of three classes in two layers."""
     rng = np.random.default_rng(0)
     layers = layers or {"conv": rng.normal(size=(60, 4)), "relu": rng.normal(size=(60, 5))}
     n = len(next(iter(layers.values())))
@@ -33,7 +33,7 @@ def run(*words: object) -> Result:
 
 
 def refused(*words: object, code: int) -> str:
-    """The one sentence on stderr."""
+    """The single sentence on stderr of a command that exits with `code`."""
     result = run(*words)
     assert result.exit_code == code, result.output
     assert result.stdout == ""

@@ -12,21 +12,21 @@ from repanalysis.table import Table
 from tests.cli.running import refused, run, write_acts
 
 
-def test_infinite_values_are_told_once_per_reason(tmp_path: Path) -> None:
+def test_infinite_values_are_reported_once_per_reason(tmp_path: Path) -> None:
     x, y = np.repeat(np.eye(3), 4, axis=0), np.repeat(np.arange(3), 4)
-    done = run("analyze", write_acts(tmp_path / "c.h5", {"a": x, "b": 2 * x}, y), "-m", "fisher_ratio")
-    assert "Undefined or infinite at 2 layers: the within-class covariance has rank 0 of 3" in done.stdout
+    completed = run("analyze", write_acts(tmp_path / "c.h5", {"a": x, "b": 2 * x}, y), "-m", "fisher_ratio")
+    assert "Undefined or infinite at 2 layers: the within-class covariance has rank 0 of 3" in completed.stdout
 
 
-def test_several_runs_stand_side_by_side(acts: Path, tmp_path: Path) -> None:
-    other = write_acts(tmp_path / "other.h5")
-    done = run("analyze", acts, other, "-o", tmp_path / "r.csv")
-    assert done.stdout.splitlines()[1].split()[:2] == ["acts", "other"]
-    one = run("plot", tmp_path / "r.csv", "-o", tmp_path / "x.png", "-m", "within_class_variance", "--variant", "relative")
-    assert one.exit_code == 0, one.output
+def test_several_runs_are_compared_side_by_side(acts: Path, tmp_path: Path) -> None:
+    second = write_acts(tmp_path / "other.h5")
+    completed = run("analyze", acts, second, "-o", tmp_path / "r.csv")
+    assert completed.stdout.splitlines()[1].split()[:2] == ["acts", "other"]
+    plot = run("plot", tmp_path / "r.csv", "-o", tmp_path / "x.png", "-m", "within_class_variance", "--variant", "relative")
+    assert plot.exit_code == 0, plot.output
 
 
-def test_data_that_can_not_answer(tmp_path: Path) -> None:
+def test_unusable_data_have_one_sentence_errors(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 3))
     unlabelled = write_acts(tmp_path / "u.h5", {"a": x}, None)
@@ -44,9 +44,9 @@ def test_a_layer_that_is_not_finite_is_a_row_and_exit_code_3(tmp_path: Path) -> 
     x["b"][17, 1] = np.inf
     acts = write_acts(tmp_path / "n.h5", x)
     table, figure = tmp_path / "t.csv", tmp_path / "f.svg"
-    done = run("analyze", acts, "-o", table, "-f", figure)
-    assert done.exit_code == 3, done.output
-    assert done.stderr == (
+    completed = run("analyze", acts, "-o", table, "-f", figure)
+    assert completed.exit_code == 3, completed.output
+    assert completed.stderr == (
         "Error: 1 of 3 layers could not be analyzed, 'b': holds inf at sample id 17, the only such sample of 60. What is "
         "missing is NaN; --layers '!b' leaves a layer out, and --strict stops at the first.\n"
     )
@@ -55,9 +55,9 @@ def test_a_layer_that_is_not_finite_is_a_row_and_exit_code_3(tmp_path: Path) -> 
     assert frame[frame["layer"] == "a"]["value"].notna().any()
     assert Table.load(table).failures == {"b": "holds inf at sample id 17, the only such sample of 60"}
     assert figure.exists()
-    said = json.loads(run("analyze", acts, "--json").stdout)
-    assert said["provenance"]["n"]["failures"] == Table.load(table).failures
-    assert all(row["value"] is None for row in said["rows"] if row["layer"] == "b")
+    report = json.loads(run("analyze", acts, "--json").stdout)
+    assert report["provenance"]["n"]["failures"] == Table.load(table).failures
+    assert all(row["value"] is None for row in report["rows"] if row["layer"] == "b")
     plain = run("analyze", acts, "-l", "!b", "-m", "fisher_ratio")
     assert plain.exit_code == 0, plain.output
     assert run("plot", table, "-o", tmp_path / "d.svg", "-m", "fisher_ratio").exit_code == 0
@@ -79,13 +79,13 @@ def test_the_memory_of_statistics_is_bounded_and_the_bound_can_be_raised(acts: P
     assert "Undefined" not in run("analyze", acts, "-m", "fisher_ratio").stdout
 
 
-def test_the_real_resnet20_rises_over_its_last_stage(real_data: Path, tmp_path: Path) -> None:
-    """The main job on real data: Fisher ratio and rate reduction rise over the last stage."""
+def test_fisher_ratio_and_rate_reduction_of_resnet20_rise_over_its_last_stage(real_data: Path, tmp_path: Path) -> None:
+    """Extraction and analysis on real data: Fisher ratio and rate reduction rise over the last stage."""
     weights, images = real_data / "weights" / "resnet20-12fca82f.th", real_data / "cifar10" / "val.tar.gz"
     acts, results = tmp_path / "acts.h5", tmp_path / "results.csv"
     words = ["extract", "py:tests.networks.cifar_resnet:resnet20", "--weights", weights, "--data", f"imagefolder:{images}"]
-    done = run(*words, "-o", acts, "--limit", 2000, "-l", "layer*.relu2")
-    assert done.exit_code == 0, done.output
+    completed = run(*words, "-o", acts, "--limit", 2000, "-l", "layer*.relu2")
+    assert completed.exit_code == 0, completed.output
     assert run("analyze", acts, "-o", results, "-m", "fisher_ratio,rate_reduction").exit_code == 0
     assert run("plot", results, "-o", tmp_path / "depth.png").exit_code == 0
     table = Table.load(results)
@@ -104,13 +104,13 @@ def test_features_in_an_npz_file_are_analysed(tmp_path: Path) -> None:
 
 
 def test_layers_are_compared(acts: Path, tmp_path: Path) -> None:
-    done = run("compare", acts, "-o", tmp_path / "cka.csv", "--figure", tmp_path / "cka.svg", "--samples", 50)
-    assert done.exit_code == 0, done.output
-    assert "cka" in done.stdout
+    completed = run("compare", acts, "-o", tmp_path / "cka.csv", "--figure", tmp_path / "cka.svg", "--samples", 50)
+    assert completed.exit_code == 0, completed.output
+    assert "cka" in completed.stdout
     assert (tmp_path / "cka.svg").stat().st_size > 1000
-    again = run("compare", acts, acts, "-o", tmp_path / "cka.csv")
-    assert again.exit_code == 2
-    assert "--overwrite" in again.stderr
+    repeated = run("compare", acts, acts, "-o", tmp_path / "cka.csv")
+    assert repeated.exit_code == 2
+    assert "--overwrite" in repeated.stderr
     unknown = run("compare", acts, "--method", "ckaa")
     assert unknown.exit_code == 2
     assert "Did you mean 'cka'?" in unknown.stderr
@@ -120,8 +120,8 @@ def test_null_classes_superclasses_and_a_heat_map(acts: Path, tmp_path: Path) ->
     (tmp_path / "s.toml").write_text("low = [0, 1]\nhigh = [2]\n")
     options = ("-m", "fisher_ratio,nc1", "--null", 3, "--workers", 1)
     for number in range(2):
-        done = run("analyze", acts, *options, "-o", tmp_path / f"r{number}.csv", "--classes", "0,1,2")
-        assert done.exit_code == 0, done.output
+        completed = run("analyze", acts, *options, "-o", tmp_path / f"r{number}.csv", "--classes", "0,1,2")
+        assert completed.exit_code == 0, completed.output
     table = Table.load(tmp_path / "r0.csv")
     assert set(table.frame["perturbation"]) == {"", "label permutation"}
     assert table.frame[table.frame["perturbation"] == ""]["se"].notna().any()
@@ -129,8 +129,8 @@ def test_null_classes_superclasses_and_a_heat_map(acts: Path, tmp_path: Path) ->
     assert joined.exit_code == 0, joined.output
     (tmp_path / "s.toml").write_text("low = 3")
     assert "list of classes per superclass" in run("analyze", acts, "--superclasses", tmp_path / "s.toml").stderr
-    drawn = run("plot", tmp_path / "r0.csv", "-o", tmp_path / "f.svg", "-m", "fisher_ratio", "--heatmap")
-    assert drawn.exit_code == 0, drawn.output
+    plot = run("plot", tmp_path / "r0.csv", "-o", tmp_path / "f.svg", "-m", "fisher_ratio", "--heatmap")
+    assert plot.exit_code == 0, plot.output
     assert "--heatmap shows one metric" in run("plot", tmp_path / "r0.csv", "-o", tmp_path / "g.svg", "--heatmap").stderr
 
 
@@ -145,26 +145,28 @@ def test_a_head_from_a_file(acts: Path, tmp_path: Path) -> None:
     }
     layer, width = next(iter(d.items()))
     save_file({"fc.weight": np.ones((10, width), "f4"), "fc.bias": np.zeros(10, "f4")}, tmp_path / "head.safetensors")
-    done = run("analyze", acts, "-m", "nc3_duality", "-l", layer, "--head", f"{tmp_path / 'head.safetensors'}:fc", "--json")
-    assert done.exit_code == 0, done.output
-    assert all(0 <= row["value"] <= 2 for row in json.loads(done.stdout)["rows"])
+    completed = run(
+        "analyze", acts, "-m", "nc3_duality", "-l", layer, "--head", f"{tmp_path / 'head.safetensors'}:fc", "--json"
+    )
+    assert completed.exit_code == 0, completed.output
+    assert all(0 <= row["value"] <= 2 for row in json.loads(completed.stdout)["rows"])
     wrong = run("analyze", acts, "-m", "nc3_duality", "--head", f"{tmp_path / 'head.safetensors'}:head")
     assert "holds no linear layer 'head'. It holds fc." in wrong.stderr
 
 
-def test_the_terminal_shows_what_was_measured_beside_a_null(tmp_path: Path) -> None:
-    """A story: with --null the mean under random labels stood where the value belongs."""
+def test_with_a_null_the_terminal_shows_the_measured_value(tmp_path: Path) -> None:
+    """Regression: with --null the mean under random labels was shown in place of the value."""
     acts = write_acts(tmp_path / "a.h5")
     options = ("-m", "fisher_ratio", "--groups", 0)
     plain = run("analyze", acts, *options, "-o", tmp_path / "a.csv").stdout.splitlines()
-    both = run("analyze", acts, *options, "--null", 19, "-o", tmp_path / "b.csv").stdout.splitlines()
+    with_null = run("analyze", acts, *options, "--null", 19, "-o", tmp_path / "b.csv").stdout.splitlines()
     assert [line for line in plain if line.startswith(("conv", "relu"))] == [
-        line for line in both if line.startswith(("conv", "relu"))
+        line for line in with_null if line.startswith(("conv", "relu"))
     ]
-    assert any(line.startswith("Random labels: p is at most 0.05 for ") for line in both)
+    assert any(line.startswith("Random labels: p is at most 0.05 for ") for line in with_null)
 
 
-def test_samples_that_may_be_others_are_not_compared(tmp_path: Path) -> None:
+def test_samples_that_may_differ_are_not_compared(tmp_path: Path) -> None:
     rng, files = np.random.default_rng(0), {}
     for name, dataset in (("train", "npz:train.npz"), ("val", "npz:val.npz")):
         files[name] = tmp_path / f"{name}.h5"

@@ -1,4 +1,4 @@
-"""Options of the command line are those that the library declares: types, bounds, defaults, help."""
+"""Options of the command line follow the declarations of the library: types, bounds, defaults, help."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from repanalysis.specs import Names, Read
 
 @dataclass(frozen=True)
 class Bundle:
-    """Options that travel together."""
+    """Options passed as one argument."""
 
     rate: Annotated[float, Ge(0), Doc("Learning rate.")] = 0.1
     kinds: Annotated[tuple[str, ...], Doc("Kinds.")] = ("a",)
@@ -54,12 +54,12 @@ def flags_of(info: Any) -> list[str]:
     return [flag for flag in (info.default, *info.param_decls) if isinstance(flag, str)]
 
 
-def test_every_documented_parameter_is_an_option_and_no_other() -> None:
+def test_options_are_exactly_the_documented_parameters() -> None:
     names = [parameter.name for parameter in parameters_of(inspect.signature(command, eval_str=True))]
     assert names == ["data", "rate", "kinds", "sizes", "quick", "pairs", "bytes", "order", "file"]
 
 
-def test_types_bounds_defaults_and_help_are_those_of_the_declaration() -> None:
+def test_types_bounds_defaults_and_help_follow_the_declaration() -> None:
     options = {parameter.name: parameter for parameter in parameters_of(inspect.signature(command, eval_str=True))}
     kind, info = info_of(options["rate"])
     assert (kind, info.min, info.max, info.help, options["rate"].default) == (float, 0, None, "Learning rate.", 0.1)
@@ -75,7 +75,7 @@ def test_types_bounds_defaults_and_help_are_those_of_the_declaration() -> None:
     assert info_of(options["file"])[0] == Path | None
 
 
-def test_a_command_gets_its_options_back_together() -> None:
+def test_a_command_receives_bundled_options_as_one_argument() -> None:
     signature = inspect.signature(command, eval_str=True)
     words = {"data": "x", "rate": 0.5, "kinds": ["b", "c"], "sizes": [1, 2], "quick": True, "pairs": True, "bytes": 0.5,
              "order": "down", "file": None}  # fmt: skip
@@ -87,7 +87,7 @@ def test_a_command_gets_its_options_back_together() -> None:
     }  # fmt: skip
 
 
-def test_what_is_not_given_keeps_the_declared_default() -> None:
+def test_omitted_options_keep_the_declared_default() -> None:
     signature = inspect.signature(command, eval_str=True)
     words = {parameter.name: parameter.default for parameter in parameters_of(signature)} | {"data": "x"}
     arguments = regrouped(signature, words, {"seed": 0, "progress": None})
@@ -95,7 +95,7 @@ def test_what_is_not_given_keeps_the_declared_default() -> None:
     assert (arguments["rest"]["sizes"], arguments["rest"]["bytes"]) == ((), 1)
 
 
-def test_a_part_of_the_declaration_may_be_taken() -> None:
+def test_a_subset_of_the_declared_options_may_be_used() -> None:
     assert list(Options(function, only=("quick", "file")).members()) == ["quick", "file"]
     assert list(Options(Bundle, without=("kinds",)).members()) == ["rate"]
     assert Options(Bundle(rate=2.0), only=("rate",)).members()["rate"][1] == 2.0
@@ -103,6 +103,6 @@ def test_a_part_of_the_declaration_may_be_taken() -> None:
     assert values == Bundle(3.0, ("z",), 1)
 
 
-def test_an_option_without_help_is_none() -> None:
+def test_a_parameter_without_help_is_not_an_option() -> None:
     with pytest.raises(StopIteration):
         option_of("hidden", Annotated[int, Ge(0)], 3)

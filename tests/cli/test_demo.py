@@ -7,6 +7,6 @@ from pathlib import Path
 from tests.cli.running import refused
 
 
-def test_a_folder_of_a_demo_is_not_overwritten(tmp_path: Path) -> None:
+def test_an_existing_demo_folder_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "results.csv").touch()
     assert "nothing was written" in refused("demo", "-o", tmp_path, code=2)

@@ -17,8 +17,8 @@ from tests.cli.running import DIGITS, refused, run, write_acts
 from tests.inputs.test_models import Clips, Tokens
 
 
-def extracted(path: Path, *more: object) -> Path:
-    assert run("extract", DIGITS, "--data", "digits", "--split", "test", "--limit", 100, "-o", path, *more).exit_code == 0
+def extracted(path: Path, *options: object) -> Path:
+    assert run("extract", DIGITS, "--data", "digits", "--split", "test", "--limit", 100, "-o", path, *options).exit_code == 0
     return path
 
 
@@ -33,20 +33,20 @@ def test_a_timm_model_on_a_folder_of_images_with_local_weights(tmp_path: Path) -
         for i in range(3):
             Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8)).save(tmp_path / "images" / name / f"{i}.jpg")
     words = ["extract", "timm:resnet18", "--weights", tmp_path / "w.pth", "--data", f"imagefolder:{tmp_path / 'images'}"]
-    done = run(
+    completed = run(
         *words, "-o", tmp_path / "acts.h5", "--size", 64, "-l", "layer?", "-l", "type:Linear", "--batch-size", 4, "--json"
     )
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["layers"] == ["layer1", "layer2", "layer3", "layer4", "fc"]
-    told = json.loads(run("info", tmp_path / "acts.h5", "--json").stdout)
-    assert told["complete"] is True
-    assert json.loads(told["preprocessing"])["input_size"] == [3, 64, 64]
+    assert completed.exit_code == 0, completed.output
+    assert json.loads(completed.stdout)["layers"] == ["layer1", "layer2", "layer3", "layer4", "fc"]
+    info = json.loads(run("info", tmp_path / "acts.h5", "--json").stdout)
+    assert info["complete"] is True
+    assert json.loads(info["preprocessing"])["input_size"] == [3, 64, 64]
 
 
-def test_layers_lists_what_runs() -> None:
-    done = run("layers", "timm:resnet18", "--size", 64)
-    assert done.exit_code == 0, done.output
-    lines = done.stdout.splitlines()
+def test_layers_lists_the_modules_that_run() -> None:
+    completed = run("layers", "timm:resnet18", "--size", 64)
+    assert completed.exit_code == 0, completed.output
+    lines = completed.stdout.splitlines()
     assert lines[0].split() == ["order", "layer", "type", "shape", "axes", "from", "prefix", "depth"]
     assert lines[2].split()[1:6] == ["bn1", "BatchNorm2d", "64x32x32", "BCHW", "measured"]
     assert len(lines) == 78
@@ -56,7 +56,7 @@ def test_layers_lists_what_runs() -> None:
     assert run("layers", DIGITS, "--data", "digits").exit_code == 0
 
 
-def test_a_model_that_fails_in_the_middle_leaves_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_fails_midway_leaves_an_incomplete_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "failing.py").write_text(
         "from torch import nn\n"
         "class Net(nn.Module):\n"
@@ -78,7 +78,7 @@ def test_a_model_that_fails_in_the_middle_leaves_what_was_written(tmp_path: Path
     assert run("analyze", "acts.h5", "--partial").exit_code == 0
 
 
-def test_plan_says_what_would_be_written_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_describes_the_output_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ("plan", DIGITS, "--data", "digits", "--split", "test", "--limit", 100, "--pool", "none")
     result = run(*words)
@@ -91,7 +91,7 @@ def test_plan_says_what_would_be_written_and_writes_nothing(tmp_path: Path, monk
     assert all(layer["state_bytes"] > 8 * np.prod(layer["kept"]) ** 2 for layer in planned["layers"])
 
 
-def test_plan_keeps_a_budget_with_pools_that_extract_takes(tmp_path: Path) -> None:
+def test_plan_meets_a_budget_with_pools_that_extract_accepts(tmp_path: Path) -> None:
     words = ("plan", DIGITS, "--data", "digits", "--split", "test", "--limit", 100, "--pool", "none", "--budget", "1MB")
     result = run(*words)
     assert "To fit the budget:" in result.stdout
@@ -105,7 +105,7 @@ def test_plan_keeps_a_budget_with_pools_that_extract_takes(tmp_path: Path) -> No
     assert "more than 10 bytes" in refused(*words[:-1], "10B", code=2)
 
 
-def test_extract_with_metrics_writes_the_table_alone(tmp_path: Path) -> None:
+def test_extract_with_metrics_writes_only_the_table(tmp_path: Path) -> None:
     streamed = extracted(tmp_path / "x.csv", "--metrics", "fisher_ratio,within_class_variance")
     assert not list(tmp_path.glob("*.h5"))
     dumped = tmp_path / "y.csv"
@@ -123,10 +123,10 @@ def test_extract_resumes_and_refuses_other_options(tmp_path: Path) -> None:
     sentence = refused("extract", DIGITS, "--data", "digits", "-o", path, "--resume", code=2)
     assert "was written by another run" in sentence
     assert "model: 'm' in the file" in sentence
-    done = extracted(tmp_path / "y.h5")
-    before = done.read_bytes()
+    completed = extracted(tmp_path / "y.h5")
+    before = completed.read_bytes()
     extracted(tmp_path / "y.h5", "--resume")
-    assert done.read_bytes() == before
+    assert completed.read_bytes() == before
 
 
 def test_pools_by_layer_dtype_ops_and_compression(tmp_path: Path) -> None:
@@ -157,9 +157,9 @@ def test_operations_are_listed() -> None:
         ("Vectors", "5", [[4]]),
     ],
 )
-def test_layers_of_networks_that_take_no_images(factory: str, size: str, shapes: list[list[int]]) -> None:
-    done = run("layers", f"py:tests.inputs.test_models:{factory}", "--size", size, "--json")
-    assert [layer["source_shape"] for layer in json.loads(done.stdout)["layers"]] == shapes
+def test_layers_lists_networks_that_do_not_take_images(factory: str, size: str, shapes: list[list[int]]) -> None:
+    completed = run("layers", f"py:tests.inputs.test_models:{factory}", "--size", size, "--json")
+    assert [layer["source_shape"] for layer in json.loads(completed.stdout)["layers"]] == shapes
 
 
 def test_tokens_and_clips_are_planned_and_extracted(tmp_path: Path) -> None:
@@ -180,14 +180,14 @@ def test_tokens_and_clips_are_planned_and_extracted(tmp_path: Path) -> None:
         assert planned["layers"][0]["kept"] == list(expected.shape[1:])
 
 
-def test_stated_axes_reach_layers_plan_extract_and_verify(tmp_path: Path) -> None:
+def test_stated_axes_apply_to_layers_plan_extract_and_verify(tmp_path: Path) -> None:
     layers = ["--layers", "fc2", "--axes", "fc2=BC"]
     listed = json.loads(run("layers", DIGITS, "--data", "digits", *layers, "--json").stdout)["layers"]
     assert (listed[0]["source_dims"], listed[0]["axes_from"]) == (["sample", "channel"], "given")
     assert run("plan", DIGITS, "--data", "digits", "--limit", 20, *layers).exit_code == 0
     path = tmp_path / "x.h5"
-    done = run("extract", DIGITS, "--data", "digits", "--limit", 20, "-o", path, *layers)
-    assert done.exit_code == 0, done.output
+    completed = run("extract", DIGITS, "--data", "digits", "--limit", 20, "-o", path, *layers)
+    assert completed.exit_code == 0, completed.output
     assert probes.open(path).attrs["axes"] == "fc2=BC"
     assert run("verify", DIGITS, path, "--trust-file").exit_code == 0
     assert "name 3 axes, but the output of 'fc2' has 2" in refused(

@@ -1,4 +1,4 @@
-"""Filters on the command line: measured, pruned, drawn."""
+"""Filter analysis on the command line: measurement, pruning, figures."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from tests.analyses.pruning.test_recorded_heads import planted
 from tests.cli.running import refused, run
 
 
-def test_from_a_network_to_a_sheet(tmp_path: Path) -> None:
+def test_filters_of_a_network_are_measured_and_plotted(tmp_path: Path) -> None:
     net = "py:repanalysis.networks.digits_cnn:digits_cnn"
     run = CliRunner()
     for split in ("train", "test"):
         arguments = ["extract", net, "--data", "digits", "--split", split, "--pool", "grid:2", "-l", "relu?", "--limit", "400"]
-        done = run.invoke(app, [*arguments, "-o", str(tmp_path / f"{split}.h5")])
-        assert done.exit_code == 0, done.output
+        result = run.invoke(app, [*arguments, "-o", str(tmp_path / f"{split}.h5")])
+        assert result.exit_code == 0, result.output
     files = {name: tmp_path / name for name in ("filters.csv", "curves.svg", "sheet.png", "heads.safetensors")}
     arguments = ["filters", str(tmp_path / "train.h5"), str(tmp_path / "test.h5"), "-o", str(files["filters.csv"]),
                  "-f", str(files["curves.svg"]), "--sheet", str(files["sheet.png"]), "--heads", str(files["heads.safetensors"]),
                  "--data", "digits", "--split", "test", "--bootstrap", "3", "--json"]  # fmt: skip
-    done = run.invoke(app, arguments)
-    assert done.exit_code == 0, done.output
+    result = run.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
     assert all(path.stat().st_size > 5000 for path in files.values())
-    rows = json.loads(done.stdout)["rows"]
+    rows = json.loads(result.stdout)["rows"]
     assert {row["layer"] for row in rows} == {"relu1", "relu2", "relu3", "relu4", "relu5"}
     heads = load_file(files["heads.safetensors"])
     assert heads["relu4"].shape == (10, 64, 4)
-    again = run.invoke(app, ["plot", str(files["filters.csv"]), "-m", "snr_pair", "-o", str(tmp_path / "snr.svg")])
-    assert again.exit_code == 0, again.output
+    plot = run.invoke(app, ["plot", str(files["filters.csv"]), "-m", "snr_pair", "-o", str(tmp_path / "snr.svg")])
+    assert plot.exit_code == 0, plot.output
 
 
 def test_heads_of_recorded_layers_are_pruned(tmp_path: Path) -> None:
@@ -51,13 +51,13 @@ def test_heads_of_recorded_layers_are_pruned(tmp_path: Path) -> None:
         assert len(probes.open(files[split])) == 300
     arguments = ["filters", "prune-head", str(files["train"]), str(files["test"]), "-o", str(tmp_path / "p.csv"),
                  "-f", str(tmp_path / "p.svg"), "--theta", "0.3", "--theta", "0.6", "--controls", "2"]  # fmt: skip
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    assert "clusters retrained" in done.output
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "clusters retrained" in result.output
     assert (tmp_path / "p.svg").stat().st_size > 5000
-    odd = CliRunner().invoke(app, [*arguments, "--layer", "layr", "--overwrite"])
-    assert odd.exit_code == 2
-    assert "Did you mean 'layer'" in odd.output
+    misspelled = CliRunner().invoke(app, [*arguments, "--layer", "layr", "--overwrite"])
+    assert misspelled.exit_code == 2
+    assert "Did you mean 'layer'" in misspelled.output
 
 
 def test_a_network_is_trained_pruned_saved_and_loaded_again(tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_a_network_is_trained_pruned_saved_and_loaded_again(tmp_path: Path) -> N
         "--schedule", "cosine", "-o", tmp_path / "run")  # fmt: skip
     weights = tmp_path / "run" / "epoch-005.safetensors"
     words = ("filters", "prune", net, "--weights", weights, "--data", "digits", "-o", tmp_path / "p.csv")
-    done = run(*words, "-f", tmp_path / "p.svg", "--save", tmp_path / "p.safetensors")
-    assert done.exit_code == 0, done.output
-    assert "of all products are left at theta = 0.3" in done.stdout
+    result = run(*words, "-f", tmp_path / "p.svg", "--save", tmp_path / "p.safetensors")
+    assert result.exit_code == 0, result.output
+    assert "of all products are left at theta = 0.3" in result.stdout
     assert (tmp_path / "p.svg").stat().st_size > 5000
     saved = load_file(tmp_path / "p.safetensors")
     table = Table.load(tmp_path / "p.csv")
@@ -84,7 +84,7 @@ def test_a_network_is_trained_pruned_saved_and_loaded_again(tmp_path: Path) -> N
     assert several == "--save writes one network; give --theta once."
 
 
-def test_the_first_verb_needs_no_name_and_options_of_a_file_reach_it(tmp_path: Path) -> None:
+def test_measure_is_the_default_verb_and_takes_options_from_a_file(tmp_path: Path) -> None:
     for split, seed, start in (("train", 0, 0), ("test", 1, 10_000)):
         x, y, _ = planted(120, seed, k=6, f=12)
         np.savez(tmp_path / f"{split}.npz", layer=x[:, :, 0], labels=y, ids=np.arange(120) + start)
@@ -92,9 +92,9 @@ def test_the_first_verb_needs_no_name_and_options_of_a_file_reach_it(tmp_path: P
     (tmp_path / "o.toml").write_text("seed = 1\n[filters]\nbootstrap = 0\n[filters.measure]\ntheta = 0.5\n")
     run("filters", *files, "--config", tmp_path / "o.toml", "-o", tmp_path / "a.csv")
     run("filters", "measure", "--theta", "0.5", "--bootstrap", "0", "--seed", "1", *files, "-o", tmp_path / "b.csv")
-    one, two = (Table.load(tmp_path / f"{name}.csv") for name in "ab")
-    assert one.frame.equals(two.frame)
-    assert one.provenance["train"]["parameters"]["clusters"]["theta"] == 0.5
+    default, named = (Table.load(tmp_path / f"{name}.csv") for name in "ab")
+    assert default.frame.equals(named.frame)
+    assert default.provenance["train"]["parameters"]["clusters"]["theta"] == 0.5
     assert "prune-head" in run("filters", "--help").stdout
     assert run("filters").exit_code == 2
 
@@ -106,11 +106,11 @@ def test_laws_against_labels_and_widths(tmp_path: Path) -> None:
             np.savez(tmp_path / f"{split}{f}.npz", layer=x[:, :, 0], labels=y, ids=np.arange(180) + start)
         run("filters", tmp_path / f"train{f}.npz", tmp_path / f"test{f}.npz", "-o", tmp_path / f"w{f}.csv")
     files = [tmp_path / "train16.npz", tmp_path / "test16.npz"]
-    done = run("filters", "labels", *files, "--subsets", "2", "-o", tmp_path / "k.csv", "-f", tmp_path / "k.svg")
-    assert "error_slope (refitted heads)" in done.stdout
-    done = run(
+    result = run("filters", "labels", *files, "--subsets", "2", "-o", tmp_path / "k.csv", "-f", tmp_path / "k.svg")
+    assert "error_slope (refitted heads)" in result.stdout
+    result = run(
         "filters", "widths", *(tmp_path / f"w{f}.csv" for f in (4, 8, 16)), "-o", tmp_path / "d.csv", "-f", tmp_path / "d.svg"
     )
-    assert "error_exponent = " in done.stdout
+    assert "error_exponent = " in result.stdout
     assert all((tmp_path / name).stat().st_size > 5000 for name in ("k.svg", "d.svg"))
     assert "three widths" in refused("filters", "widths", tmp_path / "w4.csv", "-o", tmp_path / "e.csv", code=1)

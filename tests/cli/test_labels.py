@@ -1,4 +1,4 @@
-"""Labels on the command line: said to be missing before the work, given in a file, matched to the network's head."""
+"""Labels on the command line: reported as missing before the work, read from a file, matched to the network's head."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def net():
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Twelve folders of noisy images of a pattern each, named 0 to 11, and a network whose rows are these patterns."""
+    """Twelve folders, named 0 to 11, each of noisy images of one pattern; the rows of the network's head are these patterns."""
     rng = np.random.default_rng(0)
     patterns = rng.integers(60, 190, (12, 4, 4, 3))
     for label, pattern in enumerate(patterns):
@@ -51,10 +51,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def extract(*more: object, data: str = "imagefolder:set", out: str = "a.h5") -> tuple[Path, str]:
-    done = run("extract", "py:own_net:net", "--data", data, "-o", out, "-l", "flat", "--size", 4, "--overwrite", *more)
-    assert done.exit_code == 0, done.output
-    return Path(out), done.stderr
+def extract(*options: object, data: str = "imagefolder:set", out: str = "a.h5") -> tuple[Path, str]:
+    result = run("extract", "py:own_net:net", "--data", data, "-o", out, "-l", "flat", "--size", 4, "--overwrite", *options)
+    assert result.exit_code == 0, result.output
+    return Path(out), result.stderr
 
 
 def duality(path: Path) -> tuple[float, str]:
@@ -63,8 +63,8 @@ def duality(path: Path) -> tuple[float, str]:
     return row.value, row.note
 
 
-def test_a_class_is_compared_with_the_row_of_its_number(folder: Path) -> None:
-    """Folders 0 to 11 were ordered as text, and nc3 came out far from 0 for a network that had collapsed."""
+def test_classes_are_matched_to_head_rows_by_number(folder: Path) -> None:
+    """Regression: folders 0 to 11 were ordered as text, so nc3 was far from 0 for a collapsed network."""
     extract()
     assert run("analyze", "a.h5", "-m", "nc3_duality", "-o", "a.csv").exit_code == 0
     value, note = duality(Path("a.csv"))
@@ -75,7 +75,7 @@ def test_a_class_is_compared_with_the_row_of_its_number(folder: Path) -> None:
     assert duality(Path("s.csv"))[0] == pytest.approx(value, rel=1e-6)
 
 
-def test_some_folders_of_a_larger_set_are_found_by_number(folder: Path) -> None:
+def test_a_subset_of_folders_is_matched_by_number(folder: Path) -> None:
     for label in (1, 3, 4, 11):
         for file in (folder / "set" / str(label)).iterdir():
             file.unlink()
@@ -86,7 +86,7 @@ def test_some_folders_of_a_larger_set_are_found_by_number(folder: Path) -> None:
     assert note == ""
 
 
-def test_a_file_of_classes_in_the_order_of_text_is_refused(folder: Path) -> None:
+def test_a_file_with_classes_in_text_order_is_refused(folder: Path) -> None:
     path, _ = extract()
     store = probes.open(path)
     names = sorted(store.class_names, key=str)  # type: ignore[union-attr]  # as older versions numbered them
@@ -101,7 +101,7 @@ def test_a_file_of_classes_in_the_order_of_text_is_refused(folder: Path) -> None
 
 
 @pytest.mark.filterwarnings("default:.*has no labels")
-def test_no_labels_are_said_at_extract_and_before_the_work_at_analyze(folder: Path) -> None:
+def test_missing_labels_are_reported_by_extract_and_early_by_analyze(folder: Path) -> None:
     flat = folder / "flat"
     flat.mkdir()
     for file in sorted((folder / "set").rglob("*.png")):
@@ -111,9 +111,9 @@ def test_no_labels_are_said_at_extract_and_before_the_work_at_analyze(folder: Pa
     assert "Give labels with --labels FILE (labels=)" in refused("analyze", "a.h5", "-m", "nc1", code=1)
     lines = ["file_name,label", *(f"{file.name},{file.name.partition('-')[0]}" for file in flat.iterdir())]
     (folder / "labels.csv").write_text("\n".join(lines))
-    given, warned = extract("--labels", "labels.csv", data="imagefolder:flat", out="b.h5")
+    labelled, warned = extract("--labels", "labels.csv", data="imagefolder:flat", out="b.h5")
     assert "no labels" not in warned
-    assert probes.open(given).attrs["labels"] == "labels.csv, by file_name"
+    assert probes.open(labelled).attrs["labels"] == "labels.csv, by file_name"
     results = []
     for number, words in enumerate((["b.h5"], ["a.h5", "--labels", "labels.csv"])):
         assert run("analyze", *words, "-m", "fisher_ratio,nc3_duality", "-o", f"{number}.csv").exit_code == 0
@@ -126,22 +126,22 @@ def test_no_labels_are_said_at_extract_and_before_the_work_at_analyze(folder: Pa
 def test_targets_and_labels_to_ignore(folder: Path) -> None:
     path = write_acts(folder / "x.h5", y=np.where(np.arange(60) < 12, 255, np.arange(60) % 3))
     (folder / "t.csv").write_text("id,age,rank\n" + "\n".join(f"{row},{row * 0.5},{row % 7}" for row in range(60)))
-    done = run(
+    result = run(
         "analyze", path, "-m", "ridge_r2,fisher_ratio", "--targets", "t.csv:age,rank", "--ignore-label", 255, "-o", "t.csv2.csv"
     )
-    assert done.exit_code == 0, done.output
+    assert result.exit_code == 0, result.output
     frame = Table.from_csv(Path("t.csv2.csv")).frame
     assert frame[frame["metric"] == "ridge_r2"]["variant"].unique().tolist() == ["", "train", "age", "rank"]
     fisher = frame[frame["metric"] == "fisher_ratio"]
     assert set(fisher["n"]) == {48}
     assert fisher["note"].str.contains("12 of 60 samples have no label").all()
-    shown = json.loads(run("info", path, "--json").stdout)
-    assert shown["classes"] == 4
+    info = json.loads(run("info", path, "--json").stdout)
+    assert info["classes"] == 4
     assert "There is no file nowhere.csv" in refused("analyze", path, "--labels", "nowhere.csv", code=2)
 
 
-def test_rows_that_are_named_by_a_file(folder: Path) -> None:
-    """A head whose rows stand in another order than the sorted folders."""
+def test_rows_of_the_head_are_named_by_a_file(folder: Path) -> None:
+    """A head whose rows are in another order than the sorted folders."""
     for label in range(12):
         (folder / "set" / str(label)).rename(folder / "set" / f"class-{(label * 5) % 12:02d}")
     (folder / "rows.txt").write_text("\n".join(f"class-{(label * 5) % 12:02d}" for label in range(12)))

@@ -1,7 +1,7 @@
 """Malformed calls of every verb: one sentence and a documented exit code, no traceback, no file left behind.
 
-What is tried is derived from the verbs themselves: every option of every verb gets the values that its type does not allow, so
-that a new option is covered without a line here.
+The calls are derived from the commands: every option of every command gets the values that its type does not allow, so
+that a new option is covered without a change here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from repanalysis.cli._config import kind_of
 from repanalysis.table import Table
 from tests.cli.running import DIGITS, run, write_acts
 
-# A call of each verb that would work, as short as can be.
+# The shortest valid call of each command.
 CALLS: dict[str, list[str]] = {
     "demo": ["-o", "demo"],
     "layers": [DIGITS, "--data", "digits"],
@@ -48,14 +48,14 @@ CALLS: dict[str, list[str]] = {
     "filters labels": ["acts.h5", "-o", "out.csv"],
     "filters widths": ["table.csv", "-o", "out.csv"],
 }
-# What no option of a type takes.
+# Invalid values of each type.
 BAD: dict[type, list[str]] = {
     int: ["x", "1.5", "-1", "nan", "99999999999999999999", "", "0x10", "1,2"],
     float: ["x", "nan", "inf", "-inf", "1e999", "", "1,2", "0.1.2"],
     str: ["", "\0"],
     Path: ["", "missing/\0.csv", "/dev/zero", "pipe", "x" * 300 + ".csv", "acts.h5/inside.csv", "/proc/none/out.csv"],
 }
-# What no option of a name takes: its own spelling is checked, whatever it means.
+# Invalid values of options with their own syntax.
 WORDS: dict[str, list[str]] = {
     "weights": ["none.pt", "acts.h5", "table.csv", ".", "/dev/zero", "empty", "text.safetensors", "/dev/full"],
     "data": [
@@ -190,9 +190,9 @@ WORDS: dict[str, list[str]] = {
     "test": ["none.h5", "empty"],
     "tables": ["none.csv", "empty.csv", "acts.h5", "binary.csv", "cut.csv", "."],
 }
-# What is right all the same.
+# Values from the lists above that are valid.
 RIGHT = {("config", "empty"), ("ignore_label", "-1")}
-# Files that no verb can read, for every argument that is a file to read.
+# Files that no command can read, for every argument that is an input file.
 GARBAGE = ["foreign.h5", "half.png", "half.h5", "binary.csv", "text.safetensors", "empty", "empty_folder", "none.h5"]
 READ = ("path", "source", "a", "b", "sources", "train", "test", "tables", "config", "superclasses", "head", "weights")
 
@@ -205,7 +205,7 @@ def verbs() -> Iterator[tuple[str, Any]]:
 
 
 def malformed() -> list[tuple[str, str, str]]:
-    """Verb, parameter and value."""
+    """Command, parameter and value."""
     calls = []
     for name, verb in verbs():
         kinds = {key: kind_of(p.annotation)[0] for key, p in inspect.signature(verb.callback).parameters.items()}
@@ -223,7 +223,7 @@ EVERY = malformed()
 
 
 def words_of(name: str, parameter: str, value: str) -> list[str]:
-    """The call of a verb with a parameter's value in the place of its own."""
+    """The valid call of a command with the value of one parameter replaced."""
     verb = dict(verbs())[name]
     option = next(p for p in verb.params if p.name == parameter)
     words = list(CALLS[name])
@@ -245,7 +245,7 @@ def _positional(words: list[str]) -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files that are right, and some that are not."""
+    """Valid files, and some invalid ones."""
     place = tmp_path_factory.mktemp("malformed")
     write_acts(place / "acts.h5")
     write_acts(place / "other.h5", {"conv": np.zeros((9, 4))})
@@ -276,29 +276,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def contents(place: Path) -> dict[str, int]:
-    return {str(path.relative_to(place)): path.lstat().st_size for path in place.rglob("*")}
+def contents(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.lstat().st_size for path in folder.rglob("*")}
 
 
 def check(folder: Path, words: list[str]) -> str:
-    """One sentence, a documented code, nothing written."""
+    """Assert one sentence on stderr, a documented exit code and no file written."""
     before = contents(folder)
     result = run(*words)
-    told = f"{words}: {result.exit_code}\n{result.stderr}\n{result.stdout[-500:]}"
+    context = f"{words}: {result.exit_code}\n{result.stderr}\n{result.stdout[-500:]}"
     after = contents(folder)
-    if words[0] in ("train", "study"):  # a run that has begun
+    if words[0] in ("train", "study"):  # these may have started a run
         before, after = (
-            {name: size for name, size in where.items() if not name.startswith("run")} for where in (before, after)
+            {name: size for name, size in listing.items() if not name.startswith("run")} for listing in (before, after)
         )
         for name in ("run", "runs"):
             shutil.rmtree(folder / name, ignore_errors=True)
-    for name in after.keys() - before.keys():  # for the calls that follow
+    for name in after.keys() - before.keys():  # so that the following calls start from the same files
         target = folder / name
         shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-    assert result.exit_code in set(EXIT_CODES) - {0}, told
+    assert result.exit_code in set(EXIT_CODES) - {0}, context
     errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(errors) == 1, told
-    assert "Traceback" not in result.output, told
+    assert len(errors) == 1, context
+    assert "Traceback" not in result.output, context
     sentence = errors[0].removeprefix("Error: ")
     kinds = (
         "AssertionError",
@@ -314,24 +314,24 @@ def check(folder: Path, words: list[str]) -> str:
         "ZeroDivisionError",
         "RuntimeError",
     )
-    assert not sentence.startswith(kinds), told
-    assert sentence.isprintable(), told
-    assert after == before, f"{told} left {sorted(after.keys() ^ before.keys())}"
+    assert not sentence.startswith(kinds), context
+    assert sentence.isprintable(), context
+    assert after == before, f"{context} left {sorted(after.keys() ^ before.keys())}"
     return sentence
 
 
-def test_every_verb_has_a_call_here() -> None:
+def test_every_command_has_a_valid_call() -> None:
     assert set(CALLS) == {name for name, _ in verbs()}
     assert len(EVERY) >= 300
 
 
-# Spread over the options: all of them would take minutes, and run with -m slow.
-QUICK = [call for call in EVERY if call[1] != "dask"]  # which waits for a scheduler
+# A sample over all options: all calls take minutes and run with -m slow.
+QUICK = [call for call in EVERY if call[1] != "dask"]  # which would wait for a scheduler
 FEW = QUICK[:: len(QUICK) // 300]
 
 
 @pytest.mark.filterwarnings("default")
-def test_malformed_calls_are_one_sentence_each(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malformed_calls_of_a_sample_have_one_sentence_errors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     assert len(FEW) >= 300
     failed = []
@@ -346,7 +346,7 @@ def test_malformed_calls_are_one_sentence_each(folder: Path, monkeypatch: pytest
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", sorted(CALLS))
-def test_every_malformed_call_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_every_malformed_call_has_a_one_sentence_error(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(folder)
     failed = []
     for call in EVERY:

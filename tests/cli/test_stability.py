@@ -13,13 +13,13 @@ from repanalysis.table import Table
 from tests.cli.running import DIGITS
 
 
-def test_from_networks_to_a_figure(tmp_path: Path) -> None:
+def test_stability_of_networks_is_measured_and_plotted(tmp_path: Path) -> None:
     out, figure = tmp_path / "s.csv", tmp_path / "s.svg"
     perturbed = ["-p", "diffeo:0.2..0.8/2", "-p", "noise:match=diffeo", "-p", "shift:1..2"]
     twins = ["--limit", "60", "--init", "2", "--shuffled", "1", "--threads", "1"]
     arguments = ["stability", DIGITS, "--data", "digits", *perturbed, *twins, "-o", str(out), "-f", str(figure)]
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
     table = Table.load(out)
     assert list(table.provenance) == ["digits_cnn", "digits_cnn, init", "digits_cnn, shuffled", "digits_cnn, parts"]
     assert figure.stat().st_size > 10_000
@@ -27,27 +27,27 @@ def test_from_networks_to_a_figure(tmp_path: Path) -> None:
     layers = table.frame["layer"].nunique()
     assert len(table) == 3 * layers * (2 * 3 + 4 * 2 + 1) + 2 * 6 * layers
     for x in ("auto", "strength"):
-        again = CliRunner().invoke(app, ["plot", str(out), "-o", str(tmp_path / f"{x}.svg"), "--x", x])
-        assert again.exit_code == 0, again.output
+        plot = CliRunner().invoke(app, ["plot", str(out), "-o", str(tmp_path / f"{x}.svg"), "--x", x])
+        assert plot.exit_code == 0, plot.output
     facts = table.provenance["digits_cnn"]
     assert facts["dataset"] == "digits"
-    assert [one["label"] for one in facts["perturbations"]][:2] == ["diffeo", "diffeo"]
+    assert [perturbation["label"] for perturbation in facts["perturbations"]][:2] == ["diffeo", "diffeo"]
 
 
 def test_filter_energy_of_checkpoints(tmp_path: Path) -> None:
     out = tmp_path / "energy.csv"
-    done = CliRunner().invoke(app, ["filter-energy", DIGITS, "-o", str(out), "--json"])
-    assert done.exit_code == 0, done.output
-    rows = json.loads(done.stdout)["rows"]
+    result = CliRunner().invoke(app, ["filter-energy", DIGITS, "-o", str(out), "--json"])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)["rows"]
     assert {row["metric"] for row in rows} == {"filter_energy", "filter_energy_per_direction", "filter_homogeneity"}
     assert Table.load(out).frame["layer"].nunique() == 4
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_warning_is_a_sentence_on_the_command_line(tmp_path: Path) -> None:
+def test_a_warning_is_one_sentence_on_the_command_line(tmp_path: Path) -> None:
     arguments = ["stability", "small:mlp,width=2,colours=1,size=8", "--data", "digits", "-p", "diffeo:delta=3", "--limit", "10"]
-    done = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "s.csv")])
-    assert done.exit_code == 0, done.output
-    told = [line for line in done.stderr.splitlines() if line.startswith("Warning: ")]
-    assert told == ["Warning: delta = 3 pixels folds images of 8 pixels at c = 3; use at most 0.849 pixels."]
+    result = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "s.csv")])
+    assert result.exit_code == 0, result.output
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("Warning: ")]
+    assert warnings == ["Warning: delta = 3 pixels folds images of 8 pixels at c = 3; use at most 0.849 pixels."]
     assert list(Table.load(tmp_path / "s.csv").provenance) == ["mlp"]

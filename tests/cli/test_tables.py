@@ -1,4 +1,4 @@
-"""Tables of a terminal: never wider than it, nothing cut off; whole lines where there is no terminal."""
+"""Tables in a terminal: no wider than the terminal and not truncated; unwrapped lines without a terminal."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_checkpoints_fit_the_terminal(monkeypatch: pytest.MonkeyPatch, count: in
     assert sorted(int(cell) for row in rows for cell in row[1:]) == list(table.frame["value"].astype(int))
 
 
-def test_seven_checkpoints_stand_beside_each_other_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seven_checkpoints_fit_side_by_side_in_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     table = checkpoints(7)
     blocks = pretty(table).split("\n\n")
@@ -61,7 +61,7 @@ def test_seven_checkpoints_stand_beside_each_other_in_80_columns(monkeypatch: py
             assert list(map(float, values)) == list(rows["value"])
 
 
-def test_a_pipe_gets_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_to_a_pipe_is_not_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("repanalysis.cli._tables._terminal_width", lambda: 1_000_000)
     header, *lines = columns(["layer", *(f"a long heading of column {i}" for i in range(30))], [["conv1", *range(30)]]).split(
         "\n"
@@ -75,10 +75,10 @@ words = st.text("abc_-./ 1[]", min_size=1, max_size=30).filter(str.strip)
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(st.lists(words, min_size=2, max_size=9), st.integers(1, 4), st.integers(40, 200), st.data())
-def test_every_cell_is_shown_and_no_line_is_too_long(
+def test_every_cell_is_shown_and_no_line_exceeds_the_width(
     monkeypatch: pytest.MonkeyPatch, header: list[str], n: int, width: int, data: st.DataObject
 ) -> None:
-    """A table of one column more than the first may be wider than the terminal: nothing is cut off."""
+    """A table of a single column besides the first may be wider than the terminal; no cell is truncated."""
     monkeypatch.setenv("COLUMNS", str(width))
     rows = [[data.draw(words), *(data.draw(st.integers(0, 10**6)) for _ in header[1:])] for _ in range(n)]
     text = columns(header, rows)
@@ -95,11 +95,11 @@ def test_every_cell_is_shown_and_no_line_is_too_long(
     assert max(map(len, text.splitlines())) <= max(width, max(longest, widest) + 2 + max(widest, 7))
 
 
-def test_markup_in_a_name_is_text() -> None:
+def test_markup_in_names_is_shown_literally() -> None:
     assert "[red]conv[/red]" in columns(["layer", "n"], [["[red]conv[/red]", 1]])
 
 
-def test_the_command_fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_output_of_the_command_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     files = [write_acts(tmp_path / f"resnet18_epoch_{i:03d}.h5") for i in range(7)]
     lines = run("analyze", *files, "-m", ",".join(metric for metric, _ in METRICS), "--groups", 0).stdout.splitlines()

@@ -1,4 +1,4 @@
-"""What reaches a terminal: no name acts on it, and a reader that goes away or a full disk is no traceback."""
+"""Output to a terminal: names are escaped, and a closed pipe or a full disk gives no traceback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLEAR = "\x1b[2J\r\u202e\x9b31m"
 
 @pytest.fixture
 def forged(tmp_path: Path) -> Path:
-    """A file in which everything that can be named acts on a terminal."""
+    """A file in which every name contains terminal control sequences."""
     rng = np.random.default_rng(0)
     path = tmp_path / "forged.h5"
     writer = create(
@@ -62,52 +62,52 @@ def harmless(text: str) -> None:
         ["filters", "FILE", "-o", "f.csv", "--bootstrap", 0],
     ],
 )
-def test_no_name_acts_on_the_terminal(forged: Path, monkeypatch: pytest.MonkeyPatch, words: list[object]) -> None:
+def test_control_sequences_in_names_are_escaped(forged: Path, monkeypatch: pytest.MonkeyPatch, words: list[object]) -> None:
     monkeypatch.chdir(forged.parent)
     result = run(*(forged.name if word == "FILE" else word for word in words))
     harmless(result.stdout)
     harmless(result.stderr)
 
 
-def test_a_line_feed_in_an_attribute_makes_no_line(forged: Path) -> None:
+def test_a_line_feed_in_an_attribute_starts_no_new_line(forged: Path) -> None:
     lines = run("info", forged).stdout.splitlines()
     assert [line.split() for line in lines if line.startswith("state")] == [["state", "complete"]]
 
 
-def test_json_holds_names_as_they_are(forged: Path) -> None:
-    told = json.loads(run("info", forged, "--json").stdout)
-    assert told["layers"][0]["name"] == f"conv{CLEAR}"
+def test_json_contains_names_unescaped(forged: Path) -> None:
+    info = json.loads(run("info", forged, "--json").stdout)
+    assert info["layers"][0]["name"] == f"conv{CLEAR}"
 
 
-def test_a_name_that_is_no_utf8_is_printed(tmp_path: Path) -> None:
+def test_a_path_that_is_not_utf8_is_printed(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.h5"))
     write_acts(path)
     words = [sys.executable, "-m", "repanalysis.cli"]
-    for more in (["analyze", path, "-m", "nc1", "--groups", "0"], ["analyze", f"{path}x"]):
-        done = subprocess.run([*words, *more], capture_output=True, check=False)
-        assert b"Traceback" not in done.stderr
-        assert done.returncode == (2 if str(more[1]).endswith("x") else 0), done.stderr
-    done = subprocess.run([*words, "doctor", path], capture_output=True, check=False)
-    assert b"\\udcff" in done.stdout
+    for arguments in (["analyze", path, "-m", "nc1", "--groups", "0"], ["analyze", f"{path}x"]):
+        completed = subprocess.run([*words, *arguments], capture_output=True, check=False)
+        assert b"Traceback" not in completed.stderr
+        assert completed.returncode == (2 if str(arguments[1]).endswith("x") else 0), completed.stderr
+    completed = subprocess.run([*words, "doctor", path], capture_output=True, check=False)
+    assert b"\\udcff" in completed.stdout
 
 
-def test_a_reader_that_goes_away_is_left_quietly(acts: Path) -> None:
+def test_a_closed_pipe_ends_the_command_without_a_message(acts: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     words = [sys.executable, "-m", "repanalysis.cli", "info", acts]
-    done = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, check=False)
+    completed = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
-    assert (done.returncode, done.stderr) == (141, b"")
+    assert (completed.returncode, completed.stderr) == (141, b"")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_an_output_that_is_full_is_one_sentence(acts: Path) -> None:
+def test_a_full_output_device_has_a_one_sentence_error(acts: Path) -> None:
     for words in (["info", acts], ["--help"]):
         with Path("/dev/full").open("w") as full:
-            done = subprocess.run(
+            completed = subprocess.run(
                 [sys.executable, "-m", "repanalysis.cli", *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
             )
-        assert (done.returncode, done.stderr) == (1, "Error: The output can't be written: the disk is full.\n"), words
+        assert (completed.returncode, completed.stderr) == (1, "Error: The output can't be written: the disk is full.\n"), words
 
 
 @pytest.mark.parametrize(
@@ -137,12 +137,12 @@ def test_an_output_that_is_full_is_one_sentence(acts: Path) -> None:
         (RuntimeError(), "RuntimeError.", 1),
     ],
 )
-def test_a_failure_of_the_system_names_the_file_and_the_reason(error: BaseException, sentence: str, code: int) -> None:
+def test_a_system_error_names_the_file_and_the_reason(error: BaseException, sentence: str, code: int) -> None:
     assert sentence_of(error, output="out.csv") == sentence
     assert exit_code_of(error) == code
 
 
-def test_options_given_twice_or_empty(acts: Path) -> None:
+def test_options_that_are_repeated_or_empty_are_refused(acts: Path) -> None:
     assert "'--seed': it is given twice" in refused("analyze", acts, "--seed", 1, "--seed", 2, code=2)
     assert "An argument is empty" in refused("analyze", acts, "--metrics", "", code=2)
     assert "An argument is empty" in refused("analyze", acts, "--metrics=", code=2)
@@ -172,17 +172,19 @@ def test_options_given_twice_or_empty(acts: Path) -> None:
         (b"a = " + b"[" * 3000, "is no TOML file"),
     ],
 )
-def test_a_file_of_options_of_the_wrong_type(acts: Path, monkeypatch: pytest.MonkeyPatch, text: bytes, sentence: str) -> None:
+def test_an_options_file_with_wrong_types_is_refused(
+    acts: Path, monkeypatch: pytest.MonkeyPatch, text: bytes, sentence: str
+) -> None:
     monkeypatch.chdir(acts.parent)
     Path("o.toml").write_bytes(text)
     assert sentence in refused("analyze", acts, "--config", "o.toml", code=2)
 
 
-def test_a_file_of_options_that_is_right(acts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_valid_options_file_is_applied(acts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(acts.parent)
     Path("o.toml").write_bytes(
         b"\xef\xbb\xbfseed = 3\nstate_budget = 1\n[analyze]\nlayers = 'conv'\nmetrics = 'nc1'\n[extract]\nsize = 32"
     )
-    done = run("analyze", acts, "--config", "o.toml", "--groups", 0, "--json")
-    assert done.exit_code == 0, done.stderr
-    assert {row["layer"] for row in json.loads(done.stdout)["rows"]} == {"conv"}
+    completed = run("analyze", acts, "--config", "o.toml", "--groups", 0, "--json")
+    assert completed.exit_code == 0, completed.stderr
+    assert {row["layer"] for row in json.loads(completed.stdout)["rows"]} == {"conv"}

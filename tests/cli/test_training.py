@@ -12,11 +12,11 @@ from tests.studies.test_noise import MODELS
 from tests.training.test_runs import MODEL
 
 
-def test_train_extract_analyze_from_the_command_line(tmp_path: Path) -> None:
+def test_a_network_is_trained_extracted_and_analysed(tmp_path: Path) -> None:
     folder = tmp_path / "sc"
     options = ("--split", "train", "--test-split", "test", "--epochs", "1", "--batch-size", "32", "--lr", "0.1")
-    done = run("train", MODEL, "--data", "digits", *options, "-o", folder)
-    assert "1 epochs." in done.stdout
+    result = run("train", MODEL, "--data", "digits", *options, "-o", folder)
+    assert "1 epochs." in result.stdout
     for epoch in (0, 1):
         weights = folder / f"epoch-00{epoch}.safetensors"
         run("extract", MODEL, "--weights", weights, "--data", "digits", "--split", "test", "-o", tmp_path / f"{epoch}.h5")
@@ -25,10 +25,10 @@ def test_train_extract_analyze_from_the_command_line(tmp_path: Path) -> None:
     assert (tmp_path / "t.svg").exists()
 
 
-def test_a_study_with_a_figure(tmp_path: Path) -> None:
+def test_a_study_writes_a_table_and_a_figure(tmp_path: Path) -> None:
     arguments = ["study", *MODELS, "--data", "digits", "--epochs", "1", "--batch-size", "50", "--noise", "0", "--noise", "2",
                  "--diffeo", "diffeo:delta=0.8", "--images", "40", "-o", str(tmp_path)]  # fmt: skip
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    assert "4 runs" in done.output
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "4 runs" in result.output
     assert (tmp_path / "errors.svg").stat().st_size > 10_000

@@ -1,4 +1,4 @@
-"""What every verb has: the main job, common options, one sentence and an exit code for what goes wrong."""
+"""Behaviour common to all commands: extraction and analysis, shared options, one sentence and an exit code for errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from repanalysis.table import Table
 from tests.cli.running import DIGITS, refused, run, write_acts
 
 
-def test_from_a_model_to_a_figure(tmp_path: Path) -> None:
+def test_a_model_is_extracted_analysed_and_plotted(tmp_path: Path) -> None:
     acts, results, figure = tmp_path / "acts.h5", tmp_path / "results.csv", tmp_path / "depth.svg"
     first = run("extract", DIGITS, "--data", "digits", "--split", "test", "--limit", 300, "-o", acts, "--seed", 7)
     assert first.exit_code == 0, first.output
@@ -37,19 +37,19 @@ def test_from_a_model_to_a_figure(tmp_path: Path) -> None:
     assert recorded["dataset"] == "digits"
 
 
-def test_json_is_json_and_quiet_is_quiet(acts: Path) -> None:
-    told = json.loads(run("analyze", acts, "--json").stdout)
-    assert {row["layer"] for row in told["rows"]} == {"conv", "relu"}
-    assert told["provenance"]["acts"]["source"] == str(acts)
+def test_json_prints_valid_json_and_quiet_prints_nothing(acts: Path) -> None:
+    report = json.loads(run("analyze", acts, "--json").stdout)
+    assert {row["layer"] for row in report["rows"]} == {"conv", "relu"}
+    assert report["provenance"]["acts"]["source"] == str(acts)
     assert run("analyze", acts, "--quiet").output == ""
 
 
 def test_options_from_a_file(acts: Path, tmp_path: Path) -> None:
     config = tmp_path / "run.toml"
     config.write_text('quiet = true\n[analyze]\nmetrics = "coding_rate"\nlayers = ["relu"]\n')
-    done = run("analyze", acts, "--config", config, "-o", tmp_path / "r.csv")
-    assert done.exit_code == 0, done.output
-    assert done.output == ""
+    result = run("analyze", acts, "--config", config, "-o", tmp_path / "r.csv")
+    assert result.exit_code == 0, result.output
+    assert result.output == ""
     assert Table.load(tmp_path / "r.csv").frame[["layer", "metric"]].to_numpy().tolist() == [["relu", "coding_rate"]] * 3
     config.write_text("metrik = 1")
     wrong = run("analyze", acts, "--config", config)
@@ -57,7 +57,7 @@ def test_options_from_a_file(acts: Path, tmp_path: Path) -> None:
     assert "Did you mean 'metrics'?" in " ".join(wrong.stderr.replace("│", " ").split())
 
 
-def test_wrong_words(acts: Path, tmp_path: Path) -> None:
+def test_wrong_arguments_have_one_sentence_errors(acts: Path, tmp_path: Path) -> None:
     assert refused("analyze", acts, "-m", "fischer", code=2).startswith("Unknown metric 'fischer'.")
     assert refused("analyze", acts, "-l", "rellu", code=2).endswith("Did you mean 'relu'? `repanalysis info` lists all 2.")
     assert "Did you mean 'conv1'?" in refused(
@@ -76,7 +76,7 @@ def test_wrong_words(acts: Path, tmp_path: Path) -> None:
     assert run("analyze").exit_code == 2
 
 
-def test_missing_and_foreign_files(acts: Path, tmp_path: Path) -> None:
+def test_missing_and_foreign_files_have_one_sentence_errors(acts: Path, tmp_path: Path) -> None:
     assert refused("analyze", tmp_path / "none.h5", code=2) == f"There is no file {tmp_path / 'none.h5'}."
     assert refused("info", tmp_path / "none.h5", code=2) == f"There is no file {tmp_path / 'none.h5'}."
     assert "There is no file" in refused("plot", tmp_path / "none.csv", "-o", tmp_path / "x.svg", code=2)
@@ -88,16 +88,16 @@ def test_missing_and_foreign_files(acts: Path, tmp_path: Path) -> None:
     assert "is truncated" in refused("analyze", tmp_path / "cut.h5", code=1)
 
 
-def test_incomplete_files_say_how_far_they_came(tmp_path: Path) -> None:
+def test_incomplete_files_report_how_many_samples_they_have(tmp_path: Path) -> None:
     path = write_acts(tmp_path / "acts.h5", complete=False)
     assert "stopped after 60 samples" in refused("analyze", path, code=3)
     assert run("analyze", path, "--partial").exit_code == 0
-    told = run("info", path)
-    assert told.exit_code == 0
-    assert "INCOMPLETE: writing stopped after 60 samples" in told.stdout
+    info = run("info", path)
+    assert info.exit_code == 0
+    assert "INCOMPLETE: writing stopped after 60 samples" in info.stdout
 
 
-def test_nothing_is_overwritten_unasked(acts: Path, tmp_path: Path) -> None:
+def test_nothing_is_overwritten_without_overwrite(acts: Path, tmp_path: Path) -> None:
     before = acts.read_bytes()
     assert "exists already" in refused("extract", DIGITS, "--data", "digits", "-o", acts, code=2)
     assert acts.read_bytes() == before
@@ -112,10 +112,10 @@ def test_nothing_is_overwritten_unasked(acts: Path, tmp_path: Path) -> None:
     assert "exists already" in refused("demo", "-o", tmp_path / "demo", code=2)
 
 
-def test_a_log_has_no_progress_bar_and_threads_are_limited(acts: Path, tmp_path: Path) -> None:
+def test_logs_have_no_progress_bar_and_threads_are_limited(acts: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "repanalysis.cli", "analyze", str(acts), "--threads", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stderr == ""
     broken = subprocess.run(
         [*command[:4], "none.h5"], capture_output=True, text=True, check=False, env=os.environ | {"REPANALYSIS_TRACEBACK": "1"}
     )
@@ -123,11 +123,11 @@ def test_a_log_has_no_progress_bar_and_threads_are_limited(acts: Path, tmp_path:
     assert "Traceback" in broken.stderr
 
 
-def test_the_version_is_told() -> None:
+def test_version_prints_the_version() -> None:
     assert run("--version").stdout.startswith("repanalysis ")
 
 
-def test_every_verb_takes_the_common_options() -> None:
+def test_every_command_takes_the_common_options() -> None:
     for verb in ("demo", "layers", "extract", "analyze", "plot", "info"):
         command: Any = __import__("typer").main.get_command(app)
         options = {option for parameter in command.commands[verb].params for option in parameter.opts}

@@ -1,4 +1,4 @@
-"""What `probes.capture` keeps of an architecture against `oracle`: problems, and the row of docs/architectures.md."""
+"""Compares what `probes.capture` records of an architecture with `oracle`: problems, and the row of docs/architectures.md."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ class Architecture:
     Attributes
     ----------
     build : callable
-        Size of the input -> network. Networks of other sizes differ in nothing but the number of places.
+        Size of the input -> network. Networks of other sizes differ only in the number of positions.
     sample : callable
         (seed, size) -> the input of one sample: a tensor, or a dict or tuple of tensors.
     sizes : (int, int)
-        The size that is recorded, and another that the network can be built for (the same, where there is no other).
+        The size that is recorded, and another size that the network can be built for (the same if there is none).
     axes : mapping of str to str
         Patterns of names, separated by blanks -> words of letters, separated by blanks; `oracle` has the alphabet. The first
-        pattern that matches and has a word with as many letters as the output has axes counts.
+        pattern that matches and has a word with as many letters as the output has axes is used.
     prefix : int
-        Tokens at the front that are no place.
+        Number of leading tokens that are not positions.
     batches : tuple of int
         Numbers of samples in the two batches.
     later : int
-        Size of the second batch's input, where it is another.
+        Size of the second batch's input, if different.
     padding : str
-        Name of the input that is 1 at tokens and 0 at padding, which no mean counts.
+        Name of the input that is 1 at tokens and 0 at padding, which means omit.
     collate : callable
         Samples -> batch.
     fast : bool
         Whether it is in the default run.
     options : mapping
-        What `capture` is told.
+        Options of `capture`.
     note : str
-        What else the page is to say.
+        A further note on the page.
     """
 
     build: Callable[[int], nn.Module]
@@ -91,14 +91,14 @@ def stacked(samples: list[Any]) -> Any:
 
 
 def run(model: nn.Module, item: Any) -> Any:
-    """Call a network on a batch as `capture` is documented to."""
+    """Call a network on a batch as documented for `capture`."""
     if isinstance(item, Mapping):
         return model(**item)
     return model(*item) if isinstance(item, tuple) else model(item)
 
 
 def seeded(architecture: Architecture, size: int) -> nn.Module:
-    """The network, with noise on what is constant at the start (biases, gains, layer scales) and statistics for batch norms."""
+    """The network, with noise on initially constant parameters (biases, gains, layer scales) and batch norm statistics."""
     torch.manual_seed(0)
     model = architecture.build(size).eval()
     generator = torch.Generator().manual_seed(1)
@@ -108,14 +108,14 @@ def seeded(architecture: Architecture, size: int) -> nn.Module:
                 parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
         if norms := [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]:
             for norm in norms:
-                norm.train().momentum = 1.0  # what the next batch has
+                norm.train().momentum = 1.0  # the statistics of the next batch
             run(model, architecture.batch([-1, -2, -3], size))
     return model.eval()
 
 
 @dataclass
 class Report:
-    """What a comparison came to: words of the compared layers, reasons of those left out, and what is wrong."""
+    """Result of a comparison: words of the compared layers, reasons for omitted layers, and problems."""
 
     compared: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class Report:
 
 
 def compare(architecture: Architecture, pool: str = "mean") -> Report:
-    """Every module call of an architecture: is what is kept right, and has what is left out no rows?"""
+    """For every module call: are recorded rows correct, and do omitted outputs have no row per sample?"""
     size = architecture.sizes[0]
     model, (n, n_more) = seeded(architecture, size), architecture.batches
     items = [architecture.batch(range(n), size), architecture.batch(range(n, n + n_more), architecture.later or size)]
@@ -131,11 +131,11 @@ def compare(architecture: Architecture, pool: str = "mean") -> Report:
     report = Report()
     words = confirmed(architecture, model, first, more, modules, report)
     if pool == "cls":
-        without = {name for name, word in words.items() if "+" not in word and first[name].ndim > 2}
-        report.skipped |= dict.fromkeys(without, "without a class token")
-        words = {name: word for name, word in words.items() if name not in without}
+        unpooled = {name for name, word in words.items() if "+" not in word and first[name].ndim > 2}
+        report.skipped |= dict.fromkeys(unpooled, "without a class token")
+        words = {name: word for name, word in words.items() if name not in unpooled}
 
-    kept, skipped, error = captured(model, items, pool, architecture.options)
+    captured_rows, skipped, error = captured(model, items, pool, architecture.options)
     if error:
         report.problems["capture"] = error
         return report
@@ -145,16 +145,18 @@ def compare(architecture: Architecture, pool: str = "mean") -> Report:
             for part, item in zip((first, more), items, strict=True)
         ]
         expected = np.concatenate([oracle.pooled(x, word, architecture.prefix, pool) for x in outputs])
-        if name not in kept:
-            wrong = f"left out: {skipped.get(name, 'without a reason')}"
+        if name not in captured_rows:
+            message = f"left out: {skipped.get(name, 'without a reason')}"
         else:
-            wrong = difference(kept[name], expected, float(np.nanmax(np.abs(outputs[0]))))
-        if wrong:
-            report.problems[name] = f"{word} {first[name].shape}: {wrong}"
+            message = difference(captured_rows[name], expected, float(np.nanmax(np.abs(outputs[0]))))
+        if message:
+            report.problems[name] = f"{word} {first[name].shape}: {message}"
         else:
             report.compared[name] = word
-    for name in kept.keys() - words.keys():
-        report.problems[name] = f"kept as {kept[name].shape}, but is {report.skipped.get(name, 'no output of a module call')}"
+    for name in captured_rows.keys() - words.keys():
+        report.problems[name] = (
+            f"kept as {captured_rows[name].shape}, but is {report.skipped.get(name, 'no output of a module call')}"
+        )
     return report
 
 
@@ -166,7 +168,7 @@ def confirmed(
     modules: Mapping[str, nn.Module],
     report: Report,
 ) -> dict[str, str]:
-    """The words of all outputs with a row per sample that nothing speaks against; the others go to the report."""
+    """The words of all outputs with a row per sample that no measurement contradicts; the others are added to the report."""
     (size, other_size), (n, n_more) = architecture.sizes, architecture.batches
     exchanged, _ = oracle.recorded(model, architecture.batch([100, *range(1, n)], size), run)
     resized: oracle.Outputs = {}
@@ -205,7 +207,7 @@ def why_no_rows(x: np.ndarray, z: np.ndarray | None, y: np.ndarray | None, n: in
 
 
 def contradiction(word: str, samples: list[int], x: np.ndarray, r: np.ndarray | None, module: nn.Module) -> str:
-    """What of the measurements speaks against a statement; empty if nothing does."""
+    """The measurement that contradicts a statement; empty if none does."""
     letters = word.strip("!").replace("+", "")
     if len(letters) != x.ndim or letters.count("B") != 1:
         return f"it has {x.ndim} axes"
@@ -248,7 +250,7 @@ def captured(
         warnings.simplefilter("ignore", probes.LeftOutWarning)
         try:
             batches = list(probes.capture(model, loader, layers="*", pool=pool, **options))
-        except Exception as error:  # whatever it is, it is reported
+        except Exception as error:  # any error is reported
             return {}, {}, f"{type(error).__name__}: {error}"
     names = batches[-1].layers.keys()
     return (
@@ -265,11 +267,11 @@ def rows_of(item: Any) -> int:
     return len(inner) if inner is not None else rows_of(next(iter(item)))
 
 
-def difference(kept: np.ndarray, expected: np.ndarray, scale: float) -> str:
-    """How rows differ from what they should be; empty if only by the rounding of numbers of that scale."""
-    if kept.shape != expected.shape:
-        return f"kept {kept.shape}, right is {expected.shape}"
-    off = np.abs(kept - expected).max(initial=0.0)
+def difference(recorded: np.ndarray, expected: np.ndarray, scale: float) -> str:
+    """How rows differ from the expected rows; empty if only by rounding at that scale."""
+    if recorded.shape != expected.shape:
+        return f"kept {recorded.shape}, right is {expected.shape}"
+    off = np.abs(recorded - expected).max(initial=0.0)
     return "" if off <= 1e-5 * scale else f"kept rows are off by {off:.2g} of {scale:.2g}"
 
 

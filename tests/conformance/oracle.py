@@ -1,12 +1,12 @@
-"""Plain forward hooks and plain numpy: what the rows of every layer are, if its axes are what somebody says they are.
+"""Plain forward hooks and plain numpy: the rows of every layer, given a statement of the axes of its output.
 
-Nothing here comes from `probes`. A statement is a word of one letter per axis of a module's output:
+Nothing here is imported from `probes`. A statement is a word of one letter per axis of a module's output:
 
-    B samples   T tokens, H W D places or time: pooled   C channels, G heads or groups: kept
+    B samples   T tokens, H W D positions or time: pooled   C channels, G heads or groups: kept
     U units of a linear layer over tokens: kept, though they grow with the input
-    +T begins with prefix tokens   ! at the end: places whose number does not grow with the input
+    +T begins with prefix tokens   ! at the end: positions whose number does not grow with the input
 
-`comparing.py` holds statements against the network itself: with one sample exchanged (which slices change?), another number of
+`comparing.py` checks statements against the network itself: with one sample exchanged (which slices change?), another number of
 samples, another size of input (which axes grow?), and the shapes of the modules' weights.
 """
 
@@ -26,7 +26,7 @@ Outputs = dict[str, "np.ndarray | str"]
 
 
 def recorded(model: nn.Module, item: Any, run: Callable[[nn.Module, Any], Any]) -> tuple[Outputs, dict[str, nn.Module]]:
-    """Every module call's whole output (or why it is no array of floats), by name, and the module of each name."""
+    """Every module call's full output (or why it is not an array of floats), by name, and the module of each name."""
     names = {module: name or "model" for name, module in model.named_modules()}
     paths, count, stack = set(names.values()), Counter[nn.Module](), []
     outputs: Outputs = {}
@@ -61,7 +61,7 @@ def recorded(model: nn.Module, item: Any, run: Callable[[nn.Module, Any], Any]) 
 
 
 def leaves(output: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """What a nested output holds, with the dotted keys that lead there."""
+    """The leaves of a nested output, with their dotted keys."""
     if isinstance(output, Mapping):
         items = [(str(name), value) for name, value in output.items()]
     elif is_dataclass(output) and not isinstance(output, type):
@@ -76,7 +76,7 @@ def leaves(output: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def as_array(value: Any) -> np.ndarray | str:
-    """A copy of a tensor of floats, NaN where a nested tensor has no token; for anything else what it is, in words."""
+    """A copy of a tensor of floats, NaN where a nested tensor has no token; a description of anything else."""
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}, no tensor"
     if not value.is_floating_point():
@@ -89,7 +89,7 @@ def as_array(value: Any) -> np.ndarray | str:
 
 
 def rows_by_samples(x: np.ndarray, other: np.ndarray | None, more: np.ndarray | None, n: int, n_more: int) -> list[int]:
-    """Axes along which slice 0, and no other, belongs to sample 0.
+    """Axes along which exactly slice 0 belongs to sample 0.
 
     `other` is the output with only sample 0 exchanged, `more` that of `n_more` samples.
     """
@@ -107,15 +107,15 @@ def unpadded(x: np.ndarray, word: str, item: Any, padding: str) -> np.ndarray:
     axes = [letters.find(letter) for letter in "BT"]
     if min(axes) < 0 or tuple(x.shape[axis] for axis in axes) != mask.shape:
         return x
-    rest = tuple(axis for axis in range(x.ndim) if axis not in axes)
+    other_axes = tuple(axis for axis in range(x.ndim) if axis not in axes)
     weights = mask if axes == sorted(axes) else mask.T
-    return np.where(np.expand_dims(weights, rest) > 0, x, np.nan)
+    return np.where(np.expand_dims(weights, other_axes) > 0, x, np.nan)
 
 
 def pooled(x: np.ndarray, word: str, prefix: int, pool: str = "mean") -> np.ndarray:
-    """Rows of samples: the mean over places without prefix tokens (`mean`), or what another pool is documented to keep.
+    """Rows of samples: the mean over positions without prefix tokens (`mean`), or the documented result of another pool.
 
-    An axis that holds nothing but prefix tokens is taken as it is.
+    An axis of only prefix tokens is kept.
     """
     letters = word.strip("!")
     while "+" in letters:

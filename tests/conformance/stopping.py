@@ -1,8 +1,8 @@
-"""Runs verbs in processes of their own that stop at a chosen moment: `python -m tests.conformance.stopping`.
+"""Runs commands in separate processes that stop at a given moment: `python -m tests.conformance.stopping`.
 
 A moment is before or after a call that changes a file or folder: open for writing, replace, unlink, fsync, ... A line of JSON
-on stdin says what to run and where to stop; a line of JSON on stdout says how it ended. Each run is forked where everything
-is imported already, so it takes as long as its work.
+on stdin gives the command and where to stop; a line of JSON on stdout gives the result. Each run is forked after all
+imports, so its time is only that of its work.
 """
 
 from __future__ import annotations
@@ -65,21 +65,21 @@ class Moments:
         return False
 
     def watched(self, name: str, real: Callable[..., Any], writes: Callable[..., bool]) -> Callable[..., Any]:
-        def call(*given: Any, **options: Any) -> Any:
-            target = given[0] if given else options.get("path", options.get("file"))
-            if not (writes(*given, **options) and self.within(target)):
-                return real(*given, **options)
-            where = _READ_LINK(f"/proc/self/fd/{target}") if isinstance(target, int) else os.fsdecode(target)
-            words = f"{name} {Path(where).name}"
+        def call(*arguments: Any, **options: Any) -> Any:
+            target = arguments[0] if arguments else options.get("path", options.get("file"))
+            if not (writes(*arguments, **options) and self.within(target)):
+                return real(*arguments, **options)
+            path = _READ_LINK(f"/proc/self/fd/{target}") if isinstance(target, int) else os.fsdecode(target)
+            words = f"{name} {Path(path).name}"
             self.meet(f"before {words}")
-            result = real(*given, **options)
+            result = real(*arguments, **options)
             self.meet(f"after {words}")
             return result
 
         return call
 
     def watch(self) -> None:
-        """Put the calls in place of the system's."""
+        """Replace the system's calls by the watched calls."""
 
         def opens(_: Any, mode: Any = "r", *__: Any, **___: Any) -> bool:
             return bool(set(mode) & set("wax+"))
@@ -99,7 +99,7 @@ def run(job: dict[str, Any], answer: int) -> None:
     """The forked process."""
     os.chdir(job["folder"])
     os.environ.update(job["env"])
-    for number in (1, 2):  # what it says goes to a file
+    for number in (1, 2):  # its output goes to a file
         os.dup2(os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     moments = Moments(job["folder"], job["at"], job["how"])
     moments.watch()
@@ -123,7 +123,7 @@ def run(job: dict[str, Any], answer: int) -> None:
 
 
 def put() -> None:
-    """What every verb does in the end."""
+    """Replace a file, as every command does at the end."""
     from probes.atomic_files import replacing
 
     with replacing("t.csv") as draft:
@@ -131,7 +131,7 @@ def put() -> None:
 
 
 def serve() -> None:
-    """Import what verbs import, then fork a process per line; nothing here may start a thread."""
+    """Import the modules of all commands, then fork a process per line; no thread may be started here."""
     import matplotlib
     import torch
     from matplotlib.figure import Figure
@@ -160,13 +160,13 @@ def serve() -> None:
 
 
 class Server:
-    """Runs verbs, and says how they ended."""
+    """Runs commands and returns their results."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
     def run(self, folder: Path, words: list[str], *, at: int | None = None, how: str = "kill", **job: Any) -> dict[str, Any]:
-        """Run a verb in a folder, up to a moment; its exit code (-9: killed) and the moments that it met."""
+        """Run a command in a folder up to a moment; its exit code (-9: killed) and the moments it passed."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         log = folder.parent / f"{folder.name}.log"
@@ -181,7 +181,7 @@ class Server:
 
 @contextmanager
 def server() -> Iterator[Server]:
-    """A process that runs verbs."""
+    """A process that runs commands."""
     command = [sys.executable, "-m", "tests.conformance.stopping"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "200"}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:

@@ -1,7 +1,7 @@
-"""Kept rows of whole architectures are what plain hooks and plain numpy give, and what is left out has no rows.
+"""Recorded rows of entire architectures agree with plain hooks and plain numpy, and omitted outputs have no row per sample.
 
-`zoo` holds the architectures and what is stated about their axes, `comparing` holds both sides against each other, and
-docs/architectures.md tells the result; each test checks its row of that page. Most are slow.
+`zoo` has the architectures and statements about their axes, `comparing` compares both sides, and docs/architectures.md
+reports the result; each test checks its row of that page. Most are slow.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ PARAMETERS = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore")  # networks that others wrote warn of this and that
+@pytest.mark.filterwarnings("ignore")  # networks of other packages give unrelated warnings
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_rows_are_those_of_plain_hooks(name: str) -> None:
+def test_rows_agree_with_plain_hooks(name: str) -> None:
     report = compare(ARCHITECTURES[name])
     assert not report.problems
     page = (DOCS / "architectures.md").read_text(encoding="utf-8")
@@ -37,12 +37,12 @@ def test_rows_are_those_of_plain_hooks(name: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("pool", ["none", "tokens", "cls", "flatten"])
 @pytest.mark.parametrize("name", OTHER_POOLS)
-def test_other_pools_keep_what_they_say(name: str, pool: str) -> None:
+def test_other_pools_keep_the_documented_values(name: str, pool: str) -> None:
     report = compare(ARCHITECTURES[name], pool)
     assert report.compared
     assert not report.problems
 
 
-def test_every_family_of_timm_is_there() -> None:
+def test_every_family_of_timm_is_tested() -> None:
     timm = pytest.importorskip("timm")
     assert {f"timm: {module}" for module in timm.list_modules()} <= ARCHITECTURES.keys()

@@ -1,4 +1,4 @@
-"""kill -9 at random moments, and going on: the file becomes the one that an undisturbed run would have written."""
+"""kill -9 at random moments, then resuming: the file equals that of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def run(
     pool: str = "none",
     how: str = "resume",
 ) -> bool:
-    """Record in a process of its own; whether it came to its end before it was killed."""
+    """Record in a separate process; return whether it finished before it was killed."""
     assert server.stdin is not None
     assert server.stdout is not None
     server.stdin.write(f"{path} {compression} {pool} {how}\n")
@@ -86,34 +86,34 @@ def run(
 
 
 def content(path: Path) -> dict[str, np.ndarray]:
-    """Every data set of a file, by h5py alone."""
-    found: dict[str, np.ndarray] = {}
+    """Every data set of a file, read with h5py only."""
+    arrays: dict[str, np.ndarray] = {}
 
     def add(name: str, node: h5py.Dataset | h5py.Group) -> None:
         if isinstance(node, h5py.Dataset) and not name.endswith("sample"):
-            found[name] = node.asstr()[:] if h5py.check_string_dtype(node.dtype) else node[:]
+            arrays[name] = node.asstr()[:] if h5py.check_string_dtype(node.dtype) else node[:]
 
     with h5py.File(path) as file:
         file.visititems(add)
-    return found
+    return arrays
 
 
 @pytest.mark.parametrize(("compression", "kills"), [("none", 10), ("gzip", 10)])
-def test_killed_at_random_moments_and_resumed_the_file_is_the_same(
+def test_a_run_killed_at_random_moments_and_resumed_writes_the_same_file(
     server: subprocess.Popen[str], tmp_path: Path, compression: str, kills: int
 ) -> None:
-    whole, path = tmp_path / "whole.h5", tmp_path / "killed.h5"
+    reference, path = tmp_path / "whole.h5", tmp_path / "killed.h5"
     assert run(server, tmp_path / "first.h5", compression, None)  # the first process is slower than the others
     start = time.monotonic()
-    assert run(server, whole, compression, None)
+    assert run(server, reference, compression, None)
     duration = time.monotonic() - start
     rng = np.random.default_rng(0)
     killed, places = 0, set()
     while killed < kills or (len(places) < 3 and killed < 10 * kills):  # on a busy machine moments fall on few places
-        if not killed % 5:  # sometimes from the start, sometimes ever further
+        if not killed % 5:  # sometimes from the start, sometimes resuming
             path.unlink(missing_ok=True)
         if run(server, path, compression, float(rng.uniform(0, duration))):
-            assert_equal(whole, path)
+            assert_equal(reference, path)
             path.unlink()
             continue
         killed += 1
@@ -122,19 +122,19 @@ def test_killed_at_random_moments_and_resumed_the_file_is_the_same(
         (finding,) = doctor(path, progress=False)
         assert finding.state in ("resumable", "empty", "whole")
         if finding.state != "empty":
-            with probes.open(path, partial=True) as store, probes.open(whole) as truth:  # what was committed is right
+            with probes.open(path, partial=True) as store, probes.open(reference) as truth:  # committed rows are correct
                 places.add(len(store))
                 for layer in store.layers:
                     np.testing.assert_array_equal(store[layer], truth[layer][: len(store)])
     assert run(server, path, compression, None)
-    assert_equal(whole, path)
+    assert_equal(reference, path)
     assert len(places) > 2, "it was killed at different places"
 
 
-def test_killed_while_it_replaces_a_file_the_old_one_or_the_new_one_is_there(
+def test_a_run_killed_while_replacing_a_file_leaves_the_old_or_the_new_one(
     server: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    """Once the old file was gone as soon as the first step of the new run was done."""
+    """Regression: the old file was deleted after the first step of the new run."""
     old, new, path = tmp_path / "old.h5", tmp_path / "new.h5", tmp_path / "x.h5"
     assert run(server, old, "none", None)
     start = time.monotonic()
@@ -151,12 +151,12 @@ def test_killed_while_it_replaces_a_file_the_old_one_or_the_new_one_is_there(
         assert not path.with_name("x.h5.part").exists(), kill
 
 
-def assert_equal(whole: Path, other: Path) -> None:
-    ours, theirs = content(whole), content(other)
-    assert list(ours) == list(theirs)
-    for name, array in ours.items():
-        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
-        assert array.dtype == theirs[name].dtype
-    assert not other.with_name(other.name + ".journal").exists()
-    with probes.open(other) as store:
+def assert_equal(reference: Path, resumed: Path) -> None:
+    expected, actual = content(reference), content(resumed)
+    assert list(expected) == list(actual)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(array, actual[name], err_msg=name)
+        assert array.dtype == actual[name].dtype
+    assert not resumed.with_name(resumed.name + ".journal").exists()
+    with probes.open(resumed) as store:
         assert len(store) == 480

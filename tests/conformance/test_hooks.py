@@ -1,4 +1,4 @@
-"""Hooks leave no trace and change nothing: one tiny network for each way in which networks are built."""
+"""Hooks change nothing and are always removed: one tiny network for each style of building networks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import probes
 
 
 class Reused(nn.Module):
-    """One ReLU called three times, a module under two names, and one that is never called."""
+    """A ReLU called three times, a module under two names, and a module that is never called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class InPlace(nn.Module):
 
 
 class Branching(nn.Module):
-    """Control flow that depends on the data, and an exception inside that the model catches."""
+    """Control flow that depends on the data, and an exception that the model catches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Recursive(nn.Module):
 
 
 class Views(nn.Module):
-    """Modules that return views: of their input, of each other, of one another's memory, later overwritten."""
+    """Modules that return views of their input and of each other's memory, which is later overwritten."""
 
     class Half(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -98,9 +98,9 @@ class Views(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.fc(x)
-        half, turned = self.front(y), self.transposed(y)
+        half, transposed = self.front(y), self.transposed(y)
         y.fill_(7.0)
-        return half + turned.sum((1, 2))[:, None]
+        return half + transposed.sum((1, 2))[:, None]
 
 
 class Keyword(nn.Module):
@@ -120,14 +120,14 @@ class Keyword(nn.Module):
 
 
 def compiled() -> nn.Module:
-    """A network of which one part is compiled; nothing is, while hooks are on."""
+    """A network with a compiled part, which runs uncompiled while hooks are registered."""
     inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     return nn.Sequential(torch.compile(inner), nn.Linear(4, 2))  # type: ignore[arg-type]  # compile returns a callable
 
 
 def shared() -> nn.Module:
-    one = nn.Linear(4, 4)
-    return nn.Sequential(one, nn.ReLU(), nn.Sequential(one, nn.ReLU()))
+    linear = nn.Linear(4, 4)
+    return nn.Sequential(linear, nn.ReLU(), nn.Sequential(linear, nn.ReLU()))
 
 
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -144,7 +144,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "shared": (shared, (6, 4)),
     "containers": (lambda: nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Flatten()), (6, 4)),
 }
-every = pytest.mark.parametrize("name", NETS)
+every_network = pytest.mark.parametrize("name", NETS)
 pytestmark = pytest.mark.filterwarnings("ignore::probes.LeftOutWarning")
 
 
@@ -165,18 +165,18 @@ def hooks_on(model: nn.Module) -> int:
     return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
 
 
-@every
-def test_the_output_is_what_it_is_without_hooks(name: str) -> None:
+@every_network
+def test_hooks_do_not_change_the_output(name: str) -> None:
     model, x = built(name)
     model.eval()
     with torch.no_grad():
         expected = model(x)
         with probes.attach(model):
-            found = model(x)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+            output = model(x)
+    torch.testing.assert_close(output, expected, rtol=1e-6, atol=1e-6)
 
 
-@every
+@every_network
 def test_no_hook_is_left_after_success_error_or_interrupt(name: str) -> None:
     model, x = built(name)
     with probes.attach(model), torch.no_grad():
@@ -189,8 +189,8 @@ def test_no_hook_is_left_after_success_error_or_interrupt(name: str) -> None:
         assert hooks_on(model) == 0
 
 
-@every
-def test_between_steps_of_capture_the_model_is_as_it_was(name: str) -> None:
+@every_network
+def test_the_model_is_unchanged_between_steps_of_capture(name: str) -> None:
     model, x = built(name)
     model.train()
     next(model.modules()).training = True
@@ -223,10 +223,10 @@ def leave_by_throw(steps: Iterator[probes.Batch]) -> None:
     steps.throw(KeyboardInterrupt)  # type: ignore[attr-defined]  # a generator
 
 
-@every
+@every_network
 @pytest.mark.parametrize("leave", [leave_by_break, leave_by_error, leave_by_close, leave_by_throw, next])
 @pytest.mark.parametrize("alive", [True, False])
-def test_whoever_abandons_the_iteration_leaves_no_hook(
+def test_abandoning_the_iteration_leaves_no_hook(
     name: str, leave: Callable[[Iterator[probes.Batch]], object], *, alive: bool
 ) -> None:
     model, x = built(name)
@@ -258,32 +258,32 @@ def test_an_error_of_the_loader_leaves_no_hook() -> None:
     assert hooks_on(model) == 0
 
 
-def assert_equal(found: probes.Batch, expected: probes.Batch) -> None:
-    assert list(found.layers) == list(expected.layers)
-    assert found.info == expected.info
+def assert_equal(batch: probes.Batch, expected: probes.Batch) -> None:
+    assert list(batch.layers) == list(expected.layers)
+    assert batch.info == expected.info
     for layer, array in expected.layers.items():
-        np.testing.assert_array_equal(found.layers[layer], array, err_msg=layer, strict=True)
+        np.testing.assert_array_equal(batch.layers[layer], array, err_msg=layer, strict=True)
 
 
-@every
-def test_a_forward_of_ones_own_between_steps_is_not_recorded_and_disturbs_nothing(name: str) -> None:
+@every_network
+def test_a_forward_call_between_steps_is_not_recorded_and_changes_nothing(name: str) -> None:
     model, x = built(name)
     inputs = [x, x + 1, x * 2]
     expected = list(probes.capture(model, inputs))
     model.train()
-    for found, right in zip(probes.capture(model, inputs), expected, strict=True):
-        before = {layer: array.copy() for layer, array in found.layers.items()}
+    for batch, reference in zip(probes.capture(model, inputs), expected, strict=True):
+        before = {layer: array.copy() for layer, array in batch.layers.items()}
         assert hooks_on(model) == 0
         assert model.training
         with torch.no_grad():
             model.eval()(-3 * x[:2])  # running statistics stay
         model.train()
-        assert_equal(found, right)
+        assert_equal(batch, reference)
         for layer, array in before.items():
-            np.testing.assert_array_equal(found.layers[layer], array)
+            np.testing.assert_array_equal(batch.layers[layer], array)
 
 
-@every
+@every_network
 def test_iterations_over_one_model_may_be_interleaved_and_nested(name: str) -> None:
     model, x = built(name)
     a, b = [x, x + 1, x * 2], [x - 1, x * 3, x]
@@ -301,7 +301,7 @@ def test_iterations_over_one_model_may_be_interleaved_and_nested(name: str) -> N
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("name", ["reused", "recursive"])
-def test_a_pass_that_an_error_has_ended_leaves_nothing_to_the_next(name: str, error: type[BaseException]) -> None:
+def test_a_pass_ended_by_an_error_does_not_affect_the_next(name: str, error: type[BaseException]) -> None:
     model, x = built(name)
     model.eval()
     with probes.attach(model) as recording, torch.no_grad():
@@ -319,7 +319,7 @@ def test_a_pass_that_an_error_has_ended_leaves_nothing_to_the_next(name: str, er
             np.testing.assert_array_equal(rows, expected[layer])
 
 
-def test_a_recording_around_an_iteration_sees_its_steps() -> None:
+def test_an_enclosing_recording_records_the_steps_of_an_iteration() -> None:
     model, x = built("reused")
     model.eval()
     with probes.attach(model) as recording:
@@ -330,36 +330,36 @@ def test_a_recording_around_an_iteration_sees_its_steps() -> None:
     assert hooks_on(model) == 0
 
 
-@every
+@every_network
 @pytest.mark.parametrize("ops", [False, True])
 @pytest.mark.parametrize("pool", ["mean", "none", "max", "mean_std", "project:3"])
-def test_every_step_is_what_it_is_by_itself(name: str, pool: str, *, ops: bool) -> None:
-    """What the first step has found out holds for the others, whatever their number of samples."""
+def test_every_step_equals_a_separate_capture(name: str, pool: str, *, ops: bool) -> None:
+    """The axes inferred in the first step are used for later steps of any number of samples."""
     model, x = built(name)
     inputs = [x, x + 1, x[:3] * 2, x - 1, x[:1], x[:1] + 1]
     steps = list(probes.capture(model, inputs, pool=pool, ops=ops, early_stop=False))
-    for batch, one in zip(steps, inputs, strict=True):
-        alone = next(probes.capture(model, [one], pool=pool, ops=ops))
-        assert batch.info == alone.info
-        for layer, array in alone.layers.items():
+    for batch, item in zip(steps, inputs, strict=True):
+        separate = next(probes.capture(model, [item], pool=pool, ops=ops))
+        assert batch.info == separate.info
+        for layer, array in separate.layers.items():
             np.testing.assert_array_equal(batch.layers[layer], array, err_msg=layer, strict=True)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("dtype", ["auto", "float32", "float16"])
-def test_every_step_is_what_it_is_by_itself_in_every_precision(precision: str, dtype: str) -> None:
+def test_every_step_equals_a_separate_capture_in_every_precision(precision: str, dtype: str) -> None:
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Identity(), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(108, 2))
     inputs = [torch.randn(4, 1, 8, 8) for _ in range(3)]
     steps = list(probes.capture(model, inputs, precision=precision, dtype=dtype))
     for batch, x in zip(steps, inputs, strict=True):
-        alone = next(probes.capture(model, [x], precision=precision, dtype=dtype))
-        assert batch.info == alone.info
-        for layer, array in alone.layers.items():
+        separate = next(probes.capture(model, [x], precision=precision, dtype=dtype))
+        assert batch.info == separate.info
+        for layer, array in separate.layers.items():
             np.testing.assert_array_equal(batch.layers[layer], array, err_msg=layer, strict=True)
 
 
-def test_a_cube_whose_axes_a_pool_turns_is_turned_in_every_step() -> None:
-    """Channels last, as many as rows and columns: the grid puts them first, in the same memory and the same shape."""
+def test_a_pool_permutes_the_axes_of_a_cube_in_every_step() -> None:
+    """Channels last, as many as rows and columns: the grid pool puts them first, in the same memory and shape."""
     model = nn.Sequential(nn.Linear(4, 4))
     x = torch.randn(2, 4, 4, 4)
     for batch in probes.capture(model, [x, x, x], pool="grid:4"):
@@ -368,7 +368,7 @@ def test_a_cube_whose_axes_a_pool_turns_is_turned_in_every_step() -> None:
 
 
 class Wayward(nn.Module):
-    """Layers, their order, which of them calls what, how often, and their outputs' kind and type depend on the data."""
+    """The layers called, their order, nesting and count, and the structure and type of their outputs depend on the data."""
 
     class Either(nn.Module):
         def __init__(self) -> None:
@@ -397,7 +397,7 @@ class Wayward(nn.Module):
         return self.same(y) if x[0, 0] < 0 else self.a(y)
 
 
-def test_another_way_through_the_network_is_recorded_as_if_it_were_the_first() -> None:
+def test_a_different_path_through_the_network_is_recorded_like_the_first() -> None:
     torch.manual_seed(0)
     model = Wayward().eval()
     firsts = [1.0, -1.0, 3.0, -3.0, 1.0, 3.0, 1.0, -1.0, -3.0, 0.5]
@@ -406,16 +406,16 @@ def test_another_way_through_the_network_is_recorded_as_if_it_were_the_first() -
             x = torch.randn(5, 4)
             x[0, 0] = first
             model(x)
-            with probes.attach(model, layers="*") as alone:
+            with probes.attach(model, layers="*") as separate:
                 model(x)
-            assert recording.calls == alone.calls
-            assert recording.skipped == alone.skipped
-            assert recording.info == alone.info
-            for layer, kept in alone.items():
-                torch.testing.assert_close(recording[layer], kept, rtol=0, atol=0)
+            assert recording.calls == separate.calls
+            assert recording.skipped == separate.skipped
+            assert recording.info == separate.info
+            for layer, rows in separate.items():
+                torch.testing.assert_close(recording[layer], rows, rtol=0, atol=0)
 
 
-def test_images_of_another_size_are_recorded_as_if_they_were_the_first() -> None:
+def test_images_of_another_size_are_recorded_like_the_first() -> None:
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(inplace=True), nn.Conv2d(3, 2, 3)).eval()
     with probes.attach(model, pool={"0": "none", "*": "mean"}) as recording, torch.no_grad():
         for size in (8, 8, 10, 10, 8, 12, 12):
@@ -443,7 +443,7 @@ def test_inference_mode_is_refused_in_later_passes_too_and_gradients_are_not_kep
         assert list(recording) == ["0", "1"]
 
 
-def test_what_was_read_is_not_overwritten_by_later_passes() -> None:
+def test_rows_already_read_are_not_overwritten_by_later_passes() -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.Identity())
     read: list[tuple[Tensor, Tensor]] = []
     with probes.attach(model) as recording, torch.no_grad():
@@ -451,12 +451,12 @@ def test_what_was_read_is_not_overwritten_by_later_passes() -> None:
             x = torch.randn(4, 3)
             model(x)
             read.append((recording["1"], model[0](x)))
-    for kept, expected in read:
-        torch.testing.assert_close(kept, expected, rtol=0, atol=0)
+    for rows, expected in read:
+        torch.testing.assert_close(rows, expected, rtol=0, atol=0)
 
 
 def test_a_recording_is_freed_with_its_last_reference() -> None:
-    """Reference cycles would keep the memory of whole steps until Python looks for them."""
+    """Reference cycles would keep the memory of entire steps until garbage collection."""
     model, x = built("reused")
     gc.collect()
     gc.disable()
@@ -470,7 +470,7 @@ def test_a_recording_is_freed_with_its_last_reference() -> None:
         gc.enable()
 
 
-@every
+@every_network
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_step_that_fails_leaves_no_trace(name: str, error: type[BaseException]) -> None:
     model, x = built(name)
@@ -486,16 +486,16 @@ def test_a_step_that_fails_leaves_no_trace(name: str, error: type[BaseException]
     assert all(module.training for module in model.modules())
 
 
-@every
-def test_hand_written_hooks_see_the_same(name: str) -> None:
-    """What capture keeps of every module's first call is, bit for bit, what a plain hook on that module sees."""
+@every_network
+def test_hand_written_hooks_record_the_same(name: str) -> None:
+    """What capture records of every module's first call equals the output seen by a plain hook, bit for bit."""
     model, x = built(name)
-    seen: dict[str, np.ndarray] = {}
+    outputs: dict[str, np.ndarray] = {}
 
     def hook(path: str) -> Callable[..., None]:
         def keep(_module: nn.Module, _args: object, output: object) -> None:
-            if isinstance(output, Tensor) and path not in seen:
-                seen[path] = output.detach().clone().numpy()
+            if isinstance(output, Tensor) and path not in outputs:
+                outputs[path] = output.detach().clone().numpy()
 
         return keep
 
@@ -507,34 +507,34 @@ def test_hand_written_hooks_see_the_same(name: str) -> None:
             handle.remove()
     batch = next(probes.capture(model, [x], pool="none"))
     for layer, array in batch.layers.items():
-        if layer in seen:
-            np.testing.assert_array_equal(array.reshape(seen[layer].shape), seen[layer], err_msg=layer)
+        if layer in outputs:
+            np.testing.assert_array_equal(array.reshape(outputs[layer].shape), outputs[layer], err_msg=layer)
             assert array.flags.owndata or array.base is not None
 
 
-@every
-def test_stopping_early_changes_nothing_but_the_time(name: str) -> None:
+@every_network
+def test_stopping_early_changes_only_the_time(name: str) -> None:
     model, x = built(name)
     full = list(probes.capture(model, [x, x + 1, x * 2], early_stop=False))
     first = next(iter(full[0].layers))
     calls: list[None] = []
     handle = model.register_forward_hook(lambda *_: calls.append(None))
     list(probes.capture(model, [x], early_stop=False))
-    one = len(calls)
+    calls_for_one_batch = len(calls)
     list(probes.capture(model, [x, x], early_stop=False))
-    once = len(calls) - 2 * one  # of one pass; the others measure the axes
-    measuring, before = one - once, len(calls)
+    calls_per_pass = len(calls) - 2 * calls_for_one_batch  # the others measure the axes
+    measuring, before = calls_for_one_batch - calls_per_pass, len(calls)
     short = list(probes.capture(model, [x, x + 1, x * 2], layers=f"re:{re.escape(first)}"))
     handle.remove()
     for a, b in zip(full, short, strict=True):
         np.testing.assert_array_equal(a.layers[first], b.layers[first])
         assert b.info[first].depth == a.info[first].depth
-    assert len(calls) - before == measuring + once * (3 if full[0].info[first].depth == 1.0 else 1)
+    assert len(calls) - before == measuring + calls_per_pass * (3 if full[0].info[first].depth == 1.0 else 1)
     assert hooks_on(model) == 0
 
 
-@every
-def test_every_leaf_call_is_there_with_the_rows_of_the_batch(name: str) -> None:
+@every_network
+def test_every_leaf_call_has_the_rows_of_the_batch(name: str) -> None:
     model, x = built(name)
     batch = next(probes.capture(model, [x]))
     assert len(batch) == 6
@@ -555,7 +555,7 @@ def test_a_module_called_again_gets_a_number() -> None:
     np.testing.assert_array_equal(batch.layers["relu_2"], batch.layers["relu_1"])
 
 
-def test_in_place_operations_do_not_reach_what_was_kept() -> None:
+def test_in_place_operations_do_not_change_recorded_rows() -> None:
     model, x = built("in place")
     assert isinstance(model, InPlace)
     for pool in ("none", "mean"):
@@ -563,12 +563,12 @@ def test_in_place_operations_do_not_reach_what_was_kept() -> None:
         with torch.no_grad():
             conv = model.conv(x)
         for layer, expected in (("conv", conv), ("relu", conv.clamp(min=0))):
-            kept = expected.mean((2, 3)) if pool == "mean" else expected
-            np.testing.assert_array_equal(batch.layers[layer], kept.numpy(), err_msg=f"{layer} {pool}")
+            rows = expected.mean((2, 3)) if pool == "mean" else expected
+            np.testing.assert_array_equal(batch.layers[layer], rows.numpy(), err_msg=f"{layer} {pool}")
 
 
-def test_an_identity_is_pooled_once_but_an_in_place_change_is_seen() -> None:
-    """Identity hands on the very same tensor; an in-place ReLU does too, with other values."""
+def test_an_identity_is_pooled_once_but_an_in_place_change_is_recorded() -> None:
+    """Identity returns its input tensor; an in-place ReLU does too, with other values."""
     model = nn.Sequential(nn.Linear(4, 4), nn.Identity(), nn.ReLU(inplace=True), nn.Identity())
     batch = next(probes.capture(model, [torch.randn(6, 4)]))
     np.testing.assert_array_equal(batch.layers["0"], batch.layers["1"])
@@ -578,7 +578,7 @@ def test_an_identity_is_pooled_once_but_an_in_place_change_is_seen() -> None:
     assert not np.shares_memory(batch.layers["0"], batch.layers["1"])
 
 
-def test_the_whole_map_is_not_kept_alive() -> None:
+def test_the_full_feature_map_is_not_kept_in_memory() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
     maps: list[weakref.ref[Tensor]] = []
     model[0].register_forward_hook(lambda _m, _a, output: maps.append(weakref.ref(output)))
@@ -589,7 +589,7 @@ def test_the_whole_map_is_not_kept_alive() -> None:
 
 
 def test_a_leaf_is_a_call_without_calls_inside() -> None:
-    """`out_proj` of attention is a child that is never called: the attention itself is the leaf; it returns (x, None)."""
+    """`out_proj` of attention is a child that is never called, so the attention itself is the leaf; it returns (x, None)."""
     model, x = built("attention")
     batch = next(probes.capture(model, [x]))
     assert list(batch.skipped) == ["self_attn.out_proj"]
@@ -612,15 +612,15 @@ def test_an_exception_that_the_model_catches_does_not_confuse_the_calls() -> Non
     assert list(recording.calls) == ["stem", "head", "model"]
 
 
-def test_depth_does_not_depend_on_what_is_recorded() -> None:
+def test_depth_does_not_depend_on_the_selected_layers() -> None:
     model, x = built("reused")
     every_layer = next(probes.capture(model, [x])).info
-    some = next(probes.capture(model, [x], layers=["relu_1"])).info
-    assert some["relu_1"].depth == every_layer["relu_1"].depth == 0.8
-    assert some["relu_1"].order == 0
+    selected = next(probes.capture(model, [x], layers=["relu_1"])).info
+    assert selected["relu_1"].depth == every_layer["relu_1"].depth == 0.8
+    assert selected["relu_1"].order == 0
 
 
-def test_outputs_whose_rows_are_no_samples_are_left_out_with_the_reason() -> None:
+def test_outputs_without_a_row_per_sample_are_left_out_with_the_reason() -> None:
     class Windows(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -645,7 +645,7 @@ class Output:
 
 
 class Nested(nn.Module):
-    """Tuples, mappings and dataclasses, with parts that are no tensors or whose rows are no samples."""
+    """Tuples, mappings and dataclasses, with parts that are not tensors or have no row per sample."""
 
     class Leaf(nn.Module):
         def forward(self, x: Tensor) -> object:
@@ -676,9 +676,9 @@ def test_every_part_of_a_nested_output_is_a_layer() -> None:
     assert batch.info["leaf.a"].depth == batch.info["leaf.b.0"].depth == pytest.approx(1 / 3)
 
 
-def test_parts_can_be_chosen() -> None:
-    chosen = next(probes.capture(Nested(), [torch.randn(6, 4)], layers=["leaf.b.*", "lstm.0"]))
-    assert list(chosen.layers) == ["leaf.b.0", "leaf.b.1.0", "lstm.0"]
+def test_parts_of_an_output_can_be_selected() -> None:
+    batch = next(probes.capture(Nested(), [torch.randn(6, 4)], layers=["leaf.b.*", "lstm.0"]))
+    assert list(batch.layers) == ["leaf.b.0", "leaf.b.1.0", "lstm.0"]
 
 
 def test_views_are_copied_before_they_change() -> None:
@@ -702,7 +702,7 @@ def test_recursive_and_shared_modules_are_numbered_in_the_order_of_their_calls()
     assert list(next(probes.capture(model, [x])).layers) == ["0", "1", "0_1", "2.1"]
 
 
-def test_what_is_compiled_is_named_as_if_it_were_not() -> None:
+def test_compiled_modules_keep_their_names() -> None:
     model, x = built("compiled inside")
     assert list(next(probes.capture(model, [x])).layers) == ["0.0", "0.1", "1"]
 
@@ -713,7 +713,7 @@ def test_a_network_compiled_in_place_is_recorded() -> None:
     assert list(next(probes.capture(model, [torch.randn(6, 4)])).layers) == ["0", "1"]
 
 
-def test_what_never_ran_or_returned_nothing_is_listed_with_the_reason() -> None:
+def test_modules_that_never_ran_or_returned_nothing_are_listed_with_the_reason() -> None:
     model, x = built("reused")
     assert "never calls it" in next(probes.capture(model, [x])).skipped["idle"]
     model, x = built("keyword")
@@ -722,7 +722,7 @@ def test_what_never_ran_or_returned_nothing_is_listed_with_the_reason() -> None:
     assert list(batch.layers) == ["empty", "fc"]
 
 
-def test_a_huggingface_style_output_is_taken_apart() -> None:
+def test_every_part_of_a_huggingface_style_output_is_a_layer() -> None:
     from transformers import ViTConfig, ViTModel
 
     config = ViTConfig(
@@ -737,7 +737,7 @@ def test_a_huggingface_style_output_is_taken_apart() -> None:
     np.testing.assert_array_equal(batch.layers["model.last_hidden_state"], expected.numpy())
 
 
-def test_a_step_with_another_layer_than_the_first_is_told() -> None:
+def test_a_layer_missing_in_the_first_step_is_reported() -> None:
     class Fickle(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM at every kind of moment, and going on: the file is the one that an undisturbed run would have written.
+"""Ctrl-C and SIGTERM at every kind of moment, then resuming: the file equals that of an uninterrupted run.
 
-Once, an interrupt that came while the main thread joined the writer's left two threads writing the same columns: rows of one
-batch stood twice in some layers, all later ones belonged to other samples than their ids said, and `doctor` said "whole".
+Regression: an interrupt while the main thread joined the writer's thread left two threads writing the same columns. Rows of a
+batch were repeated in some layers, all later rows had ids of other samples, and `doctor` reported "whole".
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ for line in sys.stdin:  # every run is a process of its own, forked where torch 
 
 
 class Server:
-    """Runs `extract`, each time in a process of its own."""
+    """Runs `extract`, each time in a new process."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
     def run(self, path: Path, compression: str, signals: list[tuple[float, int]] | None = None) -> int:
-        """The exit code, after signals, each so many seconds after the one before."""
+        """The exit code after a list of signals, each with its delay in seconds after the previous one."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{path} {compression}\n")
@@ -90,12 +90,12 @@ def server() -> Iterator[Server]:
 
 
 def interrupted_and_resumed(server: Server, tmp_path: Path, compression: str, interrupts: int, seed: int) -> None:
-    """So many runs that are interrupted, by one signal or two; whenever one ends, its file is compared and the next begins."""
-    whole, path, log = tmp_path / "whole.h5", tmp_path / "acts.h5", tmp_path / "acts.h5.log"
+    """Interrupt runs by one or two signals; compare the file of each run that ends, then start again."""
+    reference, path, log = tmp_path / "whole.h5", tmp_path / "acts.h5", tmp_path / "acts.h5.log"
     assert server.run(tmp_path / "first.h5", compression) == 0  # the first process is slower than the others
     start = time.monotonic()
-    assert server.run(whole, compression) == 0
-    duration, truth = time.monotonic() - start, content(whole)
+    assert server.run(reference, compression) == 0
+    duration, truth = time.monotonic() - start, content(reference)
     rng, stopped, codes = np.random.default_rng(seed), 0, set()
     while stopped < interrupts or path.exists():
         first, second = (int(rng.choice([signal.SIGINT, signal.SIGTERM])) for _ in range(2))
@@ -103,7 +103,11 @@ def interrupted_and_resumed(server: Server, tmp_path: Path, compression: str, in
         signals += [(float(rng.uniform(0, 0.02)), second)] if rng.random() < 0.5 else []
         code = server.run(path, compression, signals if stopped < interrupts else None)
         codes.add(code)
-        if code in (-signal.SIGINT, -signal.SIGTERM, 1):  # before the verb began, or while Python ended: nobody handles it
+        if code in (
+            -signal.SIGINT,
+            -signal.SIGTERM,
+            1,
+        ):  # before the command started or during Python's exit, where no handler is installed
             assert code < 0 or "Aborted" in log.read_text()
         elif code:
             assert code in (130, 143), log.read_text()
@@ -112,10 +116,10 @@ def interrupted_and_resumed(server: Server, tmp_path: Path, compression: str, in
                 with probes.open(path, partial=True) as store:
                     assert len(store) == int(named[1])
         if code == 0:
-            found = content(path)
-            assert list(found) == list(truth)
+            arrays = content(path)
+            assert list(arrays) == list(truth)
             for name, array in truth.items():
-                np.testing.assert_array_equal(found[name], array, err_msg=name)
+                np.testing.assert_array_equal(arrays[name], array, err_msg=name)
             path.unlink()
             continue
         stopped += 1
@@ -125,7 +129,7 @@ def interrupted_and_resumed(server: Server, tmp_path: Path, compression: str, in
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-def test_interrupted_at_random_moments_and_resumed_the_file_is_the_same(
+def test_a_run_interrupted_at_random_moments_and_resumed_writes_the_same_file(
     server: Server, tmp_path: Path, compression: str
 ) -> None:
     interrupted_and_resumed(server, tmp_path, compression, interrupts=2, seed=0)
@@ -133,7 +137,7 @@ def test_interrupted_at_random_moments_and_resumed_the_file_is_the_same(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-def test_two_hundred_interrupts(server: Server, tmp_path: Path, compression: str) -> None:
+def test_a_run_interrupted_two_hundred_times_writes_the_same_file(server: Server, tmp_path: Path, compression: str) -> None:
     interrupted_and_resumed(server, tmp_path, compression, interrupts=100, seed=1)
 
 
@@ -150,9 +154,9 @@ MOMENTS: dict[str, tuple[type, str]] = {
 
 
 def arm(monkeypatch: pytest.MonkeyPatch, moment: str, call: int, *, after: bool) -> None:
-    """Send Ctrl-C to the main thread before or after the n-th call of what happens at a moment, and again while it closes."""
+    """Send Ctrl-C to the main thread before or after the n-th call of a method, and again while it closes."""
     kind, name = MOMENTS[moment]
-    left = [call]
+    remaining = [call]
 
     def patch(owner: type, method: str, due: Callable[[], bool]) -> None:
         original = getattr(owner, method)
@@ -171,18 +175,18 @@ def arm(monkeypatch: pytest.MonkeyPatch, moment: str, call: int, *, after: bool)
         monkeypatch.setattr(owner, method, wrapped)
 
     def due() -> bool:
-        left[0] -= 1
-        return left[0] == 0
+        remaining[0] -= 1
+        return remaining[0] == 0
 
     patch(kind, name, due)
     if moment != "closing":
-        patch(Writer, "_close", lambda: left[0] <= 0)
+        patch(Writer, "_close", lambda: remaining[0] <= 0)
 
 
 @pytest.mark.parametrize(("compression", "call"), [("none", 1), ("gzip", 2), ("none", 5)])
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_interrupted_twice_at_a_moment_and_resumed_the_file_is_the_same(
+def test_a_run_interrupted_twice_at_a_moment_and_resumed_writes_the_same_file(
     tmp_path: Path, moment: str, call: int, *, after: bool, compression: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probes.storage.writer, "_COMMIT_SECONDS", (0.0, 0.0))
@@ -190,7 +194,7 @@ def test_interrupted_twice_at_a_moment_and_resumed_the_file_is_the_same(
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU())
     loader = [(torch.randn(4, 3), torch.arange(4) % 2) for _ in range(6)]
-    whole = probes.record(model, loader, tmp_path / "whole.h5", compression=compression)
+    reference = probes.record(model, loader, tmp_path / "whole.h5", compression=compression)
     path = tmp_path / "x.h5"
     interrupt: BaseException | None = None
     with monkeypatch.context() as patched:
@@ -205,9 +209,9 @@ def test_interrupted_twice_at_a_moment_and_resumed_the_file_is_the_same(
         note = " ".join(getattr(interrupt, "__notes__", []))
         assert f"{len(store)} samples are whole in" in note or not note
     monkeypatch.setattr(probes.storage.writer, "_COMMIT_SECONDS", (0.0, 0.0))
-    again = probes.record(model, loader, path, compression=compression, resume=True)
-    for layer in whole.layers:
-        np.testing.assert_array_equal(again[layer], whole[layer])
-    np.testing.assert_array_equal(again.ids, whole.ids)
-    np.testing.assert_array_equal(again.labels, whole.labels)
+    resumed = probes.record(model, loader, path, compression=compression, resume=True)
+    for layer in reference.layers:
+        np.testing.assert_array_equal(resumed[layer], reference[layer])
+    np.testing.assert_array_equal(resumed.ids, reference.ids)
+    np.testing.assert_array_equal(resumed.labels, reference.labels)
     assert [finding.state for finding in doctor(path, progress=False)] == ["whole"]

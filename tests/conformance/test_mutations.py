@@ -1,4 +1,4 @@
-"""Ten thousand changed files: what comes out is the right data or a clear error; never a crash, a hang or a wrong array."""
+"""Ten thousand corrupted files give the correct data or a clear error; never a crash, a hang or a wrong array."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LABELS = np.arange(50) % 2
 
 
 def mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    """One to three changes: a bit, random bytes, zeros, bytes from elsewhere, a stretch cut out or put in, the end cut off."""
+    """One to three changes: a bit, random bytes, zeros, copied bytes, a deleted or inserted range, truncation."""
     changed = bytearray(content)
     for _ in range(rng.integers(1, 4)):
         at = int(rng.integers(len(changed)))
@@ -39,11 +39,11 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-def test_a_changed_file_gives_the_right_data_or_a_clear_error(tmp_path: Path, compression: str) -> None:
+def test_a_corrupted_file_gives_the_correct_data_or_a_clear_error(tmp_path: Path, compression: str) -> None:
     path = tmp_path / "acts.h5"
     with probes.create(path, attrs={"model": "m"}, class_names=["x", "y"], compression=compression, expected=50) as writer:
         writer.append(probes.Batch(np.arange(50), LAYERS, LABELS, np.full(50, "train")))
-    content, rng, found = path.read_bytes(), np.random.default_rng(20261121), Counter[str]()
+    content, rng, outcomes = path.read_bytes(), np.random.default_rng(20261121), Counter[str]()
     changed_path = tmp_path / "changed.h5"
     for _ in range(5000):
         changed = mutated(content, rng)
@@ -60,10 +60,10 @@ def test_a_changed_file_gives_the_right_data_or_a_clear_error(tmp_path: Path, co
                 assert set(store.split) == {"train"}
                 assert store.class_names == ["x", "y"]
                 assert store.attrs["model"] == "m"
-            found["right"] += 1
+            outcomes["right"] += 1
         except probes.FormatError as error:
-            found["refused" if str(error).startswith(str(changed_path)) else "unclear"] += 1
+            outcomes["refused" if str(error).startswith(str(changed_path)) else "unclear"] += 1
         assert time.monotonic() - start < 10
-    assert found["refused"] > 3000, "most changes hit something"
-    assert not found["unclear"]
-    assert found["right"] > 10, "some hit what nobody reads"
+    assert outcomes["refused"] > 3000, "most changes hit something"
+    assert not outcomes["unclear"]
+    assert outcomes["right"] > 10, "some hit what nobody reads"

@@ -1,4 +1,4 @@
-"""One number, whatever way it goes: file, stream, workers, arrays, direct call; alone and together with other metrics."""
+"""The same number by every path: file, stream, workers, arrays, direct call; alone and together with other metrics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def low_rank() -> Data:
 
 
 def embedded(width: int) -> Data:
-    """The same in `width` features, turned by an orthogonal map."""
+    """The same samples in `width` features, mapped by an isometry."""
     x, y = low_rank()
     return np.c_[x, np.zeros((90, width - 20))] @ ortho_group(width, seed=2).rvs(), y
 
@@ -62,7 +62,7 @@ def final_linear(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def batched(x: np.ndarray, y: np.ndarray, size: int = 37) -> list[Batch]:
     ids = np.arange(len(x))
-    cuts = [slice(i, i + size) for i in range(0, len(x), size)]  # labels are targets, too, for the metrics that look at these
+    cuts = [slice(i, i + size) for i in range(0, len(x), size)]  # labels are also the targets, for metrics of targets
     return [Batch(ids[cut], {"layer": x[cut]}, y[cut], targets=y[cut].astype(float)) for cut in cuts]
 
 
@@ -76,9 +76,9 @@ def direct(metric: Metric, x: np.ndarray, y: np.ndarray, *, rows: bool) -> Value
     return {(metric.name, variant): float(value) for variant, value in metric(statistic.of(x, y)).items()}
 
 
-def assert_same(values: Values, expected: Values, what: str) -> None:
+def assert_same(values: Values, expected: Values, description: str) -> None:
     for key, value in expected.items():
-        assert values[key] == pytest.approx(value, rel=1e-8, abs=1e-11, nan_ok=True), f"{what}: {key}"
+        assert values[key] == pytest.approx(value, rel=1e-8, abs=1e-11, nan_ok=True), f"{description}: {key}"
 
 
 @pytest.fixture(scope="module")
@@ -110,31 +110,31 @@ def test_every_path_gives_the_same_number(kind: str, tmp_path: Path, workers: Pr
         "other order and ids": lambda: table([shuffled], [metric.name for metric in SMOOTH], head),
         "alone": lambda: {key: value for name in names for key, value in table(file, [name], head).items()},
     }
-    for what, path in paths.items():
+    for description, path in paths.items():
         values = path()
-        assert values.keys() == expected.keys() or what in ("rows", "other order and ids"), "halves go by the ids"
-        assert_same(values, {key: value for key, value in expected.items() if key in values}, f"{kind}, {what}")
+        assert values.keys() == expected.keys() or description in ("rows", "other order and ids"), "halves go by the ids"
+        assert_same(values, {key: value for key, value in expected.items() if key in values}, f"{kind}, {description}")
 
 
 @pytest.mark.parametrize("kind", ["padded with zeros", "padded with constants", "rotated, rank below d below n",
                                   "rotated, n below d", "mapped to more features"])  # fmt: skip
-def test_an_injective_map_leaves_what_is_invariant_to_linear_maps(kind: str) -> None:
-    """More features that say nothing new are no separation: 10.71 had become inf."""
+def test_an_injective_linear_map_leaves_invariant_metrics_unchanged(kind: str) -> None:
+    """Regression: linearly dependent features changed a separation of 10.71 to inf."""
     (x, y), (wide, _) = low_rank(), kinds()[kind]
     for metric in SMOOTH:
         invariant = metric.invariant & {"linear"} or ("rotated" in kind and metric.invariant >= {"rotation", "translation"})
         if not invariant or metric.name.startswith(("rate", "coding")) or metric.name == "participation_ratio":
-            continue  # what depends on d itself is another number, by definition
+            continue  # metrics that depend on d differ by definition
         before, after = direct(metric, x, y, rows=False), table(probes.from_arrays({"layer": wide}, labels=y), [metric.name],
                                                                 final_linear(wide, y))  # fmt: skip
         assert_same(after, {key: value for key, value in before.items() if math.isfinite(value)}, kind)
 
 
 def test_samples_with_names_give_the_same_number_by_every_path(tmp_path: Path, workers: ProcessPoolExecutor) -> None:
-    """Halves, groups and subsamples are drawn by the hash of a name, whatever comes before, beside or behind the sample."""
+    """Halves, groups and subsamples are drawn by the hash of a name, independently of other samples."""
     x, y = low_rank()
     texts = np.array([f"{'é' * (i % 4)}class {label}/{i}.png" for i, label in enumerate(y)])
-    head, wanted = final_linear(x, y), [metric.name for metric in EVERY]
+    head, metric_names = final_linear(x, y), [metric.name for metric in EVERY]
 
     def named(order: np.ndarray, size: int) -> list[Batch]:
         cuts = [order[start : start + size] for start in range(0, len(order), size)]
@@ -150,22 +150,22 @@ def test_samples_with_names_give_the_same_number_by_every_path(tmp_path: Path, w
     file = probes.open(write(tmp_path / "x.h5", named(plain, 37)))
     shards = probes.open([write(tmp_path / f"{i}.h5", [batch]) for i, batch in enumerate(named(mixed, 31))])
     by_key = probes.from_arrays({"layer": x}, labels=y, targets=y, ids=id_keys(texts))
-    expected = table(by_key, wanted, head)
+    expected = table(by_key, metric_names, head)
     statistics = [metrics.get(m.name, head=Head(*head)) if m.needs_head else m for m in EVERY]
-    alone = {(m.name, key): float(value) for m in statistics for key, value in m(m.needs.of(x, y, texts)).items()}
-    assert_same(expected, alone, "direct")
+    separate = {(m.name, key): float(value) for m in statistics for key, value in m(m.needs.of(x, y, texts)).items()}
+    assert_same(expected, separate, "direct")
     paths: dict[str, Callable[[], Values]] = {
-        "arrays": lambda: table(probes.from_arrays({"layer": x}, labels=y, targets=y, ids=texts), wanted, head),
-        "file": lambda: table(file, wanted, head),
-        "stream": lambda: table(named(plain, 37), wanted, head),
-        "other batches": lambda: table(named(plain, 1), wanted, head),
-        "another order": lambda: table(named(mixed, 37), wanted, head),
-        "shards": lambda: table(shards, wanted, head),
-        "workers": lambda: table(file, wanted, head, executor=workers),
+        "arrays": lambda: table(probes.from_arrays({"layer": x}, labels=y, targets=y, ids=texts), metric_names, head),
+        "file": lambda: table(file, metric_names, head),
+        "stream": lambda: table(named(plain, 37), metric_names, head),
+        "other batches": lambda: table(named(plain, 1), metric_names, head),
+        "another order": lambda: table(named(mixed, 37), metric_names, head),
+        "shards": lambda: table(shards, metric_names, head),
+        "workers": lambda: table(file, metric_names, head, executor=workers),
     }
-    for what, path in paths.items():
+    for description, path in paths.items():
         values = path()
-        assert set(values) == set(expected), what
-        assert_same(values, expected, what)
-    numbered = table(probes.from_arrays({"layer": x}, labels=y, targets=y), wanted, head)
+        assert set(values) == set(expected), description
+        assert_same(values, expected, description)
+    numbered = table(probes.from_arrays({"layer": x}, labels=y, targets=y), metric_names, head)
     assert any(values != expected[key] for key, values in numbered.items()), "other ids, other halves"

@@ -1,4 +1,4 @@
-"""A process of torchrun is killed in the middle: its shard is named, and --resume writes the shards of the undisturbed run."""
+"""A process of torchrun is killed midway: its shard is named, and --resume writes the shards of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ FLAG = "REPANALYSIS_TEST_KILL"
 
 
 class Dying(nn.Module):
-    """Kills the process of rank 1 in its fourth step, once, if the environment names a file that is there."""
+    """Kills the process of rank 1 in its fourth step, once, if the file named in the environment exists."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fc, self.steps = nn.Linear(64, 5), 0
 
     def forward(self, x: Tensor) -> Tensor:
-        if len(x) == 4:  # not the passes that find out about axes
+        if len(x) == 4:  # not the passes that infer axes
             self.steps += 1
         flag = Path(os.environ[FLAG])
         if self.steps == 4 and os.environ.get("RANK") == "1" and flag.exists():
@@ -47,12 +47,12 @@ def torchrun(folder: Path, flag: Path, *options: str) -> subprocess.CompletedPro
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "repanalysis.cli"]
     words = ["extract", "py:tests.conformance.test_ranks:dying", "--data", "digits", "--limit", "80", "--batch-size", "4"]
     environment = os.environ | {FLAG: str(flag), "OMP_NUM_THREADS": "1"}
-    done = [*command, *words, "-o", str(folder), *options]
-    return subprocess.run(done, env=environment, check=False, capture_output=True, text=True)
+    arguments = [*command, *words, "-o", str(folder), *options]
+    return subprocess.run(arguments, env=environment, check=False, capture_output=True, text=True)
 
 
 @pytest.mark.slow
-def test_a_rank_that_was_killed_is_named_and_done_again(tmp_path: Path) -> None:
+def test_the_shard_of_a_killed_rank_is_named_and_written_again(tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     assert torchrun(tmp_path / "whole", flag).returncode == 0
     flag.write_text("")
@@ -66,12 +66,12 @@ def test_a_rank_that_was_killed_is_named_and_done_again(tmp_path: Path) -> None:
     refused = subprocess.run(analyze, check=False, capture_output=True, text=True)
     assert refused.returncode == 3, refused.stderr
     assert "shard-0000" in refused.stderr
-    again = torchrun(tmp_path / "acts", flag, "--resume")
-    assert again.returncode == 0, again.stderr
+    resumed = torchrun(tmp_path / "acts", flag, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
     for rank in range(2):
         name = f"shard-0000{rank}-of-00002.h5"
-        ours, theirs = content(tmp_path / "acts" / name), content(tmp_path / "whole" / name)
-        assert ours.keys() == theirs.keys()
-        for key, values in ours.items():
-            np.testing.assert_array_equal(values, theirs[key], err_msg=f"{name} {key}")
-            assert values.dtype == theirs[key].dtype
+        actual, expected = content(tmp_path / "acts" / name), content(tmp_path / "whole" / name)
+        assert actual.keys() == expected.keys()
+        for key, values in actual.items():
+            np.testing.assert_array_equal(values, expected[key], err_msg=f"{name} {key}")
+            assert values.dtype == expected[key].dtype

@@ -19,18 +19,18 @@ Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 def specifications() -> list[Statistic]:
-    """What every registered statistic asks to be tried with."""
+    """The test configurations of every registered statistic."""
     return [example for kind in Statistic.registered for example in kind.examples()]
 
 
 def arrays(finished: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    """Every array that a finished state holds, by name, however they are nested."""
+    """Every array of a finished state, by name, at any nesting."""
     if isinstance(finished, RowMoments):
-        found = {
+        result = {
             name: getattr(finished, name)
             for name in ("classes", "counts", "mean", "scatter_trace", "x", "labels", "resolution")
         }
-        return found | {"scatter": finished.scatter_sum(np.ones(len(finished.counts)))}
+        return result | {"scatter": finished.scatter_sum(np.ones(len(finished.counts)))}
     if isinstance(finished, ClassMoments):
         return {}
     if isinstance(finished, tuple):
@@ -40,7 +40,7 @@ def arrays(finished: Any, prefix: str = "") -> dict[str, np.ndarray]:
     return {prefix: np.asarray(finished)}
 
 
-every = pytest.mark.parametrize("statistic", specifications(), ids=str)
+every_statistic = pytest.mark.parametrize("statistic", specifications(), ids=str)
 
 
 def assert_equal(a: Any, b: Any, rtol: float = 1e-12) -> None:
@@ -53,18 +53,18 @@ def assert_equal(a: Any, b: Any, rtol: float = 1e-12) -> None:
 
 
 def state_of(statistic: Statistic, x: np.ndarray, y: np.ndarray, rows: slice = slice(None)) -> Any:
-    """The state of some rows, not finished; a row keeps its id."""
+    """The unfinished state of selected rows with their ids."""
     return statistic.update(statistic.init(x.shape[1]), x[rows], y[rows], np.arange(len(x))[rows])
 
 
-@every
-def test_there_is_something_to_test(statistic: Statistic) -> None:
+@every_statistic
+def test_statistics_are_registered(statistic: Statistic) -> None:
     assert hash(statistic) == hash(type(statistic)(**vars(statistic)))
     assert statistic.covers(statistic)
     assert repanalysis.statistics.Statistic is Statistic
 
 
-@every
+@every_statistic
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(0, 300), max_size=6), seed=st.integers(0, 9), offset=st.sampled_from([0.0, 1e3]))
 def test_merging_any_split_gives_the_one_shot_state(statistic: Statistic, cuts: list[int], seed: int, offset: float) -> None:
@@ -79,20 +79,20 @@ def test_merging_any_split_gives_the_one_shot_state(statistic: Statistic, cuts: 
     assert_equal(statistic.finish(merged), statistic.of(x, y))
 
 
-@every
+@every_statistic
 def test_updating_in_batches_gives_the_one_shot_state(statistic: Statistic, classes: Classes) -> None:
     x, y = classes(2000, 11, 6)
     x = x + 1e3
-    whole = statistic.of(x, y)
-    for size, known in ((1, ()), (7, ()), (333, range(6)), (2000, range(6))):
-        state = statistic.init(11, known)
+    expected = statistic.of(x, y)
+    for size, classes_known in ((1, ()), (7, ()), (333, range(6)), (2000, range(6))):
+        state = statistic.init(11, classes_known)
         for start in range(0, 2000, size):
             stop = min(2000, start + size)
             state = statistic.update(state, x[start:stop], y[start:stop], np.arange(start, stop))
-        assert_equal(statistic.finish(state), whole)
+        assert_equal(statistic.finish(state), expected)
 
 
-@every
+@every_statistic
 def test_merge_is_commutative_and_associative_and_changes_nothing(statistic: Statistic, classes: Classes) -> None:
     x, y = classes(300, 5, 4)
     a, b, c = (state_of(statistic, x, y, part) for part in (slice(0, 90), slice(90, 91), slice(91, 300)))
@@ -104,7 +104,7 @@ def test_merge_is_commutative_and_associative_and_changes_nothing(statistic: Sta
         np.testing.assert_array_equal(array, before[name])
 
 
-@every
+@every_statistic
 def test_an_empty_state_is_neutral(statistic: Statistic, classes: Classes) -> None:
     x, y = classes(100, 5, 3)
     state, finish = state_of(statistic, x, y), statistic.finish
@@ -113,7 +113,7 @@ def test_an_empty_state_is_neutral(statistic: Statistic, classes: Classes) -> No
     assert_equal(finish(statistic.update(state_of(statistic, x, y), x[:0], y[:0], y[:0])), finish(state), rtol=0)
 
 
-@every
+@every_statistic
 def test_the_order_of_samples_and_float32_do_not_matter(
     statistic: Statistic, classes: Classes, rng: np.random.Generator
 ) -> None:
@@ -127,16 +127,16 @@ def test_the_order_of_samples_and_float32_do_not_matter(
         np.testing.assert_allclose(numbers[name], exact[name], rtol=1e-12, atol=1e-14 * scale, err_msg=name)
 
 
-@every
-def test_the_samples_are_not_changed(statistic: Statistic, classes: Classes) -> None:
+@every_statistic
+def test_samples_are_not_changed(statistic: Statistic, classes: Classes) -> None:
     x, y = classes(50, 4, 3)
-    kept = x.copy(), y.copy()
+    originals = x.copy(), y.copy()
     statistic.of(x, y)
-    np.testing.assert_array_equal(x, kept[0])
-    np.testing.assert_array_equal(y, kept[1])
+    np.testing.assert_array_equal(x, originals[0])
+    np.testing.assert_array_equal(y, originals[1])
 
 
-@every
+@every_statistic
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
 def test_a_row_that_is_not_finite_is_named(statistic: Statistic, classes: Classes, bad: float) -> None:
     x, y = classes(5000, 300, 3)
@@ -146,16 +146,16 @@ def test_a_row_that_is_not_finite_is_named(statistic: Statistic, classes: Classe
     assert caught.value.row == 4321
 
 
-@every
-def test_state_bytes_are_those_of_the_arrays(statistic: Statistic, classes: Classes) -> None:
+@every_statistic
+def test_state_bytes_agree_with_the_arrays(statistic: Statistic, classes: Classes) -> None:
     x, y = classes(100, 20, 7)
     assert statistic.state_bytes(20, 7) == pytest.approx(bytes_of(statistic, x, y), rel=0.05)
 
 
 def bytes_of(statistic: Statistic, x: np.ndarray, y: np.ndarray) -> int:
-    """Memory of a state at its fullest, as far as it can be told from outside."""
+    """Maximal memory of a state, as far as it can be measured from its arrays."""
     if isinstance(statistic, Rows):
-        return 0  # depends on the number of samples, and has a test of its own
+        return 0  # depends on the number of samples and is tested separately
     if isinstance(statistic, Samples):
         return 2 * statistic.limit * (4 * 20 + 16)
     if isinstance(statistic, Groups):
@@ -163,8 +163,8 @@ def bytes_of(statistic: Statistic, x: np.ndarray, y: np.ndarray) -> int:
     return sum(array.nbytes for array in statistic.of(x, y))
 
 
-@every
-def test_texts_are_ids_like_their_keys(statistic: Statistic, classes: Classes) -> None:
+@every_statistic
+def test_text_ids_are_equivalent_to_their_hash_keys(statistic: Statistic, classes: Classes) -> None:
     x, y = classes(300, 7, 4)
     texts = np.array([f"{i}.png" for i in range(300)])
     assert_equal(statistic.of(x, y, texts), statistic.of(x, y, id_keys(texts)), rtol=0)

@@ -1,4 +1,4 @@
-"""Every verb that writes, stopped at the moments between its writes: old file or new file, never half; then the same end."""
+"""Every command that writes, stopped between its writes, leaves the old or the new file and then gives the same result."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ TRAINING = ["--split", "train", "--limit", "64", "--epochs", "2", "--batch-size"
 
 @dataclass(frozen=True)
 class Case:
-    """A verb that writes.
+    """A command that writes.
 
     Attributes
     ----------
     words : str
-        What a user types.
+        The arguments a user types.
     again : str
-        What is added to go on, or to write anew.
+        Option added to resume or overwrite.
     old : tuple of str
-        Files that stand there before.
+        Files that exist before the run.
     grows : bool
-        Whether it leaves whole files on the way that are neither old nor new.
+        Whether it writes valid intermediate files that are neither old nor new.
     """
 
     words: str
@@ -97,7 +97,7 @@ def runs(place: Path) -> Iterator[Server]:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """What stands in a folder, but for times; drafts and journals are apart."""
+    """The contents of a folder except times, drafts and journals."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not hidden(path)]
     return {path.relative_to(folder).as_posix(): content(path) for path in files}
 
@@ -108,9 +108,9 @@ def hidden(path: Path) -> bool:
 
 
 def content(path: Path) -> Any:
-    """What a file says, but for times."""
+    """The content of a file except times."""
     if path.stat().st_size < 10:
-        return path.read_bytes()  # an old file is a word
+        return path.read_bytes()  # an old file is a single word
     if path.suffix == ".h5":
         return {name: (values.dtype.str, values.tolist()) for name, values in h5_content(path).items()}
     if path.suffix == ".safetensors":
@@ -127,7 +127,7 @@ def content(path: Path) -> Any:
 def timeless(text: str) -> str:
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:+.]+", "TIME", text)
     text = re.sub(r'""command"": "".*?""', "COMMAND", text)
-    text = re.sub(r'[0-9a-f]{10}(?=[")])', "", text)  # names within a figure are drawn at random
+    text = re.sub(r'[0-9a-f]{10}(?=[")])', "", text)  # identifiers within a figure are random
     return re.sub(r'seconds\\+": [\d.e-]+', "SECONDS", text)
 
 
@@ -136,7 +136,7 @@ def drafts(folder: Path) -> list[str]:
 
 
 def fresh(case: Case, place: Path) -> Path:
-    """A folder in which the old files stand."""
+    """A folder with the old files."""
     folder = place / "work"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -145,12 +145,12 @@ def fresh(case: Case, place: Path) -> Path:
     return folder
 
 
-def whole(path: Path, final: Any) -> bool:
-    """Whether a file of a run that goes on is whole."""
+def is_valid(path: Path, final: Any) -> bool:
+    """Whether an intermediate file of a run is valid."""
     if path.suffix == ".h5":
         (status,) = doctor(path, progress=False)
         return status.state in ("resumable", "empty", "whole")
-    now = content(path)  # which reads all of it
+    now = content(path)  # reads the entire file
     if path.suffix == ".csv":
         lines = now.splitlines()
         return bool(lines) and (path.name != "log.csv" or lines == final.splitlines()[: len(lines)])
@@ -158,7 +158,7 @@ def whole(path: Path, final: Any) -> bool:
 
 
 def check(case: Case, runs: Server, place: Path, new: dict[str, Any], at: int, how: str, moment: str) -> None:
-    """Stop a run at a moment, look at what it left, and run it again."""
+    """Stop a run at a moment, check the files it left, and run it again."""
     folder = fresh(case, place)
     old = state(folder)
     words = [*case.words.split(), *(["--overwrite"] if case.old else [])]
@@ -167,13 +167,13 @@ def check(case: Case, runs: Server, place: Path, new: dict[str, Any], at: int, h
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not hidden(path):
-            assert (case.grows and whole(path, new.get(name))) or content(path) in (old.get(name), new[name]), (moment, name)
+            assert (case.grows and is_valid(path, new.get(name))) or content(path) in (old.get(name), new[name]), (moment, name)
     assert all((folder / name).exists() for name in old), f"{moment}: an old file is gone"
     if how == "interrupt":
         assert not drafts(folder), moment
         assert answer["code"] == 0 or "Stopped." in answer["said"], (moment, answer)
-    again = runs.run(folder, [*case.words.split(), *case.again.split()], env=case.env)
-    assert again["code"] == 0, (moment, again)
+    rerun = runs.run(folder, [*case.words.split(), *case.again.split()], env=case.env)
+    assert rerun["code"] == 0, (moment, rerun)
     assert state(folder) == new, moment
     assert not drafts(folder), moment
 
@@ -191,24 +191,24 @@ def sweep(name: str, runs: Server, place: Path, most: int | None) -> None:
     assert any("os.replace" in moment for moment in moments)
     assert any("os.fsync" in moment for moment in moments)
     if most is None:
-        chosen = [(at, how) for at in range(len(moments)) for how in ("kill", "interrupt")]
-    else:  # around a rename, and somewhere
+        stops = [(at, kind) for at in range(len(moments)) for kind in ("kill", "interrupt")]
+    else:  # around renames, and at random moments
         rng = np.random.default_rng(len(moments))
         renames = [at for at, moment in enumerate(moments) if "os.replace" in moment]
         places = [*rng.choice(renames, 1), *rng.choice(len(moments), most - 1)]
-        chosen = [(int(at), ("kill", "interrupt")[number % 2]) for number, at in enumerate(places, len(name))]
-    for at, how in chosen:
-        if how == "interrupt" and name in ("extract", "shards", "merge"):
-            how = "kill"  # interrupts of writers of HDF5 have their own test  # noqa: PLW2901
-        check(case, runs, place, new, at, how, f"{name}, {how} at {at}, {moments[at]}")
+        stops = [(int(at), ("kill", "interrupt")[number % 2]) for number, at in enumerate(places, len(name))]
+    for at, kind in stops:
+        if kind == "interrupt" and name in ("extract", "shards", "merge"):
+            kind = "kill"  # test_interrupts.py tests interrupts of HDF5 writers   # noqa: PLW2901
+        check(case, runs, place, new, at, kind, f"{name}, {kind} at {at}, {moments[at]}")
 
 
 @pytest.mark.parametrize("old", ["old", None])
 @pytest.mark.parametrize("how", ["kill", "interrupt"])
-def test_a_file_that_is_replaced_at_any_moment_is_the_old_one_or_the_new_one(
+def test_replacing_a_file_leaves_the_old_or_the_new_one_at_any_moment(
     runs: Server, tmp_path: Path, how: str, old: str | None
 ) -> None:
-    """What the verbs below do in the end, at each of its moments."""
+    """The replacement of a file by all commands, stopped at each of its moments."""
     call, folder, seen = "tests.conformance.stopping.put", tmp_path / "work", set()
     folder.mkdir()
     moments = runs.run(folder, [], call=call)["moments"]
@@ -229,12 +229,12 @@ def test_a_file_that_is_replaced_at_any_moment_is_the_old_one_or_the_new_one(
     assert seen == {old, "new"}
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "filter sheet"])  # which takes long to draw
-def test_a_verb_that_is_stopped_leaves_whole_files_and_comes_to_the_same_end(name: str, runs: Server, place: Path) -> None:
+@pytest.mark.parametrize("name", [name for name in CASES if name != "filter sheet"])  # slow to draw
+def test_a_stopped_command_leaves_valid_files_and_gives_the_same_result(name: str, runs: Server, place: Path) -> None:
     sweep(name, runs, place, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_a_verb_that_is_stopped_at_any_moment(name: str, runs: Server, place: Path) -> None:
+def test_a_command_stopped_at_any_moment_gives_the_same_result(name: str, runs: Server, place: Path) -> None:
     sweep(name, runs, place, None)

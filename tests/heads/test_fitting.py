@@ -1,4 +1,4 @@
-"""Heads: scikit-learn's optimum, the gauge of a converged one, the papers' protocol."""
+"""Heads: scikit-learn's optimum, the gauge of a converged head, the papers' protocol."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def objective(weights: np.ndarray, x: np.ndarray, y: np.ndarray, alpha: float) -
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 0.1])
-def test_it_is_scikit_learns_optimum(classes: Classes, alpha: float) -> None:
+def test_the_fit_is_scikit_learns_optimum(classes: Classes, alpha: float) -> None:
     x, y = classes(400, 12, 4)
     x = x * np.geomspace(1e-2, 1e2, 12)  # features of very different size
     weights = fit_head(x, y, classes=4, alpha=alpha)
@@ -34,13 +34,13 @@ def test_it_is_scikit_learns_optimum(classes: Classes, alpha: float) -> None:
         np.testing.assert_allclose(weights, peer.coef_, atol=1e-3 * np.abs(peer.coef_).max())
 
 
-def test_a_converged_head_has_the_gauge_by_itself(classes: Classes) -> None:
+def test_a_converged_head_is_in_the_gauge(classes: Classes) -> None:
     x, y = classes(300, 8, 5)
     weights = fit_head(x, y, classes=5)
     assert np.abs(weights.mean(0)).max() < 1e-8 * np.abs(weights).max() + 1e-10
 
 
-def test_the_same_comes_out_again_and_dead_features_have_no_weight(classes: Classes) -> None:
+def test_fits_are_deterministic_and_constant_zero_features_have_no_weight(classes: Classes) -> None:
     x, y = classes(300, 8, 3)
     x[:, 2] = 0.0
     a, b = fit_head(x, y, classes=3), fit_head(x, y, classes=3)
@@ -56,17 +56,17 @@ def test_the_papers_protocol_reaches_the_same_accuracy(classes: Classes) -> None
     shares = [accuracy_of(weights, x[400:], y[400:])[0] for weights in (exact, slow)]
     assert shares[1] == pytest.approx(shares[0], abs=0.04)
     np.testing.assert_array_equal(slow, fit_head(x[:400], y[:400], classes=3, solver="sgd"))
-    # Weight decay alone moves the mean over outputs, which no gradient feels: its course in plain numbers.
+    # Only weight decay changes the mean over outputs, which has no gradient: its trajectory in plain numbers.
     start = ((torch.rand(3, 10, generator=torch.Generator().manual_seed(0)) * 2 - 1) / 10**0.5).double().numpy().mean(0)
-    left, speed = 1.0, 0.0
+    expected, speed = 1.0, 0.0
     for step in range(800):
-        slope = 1e-3 * left
+        slope = 1e-3 * expected
         speed = 0.975 * speed + slope
-        left -= 0.01 * 0.975 ** (step // 4 + 1) * (slope + 0.975 * speed)
-    np.testing.assert_allclose(slow.mean(0), left * start, rtol=2e-3, atol=1e-6)
+        expected -= 0.01 * 0.975 ** (step // 4 + 1) * (slope + 0.975 * speed)
+    np.testing.assert_allclose(slow.mean(0), expected * start, rtol=2e-3, atol=1e-6)
 
 
-def test_refitting_is_a_newton_step_with_the_whole_hessian(classes: Classes) -> None:
+def test_refitting_is_a_newton_step_with_the_full_hessian(classes: Classes) -> None:
     x, y = classes(200, 6, 3)
     weights = fit_head(x, y, classes=3, alpha=0.01)
     counts = np.random.default_rng(0).poisson(1.0, size=(4, 200)).astype(float)
@@ -82,13 +82,13 @@ def test_refitting_is_a_newton_step_with_the_whole_hessian(classes: Classes) -> 
         np.testing.assert_allclose((head - weights).ravel(), expected, atol=2e-3 * np.abs(expected).max())
     np.testing.assert_array_equal(refitted(weights, x, y, np.ones((1, 200)), alpha=0.01)[0], weights)
     twice = np.r_[np.arange(200), np.arange(100)]
-    again = fit_head(x[twice], y[twice], classes=3, alpha=0.01)
+    refit = fit_head(x[twice], y[twice], classes=3, alpha=0.01)
     counts = np.bincount(twice)[None] * (200 / 300)
-    near = refitted(weights, x, y, counts, alpha=0.01)[0]
-    assert np.linalg.norm(near - again) < 0.4 * np.linalg.norm(weights - again)
+    approximation = refitted(weights, x, y, counts, alpha=0.01)[0]
+    assert np.linalg.norm(approximation - refit) < 0.4 * np.linalg.norm(weights - refit)
 
 
-def test_what_does_not_fit_is_one_sentence() -> None:
+def test_invalid_input_has_a_one_sentence_error() -> None:
     x, y = np.ones((4, 2)), np.array([0, 1, 0, 1])
     with pytest.raises(UsageError, match="Did you mean 'lbfgs'"):
         fit_head(x, y, classes=2, solver="lbfg")
@@ -96,15 +96,15 @@ def test_what_does_not_fit_is_one_sentence() -> None:
         fit_head(np.full((4, 2), np.inf), y, classes=2)
 
 
-def test_a_head_that_has_not_converged_says_so(classes: Classes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_that_has_not_converged_warns(classes: Classes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("repanalysis.heads.fitting._STEPS", 3)
     x, y = classes(200, 10, 4)
     with pytest.warns(UnconvergedWarning, match="10 features had not converged after 3 steps"):
         fit_head(x, y, classes=4)
 
 
-def test_a_feature_that_is_all_but_dead_does_not_stop_the_solver(classes: Classes) -> None:
-    """A channel of resnet32 was 1e-6 of the others; scaled to unit size, its penalty was all that L-BFGS saw."""
+def test_a_nearly_zero_feature_does_not_stop_the_solver(classes: Classes) -> None:
+    """Regression: a channel of resnet32 was 1e-6 of the others; scaled to unit size, its penalty dominated L-BFGS."""
     x, y = classes(400, 12, 4)
     x[:, 3] *= 1e-7
     weights = fit_head(x, y, classes=4)

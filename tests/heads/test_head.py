@@ -1,4 +1,4 @@
-"""Which features a head takes, and the reasons why it takes others not."""
+"""Which features a head accepts, and the reasons for rejecting others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from repanalysis.heads.head import Head, unfit
 HEAD = Head(np.eye(3, 32), np.zeros(3))
 
 
-def test_a_head_does_not_take_as_many_places_of_other_maps() -> None:
+def test_a_head_rejects_as_many_positions_of_other_maps() -> None:
     assert HEAD.at(32, (32, 7, 7)) is HEAD.at(32, ()) is HEAD
     assert HEAD.at(32, (8, 8, 8)).foreign == "the head takes 32 features, and these 32 are positions of 8x8x8 maps"
     assert HEAD.at(32, (2, 4, 4)) is HEAD  # all of the map
@@ -30,7 +30,7 @@ def test_a_head_does_not_take_as_many_places_of_other_maps() -> None:
         (HEAD._replace(unmatched="no names"), [0], 32, "classes are not matched to the rows of the head: no names"),
     ],
 )
-def test_why_a_head_can_not_be_compared(head: Head | None, classes: list[int], d: int, reason: str) -> None:
+def test_a_head_that_can_not_be_compared_has_a_reason(head: Head | None, classes: list[int], d: int, reason: str) -> None:
     message = unfit(head, np.array(classes, np.int64), d)
     assert reason in message
     assert bool(reason) == bool(message)

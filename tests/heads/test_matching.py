@@ -1,4 +1,4 @@
-"""Which row of a head a class means: by name, number, index or order; refused where it would be a guess."""
+"""Matching classes to rows of a head: by name, number, index or order; refused where the match is ambiguous."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ DIGITS = [str(digit) for digit in range(12)]
         (["7", "3"], 2, 2, [["3"], ["7"]], [1, 0]),
     ],
 )
-def test_what_can_be_matched(
+def test_classes_are_matched_to_rows(
     names: list[str] | None, count: int, rows: int, head: list[list[str]] | None, expected: list[int]
 ) -> None:
-    found, how = matched(names, count, rows, head)
-    assert found is not None, how
-    assert found.tolist() == expected
+    match, explanation = matched(names, count, rows, head)
+    assert match is not None, explanation
+    assert match.tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -59,36 +59,36 @@ def test_what_can_be_matched(
         (["ILSVRC2012_ID 0001", "ILSVRC2012_ID 0002"], 2, 2, None, "ids of the ILSVRC devkit.*meta.mat"),
     ],
 )
-def test_what_would_be_a_guess_is_refused(
+def test_ambiguous_matches_are_refused(
     names: list[str] | None, count: int, rows: int, head: list[list[str]] | None, reason: str
 ) -> None:
-    found, why = matched(names, count, rows, head)
-    assert found is None
+    match, why = matched(names, count, rows, head)
+    assert match is None
     assert re.search(reason, why), why
 
 
-def test_a_head_is_given_its_rows_by_class() -> None:
+def test_rows_of_a_head_are_reordered_by_class() -> None:
     weight, bias = np.arange(8.0).reshape(4, 2), np.arange(4.0)
     labels = np.array([0, 1, 1])
-    found = by_class((weight, bias), {"head_rows": "[3, 1]"}, ["a", "b"], labels)
-    np.testing.assert_array_equal(found.weight, weight[[3, 1]])
-    np.testing.assert_array_equal(found.bias, [3.0, 1.0])
-    assert found.unmatched == ""
+    head = by_class((weight, bias), {"head_rows": "[3, 1]"}, ["a", "b"], labels)
+    np.testing.assert_array_equal(head.weight, weight[[3, 1]])
+    np.testing.assert_array_equal(head.bias, [3.0, 1.0])
+    assert head.unmatched == ""
     assert by_class((weight, bias), {"head_rows": "unmatched: because"}, ["a", "b"], labels).unmatched == "because"
     assert by_class((weight, bias), {"head_rows": "[9, 1]"}, ["a", "b"], labels).unmatched.startswith("the rows that the file")
     assert by_class((weight, bias), {}, None, np.arange(4)).weight.shape == (4, 2)
     assert "2 classes and the head 4 rows" in by_class((weight, bias), {}, None, labels).unmatched
 
 
-def test_a_match_survives_the_file() -> None:
+def test_a_match_is_stored_in_the_file() -> None:
     for rows in (np.array([3, 1, 0, 2]), np.arange(4)):
-        found = by_class((np.eye(4), np.zeros(4)), {"head_rows": attribute(rows, "by name")}, list("abcd"), np.arange(4))
-        np.testing.assert_array_equal(found.weight, np.eye(4)[rows])
-    many = attribute(np.arange(30_000)[::-1], "by name")
-    assert many.startswith("unmatched: there are too many classes")
+        head = by_class((np.eye(4), np.zeros(4)), {"head_rows": attribute(rows, "by name")}, list("abcd"), np.arange(4))
+        np.testing.assert_array_equal(head.weight, np.eye(4)[rows])
+    stored = attribute(np.arange(30_000)[::-1], "by name")
+    assert stored.startswith("unmatched: there are too many classes")
 
 
-def test_other_labels_of_a_pretrained_network_are_no_longer_matched() -> None:
+def test_changed_labels_of_a_pretrained_network_are_not_matched() -> None:
     attrs = relabelled({"head_rows": "[1, 0]"})
     assert "are unknown" in by_class((np.eye(2), np.zeros(2)), attrs, ["a", "b"], np.arange(2)).unmatched
     assert by_class((np.eye(2), np.zeros(2)), attrs, None, np.arange(2)).unmatched == "", "integers are indices"

@@ -1,4 +1,4 @@
-"""Arrays in npz files: what they are is measured or asked."""
+"""Arrays in npz files: their interpretation is derived from their values, or an error asks for it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_npz_with_and_without_splits(tmp_path: Path) -> None:
     assert (plain[0][0].shape, plain[0][0].dtype) == ((7,), torch.float32)
 
 
-def test_integers_stay_integers_for_networks_that_take_tokens(tmp_path: Path) -> None:
+def test_integers_are_kept_for_networks_that_take_tokens(tmp_path: Path) -> None:
     tokens = np.array([[3, 2**25 + 1], [7, 0]])  # float32 can't tell 2^25 + 1 from 2^25
     np.savez(tmp_path / "t.npz", x=tokens, y=["cat", "ant"])
     spec = f"npz:{tmp_path / 't.npz'}"
@@ -51,9 +51,7 @@ def test_integers_stay_integers_for_networks_that_take_tokens(tmp_path: Path) ->
     ("shape", "axis"),
     [((5, 3, 8, 9), 1), ((5, 8, 9, 3), 3), ((5, 1, 8, 9), 1), ((5, 8, 9, 1), 3), ((5, 8, 9), None)],
 )
-def test_eight_bit_images_are_scaled_wherever_their_colours_are(
-    tmp_path: Path, shape: tuple[int, ...], axis: int | None
-) -> None:
+def test_eight_bit_images_are_scaled_with_any_colour_axis(tmp_path: Path, shape: tuple[int, ...], axis: int | None) -> None:
     x = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     np.savez(tmp_path / "x.npz", x=x)
     spec = f"npz:{tmp_path / 'x.npz'}"
@@ -66,7 +64,7 @@ def test_eight_bit_images_are_scaled_wherever_their_colours_are(
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((2, 3, 6, 8, 9), 1), ((2, 6, 3, 8, 9), 2), ((2, 6, 8, 9, 3), 4)])
-def test_eight_bit_clips_become_colours_times_places(tmp_path: Path, shape: tuple[int, ...], axis: int) -> None:
+def test_eight_bit_clips_become_colour_first_arrays(tmp_path: Path, shape: tuple[int, ...], axis: int) -> None:
     x = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     np.savez(tmp_path / "x.npz", x=x)
     clip = load_data(f"npz:{tmp_path / 'x.npz'}")[1][0]
@@ -81,13 +79,13 @@ def test_eight_bit_clips_become_colours_times_places(tmp_path: Path, shape: tupl
         (np.zeros((4, 10, 9, 9), np.uint8), "0 axes may be the colours"),
     ],
 )
-def test_eight_bit_numbers_that_may_be_several_things_are_asked_about(tmp_path: Path, x: np.ndarray, sentence: str) -> None:
+def test_ambiguous_eight_bit_arrays_are_refused(tmp_path: Path, x: np.ndarray, sentence: str) -> None:
     np.savez(tmp_path / "x.npz", x=x)
     with pytest.raises(UsageError, match=sentence):
         load_data(f"npz:{tmp_path / 'x.npz'}")
 
 
-def test_names_of_classes_are_numbered_alike_in_every_split_and_soft_labels_are_targets(tmp_path: Path) -> None:
+def test_class_names_are_numbered_equally_in_every_split_and_soft_labels_are_targets(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x_a=np.zeros((3, 2)), y_a=["a", "b", "c"], x_b=np.zeros((2, 2)), y_b=["c", "a"])
     data = load_data(f"npz:{tmp_path / 'x.npz'}", split="b")
     assert (data.labels.tolist(), data.class_names) == ([2, 0], ["a", "b", "c"])  # type: ignore[union-attr]

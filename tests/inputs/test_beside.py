@@ -1,4 +1,4 @@
-"""Labels beside images: read, matched by name, and compared with the folders; every kind stands in docs/inputs.md."""
+"""Labels beside images: read, matched by name, and compared with the folders; docs/inputs.md lists every kind."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def images(folder: Path, names: list[str]) -> Path:
     return folder
 
 
-def test_folders_named_by_numbers_count(tmp_path: Path) -> None:
-    """As text 10 comes before 2: a recorded head was compared with permuted classes."""
+def test_folders_named_by_numbers_are_sorted_numerically(tmp_path: Path) -> None:
+    """Regression: as text 10 comes before 2, so a recorded head was compared with permuted classes."""
     folder = images(tmp_path / "set", [f"{label}/{label}.png" for label in range(12)])
     data = load_data(f"imagefolder:{folder}")
     assert data.class_names == [str(label) for label in range(12)]
@@ -36,7 +36,7 @@ def test_folders_named_by_numbers_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", [None, "train"])
-def test_a_table_in_the_folder_of_a_split(tmp_path: Path, split: str | None) -> None:
+def test_a_table_in_the_folder_of_a_split_is_read(tmp_path: Path, split: str | None) -> None:
     for name, labels in (("train", "cow"), ("test", "ant")):
         folder = images(tmp_path / name, ["a.png", "b.png"])
         (folder / "metadata.csv").write_text(f"file_name,label\nb.png,{labels}\na.png,bee\n")
@@ -46,7 +46,7 @@ def test_a_table_in_the_folder_of_a_split(tmp_path: Path, split: str | None) -> 
     assert "metadata.csv, by file_name" in data.labels_from
 
 
-def test_a_table_that_says_the_same_as_the_folders_is_fine(tmp_path: Path) -> None:
+def test_a_table_that_agrees_with_the_folders_is_accepted(tmp_path: Path) -> None:
     folder = images(tmp_path / "set", ["a/0.png", "b/1.png", "b/2.png"])
     (folder / "metadata.csv").write_text("file_name,label\na/0.png,5\nb/1.png,2\nb/2.png,2\n")
     data = load_data(f"imagefolder:{folder}")
@@ -55,12 +55,12 @@ def test_a_table_that_says_the_same_as_the_folders_is_fine(tmp_path: Path) -> No
     (folder / "metadata.csv").write_text("file_name,label\na/0.png,5\nb/1.png,2\nb/2.png,5\n")
     with pytest.raises(UsageError, match="say other classes than .*metadata.csv"):
         load_data(f"imagefolder:{folder}")
-    chosen = load_data(f"imagefolder:{folder}", labels=str(folder / "metadata.csv"))
-    assert chosen.labels is not None
-    assert chosen.labels.tolist() == [5, 2, 5]
+    explicit = load_data(f"imagefolder:{folder}", labels=str(folder / "metadata.csv"))
+    assert explicit.labels is not None
+    assert explicit.labels.tolist() == [5, 2, 5]
 
 
-def test_targets_in_a_table_go_beside_class_folders(tmp_path: Path) -> None:
+def test_targets_in_a_table_are_combined_with_class_folders(tmp_path: Path) -> None:
     folder = images(tmp_path / "set", ["a/0.png", "b/1.png"])
     (folder / "metadata.jsonl").write_text('{"file_name": "a/0.png", "target": 0.5}\n{"file_name": "b/1.png", "target": 2}\n')
     data = load_data(f"imagefolder:{folder}")
@@ -70,7 +70,7 @@ def test_targets_in_a_table_go_beside_class_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
-def test_webdataset_keys_are_whole_paths(tmp_path: Path, mode: str) -> None:
+def test_webdataset_keys_are_full_paths(tmp_path: Path, mode: str) -> None:
     folder = images(tmp_path / "set", ["x/0.png", "y/0.seg.png", "y/1.png"])
     with tarfile.open(tmp_path / "set.tar", mode) as archive:  # type: ignore[call-overload]
         for name in ("x/0.png", "y/0.seg.png", "y/1.png"):
@@ -86,7 +86,7 @@ def test_webdataset_keys_are_whole_paths(tmp_path: Path, mode: str) -> None:
     assert images_read.shape == (3, 4, 4)
 
 
-def test_imagenets_list_goes_by_the_number_in_the_name(tmp_path: Path) -> None:
+def test_the_imagenet_list_is_matched_by_the_number_in_the_name(tmp_path: Path) -> None:
     names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in (3, 1)]
     folder = images(tmp_path / "val", names)
     lists = tmp_path / "ILSVRC2012_devkit_t12" / "data"
@@ -107,7 +107,7 @@ def test_imagenets_list_goes_by_the_number_in_the_name(tmp_path: Path) -> None:
         load_data(f"imagefolder:{folder}")
 
 
-def test_other_files_are_no_labels(tmp_path: Path) -> None:
+def test_other_files_are_not_read_as_labels(tmp_path: Path) -> None:
     folder = images(tmp_path / "set", ["0.png", "1.png"])
     (folder / "0.json").write_text('{"caption": "a cat"}')
     (folder / "README.txt").write_text("1\n2\n")

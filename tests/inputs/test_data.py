@@ -1,4 +1,4 @@
-"""Data by specification: one sentence where it names nothing."""
+"""Data by specification: one-sentence errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from probes import DataError, FormatError, UsageError
 from repanalysis.inputs.data import load_data
 
 
-def test_what_is_wrong_is_one_sentence(tmp_path: Path) -> None:
+def test_invalid_specifications_have_one_sentence_errors(tmp_path: Path) -> None:
     for spec, sentence in {
         "digts": "Did you mean 'digits'?",
         "npz": "Unknown data 'npz'",

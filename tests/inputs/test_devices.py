@@ -9,13 +9,13 @@ from probes import UsageError
 from repanalysis.inputs.devices import device_of
 
 
-def test_the_default_is_the_best_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_is_the_best_available_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert device_of() == device_of("cpu") == "cpu"
 
 
 @pytest.mark.parametrize("name", ["nope", "cuda:99", "cuda:x", "meta", "mkldnn", "privateuseone", "CPU", "cpu,cuda"])
-def test_a_device_that_can_not_hold_numbers_is_one_sentence(name: str) -> None:
+def test_an_unusable_device_has_a_one_sentence_error(name: str) -> None:
     with pytest.raises(UsageError, match=f"There is no device '{name}' on this machine; it has cpu"):
         device_of(name)

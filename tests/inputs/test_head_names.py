@@ -1,4 +1,4 @@
-"""Names of the rows of pretrained heads, from what their collections say."""
+"""Names of the rows of pretrained heads, from the metadata of their collections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_imagenets_rows_have_wordnet_ids_and_words() -> None:
     assert head_names("timm:resnet18", timm.create_model("resnet18"), 10) == [], "another head than the pretrained one"
 
 
-def test_a_network_may_name_its_own_rows() -> None:
+def test_a_network_may_name_the_rows_of_its_head() -> None:
     module = SimpleNamespace(pretrained_cfg={"label_names": ["cat", "dog"], "label_descriptions": {"cat": "cat, kitty"}})
     assert head_names("timm:mine", module, 2) == [["cat", "cat, kitty", "cat", "kitty"], ["dog"]]
     config = SimpleNamespace(config=SimpleNamespace(id2label={0: "cat, kitty", "1": "dog"}))
@@ -31,7 +31,7 @@ def test_a_network_may_name_its_own_rows() -> None:
     assert head_names("py:mine:net", module, 2) == []
 
 
-def test_names_in_a_file(tmp_path: Path) -> None:
+def test_names_of_rows_are_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "n.txt").write_text("n01440764\ttench\ngoldfish\n")
     assert names_in(tmp_path / "n.txt") == [["n01440764", "tench"], ["goldfish"]]
     (tmp_path / "n.txt").write_text("tench\n\ngoldfish\n")

@@ -21,7 +21,7 @@ class Refusing(BaseHTTPRequestHandler):
         self.send_error(404)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -34,26 +34,26 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def closed() -> str:
-    """An address at which nothing answers."""
+    """An address without a listener."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
-def test_whatever_answers_is_reachable(server: str, closed: str) -> None:
+def test_any_answering_server_is_reachable(server: str, closed: str) -> None:
     assert is_reachable(server)
     assert not is_reachable(closed)
     assert not is_reachable("no address")
 
 
-def test_a_listener_that_never_answers_is_not_waited_for() -> None:
+def test_an_unresponsive_server_times_out() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         assert not is_reachable(f"http://127.0.0.1:{silent.getsockname()[1]}", seconds=0.1)
 
 
-def test_an_unreachable_hub_leaves_the_cache_and_then_a_sentence(closed: str) -> None:
+def test_an_unreachable_hub_falls_back_to_the_cache_then_an_error(closed: str) -> None:
     from huggingface_hub import constants
 
     with download("timm:x", closed, instead="Walk."):
@@ -68,15 +68,17 @@ def test_an_unreachable_hub_leaves_the_cache_and_then_a_sentence(closed: str) ->
         pytest.fail("this library would ask the hub again")
 
 
-def test_what_a_hub_that_answers_refuses_is_quoted(server: str) -> None:
+def test_the_refusal_of_a_hub_is_quoted(server: str) -> None:
     with pytest.raises(UsageError) as caught, download("timm:x", server, instead="Walk."):
         raise OSError("401: you may not\nand more")
     assert str(caught.value) == "The weights of timm:x could not be had (OSError: 401: you may not). Walk."
 
 
 @pytest.mark.parametrize("spec", ["timm:resnet18", "torchvision:resnet18", "hf:nobody/nothing"])
-def test_every_hub_is_asked_once(spec: str, closed: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
-    """A story: six tries for each of two files took 64 s, and 115 s for a Hugging Face model, with a line for every try."""
+def test_every_hub_is_contacted_once(
+    spec: str, closed: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    """Regression: six attempts for each of two files took 64 s, and 115 s for a Hugging Face model, with a line for each."""
     asked = []
 
     def asking(address: str, **_: object) -> bool:
@@ -94,7 +96,7 @@ def test_every_hub_is_asked_once(spec: str, closed: str, monkeypatch: pytest.Mon
     assert "Retrying" not in capfd.readouterr().err
 
 
-def test_random_weights_ask_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_weights_contact_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hubs, "is_reachable", lambda *_, **__: pytest.fail("asked"))
     for spec in ("timm:resnet18", "torchvision:resnet18"):
         load_model(spec, weights="random")

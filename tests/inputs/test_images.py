@@ -1,4 +1,4 @@
-"""Folders and archives of images: read alike, one sentence where they don't fit."""
+"""Folders and archives of images: read equally, one-sentence errors where they do not fit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("archive", [None, "tar", "tar.gz"])
-def test_imagefolder_reads_folders_and_archives_alike(folder: Path, archive: str | None, tmp_path: Path) -> None:
+def test_imagefolder_reads_folders_and_archives_equally(folder: Path, archive: str | None, tmp_path: Path) -> None:
     path = folder
     if archive:
         path = tmp_path / f"set.{archive}"
@@ -57,13 +57,13 @@ def test_a_flat_folder_has_no_labels(folder: Path) -> None:
     assert next(iter(data.loader(2)))[1] is None
 
 
-def test_transforms_get_pictures_with_the_colours_of_the_model(folder: Path) -> None:
+def test_transforms_receive_images_with_the_colours_of_the_model(folder: Path) -> None:
     grey = load_data(f"imagefolder:{folder}", split="val", transform=pil_to_tensor, colours=1)
     assert grey[0][0].shape == (1, 5, 6)
     assert load_data("digits", transform=pil_to_tensor, colours=3)[0][0].shape == (3, 8, 8)
 
 
-def test_images_of_different_shapes_are_one_sentence(tmp_path: Path) -> None:
+def test_images_of_different_shapes_have_one_sentence_errors(tmp_path: Path) -> None:
     for i, size in enumerate([(4, 4), (5, 4)]):
         Image.new("RGB", size).save(tmp_path / f"{i}.png")
     with pytest.raises(DataError, match=r"Images have different shapes .* give --size"):
@@ -71,7 +71,7 @@ def test_images_of_different_shapes_are_one_sentence(tmp_path: Path) -> None:
 
 
 def packed(folder: Path, path: Path, top: str | None, split: str | None = None) -> Data:
-    """An archive of a folder, as programs pack it: below a name, below `./`, or file by file."""
+    """An archive of a folder, as packed by common programs: below a name, below `./`, or file by file."""
     with tarfile.open(path, "w") as tar:
         for file in sorted(folder.rglob("*")):
             if file.is_file():
@@ -81,21 +81,21 @@ def packed(folder: Path, path: Path, top: str | None, split: str | None = None) 
 
 @pytest.mark.parametrize("top", [None, ".", "set"])
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_names_are_those_below_the_folder_however_it_was_packed(folder: Path, tmp_path: Path, top: str, split: str) -> None:
+def test_names_are_relative_to_the_folder_for_any_packing(folder: Path, tmp_path: Path, top: str, split: str) -> None:
     expected = load_data(f"imagefolder:{folder}", split=split).ids
-    found = packed(folder, tmp_path / "x.tar", top, split).ids
-    assert found.tolist() == expected.tolist()
+    ids = packed(folder, tmp_path / "x.tar", top, split).ids
+    assert ids.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("top", [None, ".", "set"])
-def test_names_of_class_folders_alone(folder: Path, tmp_path: Path, top: str) -> None:
+def test_names_in_archives_of_class_folders(folder: Path, tmp_path: Path, top: str) -> None:
     expected = load_data(f"imagefolder:{folder / 'val'}").ids.tolist()
     assert expected[0] == "cat/0.png"
     assert packed(folder / "val", tmp_path / "x.tar", top).ids.tolist() == expected
 
 
-def test_an_archive_that_says_where_its_folder_begins_is_believed(folder: Path, tmp_path: Path) -> None:
-    """`tar -C DIR .` packs `./val/cat/0.png`: what is below `.` is below DIR, also where it is a single folder."""
+def test_a_leading_dot_marks_the_root_of_an_archive(folder: Path, tmp_path: Path) -> None:
+    """`tar -C DIR .` packs `./val/cat/0.png`: paths below `.` are below DIR, also with a single folder."""
     shutil.rmtree(folder / "train")
     expected = load_data(f"imagefolder:{folder}").ids.tolist()
     assert expected[0] == "val/cat/0.png"
@@ -108,7 +108,7 @@ def test_an_archive_that_says_where_its_folder_begins_is_believed(folder: Path, 
     assert load_data(f"imagefolder:{path}").ids.tolist() == expected
 
 
-def test_an_archive_of_one_split_is_named_after_it_where_it_is_asked_for(folder: Path, tmp_path: Path) -> None:
+def test_names_in_an_archive_of_one_split_start_with_a_requested_split(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as tar:
         tar.add(folder / "val", "val")
@@ -116,17 +116,17 @@ def test_an_archive_of_one_split_is_named_after_it_where_it_is_asked_for(folder:
     assert load_data(f"imagefolder:{path}").ids[0] == "cat/0.png"
 
 
-def test_a_file_that_is_added_in_front_shifts_no_other(folder: Path) -> None:
-    """Numbered, every image would have had the id of the one before it."""
+def test_an_added_file_does_not_change_the_ids_of_others(folder: Path) -> None:
+    """With ids by position, every image would get the id of its predecessor."""
     spec = f"imagefolder:{folder}"
     before = load_data(spec, split="train")
     Image.new("RGB", (6, 5), (9, 9, 9)).save(folder / "train" / "cat" / "!.png")
     after = load_data(spec, split="train")
     assert after.ids[0] == "train/cat/!.png"
     for row, name in enumerate(before.ids.tolist()):
-        (there,) = np.flatnonzero(after.ids == name)
-        assert torch.equal(before[row][0], after[int(there)][0])
-        assert before[row][1:] == after[int(there)][1:]
+        (new_row,) = np.flatnonzero(after.ids == name)
+        assert torch.equal(before[row][0], after[int(new_row)][0])
+        assert before[row][1:] == after[int(new_row)][1:]
 
 
 @pytest.mark.parametrize("archive", [False, True])
@@ -143,7 +143,7 @@ def test_files_of_one_sample_have_its_key(tmp_path: Path, archive: bool) -> None
     assert data.ids_from == "name", "two images of a sample need names of their own"
 
 
-def test_names_that_are_no_text_are_ids_all_the_same(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_valid_ids(tmp_path: Path) -> None:
     try:
         (tmp_path / "cat").mkdir()
         Image.new("RGB", (6, 5)).save(tmp_path / "cat" / "\udcff.png")

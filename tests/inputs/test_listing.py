@@ -1,4 +1,4 @@
-"""Folders and archives: what counts, what is left behind by systems, and every cut of an archive."""
+"""Folders and archives: which files count, files left by operating systems, and truncated archives."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def packed(path: Path, root: Path, mode: str = "w") -> Path:
     return path
 
 
-def test_what_systems_leave_behind_does_not_count(tmp_path: Path) -> None:
-    """`.ipynb_checkpoints` became class 0, and `._x.png` stopped the run."""
+def test_files_left_by_operating_systems_are_ignored(tmp_path: Path) -> None:
+    """Regression: `.ipynb_checkpoints` became class 0, and `._x.png` stopped the run."""
     root = put(tmp_path / "set", *KEPT, *LEFT)
     assert files_of(root, PNG) == KEPT
     hidden = put(tmp_path / ".cache" / "set", *KEPT)
-    assert files_of(hidden, PNG) == KEPT  # where the folder itself lies is nobody's business
+    assert files_of(hidden, PNG) == KEPT  # the location of the folder does not matter
     for mode in ("w", "w:gz", "w:bz2", "w:xz"):
         archive = packed(tmp_path / f"set{mode[2:]}.tar", root, mode)
         images = {member.name: member.read() for member in members_of(archive, PNG) if member.name.lower().endswith(".png")}
@@ -49,17 +49,17 @@ def test_what_systems_leave_behind_does_not_count(tmp_path: Path) -> None:
         assert all((member.place is None) == (mode != "w" or member.name not in KEPT) for member in members_of(archive, PNG))
 
 
-def test_links_to_folders_are_entered_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_to_folders_are_followed_without_cycles(tmp_path: Path) -> None:
     root = put(tmp_path / "set", "cat/1.png")
-    other = put(tmp_path / "elsewhere", "2.png", "more/3.png")
-    (root / "dog").symlink_to(other)
+    target = put(tmp_path / "elsewhere", "2.png", "more/3.png")
+    (root / "dog").symlink_to(target)
     (root / "cat" / "again").symlink_to(root)
-    (other / "more" / "round").symlink_to(other)
+    (target / "more" / "round").symlink_to(target)
     (root / "self").symlink_to(root / "self")
     assert files_of(root, PNG) == ["cat/1.png", "dog/2.png", "dog/more/3.png"]
 
 
-def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+def test_a_dangling_link_is_named(tmp_path: Path) -> None:
     root = put(tmp_path / "set", "cat/1.png")
     (root / "cat" / "2.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(DataError, match=r"cat/2.png is a link to nothing"):
@@ -76,18 +76,18 @@ def images_of(path: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.bz2", "tar.xz"])
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_an_archive_that_was_cut_off_is_refused_at_every_cut(kind: str, form: int, tmp_path: Path) -> None:
-    """22 of 76 cuts of a plain archive were read as fewer images: those between two files, and those within a header."""
+def test_a_truncated_archive_is_refused_at_every_length(kind: str, form: int, tmp_path: Path) -> None:
+    """Regression: 22 of 76 truncations, between two files or within a header, were read as fewer images."""
     path = tmp_path / f"x.{kind}"
-    long = "a" * 60 + "/" + "b" * 90  # PAX and GNU write it into a header of its own
+    long = "a" * 60 + "/" + "b" * 90  # PAX and GNU write it into a separate header
     with tarfile.open(path, f"w:{kind[4:]}", format=form) as tar:  # type: ignore[call-overload]
         for name, size in (("cat/1.png", 0), ("cat/2.png", 700), (f"{long}/3.png", 512), ("dog/4.png", 1)):
             info = tarfile.TarInfo(name)
             info.size = size
             tar.addfile(info, io.BytesIO(os.urandom(size)))
     content = path.read_bytes()
-    whole = images_of(path)
-    assert len(whole) == 4
+    expected = images_of(path)
+    assert len(expected) == 4
     last = len(content.rstrip(b"\0")) if kind == "tar" else len(content)
     end = -(-last // 512) * 512 + 1024 if kind == "tar" else len(content)
     cuts = sorted(
@@ -96,13 +96,13 @@ def test_an_archive_that_was_cut_off_is_refused_at_every_cut(kind: str, form: in
     for cut in cuts:
         path.write_bytes(content[:cut])
         if kind == "tar" and cut >= end and cut % 512 == 0:
-            assert images_of(path) == whole  # of what only fills the last record, nothing is missed
+            assert images_of(path) == expected  # only padding of the last record is missing
         else:
             with pytest.raises(FormatError, match="x.tar.* (was cut off|can't be read as a tar archive)"):
                 images_of(path)
 
 
-def test_a_damaged_header_ends_nothing_silently(tmp_path: Path) -> None:
+def test_a_damaged_header_does_not_end_the_archive_silently(tmp_path: Path) -> None:
     path = packed(tmp_path / "x.tar", put(tmp_path / "set", *KEPT))
     content = bytearray(path.read_bytes())
     at = content.index(b"cat/2.PNG")
@@ -130,9 +130,7 @@ def add(tar: tarfile.TarFile, name: str, *, kind: bytes = tarfile.REGTYPE, link:
         ([{"name": "a.png", "kind": tarfile.FIFOTYPE}], "a.png is a link or a device"),
     ],
 )
-def test_names_and_links_that_would_mix_images_up_are_refused(
-    entries: list[dict[str, object]], sentence: str, tmp_path: Path
-) -> None:
+def test_ambiguous_names_and_links_are_refused(entries: list[dict[str, object]], sentence: str, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         for entry in entries:
             add(tar, **entry)  # type: ignore[arg-type]
@@ -140,7 +138,7 @@ def test_names_and_links_that_would_mix_images_up_are_refused(
         images_of(tmp_path / "x.tar")
 
 
-def test_a_hard_link_is_the_file_that_it_is_a_link_to(tmp_path: Path) -> None:
+def test_a_hard_link_is_read_as_its_target(tmp_path: Path) -> None:
     for name, mode in (("x.tar", "w"), ("x.tar.gz", "w:gz")):
         with tarfile.open(tmp_path / name, mode) as tar:  # type: ignore[call-overload]
             add(tar, "./a.png", content=b"abc")
@@ -148,10 +146,10 @@ def test_a_hard_link_is_the_file_that_it_is_a_link_to(tmp_path: Path) -> None:
         assert images_of(tmp_path / name) == {"a.png": b"abc", "b/c.png": b"abc"}
 
 
-def test_archives_joined_end_to_end_are_refused(tmp_path: Path) -> None:
-    one = packed(tmp_path / "x.tar", put(tmp_path / "set", "a.png")).read_bytes()
-    (tmp_path / "y.tar").write_bytes(one + one)
-    (tmp_path / "y.tar.gz").write_bytes(gzip.compress(one) + gzip.compress(one))
+def test_concatenated_archives_are_refused(tmp_path: Path) -> None:
+    archive = packed(tmp_path / "x.tar", put(tmp_path / "set", "a.png")).read_bytes()
+    (tmp_path / "y.tar").write_bytes(archive + archive)
+    (tmp_path / "y.tar.gz").write_bytes(gzip.compress(archive) + gzip.compress(archive))
     for name in ("y.tar", "y.tar.gz"):
         with pytest.raises(FormatError, match="goes on behind its end, as archives do that were joined"):
             images_of(tmp_path / name)

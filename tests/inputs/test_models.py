@@ -1,4 +1,4 @@
-"""Models by specification: timm, factories, weights that fit and weights that don't."""
+"""Models by specification: timm, factories, weights that fit and weights that do not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from repanalysis.inputs.models import load_model
 RESNET = "py:tests.networks.cifar_resnet:resnet20"
 
 
-def test_a_timm_model_brings_its_preprocessing() -> None:
+def test_a_timm_model_has_its_preprocessing() -> None:
     torch.manual_seed(0)
     model = load_model("timm:resnet18", weights="random")
     assert model.input_size == (3, 224, 224)
@@ -31,7 +31,7 @@ def test_a_timm_model_brings_its_preprocessing() -> None:
     assert not model.module.training
 
 
-def test_the_hash_is_that_of_the_weights() -> None:
+def test_the_hash_depends_on_the_weights() -> None:
     torch.manual_seed(0)
     first = load_model(RESNET).card["weights_sha256"]
     torch.manual_seed(0)
@@ -39,7 +39,7 @@ def test_the_hash_is_that_of_the_weights() -> None:
     assert load_model(RESNET).card["weights_sha256"] != first
 
 
-def test_a_factory_may_speak_timms_language_and_options_override_it() -> None:
+def test_a_factory_may_use_timms_configuration_and_options_override_it() -> None:
     model = load_model(RESNET)
     assert model.input_size == (3, 32, 32)
     assert model.card["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
@@ -55,7 +55,7 @@ def test_a_factory_may_speak_timms_language_and_options_override_it() -> None:
 
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}, "epoch": 3}])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_weights_are_found_in_every_common_wrapping(tmp_path: Path, wrap: object, suffix: str) -> None:
+def test_weights_are_read_from_every_common_wrapper(tmp_path: Path, wrap: object, suffix: str) -> None:
     torch.manual_seed(5)
     state = load_model(RESNET).module.state_dict()
     path = tmp_path / f"w{suffix}"
@@ -81,7 +81,7 @@ def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
     )
 
 
-def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
+def test_files_without_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="There is no weights file"):
         load_model(RESNET, weights=tmp_path / "none.pt")
     for name in ("text.pt", "text.safetensors"):
@@ -119,12 +119,12 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
         ("py:os:", "names no part of a module"),
     ],
 )
-def test_what_is_unknown_is_one_sentence(spec: str, sentence: str) -> None:
+def test_unknown_specifications_have_one_sentence_errors(spec: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         load_model(spec)
 
 
-def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     import timm
 
     def offline(name: str, **_: object) -> nn.Module:
@@ -137,7 +137,7 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_real_weights_classify_real_images(real_data: Path) -> None:
-    """The table of the data folder: resnet20 reaches 0.810 on the 10,000 JPEG test images; half of them are here."""
+    """According to the data folder resnet20 reaches 0.810 on the 10,000 JPEG test images; half of them are used."""
     from repanalysis.inputs.data import load_data
 
     model = load_model(RESNET, weights=real_data / "weights" / "resnet20-12fca82f.th")
@@ -147,7 +147,7 @@ def test_real_weights_classify_real_images(real_data: Path) -> None:
     assert 0.77 < hits / 1000 < 0.85
 
 
-def test_a_torchvision_model_brings_its_own_transform() -> None:
+def test_a_torchvision_model_has_its_own_transform() -> None:
     model = load_model("torchvision:resnet50", weights="random")
     assert model.input_size == (3, 224, 224)
     assert model.transform is not None
@@ -163,13 +163,13 @@ def test_a_torchvision_model_brings_its_own_transform() -> None:
         load_model("torchvision:resnet81")
 
 
-def test_a_huggingface_model_of_a_folder_brings_its_own_processor(tmp_path: Path) -> None:
+def test_a_huggingface_model_in_a_folder_has_its_own_processor(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
         hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8
     )
-    theirs = transformers.ViTModel(config)
-    theirs.save_pretrained(tmp_path)
+    reference = transformers.ViTModel(config)
+    reference.save_pretrained(tmp_path)
     processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.1, 0.2, 0.3])
     processor.save_pretrained(tmp_path)
     model = load_model(f"hf:{tmp_path}")
@@ -178,20 +178,20 @@ def test_a_huggingface_model_of_a_folder_brings_its_own_processor(tmp_path: Path
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8))
     expected = processor(images=picture, return_tensors="pt")["pixel_values"][0]
     torch.testing.assert_close(torch.as_tensor(model.transform(picture)), torch.as_tensor(expected), rtol=1e-3, atol=2e-2)
-    assert torch.equal(model.module.state_dict()["layernorm.weight"], theirs.state_dict()["layernorm.weight"])
+    assert torch.equal(model.module.state_dict()["layernorm.weight"], reference.state_dict()["layernorm.weight"])
     assert model.card["preprocessing"]["mean"] == [0.1, 0.2, 0.3]
     random = load_model(f"hf:{tmp_path}", weights="random")
     assert random.card["weights_sha256"] != model.card["weights_sha256"]
 
 
-def test_a_hub_that_can_not_be_reached_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_can_not_be_reached_has_a_one_sentence_error(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match="The weights of hf:nobody/nothing could not be had"):
         load_model("hf:nobody/nothing")
 
 
-def test_transformers_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_transformers_package_has_a_one_sentence_error(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "transformers", None)
@@ -207,26 +207,26 @@ def test_transformers_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     ({"mean": (0.5, 0.5)}, "--mean has 2 numbers, and the network takes images of 3 colours"),
     ({"std": (0.5,) * 4}, "--std has 4 numbers, and the network takes images of 3 colours"),
 ])  # fmt: skip
-def test_colours_that_no_image_can_have_are_refused(values: dict[str, tuple[float, ...]], sentence: str) -> None:
+def test_invalid_means_and_deviations_of_colours_are_refused(values: dict[str, tuple[float, ...]], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         load_model(RESNET, **values)  # type: ignore[arg-type]
 
 
-def test_colours_without_a_size_are_refused_where_the_network_has_none() -> None:
-    """A story: images of 8 pixels were blown up to 224, which is timm's default, because --mean was given."""
+def test_colour_statistics_without_an_image_size_are_refused() -> None:
+    """Regression: images of 8 pixels were resized to 224, timm's default, because --mean was given."""
     with pytest.raises(UsageError, match="give --size with --mean"):
         load_model("py:repanalysis.networks.digits_cnn:digits_cnn", mean=(0.5,))
 
 
-def test_a_number_for_all_colours_is_one_for_each() -> None:
+def test_a_single_number_applies_to_every_colour() -> None:
     assert load_model(RESNET, mean=(0.5,)).card["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
     transform = load_model(RESNET, mean=(0.5,), std=(0.25,)).transform
     assert transform is not None
     assert transform(Image.fromarray(np.full((32, 32, 3), 255, np.uint8))).numpy() == pytest.approx(2.0)
 
 
-def test_transforms_go_to_other_processes(tmp_path: Path) -> None:
-    """A law of everything that is sent to a process: what comes out of the copy is what comes out of the original."""
+def test_transforms_can_be_pickled(tmp_path: Path) -> None:
+    """The output of a pickled copy equals the output of the original."""
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "image_size": 32}
     transformers.ViTModel(transformers.ViTConfig(**sizes)).save_pretrained(tmp_path)
@@ -241,7 +241,7 @@ def test_transforms_go_to_other_processes(tmp_path: Path) -> None:
         assert torch.equal(pickle.loads(pickle.dumps(transform))(picture), transform(picture))
 
 
-def test_a_module_that_is_a_program_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_calls_exit_has_a_one_sentence_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "program_of_mine.py").write_text("raise SystemExit(0)")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match="is a program: importing it ended with exit code 0"):
@@ -281,7 +281,7 @@ class Vectors(nn.Sequential):
         ("Vectors", "5x", (5,)),
     ],
 )
-def test_sizes_of_samples_that_are_no_square_images(
+def test_sizes_of_other_samples_than_square_images(
     factory: str, size: int | str | tuple[int, ...], shape: tuple[int, ...]
 ) -> None:
     model = load_model(f"py:tests.inputs.test_models:{factory}", size=size)
@@ -289,14 +289,14 @@ def test_sizes_of_samples_that_are_no_square_images(
     assert model.takes_tokens == (factory == "Tokens")
 
 
-def test_images_need_not_be_square() -> None:
+def test_images_may_be_rectangular() -> None:
     model = load_model("timm:resnet18", weights="random", size="3x64x96")
     assert model.input_size == (3, 64, 96)
     assert model.transform is not None
     assert model.transform(Image.fromarray(np.zeros((100, 100, 3), np.uint8))).shape == (3, 64, 96)
 
 
-def test_sizes_that_say_nothing_are_one_sentence() -> None:
+def test_invalid_sizes_have_one_sentence_errors() -> None:
     for size in ("0", "3x0x2", "big", "3,4"):
         with pytest.raises(UsageError, match="is no size; write it like 224, or like 3x16x112x112"):
             load_model("py:tests.inputs.test_models:Clips", size=size)
@@ -306,5 +306,5 @@ def test_sizes_that_say_nothing_are_one_sentence() -> None:
         load_model("py:tests.inputs.test_models:Clips", size="3x8x9x9", mean=(0.5,))
 
 
-def test_torchvisions_video_networks_say_what_clips_they_take() -> None:
+def test_torchvision_video_networks_have_a_clip_size() -> None:
     assert load_model("torchvision:r3d_18", weights="random").input_size == (3, 16, 112, 112)

@@ -1,4 +1,4 @@
-"""Images of every kind: what their numbers become, in closed form; what is cut off or has no range is a sentence."""
+"""Pixel values of every kind of image in closed form; truncated images and values without a range are errors."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ RAMP = np.arange(65536, dtype=np.uint16).reshape(256, 256)
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 @pytest.mark.parametrize("colours", [1, 3])
-def test_16_bits_are_scaled_not_clipped(kind: str, colours: int) -> None:
-    """All of them but 255 of 65,536 came as white: the mean of a random image was 0.992."""
+def test_16_bit_images_are_scaled_not_clipped(kind: str, colours: int) -> None:
+    """Regression: all but 255 of 65,536 values were read as white; the mean of a random image was 0.992."""
     pixels = read(written(Image.fromarray(RAMP), kind), colours)
     expected = np.rint(RAMP / 257).astype(np.uint8)
     np.testing.assert_array_equal(pixels, expected if colours == 1 else np.repeat(expected[..., None], 3, axis=2))
@@ -38,13 +38,13 @@ def test_16_bits_are_scaled_not_clipped(kind: str, colours: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L"])
-def test_the_order_of_bytes_does_not_matter(mode: str) -> None:
+def test_byte_order_does_not_matter(mode: str) -> None:
     order = ">u2" if mode.endswith("B") else "<u2"
     image = Image.frombytes(mode, (256, 256), RAMP.astype(order).tobytes())
     np.testing.assert_array_equal(as_colours(image, 1), np.rint(RAMP / 257))
 
 
-def test_eight_bits_and_one_stay_as_they_are() -> None:
+def test_8_bit_and_1_bit_images_are_unchanged() -> None:
     rng = np.random.default_rng(0)
     grey, rgb = rng.integers(0, 256, (9, 7)).astype(np.uint8), rng.integers(0, 256, (9, 7, 3)).astype(np.uint8)
     np.testing.assert_array_equal(read(written(Image.fromarray(rgb), "PNG")), rgb)
@@ -75,7 +75,7 @@ def test_the_alpha_channel_is_left_out_without_a_warning(mode: str) -> None:
         np.testing.assert_array_equal(read(content), expected)
 
 
-def test_inks_become_light() -> None:
+def test_cmyk_images_are_converted_to_rgb() -> None:
     inks = np.zeros((4, 4, 4), np.uint8)
     inks[0, 0] = 0, 255, 255, 0  # magenta and yellow: red
     inks[1, 1] = 0, 0, 0, 255
@@ -99,14 +99,14 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize("lenient", [False, True])
 @pytest.mark.parametrize(("kind", "options"), KINDS)
-def test_an_image_that_was_cut_off_is_an_error_never_half_grey(
+def test_a_truncated_image_is_an_error(
     kind: str, options: dict[str, Any], lenient: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever it is cut; also where another library has told PIL to fill what is missing."""
+    """At every length, also where another library has set PIL to fill missing pixels."""
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
     colours = np.random.default_rng(0).integers(0, 255, (4, 5, 3))
     content = written(Image.fromarray(np.kron(colours, np.ones((8, 8, 1))).astype(np.uint8)), kind, **options)
-    whole = read(content)
+    expected = read(content)
     refused = 0
     for cut in range(0, len(content), max(1, len(content) // 60)):
         try:
@@ -116,12 +116,12 @@ def test_an_image_that_was_cut_off_is_an_error_never_half_grey(
             assert "0x" not in str(error)  # noqa: PT017  # no address of an object
             refused += 1
         else:
-            np.testing.assert_array_equal(pixels, whole)  # only an end without meaning is missing
+            np.testing.assert_array_equal(pixels, expected)  # only trailing bytes without pixel data are missing
     assert refused > 50
     assert lenient == ImageFile.LOAD_TRUNCATED_IMAGES
 
 
-def test_the_first_of_several_frames_counts() -> None:
+def test_the_first_of_several_frames_is_used() -> None:
     frames = [Image.new("RGB", (4, 4), (shade, 0, 0)) for shade in (10, 200)]
     content = written(frames[0], "TIFF", save_all=True, append_images=frames[1:])
     assert read(content)[0, 0].tolist() == [10, 0, 0]

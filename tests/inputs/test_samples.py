@@ -1,4 +1,4 @@
-"""Data are values: a copy that went to another process, however it was started, reads the same samples."""
+"""Data can be sent to other processes: a pickled copy reads the same samples under every start method."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def test_a_pickled_copy_reads_the_same_samples(kind: str, transform: object, spe
     data = load_data(specs[kind], transform=transform)  # type: ignore[arg-type]
     copy: Data = pickle.loads(pickle.dumps(data))
     for row in (0, len(data) - 1):
-        (x, *rest), (y, *others) = data[row], copy[row]
+        (x, *expected), (y, *copied) = data[row], copy[row]
         assert torch.equal(x, y)
-        assert rest == others
+        assert expected == copied
     assert copy.class_names == data.class_names
 
 
@@ -87,22 +87,22 @@ def test_images_of_a_plain_archive_are_not_held_in_memory(specs: dict[str, str])
         content = sum(member.size for member in tar)
     assert content > 0
     read = load_data(specs["tar"]).read
-    assert all(isinstance(where, tuple) for where in read.files.members.values())  # type: ignore[attr-defined]
+    assert all(isinstance(location, tuple) for location in read.files.members.values())  # type: ignore[attr-defined]
 
 
-def test_a_sample_is_drawn_from_the_seed_and_keeps_its_ids() -> None:
+def test_subsamples_are_drawn_by_seed_and_keep_their_ids() -> None:
     data = load_data("digits")
-    some = data.sample(100, seed=1)
-    assert len(some) == len(set(some.ids)) == 100
-    assert np.array_equal(some.ids, data.sample(100, seed=1).ids)
-    assert not np.array_equal(some.ids, data.sample(100, seed=2).ids)
-    assert some.labels is not None
+    subset = data.sample(100, seed=1)
+    assert len(subset) == len(set(subset.ids)) == 100
+    assert np.array_equal(subset.ids, data.sample(100, seed=1).ids)
+    assert not np.array_equal(subset.ids, data.sample(100, seed=2).ids)
+    assert subset.labels is not None
     assert data.labels is not None
-    np.testing.assert_array_equal(some.labels, data.labels[some.ids])
+    np.testing.assert_array_equal(subset.labels, data.labels[subset.ids])
     assert data.sample(10**6, seed=0) is data
 
 
-def test_data_without_labels_may_come_in_place_of_a_loader() -> None:
+def test_data_without_labels_may_replace_a_loader() -> None:
     data = load_data("digits", split="test")
     silent = type(data)(data.spec, data.read, data.ids, None)
     (batch, *_) = list(capture(torch.nn.Flatten(), silent))
@@ -110,23 +110,23 @@ def test_data_without_labels_may_come_in_place_of_a_loader() -> None:
     assert batch.ids.tolist() == data.ids[:64].tolist()
 
 
-def test_a_grey_picture_becomes_a_tensor_without_a_warning() -> None:
+def test_a_grey_image_becomes_a_tensor_without_a_warning() -> None:
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
     assert (as_tensor(Image.fromarray(grey))[0] * 255).round().tolist() == grey.tolist()
 
 
-def test_the_subset_that_a_seed_draws_of_names_does_not_depend_on_the_other_files() -> None:
-    """Drawn by position, a file in front exchanged the whole subset."""
+def test_subsamples_by_name_do_not_depend_on_the_other_files() -> None:
+    """Regression: with draws by position, an added file changed the entire subsample."""
     names = np.array([f"{i:04}.png" for i in range(500)])
     data = Data("somewhere", lambda row: np.zeros(2), names, None, rows=np.arange(500), ids_from="name")
     fewer = Data("somewhere", lambda row: np.zeros(2), names[1:], None, rows=np.arange(499), ids_from="name")
-    some, others = set(data.sample(100, seed=3).ids.tolist()), set(fewer.sample(100, seed=3).ids.tolist())
-    assert len(some - others) <= 1
-    assert some != set(data.sample(100, seed=4).ids.tolist())
-    drawn = data.sample(100, seed=3)
-    assert drawn.ids.tolist() == sorted(drawn.ids.tolist()), "in the original order"
-    assert drawn.rows is not None
-    assert names[drawn.rows].tolist() == drawn.ids.tolist()
+    before, after = set(data.sample(100, seed=3).ids.tolist()), set(fewer.sample(100, seed=3).ids.tolist())
+    assert len(before - after) <= 1
+    assert before != set(data.sample(100, seed=4).ids.tolist())
+    subsample = data.sample(100, seed=3)
+    assert subsample.ids.tolist() == sorted(subsample.ids.tolist()), "in the original order"
+    assert subsample.rows is not None
+    assert names[subsample.rows].tolist() == subsample.ids.tolist()
     positions = Data(
         "somewhere", lambda row: np.zeros(2), np.array([f"test/{i}" for i in range(500)]), None, rows=np.arange(500)
     )
@@ -134,10 +134,10 @@ def test_the_subset_that_a_seed_draws_of_names_does_not_depend_on_the_other_file
     np.testing.assert_array_equal(positions.sample(100, seed=3).rows, expected)  # type: ignore[arg-type]
 
 
-def test_samples_are_picked_by_name_or_as_older_files_have_them_by_number() -> None:
+def test_samples_are_picked_by_name_or_by_number_for_older_files() -> None:
     data = Data("somewhere", lambda row: np.full(2, row), np.array(["a", "b", "c"]), np.array([0, 1, 0]), rows=np.arange(3))
-    picked = data.pick(np.array(["c", "a"]))
-    assert (picked.ids.tolist(), picked[0][0].tolist(), picked[0][1:]) == (["c", "a"], [2, 2], (0, "c"))
+    subset = data.pick(np.array(["c", "a"]))
+    assert (subset.ids.tolist(), subset[0][0].tolist(), subset[0][1:]) == (["c", "a"], [2, 2], (0, "c"))
     older = data.pick(np.array([2, 0]))
     assert (older.ids.tolist(), older[0][0].tolist(), older[0][1:]) == ([2, 0], [2, 2], (0, 2))
     with pytest.raises(DataError, match="somewhere has no sample 'd': these are other data"):
@@ -148,15 +148,15 @@ def test_samples_are_picked_by_name_or_as_older_files_have_them_by_number() -> N
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4])
 @pytest.mark.parametrize("parts", [1, 2, 3, 5, 8])
-def test_parts_share_the_samples_out_by_whole_batches(parts: int, batch_size: int) -> None:
-    """No sample is lost or comes twice, no batch is cut, and no part is longer than the best of all ways makes the longest."""
+def test_parts_divide_the_samples_by_whole_batches(parts: int, batch_size: int) -> None:
+    """No sample is lost or repeated, no batch is divided, and the longest part is as short as possible."""
     for n in range(1, 30):
         data = Data("numbers", np.zeros, np.arange(n) * 7, np.arange(n) % 2, rows=np.arange(n)[::-1], targets=np.ones((n, 1)))
         shares = data.parts(parts, batch_size)
         assert np.concatenate([share.ids for share in shares]).tolist() == data.ids.tolist()
         for name in ("labels", "rows", "targets"):
-            whole = np.concatenate([getattr(share, name) for share in shares])
-            np.testing.assert_array_equal(whole, getattr(data, name))
+            joined = np.concatenate([getattr(share, name) for share in shares])
+            np.testing.assert_array_equal(joined, getattr(data, name))
         assert 1 <= len(shares) <= parts
         assert all(len(share) % batch_size == 0 for share in shares[:-1])
         assert min(map(len, shares)) > 0

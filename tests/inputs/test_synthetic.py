@@ -1,4 +1,4 @@
-"""Data that need no file: splits that are disjoint, numbers that are the theory's."""
+"""Synthetic data: disjoint splits, and values that agree with the theory."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from repanalysis.theory.mixtures import sparse_mixture
 
 
 def test_digits_halves_are_disjoint_and_stratified() -> None:
-    train, test, whole = (load_data("digits", split=split) for split in ("train", "test", None))
+    train, test, complete = (load_data("digits", split=split) for split in ("train", "test", None))
     assert not set(train.ids) & set(test.ids)
-    assert len(train) + len(test) == len(whole) == 1797
+    assert len(train) + len(test) == len(complete) == 1797
     assert np.abs(np.bincount(train.labels) - np.bincount(test.labels)).max() <= 1
     x, y, sample = test[5]
     assert x.shape == (1, 8, 8)
     assert 0 <= x.min() <= x.max() <= 1
-    twin = whole[int(test.ids[5])]
+    twin = complete[int(test.ids[5])]
     assert torch.equal(x, twin[0])
     assert (y, sample) == twin[1:]
 
 
-def test_gaussians_are_the_mixture_and_splits_are_other_samples_of_it() -> None:
+def test_gaussians_are_drawn_from_the_mixture_with_disjoint_splits() -> None:
     spec = "gaussians:K=3,d=8,sparsity=2,radius=4,n=600,seed=1"
     train, test = load_data(spec, split="train"), load_data(spec, split="test")
     x, label, sample = train[5]
@@ -33,9 +33,9 @@ def test_gaussians_are_the_mixture_and_splits_are_other_samples_of_it() -> None:
     assert (label, sample, len(train), train.class_names) == (2, 5, 600, ["0", "1", "2"])
     assert not np.allclose(x, test[5][0])
     assert test[5][2] == 605, "equal ids of one specification are one sample"
-    whole = load_data(spec)
-    assert torch.equal(whole[5][0], x)
-    assert whole[5][2] == sample
+    complete = load_data(spec)
+    assert torch.equal(complete[5][0], x)
+    assert complete[5][2] == sample
     assert len(load_data("gaussians")) == 10_000
 
 
@@ -48,7 +48,7 @@ def test_gaussians_are_the_mixture_and_splits_are_other_samples_of_it() -> None:
         ("gaussians", "val", "no split 'val'; they have train and test"),
     ],
 )
-def test_gaussians_that_can_not_be_are_one_sentence(spec: str, split: str | None, sentence: str) -> None:
+def test_invalid_gaussians_have_one_sentence_errors(spec: str, split: str | None, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         load_data(spec, split=split)
 

@@ -1,4 +1,4 @@
-"""Data sets of torchvision: those that lie on the disk are read, others say how to get them."""
+"""Data sets of torchvision: read from the disk, or an error says how to download them."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_images_and_classes_are_those_of_the_files(root: Path) -> None:
+def test_images_and_classes_agree_with_the_files(root: Path) -> None:
     data = load_data(f"torchvision:FashionMNIST,root={root}", split="test", colours=1)
     assert data.labels is not None
     assert data.labels.tolist() == Y.tolist()
     assert data.class_names is not None
     assert data.class_names[3] == "Dress"
-    again = pickle.loads(pickle.dumps(data))  # as processes that load samples get it
-    np.testing.assert_allclose(again[2][0].numpy()[0], IMAGES[2] / np.float32(255), rtol=1e-6)
+    copy = pickle.loads(pickle.dumps(data))  # as worker processes receive it
+    np.testing.assert_allclose(copy[2][0].numpy()[0], IMAGES[2] / np.float32(255), rtol=1e-6)
     assert load_data(f"torchvision:FashionMNIST,root={root}", split="train")[0][0].shape == (3, 28, 28)
 
 
-def test_what_is_not_there_says_how_to_get_it(root: Path) -> None:
+def test_a_missing_data_set_says_how_to_download_it(root: Path) -> None:
     with pytest.raises(DataError, match=r"CIFAR10 is not in .*download it once: python -c"):
         load_data(f"torchvision:CIFAR10,root={root}", split="test")
     with pytest.raises(UsageError, match=r"Unknown data set 'CIFAR' of torchvision. Did you mean 'CIFAR10+'\?"):
@@ -52,7 +52,7 @@ def test_what_is_not_there_says_how_to_get_it(root: Path) -> None:
         load_data("torchvision:FashionMNIST,folder=x", split="test")
 
 
-def test_the_batches_of_cifar_are_read_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batch_files_of_cifar_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import CIFAR10
 
     folder = tmp_path / "cifar-10-batches-py"

@@ -1,4 +1,4 @@
-"""Weights in every common wrapping fit, and nothing in their file runs."""
+"""Weights are read from every common wrapper, and no code in their file is run."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def net() -> nn.Sequential:
 
 @pytest.mark.parametrize("prefixes", ["", "module.", "_orig_mod.", "model.", "module._orig_mod.", "model.module."])
 @pytest.mark.parametrize("key", [None, "state_dict", "model", "model_state_dict"])
-def test_prefixes_and_wrappings_are_taken_off(tmp_path: Path, prefixes: str, key: str | None) -> None:
-    theirs, ours = net(), net()
-    state = {prefixes + name: value for name, value in theirs.state_dict().items()}
+def test_prefixes_and_wrappers_are_removed(tmp_path: Path, prefixes: str, key: str | None) -> None:
+    trained, model = net(), net()
+    state = {prefixes + name: value for name, value in trained.state_dict().items()}
     torch.save(state if key is None else {key: state, "epoch": 3}, tmp_path / "w.pt")
-    load_weights(ours, tmp_path / "w.pt")
-    assert all(torch.equal(a, b) for a, b in zip(theirs.state_dict().values(), ours.state_dict().values(), strict=True))
+    load_weights(model, tmp_path / "w.pt")
+    assert all(torch.equal(a, b) for a, b in zip(trained.state_dict().values(), model.state_dict().values(), strict=True))
 
 
-def test_a_networks_own_prefix_stays(tmp_path: Path) -> None:
+def test_a_prefix_of_the_network_itself_is_kept(tmp_path: Path) -> None:
     class Outer(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = net()
 
-    theirs, ours = Outer(), Outer()
-    torch.save(theirs.state_dict(), tmp_path / "w.pt")
-    load_weights(ours, tmp_path / "w.pt")
-    assert torch.equal(theirs.model[0].weight, ours.model[0].weight)
+    trained, model = Outer(), Outer()
+    torch.save(trained.state_dict(), tmp_path / "w.pt")
+    load_weights(model, tmp_path / "w.pt")
+    assert torch.equal(trained.model[0].weight, model.model[0].weight)
 
 
 def test_code_in_a_file_does_not_run(tmp_path: Path) -> None:
@@ -62,8 +62,8 @@ class Calls:
         return self.function, self.arguments
 
 
-def test_a_refusal_says_what_the_file_holds_and_gives_no_advice_to_load_it(tmp_path: Path) -> None:
-    """A story: torch's own sentence was quoted, which says how to run what is in the file."""
+def test_a_refusal_describes_the_file_without_advice_to_load_it(tmp_path: Path) -> None:
+    """Regression: the message of torch was quoted, which says how to run the code in the file."""
     contents: dict[str, object] = {
         "code": {"w": Calls(Path.touch, tmp_path / "ran")},
         "module": nn.Linear(1, 1),
@@ -92,7 +92,7 @@ def test_a_refusal_says_what_the_file_holds_and_gives_no_advice_to_load_it(tmp_p
     assert not (tmp_path / "ran").exists()
 
 
-def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:
+def test_mismatched_weights_are_listed(tmp_path: Path) -> None:
     torch.save({"0.weight": torch.zeros(2, 5), "new": torch.zeros(1)}, tmp_path / "w.pt")
     with pytest.raises(
         UsageError, match=r"5 missing: 0.bias, .*1 unknown: new; 1 of another shape: 0.weight \(2, 5\) for \(2, 3\)"

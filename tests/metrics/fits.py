@@ -1,4 +1,5 @@
-"""The error of a read-out, word for word: a share's, and the jackknife of the fit less what scored samples add to it."""
+"""The standard error of a read-out by its definition: that of a proportion, and the jackknife of the fit without scoring
+noise."""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ __all__ = ["error", "left_out"]
 
 
 def left_out(samples: SampleSet, groups: int = 10) -> Iterator[np.ndarray]:
-    """Which rows stay when each group of the samples to fit on is left out."""
+    """Masks of the training rows that remain when each group is left out."""
     group = hashed(samples.ids, JACKKNIFE_SEED) % np.uint64(groups)
-    for each in range(groups):
-        yield samples.training() & (group != each)
+    for index in range(groups):
+        yield samples.training() & (group != index)
 
 
 def error(correct: np.ndarray, without: Sequence[np.ndarray]) -> float:
-    """Of answers of m scored samples, and of the same by the fits without each group."""
+    """From the correctness of m scored samples, and of the same samples under the fits without each group."""
     m, groups, z2 = len(correct), len(without), 1.959963984540054**2
     centre = (correct.sum() + z2 / 2) / (m + z2)
     variance = centre * (1 - centre) / m

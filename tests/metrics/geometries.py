@@ -11,8 +11,8 @@ def isotropic(means: np.ndarray, s: float, copies: int, rng: np.random.Generator
     """Classes whose sample covariance is exactly s^2 I: each is a rotated copy of +- s sqrt(d) e_j around its mean."""
     k, d = means.shape
     star = np.concatenate([np.eye(d), -np.eye(d)]) * s * math.sqrt(d)
-    turned = [np.tile(star @ np.linalg.qr(rng.normal(size=(d, d)))[0], (copies, 1)) for _ in means]
-    x = np.concatenate([mean + part for mean, part in zip(means, turned, strict=True)])
+    rotated = [np.tile(star @ np.linalg.qr(rng.normal(size=(d, d)))[0], (copies, 1)) for _ in means]
+    x = np.concatenate([mean + part for mean, part in zip(means, rotated, strict=True)])
     return x, np.repeat(np.arange(k), 2 * d * copies)
 
 

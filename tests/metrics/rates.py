@@ -37,9 +37,9 @@ def plain(x: np.ndarray, y: np.ndarray, eps_sq: float, normalization: str) -> tu
         x = np.concatenate([x[y == c] * np.sqrt((y == c).sum()) / np.linalg.norm(x[y == c]) for c in np.unique(y)])
         y = np.sort(y)
     n, d = x.shape
-    whole = np.linalg.slogdet(np.eye(n) + d / (n * eps_sq) * x @ x.T)[1] / 2
+    total = np.linalg.slogdet(np.eye(n) + d / (n * eps_sq) * x @ x.T)[1] / 2
     parts = 0.0
     for c in np.unique(y):
         z = x[y == c]
         parts += len(z) / n * np.linalg.slogdet(np.eye(len(z)) + d / (len(z) * eps_sq) * z @ z.T)[1] / 2
-    return float(whole), float(parts)
+    return float(total), float(parts)

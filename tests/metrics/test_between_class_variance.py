@@ -34,15 +34,15 @@ def test_agrees_with_a_loop(classes: Classes, class_weight: str) -> None:
     assert between_class_variance(moments, class_weight=class_weight)[""] == pytest.approx(expected, rel=1e-12)  # type: ignore[arg-type]
 
 
-def test_collapse_leaves_nothing_within() -> None:
+def test_collapse_has_no_within_class_variance() -> None:
     moments = ClassMoments(scatter="none").of(np.repeat(np.eye(3), 4, axis=0), np.repeat(np.arange(3), 4))
     assert between_class_variance(moments)["relative"] == 1.0
     assert within_class_variance(moments)["relative"] == 0.0
 
 
 @pytest.mark.parametrize("class_weight", ["balanced", "empirical"])
-def test_debiased_has_the_truth_as_its_expectation(class_weight: str) -> None:
-    """Within four standard errors of 400 draws of skewed classes of unequal size and variance; the plain value is far off."""
+def test_debiased_estimate_is_unbiased(class_weight: str) -> None:
+    """Within four standard errors over 400 draws of skewed classes of unequal size and variance; the plain value is far off."""
     rng = np.random.default_rng(1)
     y, means = np.repeat([0, 1, 2], [8, 12, 20]), rng.normal(size=(3, 5)) / 3
     weights = np.full(3, 1 / 3) if class_weight == "balanced" else np.bincount(y) / 40
@@ -70,12 +70,14 @@ def test_debiased_shares_are_of_variances_with_ddof_1(classes: Classes, class_we
     assert values["relative"] == pytest.approx(between / (between + pi @ variances), rel=1e-10)
 
 
-def test_every_measure_of_variance_between_classes_says_what_noise_adds(rng: np.random.Generator) -> None:
+def test_every_measure_of_between_class_variance_notes_its_bias(rng: np.random.Generator) -> None:
     moments = ClassMoments(scatter="none").of(rng.normal(size=(50, 30)), np.arange(50) % 5)
     values = [
         between_class_variance(moments)["relative"], class_mean_separation(moments)[""],
         class_mean_separation(moments)["relative"], fisher_trace_ratio(moments), nc1_quotient(moments),
     ]  # fmt: skip
     assert all("is bias at n = 50" in value.note for value in values)
-    apart = ClassMoments(scatter="none").of(rng.normal(size=(50, 30)) + 9 * np.eye(30)[np.arange(50) % 5], np.arange(50) % 5)
-    assert not any(metric(apart).note for metric in (fisher_trace_ratio, nc1_quotient))
+    separated = ClassMoments(scatter="none").of(
+        rng.normal(size=(50, 30)) + 9 * np.eye(30)[np.arange(50) % 5], np.arange(50) % 5
+    )
+    assert not any(metric(separated).note for metric in (fisher_trace_ratio, nc1_quotient))

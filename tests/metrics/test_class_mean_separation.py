@@ -43,16 +43,16 @@ def test_debiased_is_unbiased_where_the_plain_value_is_not() -> None:
     means, sizes = np.array([[0.0, 0.0, 0.0], [0.3, 0.0, 0.0], [0.0, 0.4, 0.0]]), [4, 9, 30]
     y = np.repeat(np.arange(3), sizes)
     truth = np.mean([0.09, 0.16, 0.25])
-    found = [
+    results = [
         class_mean_separation(ClassMoments(scatter="none").of(rng.normal(size=(43, 3)) + means[y], y)) for _ in range(3000)
     ]
-    debiased = [values["debiased"] for values in found]
+    debiased = [values["debiased"] for values in results]
     error = np.std(debiased) / math.sqrt(3000)
     assert np.mean(debiased) == pytest.approx(truth, abs=4 * error)
-    assert np.mean([values[""] for values in found]) > truth + 20 * error
+    assert np.mean([values[""] for values in results]) > truth + 20 * error
 
 
-def test_undefined_variants_say_why() -> None:
+def test_undefined_variants_have_a_reason() -> None:
     values = class_mean_separation(ClassMoments().of(np.eye(2), np.arange(2)))
     assert values["relative"] == math.inf
     assert values["relative"].note == "the within-class variance is 0"

@@ -33,15 +33,15 @@ def test_canonical_values(case: str, normalization: str) -> None:
 @pytest.mark.parametrize(("n", "d"), [(200, 7), (30, 60)])
 def test_agrees_with_the_definition_on_the_n_side(classes: Classes, normalization: str, n: int, d: int) -> None:
     x, y = classes(n, d, 4)
-    ours = rate(x, y, eps_sq=0.3, normalization=normalization)
-    assert ours == pytest.approx(plain(x, y, 0.3, normalization)[0], rel=1e-10)
+    value = rate(x, y, eps_sq=0.3, normalization=normalization)
+    assert value == pytest.approx(plain(x, y, 0.3, normalization)[0], rel=1e-10)
 
 
 @pytest.mark.parametrize("eps_sq", [1e-4, 0.5, 1e3, 1e8])
 def test_lies_between_its_bounds(classes: Classes, eps_sq: float) -> None:
     d = 7
-    found = rate(*classes(200, d, 4), eps_sq=eps_sq)
-    assert math.log1p(d / eps_sq) / 2 * (1 - 1e-12) <= found <= d / 2 * math.log1p(1 / eps_sq) * (1 + 1e-12)
+    value = rate(*classes(200, d, 4), eps_sq=eps_sq)
+    assert math.log1p(d / eps_sq) / 2 * (1 - 1e-12) <= value <= d / 2 * math.log1p(1 / eps_sq) * (1 + 1e-12)
 
 
 def test_padding_with_zeros_acts_as_a_finer_distortion(classes: Classes) -> None:

@@ -30,8 +30,8 @@ def test_canonical_values(case: str, normalization: str) -> None:
 @pytest.mark.parametrize(("n", "d"), [(200, 7), (30, 60)])
 def test_agrees_with_the_definition_on_the_n_side(classes: Classes, normalization: str, n: int, d: int) -> None:
     x, y = classes(n, d, 4)
-    ours = rate("coding_rate_classes", x, y, eps_sq=0.3, normalization=normalization)
-    assert ours == pytest.approx(plain(x, y, 0.3, normalization)[1], rel=1e-10)
+    value = rate("coding_rate_classes", x, y, eps_sq=0.3, normalization=normalization)
+    assert value == pytest.approx(plain(x, y, 0.3, normalization)[1], rel=1e-10)
 
 
 def test_of_one_class_is_the_coding_rate(classes: Classes) -> None:

@@ -37,7 +37,7 @@ def test_r_equal_directions_count_r() -> None:
     assert all(value == pytest.approx(5.0, rel=1e-12) for value in values.values())
 
 
-def test_equal_samples_have_no_rank_but_about_the_origin_one() -> None:
+def test_equal_samples_have_no_centred_rank_and_uncentred_rank_1() -> None:
     moments = ClassMoments().of(np.ones((20, 3)), np.zeros(20, int))
     assert math.isnan(effective_rank(moments)[""])
     assert effective_rank(moments, about="origin")[""] == pytest.approx(1.0)

@@ -1,4 +1,4 @@
-"""The metric is the statistics of class means; a head made for other maps gives none."""
+"""The metric equals the statistics of class means; a head for feature maps of another size gives no value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from repanalysis.statistics import ClassMoments
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
-def test_the_metric_is_the_statistics_of_class_means(classes: Classes) -> None:
+def test_the_metric_equals_the_statistics_of_class_means(classes: Classes) -> None:
     x, y = classes(300, 8, 5)
     head = Head(np.random.default_rng(0).normal(size=(5, 8)), np.zeros(5))
     values = filter_clusters(ClassMoments(scatter="none").of(x, y), head=head)
@@ -24,6 +24,6 @@ def test_the_metric_is_the_statistics_of_class_means(classes: Classes) -> None:
     assert float(values["SNR"]) == expected["snr_pair"]
 
 
-def test_a_head_made_for_places_gives_no_value() -> None:
+def test_a_head_on_spatial_positions_gives_no_value() -> None:
     moments = ClassMoments().of(np.random.default_rng(0).normal(size=(60, 32)), np.arange(60) % 3)
     assert np.isnan(filter_clusters(moments, head=Head(np.eye(3, 32), np.zeros(3)).at(32, (8, 8, 8)))["SNR"])

@@ -1,4 +1,4 @@
-"""fisher_ratio: closed forms, laws of its own, two oracles, and the singular cases where research code breaks."""
+"""fisher_ratio: closed forms, invariances, two oracles, and singular covariances."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_agrees_with_scikit_learn(classes: Classes) -> None:
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.6])
-def test_the_expected_bias_of_the_documentation(shift: float) -> None:
-    """E[trace] = (d (K-1) + n F) / (n - K - d - 1), within four standard errors of 600 draws."""
+def test_the_bias_is_that_of_the_documentation(shift: float) -> None:
+    """E[trace] = (d (K-1) + n F) / (n - K - d - 1), within four standard errors over 600 draws."""
     rng = np.random.default_rng(3)
     d, k, n = 6, 4, 200
     means = shift * rng.normal(size=(k, d))
@@ -93,8 +93,8 @@ def test_the_expected_bias_of_the_documentation(shift: float) -> None:
 
 @pytest.mark.parametrize("counts", [(40, 40, 40), (20, 30, 70)])
 @pytest.mark.parametrize("class_weight", ["balanced", "empirical"])
-def test_debiased_has_the_truth_as_its_expectation(counts: tuple[int, int, int], class_weight: str) -> None:
-    """Trace, a class and a pair within four standard errors of 400 draws, at n = 120 and d = 30, where half is bias."""
+def test_debiased_estimate_is_unbiased(counts: tuple[int, int, int], class_weight: str) -> None:
+    """Trace, a class and a pair within four standard errors over 400 draws, at n = 120 and d = 30, where half is bias."""
     rng = np.random.default_rng(4)
     y, d = np.repeat([0, 1, 2], counts), 30
     means, shape = 0.4 * rng.normal(size=(3, d)), rng.normal(size=(d, d))
@@ -112,8 +112,8 @@ def test_debiased_has_the_truth_as_its_expectation(counts: tuple[int, int, int],
     assert ratio_of(moments)["trace"] > 1.5 * truth[0]
 
 
-def test_noise_says_that_it_is_bias(rng: np.random.Generator) -> None:
-    """A story: n = 75, d = 60, K = 5 gave 5.28 with an empty note."""
+def test_pure_noise_is_noted_as_bias(rng: np.random.Generator) -> None:
+    """Regression: n = 75, d = 60, K = 5 gave 5.28 with an empty note."""
     moments = ClassMoments().of(rng.normal(size=(75, 60)), np.arange(75) % 5)
     assert ratio_of(moments)[""].note.startswith("about all of it is bias at n = 75; debiased=true")
     assert abs(ratio_of(moments, debiased=True)[""]) < 0.5
@@ -129,13 +129,13 @@ def test_debiased_is_undefined_where_the_bias_has_no_expectation(n: int, per: st
     assert all(math.isnan(value) and "no expectation" in value.note for value in values.values())
 
 
-def test_debiased_is_for_the_sample_covariance() -> None:
+def test_debiasing_requires_the_sample_covariance() -> None:
     for options in ({"ridge": 0.1}, {"estimator": "ledoit_wolf"}):
         with pytest.raises(UsageError, match="omit ridge and estimator"):
             _ = metrics.get("fisher_ratio", debiased=True, **options).needs
 
 
-def test_dead_constant_and_repeated_features_change_nothing(classes: Classes) -> None:
+def test_constant_and_repeated_features_change_nothing(classes: Classes) -> None:
     x, y = classes(300, 5, 4)
     padded = np.c_[x, np.zeros(300), np.full(300, 7.3), x[:, 0], x @ np.ones(5)]
     values = fisher_ratio(ClassMoments().of(padded, y))
@@ -144,7 +144,7 @@ def test_dead_constant_and_repeated_features_change_nothing(classes: Classes) ->
 
 
 def test_features_that_depend_on_each_other_up_to_float32_rounding_separate_nothing(classes: Classes) -> None:
-    """A story: pooled convolutions of one channel span 9 directions; their rounding counted as 16 more, 4 % of the value."""
+    """Regression: pooled convolutions of one channel span 9 directions; rounding counted as 16 more, 4 % of the value."""
     x, y = classes(900, 5, 4)
     wide = (x.astype(np.float32) @ np.random.default_rng(0).normal(size=(5, 40)).astype(np.float32)).astype(np.float32)
     values = fisher_ratio(ClassMoments().of(wide, y))
@@ -184,9 +184,9 @@ def test_units_of_features_do_not_matter(classes: Classes) -> None:
 
 def test_a_linear_reduction_never_raises_it(classes: Classes, rng: np.random.Generator) -> None:
     x, y = classes(400, 8, 4)
-    whole = ratio(x, y)[""]
+    full = ratio(x, y)[""]
     for width in range(1, 8):
-        assert ratio(x @ rng.normal(size=(8, width)), y)[""] <= whole * (1 + 1e-12)
+        assert ratio(x @ rng.normal(size=(8, width)), y)[""] <= full * (1 + 1e-12)
 
 
 def plain_ratio(x: np.ndarray, y: np.ndarray, within: np.ndarray, weight: str) -> float:
@@ -207,7 +207,9 @@ def plain_within(x: np.ndarray, y: np.ndarray, weight: str) -> np.ndarray:
 @pytest.mark.parametrize("weight", ["balanced", "empirical"])
 @pytest.mark.parametrize("shape", [(300, 6), (40, 60)], ids=["n > d", "n < d"])
 @pytest.mark.parametrize("ridge", [1e-3, 0.1, 3.0])
-def test_a_ridge_is_a_share_of_the_mean_variance(classes: Classes, weight: str, shape: tuple[int, int], ridge: float) -> None:
+def test_a_ridge_is_a_fraction_of_the_mean_variance(
+    classes: Classes, weight: str, shape: tuple[int, int], ridge: float
+) -> None:
     x, y = classes(shape[0], shape[1], 4)
     x *= np.linspace(0.5, 3.0, shape[1])
     within = plain_within(x, y, weight)
@@ -220,7 +222,7 @@ def test_a_ridge_is_a_share_of_the_mean_variance(classes: Classes, weight: str, 
 
 @pytest.mark.parametrize("weight", ["balanced", "empirical"])
 @pytest.mark.parametrize("shape", [(300, 6), (40, 60)], ids=["n > d", "n < d"])
-def test_ledoit_and_wolf_shrink_as_scikit_learn_does(classes: Classes, weight: str, shape: tuple[int, int]) -> None:
+def test_ledoit_wolf_shrinkage_agrees_with_scikit_learn(classes: Classes, weight: str, shape: tuple[int, int]) -> None:
     """Rows centred on their class means, each weighted so that their second moment is Sigma_W."""
     x, y = classes(shape[0], shape[1], 4)
     metric = metrics.get("fisher_ratio", estimator="ledoit_wolf", class_weight=weight)
@@ -241,8 +243,8 @@ def test_ledoit_and_wolf_shrink_as_scikit_learn_does(classes: Classes, weight: s
 
 
 @pytest.mark.parametrize("per", ["class", "pair"])
-def test_classes_and_pairs_that_are_apart_perfectly_are_named(per: str) -> None:
-    """Two classes differ in a direction in which nothing varies, two others do not."""
+def test_perfectly_separated_classes_and_pairs_are_named(per: str) -> None:
+    """Two classes differ in a direction without within-class variance, two others do not."""
     rng = np.random.default_rng(0)
     y = np.arange(90) % 3
     x = np.c_[rng.normal(size=(90, 2)) + np.array([0.0, 3.0, 6.0])[y][:, None], (y == 2).astype(float)]
@@ -255,7 +257,7 @@ def test_classes_and_pairs_that_are_apart_perfectly_are_named(per: str) -> None:
         assert all(np.isinf(value) for value in values.values())  # the common mean lies outside as well
 
 
-def test_features_that_are_constant_change_nothing_and_alone_are_undefined(classes: Classes) -> None:
+def test_constant_features_change_nothing_and_only_constant_features_are_undefined(classes: Classes) -> None:
     x, y = classes(200, 4, 3)
     padded = np.insert(x, [0, 2], 7.0, axis=1)
     metric = metrics.get("fisher_ratio")
@@ -263,5 +265,5 @@ def test_features_that_are_constant_change_nothing_and_alone_are_undefined(class
     for variant in before:
         assert after[variant] == pytest.approx(before[variant], rel=1e-10)
     assert "rank 4 of 6" in after[""].note
-    alone = metric(ClassMoments().of(np.ones((200, 3)), y))
-    assert all(np.isnan(value) and value.note == "every feature is constant" for value in alone.values())
+    constant = metric(ClassMoments().of(np.ones((200, 3)), y))
+    assert all(np.isnan(value) and value.note == "every feature is constant" for value in constant.values())

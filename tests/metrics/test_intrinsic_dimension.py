@@ -1,4 +1,4 @@
-"""intrinsic_dimension: balls of known dimension, embedding, the peer library where it is installed, duplicates."""
+"""intrinsic_dimension: balls of known dimension, embedding, scikit-dimension where it is installed, duplicates."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def dimension(x: np.ndarray, **options: object) -> float:
 
 @pytest.mark.parametrize("method", ["twonn", "mle"])
 @pytest.mark.parametrize("d", [1, 2, 5])
-def test_a_ball_has_its_dimension_wherever_it_lies(method: str, d: int, rng: np.random.Generator) -> None:
+def test_the_dimension_of_a_ball_is_invariant_to_embedding(method: str, d: int, rng: np.random.Generator) -> None:
     embedded = ball(4000, d) @ np.linalg.qr(rng.normal(size=(30, d)))[0].T + 100.0
-    found = dimension(embedded, method=method)
-    assert found == pytest.approx(d, rel=0.08)  # both are biased by the border, the more the higher d is
-    assert found == pytest.approx(dimension(ball(4000, d), method=method), rel=1e-6)
+    value = dimension(embedded, method=method)
+    assert value == pytest.approx(d, rel=0.08)  # both are biased by the border, more so in higher d
+    assert value == pytest.approx(dimension(ball(4000, d), method=method), rel=1e-6)
 
 
-def test_twonn_is_the_line_through_the_plain_ratios() -> None:
+def test_twonn_is_the_line_through_plain_distance_ratios() -> None:
     x = ball(300, 3)
     table = np.sqrt(np.square(x[:, None] - x[None]).sum(axis=2)) + np.diag(np.full(300, np.inf))
     first, second = np.sort(table, axis=1)[:, :2].T
@@ -43,12 +43,12 @@ def test_twonn_is_the_line_through_the_plain_ratios() -> None:
 def test_mle_is_the_plain_formula() -> None:
     x = ball(300, 3)
     table = np.sqrt(np.square(x[:, None] - x[None]).sum(axis=2)) + np.diag(np.full(300, np.inf))
-    near = np.sort(table, axis=1)[:, :10]
-    inverse = np.log(near[:, -1:] / near[:, :-1]).mean(axis=1)
+    nearest = np.sort(table, axis=1)[:, :10]
+    inverse = np.log(nearest[:, -1:] / nearest[:, :-1]).mean(axis=1)
     assert dimension(x, method="mle", k=10) == pytest.approx(1 / inverse.mean(), rel=1e-10)
 
 
-def test_agrees_with_the_peer_library() -> None:
+def test_agrees_with_scikit_dimension() -> None:
     skdim = pytest.importorskip("skdim")
     x = ball(1000, 4)
     assert dimension(x) == pytest.approx(skdim.id.TwoNN().fit(x).dimension_, rel=1e-6)
@@ -62,9 +62,9 @@ def test_duplicates_are_left_out_and_counted() -> None:
     assert value.note == "100 duplicates are left out"
 
 
-def test_the_standard_error_is_that_of_many_data_sets() -> None:
-    found = [intrinsic_dimension(Samples().of(ball(500, 3, seed), np.zeros(500, int))) for seed in range(60)]
-    assert np.mean([value.se for value in found]) == pytest.approx(np.std(found, ddof=1), rel=0.4)
+def test_the_standard_error_is_the_standard_deviation_over_data_sets() -> None:
+    values = [intrinsic_dimension(Samples().of(ball(500, 3, seed), np.zeros(500, int))) for seed in range(60)]
+    assert np.mean([value.se for value in values]) == pytest.approx(np.std(values, ddof=1), rel=0.4)
 
 
 def test_equal_samples_and_lattices_are_undefined() -> None:

@@ -1,4 +1,4 @@
-"""knn_accuracy: scikit-learn one sample at a time, duplicates, and never a vote of one's own."""
+"""knn_accuracy: scikit-learn one sample at a time, duplicates, and no sample votes for itself."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def test_is_scikit_learn_without_the_sample_itself(classes: Classes, k: int, dis
     x, y = classes(150, 6, 4)
     right = 0
     for i in range(150):
-        rest = np.arange(150) != i
-        fitted = KNeighborsClassifier(k, metric=distance).fit(x[rest], y[rest])
+        others = np.arange(150) != i
+        fitted = KNeighborsClassifier(k, metric=distance).fit(x[others], y[others])
         right += int(fitted.predict(x[i : i + 1])[0] == y[i])
     assert knn_accuracy(Samples().of(x, y), k=k, distance=distance) == right / 150
 
 
-def test_its_error_is_that_of_votes_without_each_group_less_flips(classes: Classes) -> None:
-    """In formulas: scores without a group, which neither votes nor is scored; flips of all samples about their mean answer."""
+def test_its_error_is_a_jackknife_less_the_variance_of_flips(classes: Classes) -> None:
+    """The group left out neither votes nor is scored; flips are deviations of each sample's answer from its mean."""
     samples = Samples().of(*classes(400, 6, 4))
     group = hashed(samples.ids, JACKKNIFE_SEED) % np.uint64(20)
     x, y = samples.x, samples.labels
@@ -38,18 +38,20 @@ def test_its_error_is_that_of_votes_without_each_group_less_flips(classes: Class
     def answers(voters: np.ndarray) -> np.ndarray:
         right = []
         for i in range(400):
-            rest = voters & (np.arange(400) != i)
-            nearest = np.argsort(np.square(x[rest] - x[i]).sum(axis=1))[:5]
-            right.append(np.bincount(y[rest][nearest], minlength=4).argmax() == y[i])
+            others = voters & (np.arange(400) != i)
+            nearest = np.argsort(np.square(x[others] - x[i]).sum(axis=1))[:5]
+            right.append(np.bincount(y[others][nearest], minlength=4).argmax() == y[i])
         return np.array(right, float)
 
-    every = answers(np.ones(400, bool))
+    full = answers(np.ones(400, bool))
     without = np.array([answers(group != g) for g in range(20)])
     scores = np.array([answer[group != g].mean() for g, answer in enumerate(without)])
     flips = (without - without.mean(axis=0)).var(axis=1, ddof=1).sum() / 400
     variance = 19 / 20 * (np.square(scores - scores.mean()).sum() - flips)
-    expected = max(share_error(float(every.mean()), 400), math.sqrt(max(0.0, variance)))
-    assert knn_accuracy(samples).se == pytest.approx(expected, rel=0.02)  # five of nine are in one group once in a thousand
+    expected = max(share_error(float(full.mean()), 400), math.sqrt(max(0.0, variance)))
+    assert knn_accuracy(samples).se == pytest.approx(
+        expected, rel=0.02
+    )  # five of nine neighbours share a group once in a thousand
 
 
 def test_a_sample_never_votes_for_itself() -> None:
@@ -64,13 +66,13 @@ def test_duplicates_do_vote(rng: np.random.Generator) -> None:
     assert knn_accuracy(Samples().of(x, y), k=1) == 1.0
 
 
-def test_an_offset_costs_no_digits(classes: Classes) -> None:
+def test_an_offset_loses_no_precision(classes: Classes) -> None:
     x, y = classes(300, 6, 4)
     assert knn_accuracy(Samples().of(x + 1e6, y)) == knn_accuracy(Samples().of(x, y))
 
 
-def test_too_few_samples_and_no_direction_are_undefined(rng: np.random.Generator) -> None:
-    few = knn_accuracy(Samples().of(rng.normal(size=(4, 2)), np.arange(4) % 2))
-    assert math.isnan(few)
-    assert "no 5 neighbours" in few.note
+def test_too_few_samples_and_rows_of_norm_0_are_undefined(rng: np.random.Generator) -> None:
+    value = knn_accuracy(Samples().of(rng.normal(size=(4, 2)), np.arange(4) % 2))
+    assert math.isnan(value)
+    assert "no 5 neighbours" in value.note
     assert math.isnan(knn_accuracy(Samples().of(np.zeros((40, 2)), np.arange(40) % 2), distance="cosine"))

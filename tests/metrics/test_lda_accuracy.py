@@ -18,24 +18,24 @@ Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 @pytest.mark.parametrize(("n", "d"), [(400, 10), (100, 200)])
-def test_is_scikit_learns_on_the_same_halves(classes: Classes, n: int, d: int) -> None:
+def test_agrees_with_scikit_learn_on_the_same_halves(classes: Classes, n: int, d: int) -> None:
     samples = Samples().of(*classes(n, d, 4))
-    chosen = samples.training()
-    fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(samples.x[chosen], samples.labels[chosen])
-    expected = fitted.score(samples.x[~chosen], samples.labels[~chosen])
+    training = samples.training()
+    fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(samples.x[training], samples.labels[training])
+    expected = fitted.score(samples.x[~training], samples.labels[~training])
     assert lda_accuracy(samples)[""] == pytest.approx(expected, abs=0.011)  # it scales features before it shrinks
 
 
-def test_its_error_is_that_of_scikit_learns_without_each_group(classes: Classes) -> None:
-    """Scikit-learn shrinks anew without each group, this does not, and neither scales by class: errors are alike."""
+def test_its_error_agrees_with_refits_of_scikit_learn_without_each_group(classes: Classes) -> None:
+    """Scikit-learn estimates the shrinkage anew without each group, lda_accuracy does not; the errors are similar."""
     samples = Samples().of(*classes(600, 30, 4))
-    chosen = samples.training()
+    training = samples.training()
     correct, *without = (
         LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
         .fit(samples.x[rows], samples.labels[rows])
-        .predict(samples.x[~chosen])
-        == samples.labels[~chosen]
-        for rows in (chosen, *left_out(samples))
+        .predict(samples.x[~training])
+        == samples.labels[~training]
+        for rows in (training, *left_out(samples))
     )
     assert lda_accuracy(samples)[""].se == pytest.approx(error(correct, without), rel=0.2)
 

@@ -1,4 +1,4 @@
-"""linear_probe_accuracy: scikit-learn's ridge with the same penalties, leave-one-out done one by one, chance level."""
+"""linear_probe_accuracy: scikit-learn's ridge with the same penalties, explicit leave-one-out, chance level."""
 
 from __future__ import annotations
 
@@ -19,60 +19,60 @@ PENALTIES = 10.0 ** np.arange(-6, 3)
 
 
 @pytest.mark.parametrize(("n", "d"), [(400, 10), (120, 90), (100, 300)])
-def test_is_scikit_learns_ridge_with_leave_one_out(classes: Classes, n: int, d: int) -> None:
+def test_agrees_with_scikit_learns_ridge_with_leave_one_out(classes: Classes, n: int, d: int) -> None:
     x, y = classes(n, d, 4)
     samples = Samples().of(x, y)
-    chosen = samples.training()
-    scaler = StandardScaler().fit(samples.x[chosen])
-    train, test = scaler.transform(samples.x[chosen]), scaler.transform(samples.x[~chosen])
-    targets = one_hot(samples.labels[chosen], 4)
+    training = samples.training()
+    scaler = StandardScaler().fit(samples.x[training])
+    train, test = scaler.transform(samples.x[training]), scaler.transform(samples.x[~training])
+    targets = one_hot(samples.labels[training], 4)
     fitted = RidgeCV(alphas=PENALTIES * len(train)).fit(train, targets)
     values = linear_probe_accuracy(samples)
     assert values["penalty"] * len(train) == pytest.approx(fitted.alpha_, rel=1e-12)
-    assert values[""] == (fitted.predict(test).argmax(axis=1) == samples.labels[~chosen]).mean()
-    assert values["train"] == (fitted.predict(train).argmax(axis=1) == samples.labels[chosen]).mean()
+    assert values[""] == (fitted.predict(test).argmax(axis=1) == samples.labels[~training]).mean()
+    assert values["train"] == (fitted.predict(train).argmax(axis=1) == samples.labels[training]).mean()
     without = []
     for rows in left_out(samples):
-        again = Ridge(alpha=fitted.alpha_).fit(train[rows[chosen]], targets[rows[chosen]])
-        without.append(again.predict(test).argmax(axis=1) == samples.labels[~chosen])
-    correct = fitted.predict(test).argmax(axis=1) == samples.labels[~chosen]
+        refitted = Ridge(alpha=fitted.alpha_).fit(train[rows[training]], targets[rows[training]])
+        without.append(refitted.predict(test).argmax(axis=1) == samples.labels[~training])
+    correct = fitted.predict(test).argmax(axis=1) == samples.labels[~training]
     assert values[""].se == pytest.approx(error(correct, without), rel=1e-9)
 
 
-def test_leave_one_out_is_what_it_says(classes: Classes) -> None:
+def test_leave_one_out_agrees_with_refits_without_each_sample(classes: Classes) -> None:
     x, y = classes(60, 5, 3)
     samples = Samples().of(x, y)
-    chosen = samples.training()
-    train = StandardScaler().fit_transform(samples.x[chosen])
-    targets, m = one_hot(samples.labels[chosen], 3), int(chosen.sum())
+    training = samples.training()
+    train = StandardScaler().fit_transform(samples.x[training])
+    targets, m = one_hot(samples.labels[training], 3), int(training.sum())
     errors = []
     for penalty in PENALTIES:
         residuals = []
         for i in range(m):
-            rest = np.arange(m) != i
-            fitted = Ridge(alpha=penalty * m).fit(train[rest], targets[rest])  # the penalty is that of all m samples
+            others = np.arange(m) != i
+            fitted = Ridge(alpha=penalty * m).fit(train[others], targets[others])  # the penalty is that of all m samples
             residuals.append(targets[i] - fitted.predict(train[i : i + 1])[0])
         errors.append(np.square(residuals).mean())
     assert linear_probe_accuracy(samples)["penalty"] == PENALTIES[int(np.argmin(errors))]
 
 
-def test_random_labels_are_right_by_chance(rng: np.random.Generator) -> None:
+def test_random_labels_give_chance_accuracy(rng: np.random.Generator) -> None:
     y = rng.integers(0, 4, 3000)
     values = linear_probe_accuracy(Samples().of(rng.normal(size=(3000, 20)), y))
     assert abs(values[""] - 0.25) < 4 * values[""].se
 
 
-def test_logistic_is_scikit_learns(classes: Classes) -> None:
+def test_logistic_agrees_with_scikit_learn(classes: Classes) -> None:
     samples = Samples().of(*classes(400, 6, 4))
-    chosen = samples.training()
-    scaler = StandardScaler().fit(samples.x[chosen])
-    fitted = LogisticRegression(max_iter=1000).fit(scaler.transform(samples.x[chosen]), samples.labels[chosen])
-    expected = fitted.score(scaler.transform(samples.x[~chosen]), samples.labels[~chosen])
+    training = samples.training()
+    scaler = StandardScaler().fit(samples.x[training])
+    fitted = LogisticRegression(max_iter=1000).fit(scaler.transform(samples.x[training]), samples.labels[training])
+    expected = fitted.score(scaler.transform(samples.x[~training]), samples.labels[~training])
     value = linear_probe_accuracy(samples, solver="logistic")[""]
     assert value == pytest.approx(expected, abs=0.006)
     without = []
     for rows in left_out(samples):
-        again = LogisticRegression(max_iter=1000).fit(scaler.transform(samples.x[rows]), samples.labels[rows])
-        without.append(again.predict(scaler.transform(samples.x[~chosen])) == samples.labels[~chosen])
-    correct = fitted.predict(scaler.transform(samples.x[~chosen])) == samples.labels[~chosen]
+        refitted = LogisticRegression(max_iter=1000).fit(scaler.transform(samples.x[rows]), samples.labels[rows])
+        without.append(refitted.predict(scaler.transform(samples.x[~training])) == samples.labels[~training])
+    correct = fitted.predict(scaler.transform(samples.x[~training])) == samples.labels[~training]
     assert value.se == pytest.approx(error(correct, without), rel=0.1)  # lbfgs ends elsewhere from another start

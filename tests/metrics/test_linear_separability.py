@@ -1,4 +1,4 @@
-"""linear_separability: separable classes give 1, mixed ones what their best line gives, few samples a warning."""
+"""linear_separability: separable classes give 1, mixed ones the accuracy of the best line, few samples a warning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from repanalysis.metrics.linear_separability import linear_separability
 from repanalysis.statistics import Samples
 
 
-def test_classes_with_a_gap_are_separable_however_narrow_it_is(rng: np.random.Generator) -> None:
+def test_classes_with_any_gap_are_separable(rng: np.random.Generator) -> None:
     x = rng.normal(size=(2000, 8))
     y = (x @ rng.normal(size=8) > 0).astype(int)
     value = linear_separability(Samples().of(x, y))
@@ -16,7 +16,7 @@ def test_classes_with_a_gap_are_separable_however_narrow_it_is(rng: np.random.Ge
     assert value.note == ""
 
 
-def test_one_flipped_sample_can_not_be_separated(rng: np.random.Generator) -> None:
+def test_one_flipped_label_is_not_separable(rng: np.random.Generator) -> None:
     x = np.linspace(-1, 1, 401)[:, None]
     y = (x[:, 0] > 0).astype(int)
     y[50] = 1

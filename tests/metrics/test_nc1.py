@@ -24,7 +24,7 @@ def test_a_simplex_has_the_closed_form(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("class_weight", ["balanced", "empirical"])
 @pytest.mark.parametrize(("n", "d", "k"), [(300, 6, 4), (300, 3, 5), (100, 90, 4)])
-def test_is_the_plain_formula(classes: Classes, class_weight: str, n: int, d: int, k: int) -> None:
+def test_agrees_with_the_plain_formula(classes: Classes, class_weight: str, n: int, d: int, k: int) -> None:
     x, y = classes(n, d, k)
     labels, count = np.unique(y, return_counts=True)
     weights = np.full(k, 1 / k) if class_weight == "balanced" else count / n
@@ -43,7 +43,7 @@ def test_fisher_times_nc1_is_at_least_the_squared_rank(classes: Classes, rng: np
     assert fisher_ratio(ideal)["trace"] * nc1(ideal) * 4 == pytest.approx(3**2, rel=1e-10)
 
 
-def test_equal_means_lose_a_rank_and_say_so(classes: Classes) -> None:
+def test_equal_means_lose_a_rank_and_it_is_noted(classes: Classes) -> None:
     x, y = classes(300, 6, 4)
     for c in (2, 3):
         x[y == c] -= x[y == c].mean(axis=0)

@@ -23,7 +23,7 @@ def test_a_simplex_has_the_closed_form(rng: np.random.Generator) -> None:
     assert values["max"] == pytest.approx(values[""], rel=1e-12)
 
 
-def test_pairs_are_those_of_the_definition(classes: Classes) -> None:
+def test_pairs_agree_with_the_definition(classes: Classes) -> None:
     x, y = classes(300, 6, 4)
     pairs = nc1_cdnv(ClassMoments().of(x, y), per="pair")
     for a, b in combinations(range(4), 2):
@@ -34,7 +34,7 @@ def test_pairs_are_those_of_the_definition(classes: Classes) -> None:
     assert nc1_cdnv(ClassMoments().of(x, y))["max"] == pytest.approx(max(pairs.values()), rel=1e-12)
 
 
-def test_two_classes_of_one_mean_are_infinitely_mixed() -> None:
+def test_two_classes_of_equal_mean_have_infinite_cdnv() -> None:
     x = np.array([[-1.0], [1.0], [-2.0], [2.0], [5.0], [6.0]])
     y = np.array([0, 0, 1, 1, 2, 2])
     values = nc1_cdnv(ClassMoments().of(x, y))

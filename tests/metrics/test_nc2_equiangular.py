@@ -31,7 +31,7 @@ def test_a_cross_has_known_cosines() -> None:
     assert values["std"] == pytest.approx(np.std([-1.0, -1.0, 0.0, 0.0, 0.0, 0.0]), rel=1e-14)
 
 
-def test_pairs_are_plain_cosines(classes: Classes) -> None:
+def test_pairs_agree_with_plain_cosines(classes: Classes) -> None:
     x, y = classes(300, 6, 4)
     means = np.array([x[y == c].mean(axis=0) for c in range(4)])
     means -= means.mean(axis=0)

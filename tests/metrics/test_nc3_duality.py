@@ -13,21 +13,21 @@ from repanalysis.statistics import ClassMoments
 from tests.metrics.geometries import isotropic, simplex
 
 
-def test_dual_weights_give_zero_opposite_ones_two(rng: np.random.Generator) -> None:
+def test_dual_weights_give_0_and_opposite_weights_2(rng: np.random.Generator) -> None:
     means = simplex(4, 6, 2.0, rng)
     moments = ClassMoments().of(*isotropic(means + 3.0, 0.3, 1, rng))
     assert nc3_duality(moments, head=Head(7 * means, np.zeros(4))) == pytest.approx(0.0, abs=1e-7)
     assert nc3_duality(moments, head=Head(-means, np.zeros(4))) == pytest.approx(2.0, rel=1e-12)
 
 
-def test_in_between_it_is_the_cosine_of_weights_and_means(rng: np.random.Generator) -> None:
+def test_it_is_a_function_of_the_cosines_of_weights_and_means(rng: np.random.Generator) -> None:
     means, weights = simplex(4, 6, 2.0, rng), rng.normal(size=(4, 6))
     value = nc3_duality(ClassMoments().of(*isotropic(means + 3.0, 0.3, 1, rng)), head=Head(weights, np.zeros(4)))
     cosine = float((means * weights).sum() / np.linalg.norm(means) / np.linalg.norm(weights))
     assert value == pytest.approx(math.sqrt(2 - 2 * cosine), rel=1e-10)
 
 
-def test_rows_belong_to_labels(rng: np.random.Generator) -> None:
+def test_rows_are_matched_to_labels(rng: np.random.Generator) -> None:
     weight = rng.normal(size=(9, 3))
     y = np.array([2, 5, 8])
     means = weight[y] - weight[y].mean(axis=0)
@@ -43,8 +43,8 @@ def test_a_head_that_does_not_fit_is_undefined_with_the_reason(rng: np.random.Ge
     assert math.isnan(nc3_duality(moments))
 
 
-def test_classes_in_another_order_than_the_rows_are_said(rng: np.random.Generator) -> None:
-    """Folders 0 to 11 were ordered as text: 1.354 for 0.321, without a word."""
+def test_classes_in_another_order_than_the_rows_are_noted(rng: np.random.Generator) -> None:
+    """Regression: folders 0 to 11 were ordered as text, which gave 1.354 for 0.321 without a note."""
     means = simplex(12, 20, 2.0, rng)
     moments = ClassMoments().of(*isotropic(means, 0.0, 1, rng))
     order = np.array(sorted(range(12), key=str))
@@ -56,7 +56,7 @@ def test_classes_in_another_order_than_the_rows_are_said(rng: np.random.Generato
     assert untrained.note == ""
 
 
-def test_rows_that_belong_to_no_class_are_said(rng: np.random.Generator) -> None:
-    found = nc3_duality(ClassMoments().of(np.eye(3), np.arange(3)), head=Head(np.eye(3), np.zeros(3), unmatched="for a reason"))
-    assert math.isnan(found)
-    assert found.note == "the classes are not matched to the rows of the head: for a reason"
+def test_rows_that_match_no_class_are_undefined_with_the_reason(rng: np.random.Generator) -> None:
+    value = nc3_duality(ClassMoments().of(np.eye(3), np.arange(3)), head=Head(np.eye(3), np.zeros(3), unmatched="for a reason"))
+    assert math.isnan(value)
+    assert value.note == "the classes are not matched to the rows of the head: for a reason"

@@ -1,4 +1,4 @@
-"""nc4_ncc_mismatch: a head that is the nearest centre never disagrees; one that decides by chance does as often as chance."""
+"""nc4_ncc_mismatch: 0 for a nearest-centre head, the share of other predictions for a constant head."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tests.metrics.fits import error, left_out
 Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
-def centres_head(x: np.ndarray, y: np.ndarray, chosen: np.ndarray) -> Head:
-    """The linear classifier that is the nearest centre: w = mu, b = -|mu|^2 / 2."""
-    centres = np.array([x[chosen & (y == c)].mean(axis=0) for c in range(y.max() + 1)])
+def centres_head(x: np.ndarray, y: np.ndarray, training: np.ndarray) -> Head:
+    """The linear classifier that predicts the nearest centre: w = mu, b = -|mu|^2 / 2."""
+    centres = np.array([x[training & (y == c)].mean(axis=0) for c in range(y.max() + 1)])
     return Head(centres, -np.square(centres).sum(axis=1) / 2)
 
 
-def test_the_nearest_centre_as_a_head_never_disagrees(classes: Classes) -> None:
+def test_a_nearest_centre_head_never_disagrees(classes: Classes) -> None:
     x, y = classes(400, 5, 4)
     samples = Samples().of(x, y)
     training = np.isin(np.arange(400), samples.ids[samples.training()])
     assert nc4_ncc_mismatch(samples, head=centres_head(x, y, training)) == 0.0
 
 
-def test_a_head_that_always_says_the_same_disagrees_with_all_others(classes: Classes) -> None:
+def test_a_constant_head_disagrees_with_all_other_predictions(classes: Classes) -> None:
     x, y = classes(400, 5, 4)
     samples = Samples().of(x, y)
     training = np.isin(np.arange(400), samples.ids[samples.training()])

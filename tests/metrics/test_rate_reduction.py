@@ -1,4 +1,4 @@
-"""rate_reduction: canonical values, both its forms, and that it is never negative where it cancels."""
+"""rate_reduction: canonical values, both its forms, and nonnegativity under cancellation."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_canonical_values(case: str, normalization: str) -> None:
 @pytest.mark.parametrize("normalization", ["frobenius", "sphere"])
 def test_agrees_with_the_definition(classes: Classes, normalization: str) -> None:
     x, y = classes(200, 7, 4)
-    whole, parts = plain(x, y, 0.3, normalization)
-    assert reduction(x, y, eps_sq=0.3, normalization=normalization) == pytest.approx(whole - parts, rel=1e-9)
+    total, parts = plain(x, y, 0.3, normalization)
+    assert reduction(x, y, eps_sq=0.3, normalization=normalization) == pytest.approx(total - parts, rel=1e-9)
 
 
 def test_the_divergences_add_up_to_the_difference_of_rates(classes: Classes) -> None:
@@ -41,8 +41,8 @@ def test_the_divergences_add_up_to_the_difference_of_rates(classes: Classes) -> 
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     seconds = [x[y == c].T @ x[y == c] / (y == c).sum() for c in range(3)]
     shares = np.bincount(y) / 300
-    whole = sum(g * second for g, second in zip(shares, seconds, strict=True))
-    total = sum(g * _divergence(second, whole, 6 / 0.5) for g, second in zip(shares, seconds, strict=True))
+    combined = sum(g * second for g, second in zip(shares, seconds, strict=True))
+    total = sum(g * _divergence(second, combined, 6 / 0.5) for g, second in zip(shares, seconds, strict=True))
     assert reduction(x, y, normalization="sphere") == pytest.approx(total, rel=1e-10)
 
 
@@ -50,35 +50,37 @@ def test_classes_z_and_minus_z_and_identical_classes_give_zero(rng: np.random.Ge
     z = rng.normal(size=(50, 4))
     y = np.repeat([0, 1], 50)
     for twin in (z, -z):
-        found = reduction(np.concatenate([z, twin]), y)
-        assert 0 <= found < 1e-28
+        value = reduction(np.concatenate([z, twin]), y)
+        assert 0 <= value < 1e-28
 
 
 @pytest.mark.parametrize("gap", [1e-3, 1e-5, 1e-7])
 def test_small_values_keep_their_digits(gap: float) -> None:
     """Two classes on one line, second moments 1 +- gap apart in direction: f is quadratic, so the value is ~ gap^2."""
     a, b = np.array([[1.0, 0.0]]), np.array([[math.cos(gap), math.sin(gap)]])
-    found = reduction(np.concatenate([a, b]), np.array([0, 1]), eps_sq=0.5)
+    value = reduction(np.concatenate([a, b]), np.array([0, 1]), eps_sq=0.5)
     # R = 1/2 log((1 + b) + b^2/4 sin^2(gap)), R_c = 1/2 log(1 + b), b = 4.
-    assert found == pytest.approx(math.log1p(4.0 * math.sin(gap) ** 2 / 5.0) / 2, rel=1e-6)
+    assert value == pytest.approx(math.log1p(4.0 * math.sin(gap) ** 2 / 5.0) / 2, rel=1e-6)
 
 
 def test_random_labels_have_the_documented_bias() -> None:
     rng = np.random.default_rng(2)
     n, d, k, eps_sq = 2100, 7, 3, 0.5
-    found = []
+    values = []
     for _ in range(40):
         z = rng.normal(size=(n, d))
-        found.append(reduction(z, np.arange(n) % k, eps_sq=eps_sq, normalization="sphere"))
-    assert np.mean(found) == pytest.approx(d * (d - 1) * (k - 1) / (4 * n * (1 + eps_sq) ** 2), rel=0.15)
+        values.append(reduction(z, np.arange(n) % k, eps_sq=eps_sq, normalization="sphere"))
+    assert np.mean(values) == pytest.approx(d * (d - 1) * (k - 1) / (4 * n * (1 + eps_sq) ** 2), rel=0.15)
 
 
 @pytest.mark.parametrize(
     ("n", "d", "k", "decay", "factor"), [(300, 60, 5, 0.0, 1.0), (600, 100, 4, 1.0, 1.0), (75, 60, 5, 0.0, 1.16)]
 )
 @pytest.mark.parametrize("normalization", ["frobenius", "sphere"])
-def test_chance_is_what_random_labels_give(n: int, d: int, k: int, decay: float, factor: float, normalization: str) -> None:
-    """Isotropic and with a falling spectrum, in the range that the documentation gives and at the factor it gives beyond."""
+def test_the_chance_level_is_the_value_under_random_labels(
+    n: int, d: int, k: int, decay: float, factor: float, normalization: str
+) -> None:
+    """For isotropic and decaying spectra, within the documented range and at the documented factor beyond it."""
     rng = np.random.default_rng(6)
     scale, chance, measured = np.arange(1.0, d + 1) ** (-decay / 2), [], []
     for _ in range(10):
@@ -89,8 +91,8 @@ def test_chance_is_what_random_labels_give(n: int, d: int, k: int, decay: float,
     assert np.mean(chance) == pytest.approx(factor * np.mean(measured), rel=0.1)
 
 
-def test_noise_says_that_it_is_bias() -> None:
-    """A story: n = 75, d = 60, K = 5 gave 12.15 with an empty note."""
+def test_pure_noise_is_noted_as_bias() -> None:
+    """Regression: n = 75, d = 60, K = 5 gave 12.15 with an empty note."""
     rng = np.random.default_rng(0)
     for name in ("rate_reduction", "rate_reduction_normalized"):
         for value in get(name)(ClassMoments().of(rng.normal(size=(75, 60)), np.arange(75) % 5)).values():
@@ -112,8 +114,8 @@ def test_the_upper_bound_holds(classes: Classes) -> None:
         assert reduction(*classes(300, d, 4), eps_sq=eps_sq) <= bound
 
 
-def test_remembered_rates_are_not_those_of_another_state(classes: Classes) -> None:
-    """A state that is updated in place keeps its array: what was remembered for it must not be served again."""
+def test_cached_rates_are_not_used_for_an_updated_state(classes: Classes) -> None:
+    """A state updated in place keeps its array object, so a rate cached for that array must not be returned again."""
     x, y = classes(300, 5, 4)
     statistic = ClassMoments()
     state = statistic.update(statistic.init(5, range(4)), x[:100], y[:100], np.arange(100))

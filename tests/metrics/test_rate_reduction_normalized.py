@@ -26,7 +26,7 @@ def test_classes_that_fill_all_directions_reach_the_ideal(eps_sq: float, k: int,
 
 
 @pytest.mark.parametrize("case", CANONICAL)
-def test_is_the_canonical_reduction_over_the_bound(case: str) -> None:
+def test_is_the_rate_reduction_divided_by_its_bound(case: str) -> None:
     (dims, copies, d, eps_sq), (_, _, reduction) = CANONICAL[case]
     bound = d / 2 * math.log1p(1 / eps_sq) - math.log1p(d / eps_sq) / 2
     value = rate_reduction_normalized(ClassMoments().of(*subspaces(dims, copies, d)), eps_sq=eps_sq)[""]

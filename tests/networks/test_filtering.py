@@ -11,9 +11,9 @@ from repanalysis.networks.wavelets import morlet
 
 
 def plain(x: np.ndarray, filters: np.ndarray, stride: int, margin: int) -> np.ndarray:
-    """The definition: reflect, convolve around the border, take every k-th sample, cut."""
+    """The definition: reflect, convolve circularly, take every k-th sample, crop."""
     extra = [filters.shape[1 + axis] - x.shape[axis] for axis in (0, 1)]
-    padded = np.pad(x, [(more // 2, more - more // 2) for more in extra], mode="reflect")
+    padded = np.pad(x, [(padding // 2, padding - padding // 2) for padding in extra], mode="reflect")
     z = np.fft.ifft2(np.fft.fft2(padded) * filters)[:, ::stride, ::stride]
     return z[:, margin : z.shape[1] - margin, margin : z.shape[2] - margin]
 
@@ -21,42 +21,44 @@ def plain(x: np.ndarray, filters: np.ndarray, stride: int, margin: int) -> np.nd
 @pytest.mark.parametrize("path", ["fft", "matrix"])
 @pytest.mark.parametrize("size", [(8, 8), (9, 14), (32, 5)])
 @pytest.mark.parametrize("kind", [torch.float64, torch.float32])
-def test_both_paths_are_the_definition(path: str, size: tuple[int, int], kind: torch.dtype, rng: np.random.Generator) -> None:
+def test_both_paths_agree_with_the_definition(
+    path: str, size: tuple[int, int], kind: torch.dtype, rng: np.random.Generator
+) -> None:
     filters = morlet((padded_side(size[0], 2), padded_side(size[1], 2)), 2).psi[1]
     x = rng.normal(size=(2, 3, *size))
     module = Filtering()
     module.prepare(filters, torch.from_numpy(x).to(kind), stride=4, size=size, margin=1, path=path)  # type: ignore[arg-type]
-    found = torch.view_as_complex(module.filtered(torch.from_numpy(x).to(kind), as_they_are).contiguous()).numpy()
-    assert found.shape[:3] == (2, 3, 8)
+    output = torch.view_as_complex(module.filtered(torch.from_numpy(x).to(kind), as_they_are).contiguous()).numpy()
+    assert output.shape[:3] == (2, 3, 8)
     for image in range(2):
         for colour in range(3):
-            wanted = plain(x[image, colour], filters, 4, 1)
-            np.testing.assert_allclose(found[image, colour], wanted, atol=1e-12 if kind == torch.float64 else 1e-5)
+            expected = plain(x[image, colour], filters, 4, 1)
+            np.testing.assert_allclose(output[image, colour], expected, atol=1e-12 if kind == torch.float64 else 1e-5)
 
 
-def test_small_images_go_through_the_matrix_and_large_ones_do_not() -> None:
+def test_small_images_use_the_matrix_and_large_ones_the_fft() -> None:
     for side, matrix in ((8, True), (64, False)):
         module, padded = Filtering(), padded_side(side, 1)
         module.prepare(morlet((padded, padded), 1).psi[0], torch.zeros(1), stride=2, size=(side, side))
         assert bool(module.matrix.numel()) is matrix
 
 
-def test_filters_are_in_no_state_dictionary_and_follow_the_module() -> None:
+def test_filters_are_not_in_the_state_dictionary_and_follow_the_module() -> None:
     module = Filtering()
     module.prepare(morlet((10, 10), 1).psi[0], torch.zeros(1), size=(4, 4))
     assert not module.state_dict()
     assert module.to(torch.float64).weights.dtype == torch.float64
 
 
-def test_many_images_are_filtered_a_few_at_a_time_to_the_same_result(rng: np.random.Generator) -> None:
+def test_filtering_in_parts_gives_the_same_result(rng: np.random.Generator) -> None:
     x = torch.from_numpy(rng.normal(size=(300, 1, 40, 40)).astype(np.float32))
     module = Filtering()
     module.prepare(morlet((48, 48), 1).psi[0], x, stride=2, size=(40, 40), path="fft")
-    whole = module.filtered(x, as_they_are)
-    torch.testing.assert_close(whole[:1], module.filtered(x[:1], as_they_are))
-    torch.testing.assert_close(whole[-1:], module.filtered(x[-1:], as_they_are))
+    expected = module.filtered(x, as_they_are)
+    torch.testing.assert_close(expected[:1], module.filtered(x[:1], as_they_are))
+    torch.testing.assert_close(expected[-1:], module.filtered(x[-1:], as_they_are))
     x.requires_grad_()
-    torch.testing.assert_close(module.filtered(x, as_they_are), whole, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(module.filtered(x, as_they_are), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_are_those_of_a_linear_map(rng: np.random.Generator) -> None:
@@ -74,7 +76,7 @@ def test_the_mirrored_half_of_a_spectrum(size: tuple[int, int], rng: np.random.G
 
 
 @pytest.mark.parametrize(("side", "padded"), [(8, 12), (7, 10), (8, 24), (5, 16), (2, 6)])
-def test_reflection_is_numpys(side: int, padded: int) -> None:
+def test_reflection_agrees_with_numpy(side: int, padded: int) -> None:
     before = (padded - side) // 2
     np.testing.assert_array_equal(reflected(side, padded), np.pad(np.arange(side), (before, padded - side - before), "reflect"))
 

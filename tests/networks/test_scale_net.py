@@ -1,4 +1,4 @@
-"""The network of scale detection: its formula written out, its parametrisation, and what it can't take."""
+"""The network of scale detection: its formula written out, its parametrisation, and invalid input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from repanalysis.networks.scale_net import ScaleNet
 
 
 @pytest.mark.parametrize(("width", "stride"), [(2, 2), (3, 1), (4, 2)])
-def test_one_dimension_is_the_formula(width: int, stride: int) -> None:
+def test_one_dimension_agrees_with_the_formula(width: int, stride: int) -> None:
     torch.manual_seed(0)
     net = ScaleNet(blocks=2, width=width, stride=stride, channels=5).double()
     x = torch.randn(3, 1, 1, 16, dtype=torch.float64)
@@ -20,8 +20,8 @@ def test_one_dimension_is_the_formula(width: int, stride: int) -> None:
     for block in net.blocks:
         w, b = block.weight.detach().numpy(), block.bias.detach().numpy()
         sites = np.arange(0, y.shape[2], stride)
-        left = (width - 1) // 2
-        patches = np.stack([y[:, :, (sites + tap - left) % y.shape[2]] for tap in range(width)], axis=-1)
+        padding = (width - 1) // 2
+        patches = np.stack([y[:, :, (sites + tap - padding) % y.shape[2]] for tap in range(width)], axis=-1)
         y = np.sqrt(width) * np.maximum(np.einsum("ncxt,oct->nox", patches, w) / np.sqrt(w[0].size) + b[:, None], 0)
     expected = y.mean(2) @ net.read_out.weight.detach().numpy().T / 5 + net.read_out.bias.detach().numpy()
     np.testing.assert_allclose(net(x).detach().numpy(), expected, rtol=1e-12)
@@ -34,7 +34,7 @@ def test_circular_shifts_do_not_change_the_output_at_stride_1() -> None:
         torch.testing.assert_close(net(x.roll(5, -1)), net(x))
 
 
-def test_parameters_are_standard_normal_and_the_scale_stays() -> None:
+def test_parameters_are_standard_normal_with_fixed_output_scale() -> None:
     torch.manual_seed(1)
     net = ScaleNet(blocks=4, width=2, stride=2, channels=400)
     for name, parameter in net.named_parameters():
@@ -48,7 +48,7 @@ def test_a_specification_builds_it() -> None:
     assert [tuple(block.weight.shape) for block in net.blocks] == [(6, 1, 2), (6, 6, 2), (6, 6, 2)]  # type: ignore[union-attr]
 
 
-def test_what_does_not_fit_is_one_sentence() -> None:
+def test_invalid_input_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError, match="at least as wide"):
         ScaleNet(width=1, stride=2)
     with pytest.raises(UsageError, match="need 32 pixels; images have 16"):

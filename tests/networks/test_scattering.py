@@ -1,4 +1,4 @@
-"""Scattering: a plain version of the definition, laws of energy, contraction and shifts, and what probes see."""
+"""Scattering: a plain version of the definition, energy, contraction and shifts, and recording by probes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def plain(x: np.ndarray, scales: int, angles: int, name: str, *, tight: bool, ph
     """S_0, S_1, S_2 of one image, path by path, from the definition."""
     shape = tuple(padded_side(side, scales) for side in x.shape)
     filters = bank(name, shape, scales, angles, tight=tight)  # type: ignore[arg-type]
-    before = [(one - side) // 2 for one, side in zip(shape, x.shape, strict=True)]
-    padded = np.pad(x, [(b, one - side - b) for b, one, side in zip(before, shape, x.shape, strict=True)], mode="reflect")
+    before = [(length - side) // 2 for length, side in zip(shape, x.shape, strict=True)]
+    padded = np.pad(x, [(b, length - side - b) for b, length, side in zip(before, shape, x.shape, strict=True)], mode="reflect")
 
-    def convolved(u: np.ndarray, one: np.ndarray, level: int, to: int) -> np.ndarray:
+    def convolved(u: np.ndarray, wavelet: np.ndarray, level: int, to: int) -> np.ndarray:
         step = 2 ** (to - level)
-        return np.fft.ifft2(np.fft.fft2(u) * low_frequencies(one, level))[::step, ::step]
+        return np.fft.ifft2(np.fft.fft2(u) * low_frequencies(wavelet, level))[::step, ::step]
 
     def rectified(z: np.ndarray) -> list[np.ndarray]:
         return [np.abs(z)] if not phases else [np.maximum(part, 0) for part in (z.real, z.imag, -z.real, -z.imag)]
@@ -31,13 +31,13 @@ def plain(x: np.ndarray, scales: int, angles: int, name: str, *, tight: bool, ph
     def averaged(u: np.ndarray, level: int) -> np.ndarray:
         return convolved(u, filters.phi, level, scales).real[1:-1, 1:-1]
 
-    first = [(j, u) for j in range(scales) for one in filters.psi[j] for u in rectified(convolved(padded, one, 0, j))]
+    first = [(j, u) for j in range(scales) for psi in filters.psi[j] for u in rectified(convolved(padded, psi, 0, j))]
     second = [
         averaged(v, k)
         for j, u in first
         for k in range(j + 1, scales)
-        for one in filters.psi[k]
-        for v in rectified(convolved(u, one, j, k))
+        for psi in filters.psi[k]
+        for v in rectified(convolved(u, psi, j, k))
     ]
     return np.array([averaged(padded, 0), *(averaged(u, j) for j, u in first), *second])
 
@@ -53,20 +53,20 @@ def plain(x: np.ndarray, scales: int, angles: int, name: str, *, tight: bool, ph
     ],
 )
 @pytest.mark.parametrize("path", ["fft", "matrix"])
-def test_it_is_the_definition(
+def test_it_agrees_with_the_definition(
     size: tuple[int, int], scales: int, angles: int, name: str, *, tight: bool, phases: int, path: str, rng: np.random.Generator
 ) -> None:
     x = rng.normal(size=(2, 2, *size))
     network = Scattering(scales, angles, phases=phases, filters=name, tight=tight, path=path)  # type: ignore[arg-type]
-    found = network(torch.from_numpy(x)).numpy().reshape(2, 2, -1, size[0] // 2**scales, size[1] // 2**scales)
+    output = network(torch.from_numpy(x)).numpy().reshape(2, 2, -1, size[0] // 2**scales, size[1] // 2**scales)
     for image in range(2):
         for colour in range(2):
-            wanted = plain(x[image, colour], scales, angles, name, tight=tight, phases=phases)
-            np.testing.assert_allclose(found[image, colour], wanted, atol=1e-12)
+            expected = plain(x[image, colour], scales, angles, name, tight=tight, phases=phases)
+            np.testing.assert_allclose(output[image, colour], expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(("order", "phases", "channels"), [(1, 0, 25), (2, 0, 217), (1, 4, 97), (2, 4, 3169)])
-def test_how_many_channels_there_are(order: int, phases: int, channels: int) -> None:
+def test_the_number_of_channels(order: int, phases: int, channels: int) -> None:
     assert Scattering(3, order=order, phases=phases)(torch.zeros(1, 1, 16, 20)).shape == (1, channels, 2, 2)
 
 
@@ -81,21 +81,21 @@ def test_four_phases_have_the_energy_of_the_modulus(rng: np.random.Generator) ->
     torch.testing.assert_close(phases_of(z, out), phases.flatten(1, 2))
 
 
-def test_a_constant_image_is_its_average() -> None:
-    found = Scattering(2)(torch.full((1, 1, 16, 16), 0.7, dtype=torch.float64))[0]
-    torch.testing.assert_close(found[0], torch.full((4, 4), 0.7, dtype=torch.float64))
-    assert found[1:].abs().max() < 1e-12
+def test_a_constant_image_has_only_its_average() -> None:
+    output = Scattering(2)(torch.full((1, 1, 16, 16), 0.7, dtype=torch.float64))[0]
+    torch.testing.assert_close(output[0], torch.full((4, 4), 0.7, dtype=torch.float64))
+    assert output[1:].abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("phases", [0, 4])
 def test_tight_scattering_contracts(phases: int, rng: np.random.Generator) -> None:
-    """||Sx - Sy|| <= ||x - y||, of padded images and coefficients weighted by the 4^J pixels that each stands for."""
+    """||Sx - Sy|| <= ||x - y||, of padded images and coefficients weighted by the 4^J pixels per coefficient."""
     network = Scattering(2, phases=phases, filters="steerable")
     for _ in range(10):
         x, y = torch.from_numpy(rng.normal(size=(2, 1, 1, 24, 24)))
-        moved = (network(x) - network(y)).square().sum() * 4**2
+        distance = (network(x) - network(y)).square().sum() * 4**2
         padded = np.pad((x - y)[0, 0].numpy(), 4, mode="reflect")
-        assert float(moved) <= np.square(padded).sum()
+        assert float(distance) <= np.square(padded).sum()
 
 
 def test_coefficients_scale_with_the_image(rng: np.random.Generator) -> None:
@@ -103,7 +103,7 @@ def test_coefficients_scale_with_the_image(rng: np.random.Generator) -> None:
     torch.testing.assert_close(Scattering(2)(3 * x), 3 * Scattering(2)(x))
 
 
-def test_colours_are_transformed_one_by_one(rng: np.random.Generator) -> None:
+def test_colours_are_transformed_separately(rng: np.random.Generator) -> None:
     x = torch.from_numpy(rng.normal(size=(2, 3, 16, 16)))
     network = Scattering(2)
     torch.testing.assert_close(network(x), torch.cat([network(x[:, [colour]]) for colour in range(3)], dim=1))
@@ -124,7 +124,7 @@ def test_gradients_reach_the_image(rng: np.random.Generator) -> None:
         assert torch.autograd.gradcheck(Scattering(2, 2, phases=phases, path="fft"), x)
 
 
-def test_probes_see_every_scale() -> None:
+def test_probes_record_every_scale() -> None:
     batch = next(iter(probes.capture(Scattering(2, 4), [torch.rand(3, 1, 16, 16)])))
     assert list(batch.layers) == [
         "average.order0", "order1.0", "average.order1_0", "order2.0_1", "average.order2_0_1", "order1.1",
@@ -147,7 +147,7 @@ def test_probes_see_every_scale() -> None:
         (lambda: load_model("scattering:J"), "is no parameter; write key=value"),
     ],
 )
-def test_what_can_not_be_is_one_sentence(make: object, sentence: str) -> None:
+def test_invalid_parameters_have_one_sentence_errors(make: object, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         make()  # type: ignore[operator]
 

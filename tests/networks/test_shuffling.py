@@ -1,4 +1,4 @@
-"""Shuffled channels: the same filters, another wiring, the original untouched."""
+"""Shuffled channels: the same filters in a permuted arrangement, the original unchanged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def net() -> nn.Sequential:
 
 
 def filters(weight: Tensor) -> list[tuple[float, ...]]:
-    return sorted(tuple(one.flatten().tolist()) for one in weight.flatten(0, 1))
+    return sorted(tuple(kernel.flatten().tolist()) for kernel in weight.flatten(0, 1))
 
 
 @pytest.mark.parametrize("outputs", [False, True])
@@ -36,18 +36,18 @@ def test_every_layer_keeps_its_filters_and_biases(net: nn.Sequential, outputs: b
     assert not torch.allclose(net(x), twin(x))
 
 
-def test_the_energy_of_the_filters_is_the_same(net: nn.Sequential) -> None:
-    before, after = (filter_energy(one).frame["value"].to_numpy() for one in (net, shuffled_channels(net)))
+def test_the_energy_of_the_filters_is_unchanged(net: nn.Sequential) -> None:
+    before, after = (filter_energy(network).frame["value"].to_numpy() for network in (net, shuffled_channels(net)))
     # Exactly the same filters; only the order in which they are averaged differs.
     torch.testing.assert_close(torch.from_numpy(before), torch.from_numpy(after), rtol=1e-12, atol=0)
 
 
-def test_a_seed_is_a_permutation(net: nn.Sequential) -> None:
+def test_the_seed_determines_the_permutation(net: nn.Sequential) -> None:
     a, b, c = (shuffled_channels(net, seed=seed).state_dict()["3.weight"] for seed in (1, 1, 2))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
 
 
-def test_a_network_without_convolutions_is_one_sentence() -> None:
+def test_a_network_without_convolutions_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError, match="Linear has no convolution"):
         shuffled_channels(nn.Linear(3, 2))

@@ -25,7 +25,7 @@ def test_every_network_takes_every_size(name: str, colours: int, size: int) -> N
     }
 
 
-def test_they_differ_in_how_they_pool() -> None:
+def test_networks_differ_in_their_pooling() -> None:
     kinds = {name: {type(module) for module in small(name).modules()} for name in NAMES}
     assert nn.Conv2d not in kinds["mlp"]
     assert nn.MaxPool2d in kinds["vgg"]
@@ -34,14 +34,14 @@ def test_they_differ_in_how_they_pool() -> None:
     assert nn.AdaptiveAvgPool2d in kinds["resnet"]
 
 
-def test_layers_have_names_that_say_what_they_are() -> None:
+def test_layers_are_named_by_their_kind() -> None:
     names = [name for name, _ in small("vgg_bn").named_children()]
     assert names[:4] == ["conv1", "norm1", "relu1", "conv2"]
     assert names[-1] == "head"
     assert [name for name, _ in small("lenet").named_children()][-3:] == ["fc1", "relu3", "head"]
 
 
-def test_what_is_unknown_is_one_sentence() -> None:
+def test_unknown_networks_have_one_sentence_errors() -> None:
     with pytest.raises(UsageError, match="Did you mean 'lenet'"):
         load_model("small:lennet")
     with pytest.raises(UsageError, match="at least 8"):
@@ -51,14 +51,14 @@ def test_what_is_unknown_is_one_sentence() -> None:
 
 
 def test_the_vgg_of_the_papers_has_its_shapes() -> None:
-    """Filters x side of what the cut layers are measured at: behind the maximum where one ends the stage."""
-    seen: list[tuple[int, int]] = []
+    """Filters x side of the measured outputs: after the maximum pooling where it ends the stage."""
+    shapes: list[tuple[int, int]] = []
 
-    def keep(module: nn.Module, given: tuple[torch.Tensor, ...], said: torch.Tensor) -> None:
+    def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if isinstance(module, nn.MaxPool2d):
-            seen[-1] = (said.shape[1], said.shape[2])
+            shapes[-1] = (output.shape[1], output.shape[2])
         else:
-            seen.append((said.shape[1], said.shape[2]))
+            shapes.append((output.shape[1], output.shape[2]))
 
     net = small("vgg16", width=64, classes=100).eval()
     for module in net.children():
@@ -66,7 +66,7 @@ def test_the_vgg_of_the_papers_has_its_shapes() -> None:
             module.register_forward_hook(keep)
     net(torch.zeros(1, 3, 32, 32))
     sides = [32, 16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2, 1]
-    assert seen == list(zip([64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512], sides, strict=True))
+    assert shapes == list(zip([64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512], sides, strict=True))
     assert [type(module).__name__ for module in net.children()][-4:] == ["Flatten", "Linear", "Linear", "Linear"]
     cut = small("vgg11", width=64, classes=100)
     assert sum(isinstance(module, nn.Conv2d) for module in cut.children()) == 10
@@ -75,12 +75,12 @@ def test_the_vgg_of_the_papers_has_its_shapes() -> None:
     assert head.bias is None
 
 
-def test_heads_of_the_transformer_are_seen_before_their_projection() -> None:
+def test_heads_of_the_transformer_are_recorded_before_their_projection() -> None:
     net = small("vit", width=8).eval()
     block = net.get_submodule("vit.blocks.0.attn")
-    kept = {}
-    block.norm.register_forward_hook(lambda module, given, said: kept.update(heads=said))  # type: ignore[union-attr, operator]
-    block.proj.register_forward_pre_hook(lambda module, given: kept.update(projected=given[0]))  # type: ignore[union-attr, operator]
+    recorded = {}
+    block.norm.register_forward_hook(lambda module, inputs, output: recorded.update(heads=output))  # type: ignore[union-attr, operator]
+    block.proj.register_forward_pre_hook(lambda module, inputs: recorded.update(projected=inputs[0]))  # type: ignore[union-attr, operator]
     net(torch.rand(2, 3, 32, 32))
-    assert kept["heads"].shape == (2, 64, 24)
-    assert torch.equal(kept["heads"], kept["projected"])
+    assert recorded["heads"].shape == (2, 64, 24)
+    assert torch.equal(recorded["heads"], recorded["projected"])

@@ -1,4 +1,4 @@
-"""Specifications of perturbations: sweeps, matching noise, and every sentence."""
+"""Specifications of perturbations: sweeps, matched noise, and every error message."""
 
 from __future__ import annotations
 
@@ -25,27 +25,29 @@ def test_names_and_parameters() -> None:
     assert perturbations("diffeo") == [Diffeomorphism()]
 
 
-def test_ranges() -> None:
+def test_ranges_give_one_perturbation_per_strength() -> None:
     assert perturbations("shift:1..4,border=reflect") == [Shift(pixels=float(p), border="reflect") for p in (1, 2, 3, 4)]
-    strengths = [one.strength for one in perturbations("diffeo:0.5..2/3,c=3")]
+    strengths = [perturbation.strength for perturbation in perturbations("diffeo:0.5..2/3,c=3")]
     assert strengths == pytest.approx([0.5, 1.0, 2.0])
 
 
-def test_noise_matches_every_strength_wherever_it_stands() -> None:
-    found = perturbations(["noise:match=diffeo", "diffeo:1..2"])
-    assert found[:2] == [MatchedNoise(match=Diffeomorphism(delta=float(d))) for d in (1, 2)]
+def test_matched_noise_covers_every_strength_in_any_order() -> None:
+    result = perturbations(["noise:match=diffeo", "diffeo:1..2"])
+    assert result[:2] == [MatchedNoise(match=Diffeomorphism(delta=float(d))) for d in (1, 2)]
 
 
-def test_labels_tell_kinds_and_parameters_apart() -> None:
+def test_labels_are_distinct_for_kinds_and_parameters() -> None:
     labels = [
-        one.label
-        for one in perturbations(["noise:sigma=1", "noise:norm=1", "shift:2,direction=up", "diffeo:c=5", "noise:match=diffeo"])
+        perturbation.label
+        for perturbation in perturbations(
+            ["noise:sigma=1", "noise:norm=1", "shift:2,direction=up", "diffeo:c=5", "noise:match=diffeo"]
+        )
     ]
     assert labels == ["noise:sigma", "noise:norm", "shift:direction=up", "diffeo:c=5", "noise:match=diffeo:c=5"]
     assert len(set(labels)) == 5
 
 
-def test_a_new_kind_is_known_by_its_class_alone() -> None:
+def test_a_new_kind_is_registered_by_its_class() -> None:
     names = {kind.name for kind in Perturbation.kinds}
     assert {"diffeo", "shift", "noise", "rotation", "scaling"} <= names
 
@@ -66,6 +68,6 @@ def test_a_new_kind_is_known_by_its_class_alone() -> None:
         (["diffeo:c=1"], "at least 2"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(specs: list[str], sentence: str) -> None:
+def test_invalid_specifications_have_one_sentence_errors(specs: list[str], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         perturbations(specs)

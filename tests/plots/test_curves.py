@@ -1,4 +1,4 @@
-"""Depth curves: what is drawn is what is in the table, and what can't be drawn is said."""
+"""Depth curves: lines show the values of the table, and undefined values are reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def table(runs: int = 2, layers: int = 5, metrics: tuple[str, ...] = ("fisher_ra
     )  # fmt: skip
 
 
-def test_lines_are_the_values_in_order_of_execution() -> None:
+def test_lines_show_the_values_in_order_of_execution() -> None:
     shuffled = table()
     shuffled = Table(shuffled.frame.sample(frac=1, random_state=0))
     ax = depth(shuffled)
@@ -45,7 +45,7 @@ def test_lines_are_the_values_in_order_of_execution() -> None:
     assert ax.get_legend() is not None
 
 
-def test_depth_axis_where_layers_are_many_or_differ() -> None:
+def test_the_axis_is_depth_where_layers_are_many_or_differ() -> None:
     ax = depth(table(layers=60))
     np.testing.assert_allclose(ax.get_lines()[0].get_xdata(), (np.arange(60) + 1) / 60)
     mixed = Table.concat([table(1, 5), table(2, 7).select(run="run1")])
@@ -54,21 +54,21 @@ def test_depth_axis_where_layers_are_many_or_differ() -> None:
         depth(mixed, x="layer")
 
 
-def test_infinite_and_undefined_values_are_counted() -> None:
+def test_infinite_and_undefined_values_are_counted_in_the_figure() -> None:
     ax = depth(table(1, value=math.inf))
     assert "infinite: 1" in ax.get_title("right")
     assert [line.get_marker() for line in ax.get_lines()] == ["o", "^"]
     assert "undefined: 1" in depth(table(1, value=math.nan)).get_title("right")
 
 
-def test_an_axes_of_ones_own_is_used_and_nothing_global_changes() -> None:
+def test_given_axes_are_used_and_global_settings_are_unchanged() -> None:
     before = dict(plt.rcParams)
     _, ax = plt.subplots()
     assert depth(table(), ax=ax) is ax
     assert dict(plt.rcParams) == before
 
 
-def test_what_the_table_lacks_is_one_sentence() -> None:
+def test_missing_metrics_have_one_sentence_errors() -> None:
     with pytest.raises(UsageError, match="Unknown metric of this table 'fisher'. Did you mean 'fisher_ratio'?"):
         depth(table(), metric="fisher")
     with pytest.raises(UsageError, match="Unknown variant of fisher_ratio 'x'"):
@@ -81,16 +81,16 @@ def test_what_the_table_lacks_is_one_sentence() -> None:
 def test_overview_has_a_panel_per_metric_and_saves_without_a_warning(count: int, tmp_path: Path) -> None:
     names = ("coding_rate", "fisher_ratio", "rate_reduction", "nc1", "nc2", "nc3", "nc4")[:count]
     figure = overview(table(metrics=names))
-    shown = [ax for ax in figure.axes if ax.axison]
-    assert len(shown) == count
+    panels = [ax for ax in figure.axes if ax.axison]
+    assert len(panels) == count
     figure.savefig(tmp_path / "x.png")
     figure.savefig(tmp_path / "x.svg")
     assert len(figure.legends) == 1
-    boxes = [ax.get_window_extent() for ax in shown]
+    boxes = [ax.get_window_extent() for ax in panels]
     assert all(box.width > 100 and box.height > 80 for box in boxes), "the layout collapsed"
 
 
-def test_overview_begins_with_the_fisher_ratio_and_prefers_relative_values() -> None:
+def test_overview_starts_with_the_fisher_ratio_and_prefers_relative_values() -> None:
     rows = table(1, metrics=("coding_rate", "within_class_variance", "fisher_ratio")).frame
     relative = rows[rows["metric"] == "within_class_variance"].assign(variant="relative")
     figure = overview(Table(__import__("pandas").concat([rows, relative])))
@@ -143,7 +143,7 @@ def test_a_wide_positive_range_has_a_logarithmic_axis() -> None:
         plt.close(ax.figure)
 
 
-def test_headings_are_written_as_the_field_does() -> None:
+def test_headings_use_the_notation_of_the_field() -> None:
     rows = [
         {"run": "a", "layer": "l", "metric": metric, "value": 1.0, "n": 9} for metric in ("nc1", "knn_accuracy", "fisher_ratio")
     ]

@@ -21,16 +21,18 @@ def runs() -> pd.DataFrame:
     return frame
 
 
-def test_every_run_is_a_point_and_the_correlation_is_scipys(runs: pd.DataFrame) -> None:
+def test_every_run_is_a_point_and_the_correlation_agrees_with_scipy(runs: pd.DataFrame) -> None:
     figure = errors(runs)
     for ax, letter in zip(figure.axes, "DGR", strict=True):
-        points = np.concatenate([np.asarray(one.get_offsets()) for one in ax.collections if len(one.get_offsets()) == 4])
+        points = np.concatenate(
+            [np.asarray(collection.get_offsets()) for collection in ax.collections if len(collection.get_offsets()) == 4]
+        )
         np.testing.assert_allclose(points, runs[[letter, "test_error"]])
         assert ax.get_title("right") == f"Spearman {spearmanr(runs[letter], runs['test_error']).statistic:+.2f}"
     plt.close(figure)
 
 
-def test_what_is_missing_is_one_sentence(runs: pd.DataFrame) -> None:
+def test_missing_columns_have_one_sentence_errors(runs: pd.DataFrame) -> None:
     with pytest.raises(UsageError, match="lacks the columns G"):
         errors(runs.drop(columns="G"))
     with pytest.raises(UsageError, match="three are the least"):

@@ -1,4 +1,4 @@
-"""Heat maps show the numbers they are given, in order, and say what they can't show."""
+"""Heat maps show the given values in order and report values that can not be shown."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def epochs(runs: int, layers: int) -> Table:
         for run in range(runs)
         for i in range(layers)
     ]
-    drawn = [{**row, "perturbation": "label permutation", "value": -1.0} for row in rows]
-    return Table.from_rows(rows + drawn)
+    null_rows = [{**row, "perturbation": "label permutation", "value": -1.0} for row in rows]
+    return Table.from_rows(rows + null_rows)
 
 
-def test_checkpoints_stand_in_their_order() -> None:
+def test_checkpoints_are_in_order() -> None:
     ax = checkpoints(epochs(12, 3), metric="nc1")
     image = ax.get_images()[0].get_array()
     np.testing.assert_array_equal(image, 10.0 * np.arange(12)[:, None] + np.arange(3))

@@ -1,4 +1,4 @@
-"""Laws drawn: points are the table's, fitted lines those that stand in it."""
+"""Figures of laws: points and fitted lines agree with the table."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.analyses.filters.test_laws import planted, values, widths
 def test_a_panel_per_quantity_against_labels() -> None:
     table = against_labels(planted(200, 0), planted(160, 1), sizes=[2, 4, 8], subsets=2, progress=False)
     figure = laws(table)
-    error, *others = [ax for ax in figure.axes if ax.axison]
-    assert len(others) == 5
+    error, *other_panels = [ax for ax in figure.axes if ax.axison]
+    assert len(other_panels) == 5
     lines = {str(line.get_label()): line for line in error.get_lines()}
-    drawn = np.asarray(lines["fixed head"].get_ydata())
-    np.testing.assert_allclose(drawn, list(values(table, "error_rate", "fixed head").values()))
+    heights = np.asarray(lines["fixed head"].get_ydata())
+    np.testing.assert_allclose(heights, list(values(table, "error_rate", "fixed head").values()))
     assert sum(label.startswith("line, $R^2$") for label in lines) == 2
     assert error.get_xlabel() == "labels, K"
     plt.close(figure)
@@ -37,6 +37,6 @@ def test_power_laws_are_straight_on_logarithmic_axes() -> None:
     plt.close(figure)
 
 
-def test_a_table_without_laws_is_one_sentence() -> None:
+def test_a_table_without_laws_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError, match="holds no laws"):
         laws(Table.from_rows([]))

@@ -1,4 +1,4 @@
-r"""Names in figures: `$\frac{$` killed a plot, a control character made an SVG that no program reads."""
+r"""Names in figures. Regression: `$\frac{$` stopped a plot, and a control character made an unreadable SVG."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMES = [
 ]
 
 
-def table(metric: str, **more: object) -> Table:
+def table(metric: str, **columns: object) -> Table:
     rows = [
         {
             "run": name,
@@ -44,7 +44,7 @@ def table(metric: str, **more: object) -> Table:
             "se": 0.1,
             "n": 9,
             "strength": 1.0 + order,
-            **more,
+            **columns,
         }
         for name in NAMES[:6]
         for order, (layer, other) in enumerate([(NAMES[0], ""), (NAMES[4], NAMES[5])])
@@ -57,8 +57,8 @@ def of_curves() -> Figure:
 
 
 def of_depth() -> Figure:
-    shown = table(r"a$\frac{$", variant=r"$\v{$\x1b")
-    return plots.depth(shown, metric=r"a$\frac{$", variant=r"$\v{$\x1b").figure  # type: ignore[return-value]
+    labels = table(r"a$\frac{$", variant=r"$\v{$\x1b")
+    return plots.depth(labels, metric=r"a$\frac{$", variant=r"$\v{$\x1b").figure  # type: ignore[return-value]
 
 
 def of_many_layers() -> Figure:
@@ -125,22 +125,22 @@ def of_laws() -> Figure:
         of_laws,
     ],
 )
-def test_any_name_can_be_drawn_and_the_drawing_can_be_read(draw: Callable[[], Figure]) -> None:
+def test_any_name_can_be_plotted_and_the_file_can_be_read(draw: Callable[[], Figure]) -> None:
     figure = draw()
     with plt.rc_context({"svg.fonttype": "none"}):
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="svg")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg")
     plt.close(figure)
-    text = drawn.getvalue().decode()
+    text = buffer.getvalue().decode()
     words = " ".join("".join(element.itertext()) for element in ET.fromstring(text).iter())
     assert not {"\x1b", "\x00", "\x07", "\u202e"} & set(text)
     assert "$" in words or "\\x1b" in words
 
 
-def test_what_is_drawn_is_the_name_itself() -> None:
+def test_names_are_drawn_literally() -> None:
     rows = [{"run": "r", "layer": name, "order": i, "metric": "nc1", "value": i, "n": 9} for i, name in enumerate(NAMES[:3])]
     axes = plots.depth(Table.from_rows(rows), metric="nc1", x="layer")
     axes.figure.canvas.draw()
-    shown = [label._preprocess_math(label.get_text()) for label in axes.get_xticklabels()]  # type: ignore[attr-defined]
-    assert shown == [(name, False) for name in NAMES[:3]]
+    labels = [label._preprocess_math(label.get_text()) for label in axes.get_xticklabels()]  # type: ignore[attr-defined]
+    assert labels == [(name, False) for name in NAMES[:3]]
     plt.close(axes.figure)

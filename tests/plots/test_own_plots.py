@@ -1,4 +1,4 @@
-"""Figures of functions that are not ours; modules, entry points and the command line are in tests/test_plugins.py."""
+"""Figures of user functions; modules, entry points and the command line are in tests/test_plugins.py."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ TABLE = Table.from_rows([{"run": "a", "layer": "b", "value": 1.0}])
 
 def figure(table: Table) -> object:
     """A figure with a line."""
-    drawn, ax = plt.subplots()
+    result, ax = plt.subplots()
     ax.plot(table.frame["value"])
-    return drawn
+    return result
 
 
 def axes(table: Table) -> object:
@@ -25,13 +25,13 @@ def axes(table: Table) -> object:
 
 
 @pytest.mark.parametrize("name", ["figure", "axes"])
-def test_figures_and_axes_are_taken(name: str) -> None:
-    drawn = own(f"py:{__name__}:{name}", TABLE)
-    assert drawn.axes[0].lines[0].get_ydata().tolist() == [1.0]
-    plt.close(drawn)
+def test_figures_and_axes_are_accepted(name: str) -> None:
+    result = own(f"py:{__name__}:{name}", TABLE)
+    assert result.axes[0].lines[0].get_ydata().tolist() == [1.0]
+    plt.close(result)
 
 
-def test_what_is_no_plot() -> None:
+def test_other_results_are_refused() -> None:
     with pytest.raises(UsageError, match="returned a Table; a matplotlib Figure or Axes is needed"):
         own("py:repanalysis.table:Table.from_rows".replace(".from_rows", ""), TABLE.frame)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="Write py:module:function"):

@@ -1,4 +1,4 @@
-"""Sensitivity curves: what is drawn is what the table holds."""
+"""Sensitivity curves: lines show the values of the table."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_line_per_run_and_strength_on_a_logarithmic_axis(table: Table) -> None
     plt.close(ax.figure)  # type: ignore[arg-type]
 
 
-def test_against_strength_at_one_layer(table: Table) -> None:
+def test_sensitivity_against_strength_at_one_layer(table: Table) -> None:
     ax = sensitivities(table, perturbation="shift", x="strength", layer="l2")
     line = ax.get_lines()[0]
     np.testing.assert_allclose(np.asarray(line.get_xdata()), [1, 2, 4])
@@ -53,7 +53,7 @@ def test_zeros_leave_gaps_and_the_overview_saves_without_a_warning(table: Table,
     plt.close(figure)
 
 
-def test_what_is_not_there_is_one_sentence(table: Table) -> None:
+def test_missing_layers_and_metrics_have_one_sentence_errors(table: Table) -> None:
     with pytest.raises(UsageError, match="Did you mean 'shift'"):
         sensitivities(table, perturbation="shfit")
     with pytest.raises(UsageError, match="Unknown layer of this table"):

@@ -1,4 +1,4 @@
-"""theorem: a line that is predicted, points that are measured, a bound with its shade."""
+"""theorem: a line for predictions, points for measurements, a shaded bound."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESULTS = pd.DataFrame(
 )
 
 
-def test_lines_and_points_are_the_columns() -> None:
+def test_lines_and_points_show_the_columns() -> None:
     axes = theorem(RESULTS, parameter="d", quantity="Fisher trace")
     lines = {str(line.get_label()): line for line in axes.lines}
     assert list(lines) == ["predicted", "measured", "before"]
@@ -31,6 +31,6 @@ def test_a_bound_is_shaded_and_scales_may_be_logarithmic() -> None:
     plt.close(axes.figure)
 
 
-def test_a_missing_column_is_one_sentence() -> None:
+def test_a_missing_column_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError, match="no column 'value'; they have parameter"):
         theorem(RESULTS, measured="value")

@@ -1,4 +1,4 @@
-"""Hand-written hooks and plain numpy: what kept rows should be, under axes that a test states."""
+"""Hand-written hooks and plain numpy: the expected rows under stated axes."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ def statement(array: np.ndarray, axes: str, *, prefix: int = 0) -> np.ndarray:
     if prefix:
         array = np.take(array, range(prefix, array.shape[axes.index("T")]), axis=axes.index("T"))
     places = tuple(axis for axis, letter in enumerate(axes) if letter in "THWDPK")
-    rest = "".join(letter for letter in axes if letter not in "THWDPK")
-    pooled = np.moveaxis(array.mean(places), rest.index("B"), 0)
+    remaining = "".join(letter for letter in axes if letter not in "THWDPK")
+    pooled = np.moveaxis(array.mean(places), remaining.index("B"), 0)
     return pooled if pooled.ndim > 1 else pooled[:, None]
 
 
 def outputs(model: nn.Module, inputs: Any) -> dict[str, np.ndarray]:
-    """What plain hooks see of every module's first call; parts of tuples by their number."""
-    seen: dict[str, np.ndarray] = {}
+    """The output of every module's first call, from plain hooks; parts of tuples by their number."""
+    recorded: dict[str, np.ndarray] = {}
 
-    def see(path: str, output: object) -> None:
+    def record(path: str, output: object) -> None:
         if isinstance(output, Tensor):
-            seen.setdefault(path, output.detach().clone().numpy())
+            recorded.setdefault(path, output.detach().clone().numpy())
         parts = output.items() if isinstance(output, Mapping) else enumerate(output if isinstance(output, tuple) else ())
         for key, value in parts:
-            see(f"{path}.{key}", value)
+            record(f"{path}.{key}", value)
 
     def hook(path: str) -> Callable[..., None]:
-        return lambda _module, _args, output: see(path, output)
+        return lambda _module, _args, output: record(path, output)
 
     handles = [module.register_forward_hook(hook(path)) for path, module in model.eval().named_modules()]
     with torch.no_grad():
         model(**inputs) if isinstance(inputs, dict) else model(inputs)
     for handle in handles:
         handle.remove()
-    return seen
+    return recorded
 
 
-def agree(model: nn.Module, inputs: Any, axes: dict[str, str], *, found: str = "measured", **options: Any) -> Batch:
-    """Hold the rows that `capture` keeps against plain numpy under the stated axes; every layer that is kept must be stated."""
-    seen = outputs(model, inputs)
+def agree(model: nn.Module, inputs: Any, axes: dict[str, str], *, axes_from: str = "measured", **options: Any) -> Batch:
+    """Compare the rows of `capture` with plain numpy under the stated axes; every recorded layer must be stated."""
+    recorded = outputs(model, inputs)
     batch = next(probes.capture(model, [inputs], **options))
     assert list(batch.layers) == list(axes)
     for layer, letters in axes.items():
         info = batch.info[layer]
         assert letters_of(info.source_dims) == letters, layer
-        assert info.axes_from == found or not found, layer
-        expected = statement(seen[layer], letters, prefix=info.prefix_tokens)
+        assert info.axes_from == axes_from or not axes_from, layer
+        expected = statement(recorded[layer], letters, prefix=info.prefix_tokens)
         np.testing.assert_allclose(batch.layers[layer], expected, rtol=1e-5, atol=1e-6, err_msg=layer)
     return batch
 

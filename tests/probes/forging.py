@@ -1,4 +1,4 @@
-"""What a stranger could do: change a file and seal it again, so that only its content can give it away."""
+"""Forged files: changed and sealed again, so that only their content can be detected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from probes.storage.seal import uuid_of
 
 
 def unseal(path: Path) -> None:
-    """Cut a file's seal off."""
+    """Remove the seal of a file."""
     content = path.read_bytes()
     path.write_bytes(content[: SEAL.unpack(content[-SEAL.size :])[3]])
 
@@ -29,7 +29,7 @@ def reseal(path: Path) -> None:
 
 @contextmanager
 def forged(path: Path) -> Iterator[h5py.File]:
-    """Open a file for changes that its seal will not show."""
+    """Open a file for changes that its seal does not reveal."""
     unseal(path)
     with h5py.File(path, "r+") as raw:
         yield raw

@@ -1,4 +1,4 @@
-"""Features that you have already are read like a file of activations."""
+"""Feature arrays in memory are read like a file of activations."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(40, 5)), np.arange(40) % 4
 
 
-def test_arrays_analyse_like_the_file_that_holds_them(tmp_path: Path) -> None:
+def test_analysis_of_arrays_equals_that_of_their_file(tmp_path: Path) -> None:
     source = probes.from_arrays({"early": X, "late": X[:, :2] * 3}, labels=Y, split="val", attrs={"model": "mine"})
     with probes.create(tmp_path / "x.h5", attrs={"model": "mine"}) as writer:
         for batch in source.iter(size=7):
             writer.append(batch)
-    ours, theirs = analyze(source).frame, analyze(tmp_path / "x.h5").frame
-    np.testing.assert_allclose(ours["value"], theirs["value"], rtol=1e-10)
+    from_arrays, from_file = analyze(source).frame, analyze(tmp_path / "x.h5").frame
+    np.testing.assert_allclose(from_arrays["value"], from_file["value"], rtol=1e-10)
     columns = ["model", "layer", "order", "depth", "metric", "variant", "split", "n"]
-    assert ours[columns].equals(theirs[columns])
+    assert from_arrays[columns].equals(from_file[columns])
 
 
-def test_names_as_labels() -> None:
+def test_class_names_may_be_labels() -> None:
     source = probes.from_arrays({"x": X[:3]}, labels=["b", "a", "b"])
     assert source.labels is not None
     assert (source.labels.tolist(), source.class_names) == ([1, 0, 1], ["a", "b"])
@@ -64,12 +64,12 @@ def test_nothing_is_copied() -> None:
         ({"layers": {"x": X[:3]}, "ids": np.array([0.5, 1.5, 2.5])}, "The sample ids have type float64"),
     ],
 )
-def test_arrays_that_do_not_fit(arguments: dict[str, object], sentence: str) -> None:
+def test_mismatched_arrays_are_refused(arguments: dict[str, object], sentence: str) -> None:
     with pytest.raises(probes.DataError, match=sentence):
         probes.from_arrays(**arguments)  # type: ignore[arg-type]
 
 
-def test_npz_files_that_are_none(tmp_path: Path) -> None:
+def test_invalid_npz_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         probes.open(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("hello")
@@ -84,7 +84,7 @@ def test_npz_files_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ids", [[f"{i}.png" for i in range(40)], pd.Index([f"{i}.png" for i in range(40)])])
-def test_names_as_ids(ids: object, tmp_path: Path) -> None:
+def test_names_may_be_ids(ids: object, tmp_path: Path) -> None:
     source = probes.from_arrays({"x": X}, labels=Y, ids=ids)  # type: ignore[arg-type]
     assert source.ids.tolist() == [f"{i}.png" for i in range(40)]
     np.savez(tmp_path / "x.npz", x=X, labels=Y, ids=np.array(source.ids))

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: what stands under a name at every moment, and that nothing is written otherwise."""
+"""Files that are complete or absent at every moment, and a check that no code writes files differently."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def put(path: Path, text: str) -> None:
         draft.write_text(text)
 
 
-def test_the_old_file_stands_until_the_block_is_left(tmp_path: Path) -> None:
+def test_the_old_file_is_kept_until_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "new" / "t.csv"
     with replacing(path) as draft:
         assert draft.parent == path.parent
@@ -41,7 +41,7 @@ def test_the_old_file_stands_until_the_block_is_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_whatever_fails_leaves_the_old_file_and_no_draft(tmp_path: Path, failure: type[BaseException]) -> None:
+def test_any_failure_leaves_the_old_file_and_no_draft(tmp_path: Path, failure: type[BaseException]) -> None:
     (tmp_path / "t.csv").write_text("old")
     for name in ("t.csv", "fresh.csv"):
         with pytest.raises(failure), replacing(tmp_path / name) as draft:
@@ -51,7 +51,7 @@ def test_whatever_fails_leaves_the_old_file_and_no_draft(tmp_path: Path, failure
     assert (tmp_path / "t.csv").read_text() == "old"
 
 
-def test_the_content_is_on_disk_before_the_name_is_changed_and_the_name_before_it_returns(
+def test_content_is_synced_before_the_rename_and_the_rename_before_returning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
@@ -71,7 +71,7 @@ def test_the_content_is_on_disk_before_the_name_is_changed_and_the_name_before_i
     assert calls == ["content 5", "rename", "folder"]
 
 
-def test_what_is_no_plain_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_special_files_are_refused_and_unchanged(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     with socket.socket(socket.AF_UNIX) as server:
@@ -85,13 +85,13 @@ def test_what_is_no_plain_file_is_refused_and_left_alone(tmp_path: Path) -> None
             assert (tmp_path / name).stat().st_ino == before.st_ino
 
 
-def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
+def test_a_link_is_kept_and_its_target_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "far" / "blob").write_text("old")
     link = tmp_path / "figure.svg"
     link.symlink_to(Path("far") / "blob")
     with replacing(link) as draft:
-        assert draft.suffix == ".svg"  # savers look at it
+        assert draft.suffix == ".svg"  # savers choose the format by it
         draft.write_text("new")
     assert link.is_symlink()
     assert (tmp_path / "far" / "blob").read_text() == "new"
@@ -121,11 +121,11 @@ def test_permissions_are_those_of_the_old_file_or_of_the_umask(tmp_path: Path) -
         assert stat.S_IMODE(draft.stat().st_mode) == 0o600, "nobody reads along"
 
 
-def test_a_draft_can_be_written_by_its_owner_whatever_the_old_file_allows(tmp_path: Path) -> None:
+def test_a_draft_is_writable_for_its_owner_whatever_the_old_permissions(tmp_path: Path) -> None:
     (tmp_path / "old").write_text("old")
     (tmp_path / "old").chmod(0o060)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(os, "access", lambda *_: True)  # as one of the file's group
+        patched.setattr(os, "access", lambda *_: True)  # as a member of the file's group
         with replacing(tmp_path / "old") as draft:
             assert stat.S_IMODE(draft.stat().st_mode) & 0o700 == 0o600
             draft.write_text("new")
@@ -135,21 +135,23 @@ def test_a_draft_can_be_written_by_its_owner_whatever_the_old_file_allows(tmp_pa
 def test_a_read_only_file_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "t").write_text("old")
     (tmp_path / "t").chmod(0o400)
-    monkeypatch.setattr(os, "access", lambda path, mode: not (mode == os.W_OK and Path(path).name == "t"))  # root may all
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: not (mode == os.W_OK and Path(path).name == "t")
+    )  # root may write any file
     with pytest.raises(PermissionError, match="read-only"):
         put(tmp_path / "t", "new")
     assert (tmp_path / "t").read_text() == "old"
 
 
-def test_names_as_long_as_they_can_be_and_with_every_character(tmp_path: Path) -> None:
+def test_names_of_maximal_length_and_any_character_are_written(tmp_path: Path) -> None:
     for name in ["ä" * 125 + ".csv", "x" * 255, "a." + "y" * 253, "[*]?.csv", ".hidden", "new\nline.svg"]:
         put(tmp_path / name, name)
         assert (tmp_path / name).read_text() == name
-    with pytest.raises(OSError, match="t" * 256):  # the system's sentence, with the user's name
+    with pytest.raises(OSError, match="t" * 256):  # the system's message, with the user's file name
         put(tmp_path / ("t" * 256), "x")
 
 
-def test_failures_of_the_system_name_the_users_file(tmp_path: Path) -> None:
+def test_system_errors_name_the_users_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"No space left on device: '.*t\.csv'") as error, replacing(tmp_path / "t.csv"):
         raise OSError(28, "No space left on device")
     assert error.value.filename == str(tmp_path / "t.csv")
@@ -158,7 +160,7 @@ def test_failures_of_the_system_name_the_users_file(tmp_path: Path) -> None:
         put(tmp_path / "file" / "below.csv", "x")
 
 
-def test_drafts_of_killed_processes_are_removed_and_those_at_work_are_not(tmp_path: Path) -> None:
+def test_only_drafts_of_killed_processes_are_removed(tmp_path: Path) -> None:
     code = f"""if True:
         import os, signal, sys
         from probes.atomic_files import replacing
@@ -168,34 +170,34 @@ def test_drafts_of_killed_processes_are_removed_and_those_at_work_are_not(tmp_pa
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     (orphan,) = tmp_path.iterdir()
     assert orphan.read_text() == "half"
-    other = tmp_path / ".t-user.part.csv"
-    other.write_text("no draft of ours")
+    users_file = tmp_path / ".t-user.part.csv"
+    users_file.write_text("no draft of ours")
     with replacing(tmp_path / "t.csv") as first:
         assert not orphan.exists()
         first.write_text("first")
-        put(tmp_path / "t.csv", "second")  # another one, at the same time
+        put(tmp_path / "t.csv", "second")  # a concurrent writer
         assert first.read_text() == "first"
     assert (tmp_path / "t.csv").read_text() == "first"
-    assert sorted(file.name for file in tmp_path.iterdir()) == [other.name, "t.csv"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [users_file.name, "t.csv"]
 
 
-def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
+def test_a_folder_is_locked_by_one_process(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(UsageError, match="is being written by another process"), locked(tmp_path):
         raise AssertionError("it is held")
     with locked(tmp_path):
         pass
-    sync_folder(tmp_path / "missing")  # systems differ in what they let be opened
+    sync_folder(tmp_path / "missing")  # not all systems can open folders
 
 
-# Whoever writes a file writes a draft. HDF5 files have a journal of their own.
+# All code that writes a file must write a draft. HDF5 files have a journal instead.
 JOURNALLED = {"probes/storage/journal.py", "probes/storage/writer.py"}
 SAVERS = {
     "to_csv", "to_parquet", "to_json", "to_pickle", "to_excel", "to_html", "to_feather", "to_hdf", "to_netcdf", "to_zarr",
     "write_h5ad", "savefig", "imsave", "write_text", "write_bytes", "save_file", "serialize_file", "savez", "savez_compressed",
     "savetxt", "tofile", "dump", "write_table", "write_html", "write_image", "copy", "copyfile", "move", "rename",
 }  # fmt: skip
-LIBRARIES = {"torch", "np", "image", "shutil"}  # whose `save` or `copy` writes a file
-OURS = {"self", "table", "similarity"}  # of classes whose own savers write drafts
+LIBRARIES = {"torch", "np", "image", "shutil"}  # libraries whose `save` or `copy` writes a file
+OURS = {"self", "table", "similarity"}  # instances of classes whose savers write drafts
 
 
 def in_place(tree: ast.AST) -> Iterator[ast.Call]:
@@ -242,7 +244,7 @@ def writes(call: ast.Call) -> bool:
     return name in SAVERS and not (name in ("to_csv", "to_parquet") and owner in OURS)
 
 
-def test_nothing_is_written_under_its_final_name() -> None:
+def test_no_code_writes_directly_to_the_final_name() -> None:
     files = [path for package in ("probes", "repanalysis") for path in (ROOT / package).rglob("*.py")]
     assert len(files) > 100
     for path in files:
@@ -268,5 +270,5 @@ def test_nothing_is_written_under_its_final_name() -> None:
         ("table.save(path)", 0),
     ],
 )
-def test_the_look_at_the_code_sees_what_it_should(code: str, count: int) -> None:
+def test_the_code_check_detects_direct_writes(code: str, count: int) -> None:
     assert len(list(in_place(ast.parse(code)))) == count

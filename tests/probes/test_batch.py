@@ -1,4 +1,4 @@
-"""Batch: what fits together, and the sentence where it does not."""
+"""Batch: consistent parts, and one-sentence errors."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def test_order_and_depth_default_to_the_order_of_the_layers() -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(change: dict[str, object], sentence: str) -> None:
-    given = {"ids": np.arange(2), "layers": {"a": np.zeros((2, 3))}} | change
-    # The type check of the tests sees unequal lengths first; its message names the shapes, ours the rows.
+def test_mismatched_parts_are_refused(change: dict[str, object], sentence: str) -> None:
+    arguments = {"ids": np.arange(2), "layers": {"a": np.zeros((2, 3))}} | change
+    # The type check of the tests detects unequal lengths first; its message names shapes, that of Batch rows.
     with pytest.raises(Exception) as caught:  # noqa: PT011  (both are asserted below)
-        Batch(**given)  # type: ignore[arg-type]
+        Batch(**arguments)  # type: ignore[arg-type]
     assert sentence in str(caught.value) or not isinstance(caught.value, DataError)
 
 
-def test_sentences_without_the_type_check() -> None:
+def test_error_messages_without_the_type_check() -> None:
     batch = Batch(ids=np.arange(2), layers={"a": np.zeros((2, 3))})
     object.__setattr__(batch, "labels", np.arange(3))
     with pytest.raises(DataError, match="labels has 3 rows for 2 sample ids; every array needs one row per sample"):

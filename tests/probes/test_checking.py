@@ -1,4 +1,4 @@
-"""doctor: what is whole, what is not, what to do. compare: whether a file's numbers come out again."""
+"""doctor: intact and damaged files, and what to do. compare: whether a file's values are reproduced."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def only(path: Path) -> tuple[str, str]:
     return finding.state, f"{finding.what} {finding.advice}"
 
 
-def test_a_whole_file(tmp_path: Path) -> None:
+def test_doctor_of_a_complete_file(tmp_path: Path) -> None:
     assert only(write(tmp_path / "x.h5")) == ("whole", "40 samples, 2 layers, every byte as it was written ")
 
 
-def test_a_stopped_file(tmp_path: Path) -> None:
+def test_doctor_of_a_stopped_file(tmp_path: Path) -> None:
     state, text = only(write(tmp_path / "x.h5", complete=False))
     assert state == "resumable"
     assert "40 samples are whole" in text
     assert "--resume" in text
 
 
-def test_a_stopped_file_without_its_journal(tmp_path: Path) -> None:
+def test_doctor_of_a_stopped_file_without_its_journal(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5", complete=False)
     Journal.beside(path).unlink()
     state, text = only(path)
@@ -49,7 +49,7 @@ def test_a_stopped_file_without_its_journal(tmp_path: Path) -> None:
     assert "copy x.h5.journal as well" in text
 
 
-def test_a_file_that_was_hardly_begun(tmp_path: Path) -> None:
+def test_doctor_of_a_file_without_a_commit(tmp_path: Path) -> None:
     Journal("0" * 32, 0).write(tmp_path / "x.h5")
     (tmp_path / "x.h5").touch()
     assert only(tmp_path / "x.h5")[0] == "empty"
@@ -67,14 +67,14 @@ def test_a_damaged_layer_is_named_and_the_others_are_usable(tmp_path: Path) -> N
     np.testing.assert_array_equal(probes.open(path)["a"], X)
 
 
-def test_what_is_not_ours(tmp_path: Path) -> None:
+def test_doctor_of_foreign_files(tmp_path: Path) -> None:
     (tmp_path / "x.h5").write_text("hello")
     assert only(tmp_path / "x.h5")[0] == "foreign"
     with pytest.raises(FileNotFoundError):
         doctor(tmp_path / "none.h5")
 
 
-def test_features_are_none_of_ours_but_can_be_read(tmp_path: Path) -> None:
+def test_doctor_of_feature_files(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5")
     with probes.open(path) as store:
         store.to_xarray().to_netcdf(tmp_path / "x.nc", engine="h5netcdf")
@@ -91,7 +91,7 @@ def test_features_are_none_of_ours_but_can_be_read(tmp_path: Path) -> None:
     assert doctor(tmp_path / "x.npz", progress=False)[0].state == "foreign"
 
 
-def test_what_is_said_of_a_damaged_file_is_said_once(tmp_path: Path) -> None:
+def test_damage_of_a_file_is_reported_once(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5")
     path.write_bytes(path.read_bytes()[:30_000])
     (finding,) = doctor(path, progress=False)
@@ -101,18 +101,18 @@ def test_what_is_said_of_a_damaged_file_is_said_once(tmp_path: Path) -> None:
     assert finding.advice.startswith("Copy it again from where it was written")
 
 
-def test_a_file_that_is_being_written(tmp_path: Path) -> None:
+def test_doctor_of_a_file_that_is_being_written(tmp_path: Path) -> None:
     with probes.create(tmp_path / "x.h5") as writer:
         writer.append(Batch(np.arange(3), {"a": X[:3]}))
         assert only(tmp_path / "x.h5")[0] == "busy"
 
 
-def test_a_folder_of_shards(tmp_path: Path) -> None:
+def test_doctor_of_a_folder_of_shards(tmp_path: Path) -> None:
     for shard in range(3):
         write(tmp_path / shard_name(shard, 3), slice(10 * shard, 10 * shard + 10), shard=shard, shards=3)
-    *files, whole = doctor(tmp_path, progress=False)
-    assert all(finding.ok for finding in (*files, whole))
-    assert "3 shards fit together: 30 samples" in whole.what
+    *files, summary = doctor(tmp_path, progress=False)
+    assert all(finding.ok for finding in (*files, summary))
+    assert "3 shards fit together: 30 samples" in summary.what
     (tmp_path / shard_name(1, 3)).unlink()
     missing = doctor(tmp_path, progress=False)[-1]
     assert missing.state == "missing"
@@ -121,13 +121,13 @@ def test_a_folder_of_shards(tmp_path: Path) -> None:
     assert doctor(tmp_path / "empty")[0].state == "missing"
 
 
-def test_values_that_are_not_finite_are_told(tmp_path: Path) -> None:
+def test_non_finite_values_are_reported(tmp_path: Path) -> None:
     with probes.create(tmp_path / "x.h5") as writer:
         writer.append(Batch(np.arange(2), {"a": np.array([[1.0, np.nan], [np.inf, 0.0]])}))
     assert "2 values are NaN or infinite, in a" in only(tmp_path / "x.h5")[1]
 
 
-def test_ids_that_stand_twice_are_found(tmp_path: Path) -> None:
+def test_repeated_ids_are_reported(tmp_path: Path) -> None:
     for ids in ([5, 7, 5], ["a", "b", "a"]):
         path = tmp_path / f"{ids[0]}.h5"
         with probes.create(path) as writer:

@@ -1,4 +1,4 @@
-"""What a network gives now against what a file holds, sample by sample."""
+"""Current outputs of a network compared with those in a file, by sample."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from probes.comparing import compare
 X = np.random.default_rng(0).normal(size=(40, 5)).astype("f4")
 
 
-def test_what_comes_out_again_is_compared_by_sample(tmp_path: Path) -> None:
+def test_recomputed_rows_are_compared_by_sample(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Linear(5, 4), nn.Tanh()), torch.from_numpy(X)
     store = probes.record(net, [(x, None, torch.arange(40) * 3)], tmp_path / "x.h5")
-    picked = torch.tensor([30, 3, 17])
-    again = compare(store, probes.capture(net, [(x[picked], None, picked * 3)]))
-    assert [difference.ok for difference in again] == [True, True]
-    assert max(difference.largest for difference in again) < 1e-6
+    rows = torch.tensor([30, 3, 17])
+    differences = compare(store, probes.capture(net, [(x[rows], None, rows * 3)]))
+    assert [difference.ok for difference in differences] == [True, True]
+    assert max(difference.largest for difference in differences) < 1e-6
     with torch.no_grad():
         net[0].weight += 0.01
-    assert not any(difference.ok for difference in compare(store, probes.capture(net, [(x[picked], None, picked * 3)])))
+    assert not any(difference.ok for difference in compare(store, probes.capture(net, [(x[rows], None, rows * 3)])))
 
 
-def test_what_can_not_be_compared(tmp_path: Path) -> None:
+def test_unmatched_samples_and_layers_are_refused(tmp_path: Path) -> None:
     net, x = nn.Sequential(nn.Linear(5, 4), nn.Tanh()), torch.from_numpy(X)
     store = probes.record(net, [x], tmp_path / "x.h5")
     with pytest.raises(probes.DataError, match="has no sample 40"):
@@ -39,7 +39,7 @@ def test_what_can_not_be_compared(tmp_path: Path) -> None:
         compare(store, probes.capture(nn.Sequential(nn.Linear(5, 3), nn.Tanh()), [x]))
 
 
-def test_nan_differs_from_numbers_but_not_from_nan() -> None:
+def test_nan_equals_only_nan() -> None:
     a, b = probes.from_arrays({"x": [[np.nan], [1.0]]}), probes.from_arrays({"x": [[2.0], [1.0]]})
     assert compare(a, a.iter())[0].ok
     assert not compare(a, b.iter())[0].ok
@@ -47,8 +47,8 @@ def test_nan_differs_from_numbers_but_not_from_nan() -> None:
 
 
 def test_samples_with_names_are_compared_by_name() -> None:
-    ours = probes.from_arrays({"x": X}, ids=[f"{i}.png" for i in range(40)])
-    theirs = probes.from_arrays({"x": X[[30, 3]]}, ids=["30.png", "3.png"])
-    assert [difference.largest for difference in compare(ours, theirs.iter())] == [0.0]
+    recorded = probes.from_arrays({"x": X}, ids=[f"{i}.png" for i in range(40)])
+    recomputed = probes.from_arrays({"x": X[[30, 3]]}, ids=["30.png", "3.png"])
+    assert [difference.largest for difference in compare(recorded, recomputed.iter())] == [0.0]
     with pytest.raises(probes.DataError, match="has no sample '40.png'"):
-        compare(ours, probes.from_arrays({"x": X[:1]}, ids=["40.png"]).iter())
+        compare(recorded, probes.from_arrays({"x": X[:1]}, ids=["40.png"]).iter())

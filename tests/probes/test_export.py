@@ -1,4 +1,4 @@
-"""What other programs get is what is in the source."""
+"""Exports for other programs have the data of the source."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def source(tmp_path: Path) -> probes.Source:
     return probes.open(tmp_path / "x.h5")
 
 
-def test_xarray(source: probes.Source) -> None:
+def test_export_to_xarray(source: probes.Source) -> None:
     data = source.to_xarray()
     assert data["conv"].dims == ("sample", "conv:channel", "conv:height", "conv:width")
     np.testing.assert_array_equal(data["conv"], MAPS)
@@ -39,7 +39,7 @@ def test_xarray(source: probes.Source) -> None:
     assert list(source.to_xarray("fc")) == ["fc"]
 
 
-def test_anndata(source: probes.Source) -> None:
+def test_export_to_anndata(source: probes.Source) -> None:
     data = source.to_anndata("conv")
     assert data.shape == (12, 12)
     np.testing.assert_array_equal(data.X, MAPS.reshape(12, -1))
@@ -57,7 +57,7 @@ def test_anndata_can_be_written(source: probes.Source, tmp_path: Path) -> None:
     assert anndata.read_h5ad(tmp_path / "x.h5ad").uns["provenance"]["model"] == "m"
 
 
-def test_safetensors(source: probes.Source, tmp_path: Path) -> None:
+def test_export_to_safetensors(source: probes.Source, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     source.to_safetensors(path)
     tensors = load_file(path)
@@ -74,7 +74,7 @@ def test_safetensors(source: probes.Source, tmp_path: Path) -> None:
         probes.from_arrays({"ids": MAPS}).to_safetensors(tmp_path / "y.safetensors")
 
 
-def test_texts_as_ids(tmp_path: Path) -> None:
+def test_text_ids_are_exported(tmp_path: Path) -> None:
     names = [f"cat/{i}.png" for i in range(12)]
     source = probes.from_arrays({"x": MAPS[:, :, 0, 0]}, labels=Y, ids=names)
     assert source.to_xarray()["id"].values.tolist() == names

@@ -1,4 +1,4 @@
-"""Ids in any container, integers or texts; keys that published numbers rest on; none twice."""
+"""Ids in any container, integers or texts; keys used by published numbers; no repeated ids."""
 
 from __future__ import annotations
 
@@ -65,19 +65,19 @@ def test_every_integer_type(kind: str) -> None:
         (["a\0"], "hold the character NUL"),
     ],
 )
-def test_what_is_no_id_is_refused(values: Any, sentence: str) -> None:
+def test_invalid_ids_are_refused(values: Any, sentence: str) -> None:
     with pytest.raises(DataError, match=f"^The sample ids {sentence}"):
         as_ids(values)
 
 
-def test_names_of_files_that_are_no_text_are_escaped_and_stay_apart() -> None:
+def test_file_names_that_are_not_utf8_are_escaped_and_stay_distinct() -> None:
     """The operating system gives such names with lone surrogates, which UTF-8, and so a file, can not hold."""
     ids = as_ids(["\udcff.png", "\udcfe.png", "é.png", b"\xff.jpg"])
     assert ids.tolist() == [r"\udcff.png", r"\udcfe.png", "é.png", r"\udcff.jpg"]
 
 
-def test_keys_of_integers_are_themselves_and_of_texts_a_hash_of_their_bytes() -> None:
-    """Published numbers rest on both."""
+def test_keys_are_the_integers_themselves_and_hashes_of_texts() -> None:
+    """Published numbers depend on both."""
     assert id_keys(np.array([5, -3, 2**63 - 1])).tolist() == [5, -3, 2**63 - 1]
     texts = ["cat/1.png", "é", "", "x" * 300]
     expected = [xxhash.xxh3_64(text.encode("utf-8")).intdigest() for text in texts]
@@ -87,7 +87,7 @@ def test_keys_of_integers_are_themselves_and_of_texts_a_hash_of_their_bytes() ->
     assert len(set(keys.tolist())) == 100_000
 
 
-def test_the_first_id_that_stands_twice_is_named() -> None:
+def test_the_first_repeated_id_is_named() -> None:
     assert duplicate(np.array([4, 7, 9])) is None
     assert duplicate(np.array([9, 4, 7, 4, 9])) == 4
     assert duplicate(np.array(["b", "a", "b", "a"])) == "b"
@@ -96,12 +96,12 @@ def test_the_first_id_that_stands_twice_is_named() -> None:
 
 
 @pytest.mark.parametrize("texts", [False, True])
-def test_ids_are_found_again_in_any_order(texts: bool) -> None:
-    rng, seen = np.random.default_rng(0), SeenIds()
+def test_ids_are_located_in_any_order(texts: bool) -> None:
+    rng, seen_ids = np.random.default_rng(0), SeenIds()
     order: Any = rng.permutation(10_000)
     order = np.array([f"{i}.png" for i in order]) if texts else order
     for part in np.array_split(order[:9_000], 173):
-        assert seen.add(part) is None
+        assert seen_ids.add(part) is None
     for i in rng.integers(0, 9_000, 50):
-        assert seen.add(order[[9_000, i]]) == order[i]
-    assert seen.add(order[9_000:]) is None
+        assert seen_ids.add(order[[9_000, i]]) == order[i]
+    assert seen_ids.add(order[9_000:]) is None

@@ -1,4 +1,4 @@
-"""What stands beside samples means one thing, whatever holds it."""
+"""Annotations of samples have the same meaning in every container."""
 
 from __future__ import annotations
 
@@ -48,27 +48,27 @@ CLASSES: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_classes_of_any_kind_are_the_same_classes(kind: str) -> None:
-    found = annotated(CLASSES[kind])
-    assert found.labels is not None
-    assert found.labels.dtype == np.int64
-    assert found.labels.tolist() == WHOLE.tolist()
-    assert found.targets is None
-    assert found.note == ""
+    result = annotated(CLASSES[kind])
+    assert result.labels is not None
+    assert result.labels.dtype == np.int64
+    assert result.labels.tolist() == WHOLE.tolist()
+    assert result.targets is None
+    assert result.note == ""
     if any(word in kind for word in ("text", "str", "bytes", "table", "categ", "Categ")) and "integers" not in kind:
-        assert found.class_names == (["ant", "bee", "cow"] if kind != "table of one column" else None)
+        assert result.class_names == (["ant", "bee", "cow"] if kind != "table of one column" else None)
     source = probes.from_arrays({"x": np.eye(4)}, labels=CLASSES[kind])
     assert source.labels is not None
     assert source.labels.tolist() == WHOLE.tolist()
 
 
-def test_yes_and_no_are_one_and_zero() -> None:
+def test_booleans_are_0_and_1() -> None:
     assert annotated([True, False]).labels.tolist() == [1, 0]  # type: ignore[union-attr]
 
 
-def test_a_category_keeps_the_order_that_it_was_given() -> None:
-    found = annotated(pd.Categorical(["low", "high", None], categories=["low", "mid", "high"], ordered=True))
-    assert found.labels is not None
-    assert (found.labels.tolist(), found.class_names) == ([0, 2, -1], ["low", "mid", "high"])
+def test_a_category_keeps_its_order() -> None:
+    result = annotated(pd.Categorical(["low", "high", None], categories=["low", "mid", "high"], ordered=True))
+    assert result.labels is not None
+    assert (result.labels.tolist(), result.class_names) == ([0, 2, -1], ["low", "mid", "high"])
 
 
 MISSING: dict[str, Any] = {
@@ -85,22 +85,22 @@ MISSING: dict[str, Any] = {
 @pytest.mark.filterwarnings("ignore:The labels are floats")
 @pytest.mark.parametrize("kind", MISSING)
 def test_a_sample_may_have_no_label(kind: str) -> None:
-    found = annotated(MISSING[kind])
-    assert found.labels is not None
-    assert found.labels.tolist() == [0, -1, 2]
+    result = annotated(MISSING[kind])
+    assert result.labels is not None
+    assert result.labels.tolist() == [0, -1, 2]
 
 
-def test_text_may_be_absent_too() -> None:
+def test_texts_may_be_missing() -> None:
     for values in (["b", "", "a"], np.array(["b", None, "a"], object), ["b", np.nan, "a"], pd.Series(["b", None, "a"])):
-        found = annotated(values)
-        assert found.labels is not None
-        assert (found.labels.tolist(), found.class_names) == ([1, -1, 0], ["a", "b"])
+        result = annotated(values)
+        assert result.labels is not None
+        assert (result.labels.tolist(), result.class_names) == ([1, -1, 0], ["a", "b"])
     assert annotated(["0", "-1", "10", "9"]).labels.tolist() == [0, -1, 2, 1]  # type: ignore[union-attr]
-    kept = annotated(["nan", "pita"], class_names=["nan", "pita"])
-    assert kept.labels.tolist() == [0, 1], "a class may be called nan"  # type: ignore[union-attr]
+    named = annotated(["nan", "pita"], class_names=["nan", "pita"])
+    assert named.labels.tolist() == [0, 1], "a class may be called nan"  # type: ignore[union-attr]
 
 
-def test_further_labels_may_mean_none() -> None:
+def test_further_labels_may_be_ignored() -> None:
     assert annotated([0, 255, 3], ignore=[255]).labels.tolist() == [0, -1, 3]  # type: ignore[union-attr]
     assert as_labels(np.array([-1, 1]), ignore=[-1]).tolist() == [-1, 1]
     assert annotated([-1, 1], ignore=[-1]).labels.tolist() == [-1, 1]  # type: ignore[union-attr]
@@ -119,31 +119,31 @@ TARGETS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-def test_floats_are_targets_and_never_cut(kind: str) -> None:
-    found = annotated(TARGETS[kind])
-    assert found.labels is None
-    assert found.targets is not None
-    assert (found.targets.dtype, found.targets.shape) == (np.float64, (3, 1))
-    np.testing.assert_allclose(found.targets[:, 0], [0.9, 2, -1], rtol=0.01)
+def test_floats_are_targets_and_never_truncated(kind: str) -> None:
+    result = annotated(TARGETS[kind])
+    assert result.labels is None
+    assert result.targets is not None
+    assert (result.targets.dtype, result.targets.shape) == (np.float64, (3, 1))
+    np.testing.assert_allclose(result.targets[:, 0], [0.9, 2, -1], rtol=0.01)
 
 
 def test_several_columns_are_several_targets_with_their_names() -> None:
-    found = annotated(pd.DataFrame({"age": [1.5, np.nan], "height": [1.0, 2.0]}))
-    np.testing.assert_array_equal(found.targets, [[1.5, 1.0], [np.nan, 2.0]])
-    assert found.target_names == ("age", "height")
-    whole = annotated(pd.DataFrame({"age": [20, 30], "rank": [1, 2]}), continuous=True)
-    np.testing.assert_array_equal(whole.targets, [[20, 1], [30, 2]])
+    result = annotated(pd.DataFrame({"age": [1.5, np.nan], "height": [1.0, 2.0]}))
+    np.testing.assert_array_equal(result.targets, [[1.5, 1.0], [np.nan, 2.0]])
+    assert result.target_names == ("age", "height")
+    continuous = annotated(pd.DataFrame({"age": [20, 30], "rank": [1, 2]}), continuous=True)
+    np.testing.assert_array_equal(continuous.targets, [[20, 1], [30, 2]])
     source = probes.from_arrays({"x": np.eye(2)}, labels=[0, 1], targets=[3, 4])
     assert source.labels is not None
     assert source.targets is not None
     assert (source.labels.tolist(), source.targets.tolist()) == ([0, 1], [[3.0], [4.0]])
 
 
-def test_whole_floats_are_classes_and_it_is_said() -> None:
-    found = annotated([0.0, 3.0, np.nan])
-    assert found.labels is not None
-    assert found.labels.tolist() == [0, 3, -1]
-    assert found.note.endswith("are taken for 2 classes; if they are quantities, give them as targets.")
+def test_integral_floats_are_classes_with_a_note() -> None:
+    result = annotated([0.0, 3.0, np.nan])
+    assert result.labels is not None
+    assert result.labels.tolist() == [0, 3, -1]
+    assert result.note.endswith("are taken for 2 classes; if they are quantities, give them as targets.")
     with pytest.warns(UserWarning, match="taken for 2 classes"):
         probes.from_arrays({"x": np.eye(2)}, labels=[0.0, 1.0])
     assert annotated([0.0, 2.0**60]).targets is not None, "beyond the whole numbers that a float counts"
@@ -173,12 +173,12 @@ def test_whole_floats_are_classes_and_it_is_said() -> None:
         ([{"a": 1}], "hold dict"),
     ],
 )
-def test_what_is_neither_is_one_sentence(values: Any, sentence: str) -> None:
+def test_other_annotations_have_one_sentence_errors(values: Any, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         annotated(values)
 
 
-def test_all_numeric_names_count() -> None:
+def test_numeric_class_names_are_sorted_numerically() -> None:
     assert class_order(str(number) for number in range(12)) == [str(number) for number in range(12)]
     assert class_order(["002", "10", "1"]) == ["1", "002", "10"]
     assert class_order(["10", "9", "a"]) == ["10", "9", "a"]
@@ -193,7 +193,7 @@ def test_labels_are_found_under_any_usual_name(name: str) -> None:
     assert label_key(["fc", name, "relu"]) == name
 
 
-def test_two_that_may_be_labels_are_asked_about() -> None:
+def test_two_candidates_for_labels_are_ambiguous() -> None:
     with pytest.raises(UsageError, match="x.npz has 'y' and 'labels', and each may hold the labels: leave one, or name it"):
         label_key(["y", "fc", "labels"], where="x.npz")
     assert label_key(["fc", "layer.labels", "y2", "label_smoothing"]) is None
@@ -201,7 +201,7 @@ def test_two_that_may_be_labels_are_asked_about() -> None:
     assert label_key(["train_labels", "test_labels"], split="training") == "train_labels"
 
 
-def test_rows_of_annotations() -> None:
+def test_rows_of_annotations_are_selected() -> None:
     part = Annotations(np.arange(3), np.arange(6.0).reshape(3, 2)).rows(np.array([2, 0]))
     assert part.labels is not None
     assert part.targets is not None

@@ -1,4 +1,4 @@
-"""What `open` takes a path for: a file, a folder of shards, features, or nothing it knows."""
+"""Interpretation of a path by `open`: a file, a folder of shards, features, or an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write(path: Path, rows: range, **attrs: object) -> Path:
     return path
 
 
-def test_a_file_and_a_list_of_shards(tmp_path: Path) -> None:
+def test_a_file_and_a_list_of_shards_are_opened(tmp_path: Path) -> None:
     files = [write(tmp_path / f"{part}.h5", range(3 * part, 3 * part + 3), shard=part, shards=2) for part in range(2)]
     assert isinstance(probes.open(files[0]), probes.Store)
     for source in (probes.open(files), probes.open(str(path) for path in files), probes.open(tmp_path)):
@@ -25,19 +25,19 @@ def test_a_file_and_a_list_of_shards(tmp_path: Path) -> None:
         assert source.ids.tolist() == list(range(6))
 
 
-def test_features_by_their_ending_or_content(tmp_path: Path) -> None:
+def test_features_are_recognised_by_suffix_or_content(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones((4, 3)))
     assert probes.open(tmp_path / "x.npy").layers == ["features"]
     assert probes.open(tmp_path)["x"].shape == (4, 3)  # a folder of .npy files
 
 
 @pytest.mark.parametrize("name", ["nowhere.h5", "nowhere.npy", "nowhere"])
-def test_what_is_not_there(tmp_path: Path, name: str) -> None:
+def test_a_missing_file_has_a_one_sentence_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(FileNotFoundError, match=name):
         probes.open(tmp_path / name)
 
 
-def test_folders_that_hold_nothing_to_read(tmp_path: Path) -> None:
+def test_folders_without_readable_files_have_one_sentence_errors(tmp_path: Path) -> None:
     with pytest.raises(probes.FormatError, match=r"holds no \*\.h5 and no \*\.npy file\.$"):
         probes.open(tmp_path)
     (tmp_path / "data_batch_1").touch()

@@ -1,4 +1,4 @@
-"""Options that decide what a file holds: each one is a field and a keyword, goes into the file, and comes back."""
+"""Options of capture: each is a field and a keyword, is written to the file and read back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = {field.name for field in fields(CaptureOptions)}
 
 
 def test_every_option_is_a_field_and_a_keyword() -> None:
-    """`forward` is a function for those who call, and a text in the file."""
+    """`forward` is a function in calls and a text in the file."""
     assert set(CaptureKeywords.__annotations__) == NAMES - {"forward"}
 
 
@@ -40,20 +40,20 @@ def test_signatures_show_every_option(function: Callable[..., Any]) -> None:
 
 
 def test_options_of_the_command_line_have_their_help() -> None:
-    """The others are the command line's own: the seed of all commands, the split of the data, and nobody's function."""
+    """The others belong to the command line (seed, split) or are not available there (`forward`)."""
     hints = get_type_hints(CaptureOptions, include_extras=True)
     documented = {name for name, hint in hints.items() if any(isinstance(part, Doc) for part in get_args(hint))}
     assert documented == NAMES - {"seed", "split", "forward"}
 
 
 @pytest.mark.parametrize("options", [CaptureOptions(), FULL])
-def test_what_goes_into_a_file_comes_back(options: CaptureOptions) -> None:
+def test_options_are_read_back_from_a_file(options: CaptureOptions) -> None:
     assert CaptureOptions.from_attrs(options.to_attrs()) == options
     assert set(options.to_attrs()) == NAMES
     assert all(type(value) in (str, int) for value in options.to_attrs().values())
 
 
-def test_texts_in_files_are_those_of_format_3() -> None:
+def test_option_texts_follow_format_3() -> None:
     assert FULL.to_attrs() == {
         "layers": '["a*", "re:b|c"]', "pool": "a*=none; project:7,seed=3", "ops": 1, "prefix_tokens": 2, "dtype": "float16",
         "seed": 3, "split": "val", "precision": "bfloat16", "channels_last": 1, "axes": "a*=TBC",
@@ -63,11 +63,11 @@ def test_texts_in_files_are_those_of_format_3() -> None:
     assert CaptureOptions().to_attrs()["prefix_tokens"] == "auto"
 
 
-def test_every_field_of_the_example_is_not_its_default() -> None:
+def test_the_example_differs_from_every_default() -> None:
     assert all(getattr(FULL, field.name) != field.default for field in fields(CaptureOptions))
 
 
-def test_keywords_give_the_same_options_again() -> None:
+def test_keywords_reproduce_the_options() -> None:
     assert options_of(**FULL.keywords()).to_attrs() == FULL.to_attrs() | {"forward": ""}
 
 
@@ -91,5 +91,5 @@ def test_attributes_of_another_type_are_refused(name: str, value: object) -> Non
         CaptureOptions.from_attrs({name: value})
 
 
-def test_older_files_name_fewer_options() -> None:
+def test_older_files_may_have_fewer_options() -> None:
     assert CaptureOptions.from_attrs({"layers": "relu?", "model": "m"}) == CaptureOptions(layers=("relu?",), batch_size=0)

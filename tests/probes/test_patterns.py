@@ -1,4 +1,4 @@
-"""Layer patterns: what matches, what is proposed."""
+"""Layer patterns: matching and proposals."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ INFO = {
         ("type:Conv*", ["conv1", "layer1.0.conv1", "layer4.1.conv2", "fc"]),
     ],
 )
-def test_what_a_pattern_matches(pattern: str, expected: list[str]) -> None:
+def test_patterns_match_names(pattern: str, expected: list[str]) -> None:
     assert [name for name, info in INFO.items() if matches(pattern, name, [info.module_type])] == expected
 
 
-def test_select_keeps_the_order_of_execution_and_names_each_layer_once() -> None:
+def test_select_keeps_the_order_of_execution_without_repetition() -> None:
     assert select(["fc", "layer*", "*conv1"], INFO, "x") == ["conv1", *NAMES[1:]]
     assert select(None, INFO, "x") == NAMES
 
@@ -44,7 +44,7 @@ def test_the_closest_pattern_is_proposed_only_if_it_matches(pattern: str, propos
     assert closest(pattern, NAMES) == proposal
 
 
-def test_a_pattern_that_matches_nothing_is_one_sentence() -> None:
+def test_a_pattern_that_matches_nothing_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError) as caught:
         select("layr4.*", INFO, "acts.h5")
     assert (
@@ -53,7 +53,7 @@ def test_a_pattern_that_matches_nothing_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("bad", ["re:(", []])
-def test_patterns_that_are_none(bad: str | list[str]) -> None:
+def test_invalid_patterns_are_refused(bad: str | list[str]) -> None:
     with pytest.raises(UsageError):
         as_patterns(bad)
 
@@ -61,12 +61,12 @@ def test_patterns_that_are_none(bad: str | list[str]) -> None:
 @pytest.mark.parametrize(
     ("patterns", "expected"),
     [
-        ("!fc", NAMES[:5]),  # alone: all but it
+        ("!fc", NAMES[:5]),  # alone: all but this layer
         ("!*", None),
         (["!layer*", "!fc"], ["conv1"]),
         (["*conv?", "!layer4*"], ["conv1", "layer1.0.conv1"]),
         (["!layer4*", "*conv?"], ["conv1", "layer1.0.conv1"]),  # the order does not matter
-        (["fc", "!fc"], None),  # what is excluded is out, wherever it stands
+        (["fc", "!fc"], None),  # exclusions apply in any position
         (["!re:layer.*conv.", "!type:ReLU"], ["conv1", "fc"]),
     ],
 )
@@ -78,7 +78,7 @@ def test_an_exclamation_mark_excludes(patterns: str | list[str], expected: list[
         assert select(patterns, INFO, "x") == expected
 
 
-def test_an_exclusion_that_matches_nothing_is_a_typo() -> None:
+def test_an_exclusion_that_matches_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match=r"No layer of x matches '!layr4.\*'. Did you mean '!layer4.\*'\?"):
         select("!layr4.*", INFO, "x")
     for empty in ("!", ""):
@@ -86,7 +86,7 @@ def test_an_exclusion_that_matches_nothing_is_a_typo() -> None:
             as_patterns(empty)
 
 
-def test_a_name_that_begins_with_an_exclamation_mark_has_its_way_to_be_written() -> None:
+def test_a_name_that_begins_with_an_exclamation_mark_can_be_escaped() -> None:
     info = {name: LayerInfo(name, i, 1.0, ()) for i, name in enumerate(["!a", "a"])}
     assert select("re:!a", info, "x") == ["!a"]
     assert select("!!a", info, "x") == select("!re:!a", info, "x") == ["a"]

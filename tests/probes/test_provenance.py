@@ -1,4 +1,4 @@
-"""The command is stated only where there was one, and versions are those that are installed."""
+"""Provenance: the command, if there was one, and the installed versions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from probes.provenance import command_line, versions
         (["/home/repanalysis/train.py"], ""),
     ],
 )
-def test_a_command_is_one_of_ours(monkeypatch: pytest.MonkeyPatch, argv: list[str], line: str) -> None:
+def test_only_commands_of_repanalysis_are_recorded(monkeypatch: pytest.MonkeyPatch, argv: list[str], line: str) -> None:
     monkeypatch.setattr(sys, "argv", argv)
     assert command_line() == line
 
 
-def test_versions_of_what_computes() -> None:
+def test_versions_of_computing_packages_are_recorded() -> None:
     assert versions()["numpy"] == version("numpy")
     assert versions()["python"] == ".".join(map(str, sys.version_info[:3]))

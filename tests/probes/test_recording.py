@@ -1,4 +1,4 @@
-"""record: what stands in the file, what is left when something fails, and going on from there."""
+"""record: the contents of the file, its state after a failure, and resuming."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import probes
 from tests.probes.capturing.test_steps import loader, net
 
 
-def test_record_gives_back_the_file_for_reading(tmp_path: Path) -> None:
+def test_record_returns_the_file_for_reading(tmp_path: Path) -> None:
     model, path = net(), tmp_path / "deep" / "acts.h5"
     store = probes.record(model, loader(), path, pool="max", split="val", class_names=["a", "b", "c"], attrs={"run": 3})
     assert len(store) == 20
@@ -33,7 +33,7 @@ def test_record_gives_back_the_file_for_reading(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store["1"], captured)
 
 
-def test_the_head_goes_into_the_file(tmp_path: Path) -> None:
+def test_the_head_is_written_to_the_file(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 3, bias=False), nn.Softmax(dim=1))
     store = probes.record(model, loader(), tmp_path / "a.h5")
     weight, bias = store.head or pytest.fail("there is no head")
@@ -52,7 +52,7 @@ def test_an_existing_file_is_refused_before_the_model_runs(tmp_path: Path) -> No
     assert path.read_text() == "precious"
 
 
-def test_overwriting_waits_until_the_first_step_has_run(tmp_path: Path) -> None:
+def test_overwriting_starts_after_the_first_step(tmp_path: Path) -> None:
     path = tmp_path / "acts.h5"
     path.write_text("precious")
     with pytest.raises(RuntimeError):
@@ -62,7 +62,7 @@ def test_overwriting_waits_until_the_first_step_has_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_what_was_recorded_before_a_failure_stays_readable(tmp_path: Path, error: type[BaseException]) -> None:
+def test_rows_recorded_before_a_failure_can_be_read(tmp_path: Path, error: type[BaseException]) -> None:
     model, path = net(), tmp_path / "acts.h5"
 
     def steps() -> object:
@@ -81,7 +81,7 @@ def test_what_was_recorded_before_a_failure_stays_readable(tmp_path: Path, error
     assert len(store["3"]) == 8
 
 
-def test_a_layer_whose_shape_varies_is_taken_out_with_the_reason(tmp_path: Path) -> None:
+def test_a_layer_of_varying_shape_is_removed_with_the_reason(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1))
     steps = [torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 9, 9), torch.zeros(2, 1, 8, 8)]
     with pytest.warns(probes.LeftOutWarning, match=r"its shape is \(3, 7, 7\) from sample 2 on, and was \(3, 6, 6\) before"):
@@ -99,7 +99,7 @@ def test_an_empty_loader_writes_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_no_progress_bar_in_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logs_have_no_progress_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
     probes.record(net(), loader(), tmp_path / "a.h5")
@@ -109,7 +109,7 @@ def test_no_progress_bar_in_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 class Counting(TensorDataset):
-    """Counts what is loaded."""
+    """Counts loaded samples."""
 
     loaded = 0
 
@@ -119,9 +119,9 @@ class Counting(TensorDataset):
 
 
 def stopping(batches: Iterable[object], after: int) -> Iterator[object]:
-    """Batches, until Ctrl-C."""
-    for done, batch in enumerate(batches):
-        if done == after:
+    """Batches until an interrupt."""
+    for index, batch in enumerate(batches):
+        if index == after:
             raise KeyboardInterrupt
         yield batch
 
@@ -132,24 +132,24 @@ def data(n: int = 40) -> Counting:
 
 @pytest.mark.parametrize("after", [1, 3, 4])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, after: int, workers: int) -> None:
+def test_a_stopped_run_is_resumed_where_it_stopped(tmp_path: Path, after: int, workers: int) -> None:
     model, samples, path = net(), data(), tmp_path / "x.h5"
-    whole = probes.record(model, DataLoader(samples, 8), tmp_path / "whole.h5", pool="none")
+    complete = probes.record(model, DataLoader(samples, 8), tmp_path / "whole.h5", pool="none")
     with pytest.raises(KeyboardInterrupt):
         probes.record(model, stopping(DataLoader(samples, 8), after), path, pool="none")
     samples.loaded = 0
     store = probes.record(model, DataLoader(samples, 8, num_workers=workers), path, pool="none", resume=True)
     assert samples.loaded == (0 if workers else 40 - 8 * after), "what is in the file is not even loaded"
     assert store.complete
-    assert store.info == whole.info
-    for name in whole.layers:
-        np.testing.assert_array_equal(store[name], whole[name])
-    np.testing.assert_array_equal(store.ids, whole.ids)
-    np.testing.assert_array_equal(store.labels, whole.labels)
+    assert store.info == complete.info
+    for name in complete.layers:
+        np.testing.assert_array_equal(store[name], complete[name])
+    np.testing.assert_array_equal(store.ids, complete.ids)
+    np.testing.assert_array_equal(store.labels, complete.labels)
     assert probes.record(model, DataLoader(samples, 8), path, pool="none", resume=True).complete, "nothing to do"
 
 
-def test_where_there_is_nothing_resuming_begins(tmp_path: Path) -> None:
+def test_resuming_without_a_file_starts_a_new_one(tmp_path: Path) -> None:
     assert len(probes.record(net(), loader(), tmp_path / "x.h5", resume=True)) == 20
 
 
@@ -164,7 +164,7 @@ def test_where_there_is_nothing_resuming_begins(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("complete", [True, False])
-def test_another_run_is_refused_with_the_difference(
+def test_resuming_a_different_run_is_refused_with_the_difference(
     tmp_path: Path, changes: dict[str, object], sentence: str, complete: bool
 ) -> None:
     model, path = net(), tmp_path / "x.h5"
@@ -179,8 +179,8 @@ def test_another_run_is_refused_with_the_difference(
     assert path.read_bytes() == before
 
 
-def test_another_function_or_split_is_refused(tmp_path: Path) -> None:
-    """Neither was in the file: a run that was resumed with another one mixed two in one file, without a word."""
+def test_resuming_with_another_function_or_split_is_refused(tmp_path: Path) -> None:
+    """Regression: neither was in the file, so resuming with another one mixed two runs in one file without an error."""
     model, path = net(), tmp_path / "x.h5"
     with pytest.raises(KeyboardInterrupt):
         probes.record(model, stopping(loader(), 1), path, forward=lambda x: model(x) + 1, split="val")
@@ -200,8 +200,8 @@ def test_another_function_or_split_is_refused(tmp_path: Path) -> None:
     assert len(store) == 20
 
 
-def test_another_batch_size_is_refused(tmp_path: Path) -> None:
-    """The same samples in other batches differ by rounding from the file that an undisturbed run would have written."""
+def test_resuming_with_another_batch_size_is_refused(tmp_path: Path) -> None:
+    """Rows of the same samples in other batches differ by rounding from those of an uninterrupted run."""
     model, path, samples = net(), tmp_path / "x.h5", data()
 
     class Stopping(DataLoader):  # type: ignore[type-arg]
@@ -210,9 +210,9 @@ def test_another_batch_size_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         probes.record(model, Stopping(samples, 8), path)
-    for other in ({"loader": DataLoader(samples, 4)}, {"loader": samples, "batch_size": 4}):
+    for changes in ({"loader": DataLoader(samples, 4)}, {"loader": samples, "batch_size": 4}):
         with pytest.raises(probes.UsageError, match="batch_size: 8 in the file, 4 now"):
-            probes.record(model, path=path, resume=True, **other)  # type: ignore[arg-type]
+            probes.record(model, path=path, resume=True, **changes)  # type: ignore[arg-type]
     assert len(probes.record(model, samples, path, batch_size=8, resume=True)) == 40
 
 
@@ -222,8 +222,8 @@ def test_attributes_that_contradict_the_options_are_refused(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
-def test_other_labels_at_the_samples_that_are_there_are_refused(tmp_path: Path) -> None:
-    """Without ids only labels tell that a loader gives its samples in another order."""
+def test_resuming_with_other_labels_is_refused(tmp_path: Path) -> None:
+    """Without ids only labels show that a loader yields its samples in another order."""
     model, path = net(), tmp_path / "x.h5"
     batches = [(x, y) for x, y in loader()]
     with pytest.raises(KeyboardInterrupt):
@@ -232,7 +232,7 @@ def test_other_labels_at_the_samples_that_are_there_are_refused(tmp_path: Path) 
         probes.record(model, [(x, (y + 1) % 3) for x, y in batches], path, resume=True)
 
 
-def test_a_good_file_stays_until_the_one_that_replaces_it_is_whole(tmp_path: Path) -> None:
+def test_a_complete_file_is_kept_until_its_replacement_is_complete(tmp_path: Path) -> None:
     model, path, part = net(), tmp_path / "x.h5", tmp_path / "x.h5.part"
     probes.record(model, loader(), path)
     before = path.read_bytes()
@@ -254,9 +254,7 @@ def test_a_good_file_stays_until_the_one_that_replaces_it_is_whole(tmp_path: Pat
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.h5"]
 
 
-def test_a_replacement_that_was_stopped_before_its_last_step_takes_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_replacement_is_completed_on_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object) -> None:
         raise OSError("killed")
 
@@ -270,7 +268,7 @@ def test_a_replacement_that_was_stopped_before_its_last_step_takes_its_place(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.h5"]
 
 
-def test_a_link_stays_a_link(tmp_path: Path) -> None:
+def test_a_link_is_kept(tmp_path: Path) -> None:
     model, real, link = net(), tmp_path / "deep" / "real.h5", tmp_path / "x.h5"
     real.parent.mkdir()
     probes.record(model, loader(), real)
@@ -284,7 +282,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert len(probes.open(real, partial=True)) == len(probes.open(link, partial=True)) == 8
 
 
-def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
+def test_special_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for target in (tmp_path / "pipe", Path("/dev/null")):
         with pytest.raises(probes.UsageError, match="is a (pipe|device); name a plain file"):
@@ -296,7 +294,7 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
     assert Path("/dev/null").is_char_device()
 
 
-def test_other_weights_are_refused(tmp_path: Path) -> None:
+def test_resuming_with_other_weights_is_refused(tmp_path: Path) -> None:
     model, path = net(), tmp_path / "x.h5"
     with pytest.raises(KeyboardInterrupt):
         probes.record(model, stopping(loader(), 1), path)
@@ -306,14 +304,14 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
         probes.record(model, loader(), path, resume=True)
 
 
-def test_a_loader_in_another_order_is_refused(tmp_path: Path) -> None:
+def test_resuming_with_a_loader_in_another_order_is_refused(tmp_path: Path) -> None:
     model, path = net(), tmp_path / "x.h5"
     batches = [(x, y, torch.arange(8 * step, 8 * step + len(x))) for step, (x, y) in enumerate(loader())]
     with pytest.raises(KeyboardInterrupt):
         probes.record(model, stopping(batches, 2), path)
-    for other in (batches[::-1], loader(size=5)):
+    for changed in (batches[::-1], loader(size=5)):
         with pytest.raises(probes.DataError, match="The loader gives other samples than those in"):
-            probes.record(model, other, path, resume=True)
+            probes.record(model, changed, path, resume=True)
     assert len(probes.record(model, batches, path, resume=True)) == 20
 
 
@@ -329,7 +327,7 @@ def test_the_facts_of_a_run_are_in_the_file(tmp_path: Path) -> None:
     assert store.info["0"].pool == "project:7,seed=5"
 
 
-def test_what_overflows_is_told(tmp_path: Path) -> None:
+def test_overflows_are_reported(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.Linear(2, 2))
     with torch.no_grad():
         model[0].weight.fill_(1e5)
@@ -341,13 +339,13 @@ def test_what_overflows_is_told(tmp_path: Path) -> None:
     assert store["0"].dtype == np.float16
 
 
-def test_a_full_disk_is_told_with_what_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_with_the_number_of_committed_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("probes.storage.writer._COMMIT_SECONDS", (0.0, 0.0))
-    model, path, pwrite, left = net(), tmp_path / "x.h5", os.pwrite, [40]
+    model, path, pwrite, writes_left = net(), tmp_path / "x.h5", os.pwrite, [40]
 
     def full(*arguments: object) -> int:
-        left[0] -= 1
-        if left[0] < 0:
+        writes_left[0] -= 1
+        if writes_left[0] < 0:
             raise OSError(errno.ENOSPC, "No space left on device")
         return pwrite(*arguments)  # type: ignore[arg-type]
 
@@ -360,7 +358,7 @@ def test_a_full_disk_is_told_with_what_is_whole(tmp_path: Path, monkeypatch: pyt
     assert len(probes.record(model, DataLoader(data(400), 4), path, resume=True)) == 400
 
 
-def test_a_complete_file_of_positions_says_what_came_later(tmp_path: Path) -> None:
+def test_new_samples_after_a_complete_file_are_reported(tmp_path: Path) -> None:
     model, path = net(), tmp_path / "x.h5"
     probes.record(model, DataLoader(data(20), 8), path)
     assert len(probes.record(model, DataLoader(data(20), 8), path, resume=True)) == 20
@@ -371,7 +369,7 @@ def test_a_complete_file_of_positions_says_what_came_later(tmp_path: Path) -> No
     assert len(probes.record(model, Subset(data(40), range(5)), path, batch_size=8, resume=True)) == 20, "it has all of these"
 
 
-def test_a_shuffled_run_goes_on_only_in_the_same_order(tmp_path: Path) -> None:
+def test_a_shuffled_run_is_resumed_only_in_the_same_order(tmp_path: Path) -> None:
     model, samples = net(), data()
 
     def shuffled(seed: int) -> DataLoader[tuple[Tensor, ...]]:
@@ -383,25 +381,25 @@ def test_a_shuffled_run_goes_on_only_in_the_same_order(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
             return super().__getitem__(index)
 
-    whole = probes.record(model, shuffled(1), tmp_path / "whole.h5")
-    assert whole.ids.tolist() != sorted(whole.ids.tolist()) == list(range(40))
+    complete = probes.record(model, shuffled(1), tmp_path / "whole.h5")
+    assert complete.ids.tolist() != sorted(complete.ids.tolist()) == list(range(40))
     path = tmp_path / "x.h5"
     stopped = DataLoader(Stopping(*samples.tensors), 8, shuffle=True, generator=torch.Generator().manual_seed(1))
     with pytest.raises(KeyboardInterrupt):
         probes.record(model, stopped, path)
-    assert probes.open(path, partial=True).ids.tolist() == whole.ids.tolist()[:16]
+    assert probes.open(path, partial=True).ids.tolist() == complete.ids.tolist()[:16]
     with pytest.raises(probes.DataError, match="The loader gives other samples than those in"):
         probes.record(model, shuffled(2), path, resume=True)
     with pytest.raises(probes.DataError, match="The loader gives other samples than those in"):
         probes.record(model, DataLoader(samples, 8), path, resume=True)
     store = probes.record(model, shuffled(1), path, resume=True)
-    assert store.ids.tolist() == whole.ids.tolist()
-    for name in whole.layers:
-        np.testing.assert_array_equal(store[name], whole[name])
+    assert store.ids.tolist() == complete.ids.tolist()
+    for name in complete.layers:
+        np.testing.assert_array_equal(store[name], complete[name])
 
 
 @pytest.mark.parametrize("n", [0, 9, 16])
-def test_a_loader_that_gives_less_than_the_file_has_is_refused(tmp_path: Path, n: int) -> None:
+def test_a_loader_with_fewer_samples_than_the_file_is_refused(tmp_path: Path, n: int) -> None:
     model, path = net(), tmp_path / "x.h5"
     with pytest.raises(KeyboardInterrupt):
         probes.record(model, stopping(DataLoader(data(), 8), 3), path)
@@ -412,18 +410,20 @@ def test_a_loader_that_gives_less_than_the_file_has_is_refused(tmp_path: Path, n
     assert not probes.open(path, partial=True).complete
 
 
-def test_the_file_says_where_its_ids_come_from(tmp_path: Path) -> None:
+def test_the_origin_of_ids_is_recorded(tmp_path: Path) -> None:
     model, batches = net(), list(loader())
     with pytest.warns(probes.errors.ArrivalOrderWarning):
         arrived = probes.record(model, iter(batches), tmp_path / "arrival.h5")
-    given = probes.record(model, [(x, y, [f"{row}.png" for row in range(len(x))]) for x, y in batches[:1]], tmp_path / "g.h5")
-    assert [store.attrs["ids_from"] for store in (arrived, given)] == ["arrival", "given"]
+    with_ids = probes.record(
+        model, [(x, y, [f"{row}.png" for row in range(len(x))]) for x, y in batches[:1]], tmp_path / "g.h5"
+    )
+    assert [store.attrs["ids_from"] for store in (arrived, with_ids)] == ["arrival", "given"]
     assert probes.record(model, loader(), tmp_path / "index.h5").attrs["ids_from"] == "index"
-    assert next(given.iter()).ids_from == "given"
+    assert next(with_ids.iter()).ids_from == "given"
 
 
-def test_a_file_whose_samples_have_numbers_does_not_go_on_with_names(tmp_path: Path) -> None:
-    """As one does that an older version began, over a folder of images."""
+def test_a_file_with_integer_ids_is_not_resumed_with_names(tmp_path: Path) -> None:
+    """Such as a file that an older version started over a folder of images."""
     model, path = net(), tmp_path / "x.h5"
     with pytest.raises(KeyboardInterrupt):
         probes.record(model, stopping(loader(), 1), path)
@@ -439,22 +439,22 @@ def test_a_file_whose_samples_have_numbers_does_not_go_on_with_names(tmp_path: P
 
 
 @pytest.mark.parametrize("data_set", [True, False])
-def test_the_first_batches_alone_and_stopped_in_between(tmp_path: Path, data_set: bool) -> None:
-    """What stands in the file is the same, whether it was written at once or in two runs, and it is complete."""
+def test_limited_batches_give_the_same_file_after_an_interruption(tmp_path: Path, data_set: bool) -> None:
+    """The file is the same, written at once or in two runs, and complete."""
     net, x = nn.Sequential(nn.Linear(4, 3)), torch.randn(50, 4)
     data = TensorDataset(x, torch.arange(50) % 3)
     batches: Any = data if data_set else DataLoader(data, batch_size=8)
     options: Any = {"max_batches": 4} | ({"batch_size": 8} if data_set else {})
-    whole = probes.record(net, batches, tmp_path / "a.h5", **options)
-    assert whole.ids.tolist() == list(range(32))
-    assert whole.complete
+    complete = probes.record(net, batches, tmp_path / "a.h5", **options)
+    assert complete.ids.tolist() == list(range(32))
+    assert complete.complete
 
     class Stop(Exception):
         """Raised in the third batch."""
 
     def stopping(module: nn.Module, args: Any) -> None:
         count[0] += 1
-        if count[0] > 5:  # three passes measure the axes
+        if count[0] > 5:  # three passes measure axes
             raise Stop
 
     count = [0]
@@ -464,15 +464,15 @@ def test_the_first_batches_alone_and_stopped_in_between(tmp_path: Path, data_set
     handle.remove()
     with probes.Store(tmp_path / "b.h5", partial=True) as part:
         assert 0 < len(part) < 32
-    again = probes.record(net, batches, tmp_path / "b.h5", resume=True, **options)
-    np.testing.assert_array_equal(again["0"], whole["0"])
-    assert again.ids.tolist() == whole.ids.tolist()
+    resumed = probes.record(net, batches, tmp_path / "b.h5", resume=True, **options)
+    np.testing.assert_array_equal(resumed["0"], complete["0"])
+    assert resumed.ids.tolist() == complete.ids.tolist()
     assert probes.record(net, batches, tmp_path / "b.h5", resume=True, **options).complete
     with pytest.raises(probes.UsageError, match="max_batches"):
         probes.record(net, batches, tmp_path / "b.h5", resume=True, **options | {"max_batches": 5})
 
 
-def test_how_many_batches_are_left_is_known_or_refused(tmp_path: Path) -> None:
+def test_max_batches_counts_batches_of_unequal_size(tmp_path: Path) -> None:
     net, x = nn.Sequential(nn.Linear(4, 3)), torch.randn(40, 4)
     parts = [x[:8], x[8:20], x[20:]]  # no batch size
     store = probes.record(net, parts, tmp_path / "a.h5", max_batches=2)

@@ -1,4 +1,4 @@
-"""Other labels for the same activations: everything else is the source's."""
+"""Other labels for the same activations: everything else is that of the source."""
 
 from __future__ import annotations
 
@@ -23,34 +23,38 @@ def store(tmp_path: Path) -> probes.Store:
     return probes.Store(tmp_path / "x.h5")
 
 
-def test_labels_are_others_and_the_rest_is_the_sources(store: probes.Store) -> None:
+def test_labels_are_replaced_and_everything_else_is_kept(store: probes.Store) -> None:
     labels = np.arange(10) % 3
-    other = Relabelled(store, Annotations(labels, class_names=["r", "g", "b"]), store.attrs | {"labels": "mine"})
-    assert other.labels is not None
-    assert (other.labels.tolist(), other.class_names) == (labels.tolist(), ["r", "g", "b"])
-    assert (other.targets, other.layers, other.name, len(other)) == (None, ["fc"], store.name, 10)
-    np.testing.assert_array_equal(other["fc"], X)
-    np.testing.assert_array_equal(other.take("fc", np.array([7, 2])), X[[7, 2]])
-    np.testing.assert_array_equal(other.ids, store.ids)
-    assert other.split is not None
-    assert set(other.split) == {"test"}
-    for source in (other, pickle.loads(pickle.dumps(other))):
-        found = list(source.iter(size=4))
-        np.testing.assert_array_equal(np.concatenate([batch.labels for batch in found]), labels)
-        np.testing.assert_array_equal(np.concatenate([batch.layers["fc"] for batch in found]), X)
-    other.close()
+    relabelled = Relabelled(store, Annotations(labels, class_names=["r", "g", "b"]), store.attrs | {"labels": "mine"})
+    assert relabelled.labels is not None
+    assert (relabelled.labels.tolist(), relabelled.class_names) == (labels.tolist(), ["r", "g", "b"])
+    assert (relabelled.targets, relabelled.layers, relabelled.name, len(relabelled)) == (None, ["fc"], store.name, 10)
+    np.testing.assert_array_equal(relabelled["fc"], X)
+    np.testing.assert_array_equal(relabelled.take("fc", np.array([7, 2])), X[[7, 2]])
+    np.testing.assert_array_equal(relabelled.ids, store.ids)
+    assert relabelled.split is not None
+    assert set(relabelled.split) == {"test"}
+    for source in (relabelled, pickle.loads(pickle.dumps(relabelled))):
+        batches = list(source.iter(size=4))
+        np.testing.assert_array_equal(np.concatenate([batch.labels for batch in batches]), labels)
+        np.testing.assert_array_equal(np.concatenate([batch.layers["fc"] for batch in batches]), X)
+    relabelled.close()
 
 
-def test_targets_go_beside_the_labels(store: probes.Store) -> None:
+def test_targets_are_added_to_the_labels(store: probes.Store) -> None:
     targets = np.arange(20.0).reshape(10, 2)
-    other = Relabelled(store, Annotations(targets=targets, target_names=("a", "b")), store.attrs)
-    assert other.labels is not None
-    assert (other.labels.tolist(), other.class_names, other.target_names) == (store.labels.tolist(), ["a", "b"], ("a", "b"))  # type: ignore[union-attr]
-    (batch,) = other.iter()
+    relabelled = Relabelled(store, Annotations(targets=targets, target_names=("a", "b")), store.attrs)
+    assert relabelled.labels is not None
+    assert (relabelled.labels.tolist(), relabelled.class_names, relabelled.target_names) == (
+        store.labels.tolist(),
+        ["a", "b"],
+        ("a", "b"),
+    )  # type: ignore[union-attr]
+    (batch,) = relabelled.iter()
     np.testing.assert_array_equal(batch.targets, targets)
     assert batch.target_names == ("a", "b")
 
 
-def test_as_many_as_samples(store: probes.Store) -> None:
+def test_labels_must_be_as_many_as_samples(store: probes.Store) -> None:
     with pytest.raises(DataError, match="There are 9 labels for the 10 samples of .*x.h5; each needs one"):
         Relabelled(store, Annotations(np.zeros(9, int)), {})

@@ -1,4 +1,4 @@
-"""The one grammar of specifications: names, arguments, options, and what is refused."""
+"""The grammar of specifications: names, arguments, options, and errors."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from probes.specs import Spec, parse_options, parse_spec, parse_specs
         ("shift:2,", Spec("shift", "2")),
     ],
 )
-def test_a_specification(text: str, spec: Spec) -> None:
+def test_specifications_are_parsed(text: str, spec: Spec) -> None:
     assert parse_spec(text) == spec
 
 
-def test_a_list_continues_an_item_with_its_options() -> None:
+def test_a_list_item_includes_its_options() -> None:
     text = "a, b:x=1,y=2,c,py:m:f,k=3, d"
     assert parse_specs(text) == [
         Spec("a"), Spec("b", "", {"x": "1", "y": "2"}), Spec("c"), Spec("py", "m:f", {"k": "3"}), Spec("d"),
@@ -37,12 +37,12 @@ def test_a_list_continues_an_item_with_its_options() -> None:
 
 
 @pytest.mark.parametrize("text", ["a:b,c", "a:x=1,y", "a:x=1,=2", "a:x=1,y="])
-def test_what_is_no_option(text: str) -> None:
+def test_invalid_options_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"in a is no parameter; write key=value,key=value\."):
         parse_spec(text)
 
 
-def test_a_key_that_is_given_twice() -> None:
+def test_a_repeated_key_is_refused() -> None:
     for parse in (parse_spec, parse_specs):
         with pytest.raises(UsageError, match="x of a is given twice"):
             parse("a:x=1,x=1")

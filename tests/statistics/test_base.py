@@ -1,4 +1,4 @@
-"""The protocol itself: what a statistic may rely on without writing it."""
+"""The statistic protocol: behaviour that every statistic inherits."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ def test_subclasses_register_themselves() -> None:
     assert ClassMoments in Statistic.registered
 
 
-def test_of_is_init_and_update() -> None:
+def test_of_equals_init_and_update() -> None:
     x, y = np.eye(3), np.array([0, 1, 1])
     statistic = ClassMoments()
     for left, right in zip(statistic.of(x, y), statistic.update(statistic.init(3), x, y, y), strict=True):
         np.testing.assert_array_equal(left, right)
 
 
-def test_the_error_says_which_row() -> None:
+def test_the_error_names_the_row() -> None:
     assert str(NonFiniteError(3, float("nan"))) == "Row 3 holds nan."
 
 

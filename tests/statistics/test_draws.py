@@ -1,4 +1,4 @@
-"""Draws by id: uniform, independent of one another, and the same for ever."""
+"""Draws by id: uniform, mutually independent, and fixed across versions."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def test_seeds_are_independent() -> None:
     assert np.abs(table - np.eye(5)).max() < 0.03
 
 
-def test_each_use_draws_for_itself() -> None:
-    """Of the samples drawn, of those in a group and of those fitted on, shares of the others are as everywhere."""
+def test_draws_for_different_uses_are_independent() -> None:
+    """Subsampling, groups and halves: within each, the shares of the others are those of all samples."""
     ids = np.arange(40_000)
-    drawn = np.argsort(hashed(ids, SUBSAMPLE_SEED))[:4000]
+    subsample = np.argsort(hashed(ids, SUBSAMPLE_SEED))[:4000]
     fitted, group = fitted_on(ids), group_of(ids, 10)
-    assert abs(fitted[drawn].mean() - 0.5) < 4 * 0.5 / np.sqrt(4000)
-    for each in range(10):
-        assert abs((group[drawn] == each).mean() - 0.1) < 4 * 0.3 / np.sqrt(4000)
-        assert abs(fitted[group == each].mean() - 0.5) < 4 * 0.5 / np.sqrt(3800)
+    assert abs(fitted[subsample].mean() - 0.5) < 4 * 0.5 / np.sqrt(4000)
+    for index in range(10):
+        assert abs((group[subsample] == index).mean() - 0.1) < 4 * 0.3 / np.sqrt(4000)
+        assert abs(fitted[group == index].mean() - 0.5) < 4 * 0.5 / np.sqrt(3800)
     assert len({SUBSAMPLE_SEED, JACKKNIFE_SEED, SPLIT_SEED}) == 3
 
 
-def test_the_same_for_ever() -> None:
+def test_draws_are_fixed_across_versions() -> None:
     """Which samples are drawn is part of every published number: these values must not change."""
     assert hashed(np.array([0, 1, 10**12]), SUBSAMPLE_SEED).tolist() == EXPECTED
 

@@ -1,4 +1,4 @@
-"""One way to halve: whatever fits on one half and scores on the other fits on the same sample ids."""
+"""Halves of samples: every metric and analysis that fits on one half fits on the same sample ids."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ FITTED = set(IDS[fitted_on(IDS)].tolist())
 
 
 def marked() -> np.ndarray:
-    """Features that carry the id of their sample in the first of them."""
+    """Features whose first column is the id of the sample."""
     x = np.random.default_rng(0).normal(size=(240, 5)) + 3.0 * np.eye(4, 5)[LABELS]
     x[:, 4] = IDS
     return x
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
-    """Ids of the samples of every head that is fitted."""
+def fitted_ids(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
+    """Ids of the training samples of every head that is fitted."""
     fits: list[set[int]] = []
     real: Callable[..., Any] = fitting.fit_head
 
@@ -48,7 +48,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
     return fits
 
 
-def test_about_half_are_fitted_on_and_a_second_cut_is_independent() -> None:
+def test_training_has_about_half_the_samples_and_a_second_cut_is_independent() -> None:
     ids = np.arange(100_000)
     first, second = fitted_on(ids), fitted_on(ids, cut=2)
     for part in (first, second, second[first], second[~first]):
@@ -61,8 +61,8 @@ def test_samples_give_metrics_the_same_halves() -> None:
     assert set(samples.ids[samples.training()].tolist()) == FITTED
 
 
-def test_readout_metrics_fit_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every metric that halves takes its halves from `_readout.halves`, which keeps the mark."""
+def test_readout_metrics_fit_on_the_training_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every metric that halves takes its halves from `_readout.halves`, which keeps the first column."""
     from repanalysis.metrics import _readout
 
     marks: list[set[int]] = []
@@ -85,14 +85,14 @@ def test_readout_metrics_fit_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert marks == [FITTED] * 4
 
 
-def test_filters_fit_their_heads_on_them(seen: list[set[int]]) -> None:
+def test_filters_fit_their_heads_on_the_training_half(fitted_ids: list[set[int]]) -> None:
     source = probes.from_arrays({"x": marked()}, ids=IDS, labels=LABELS)
     table, _ = filters.filters(source, bootstrap=0, progress=False)
-    assert seen == [FITTED]
+    assert fitted_ids == [FITTED]
     assert set(table.frame["n"]) == {240 - len(FITTED)}
 
 
-def test_fields_of_a_network_are_fitted_on_them(seen: list[set[int]]) -> None:
+def test_fields_of_a_network_are_fitted_on_the_training_half(fitted_ids: list[set[int]]) -> None:
     from repanalysis.inputs.data import Data
 
     x = torch.from_numpy(marked().astype(np.float32))
@@ -106,13 +106,13 @@ def test_fields_of_a_network_are_fitted_on_them(seen: list[set[int]]) -> None:
         "head": Link("head", 6, 1, 4, OUTPUT),
     }
     networks.filter_fields(network.eval(), chain, images, classes=4, hidden=True)
-    assert seen == [FITTED]
+    assert fitted_ids == [FITTED]
 
 
-def test_masks_of_a_head_halve_the_training_part_once_more(seen: list[set[int]]) -> None:
-    """The training part may itself be a half: the first cut would leave nothing to measure with."""
+def test_masks_of_a_head_halve_the_training_part_again(fitted_ids: list[set[int]]) -> None:
+    """The training part may itself be a half, so halving it by the first cut would leave no samples to measure with."""
     x = marked()[:, :, None]
     train, test = (LabelledActivations(x[part], LABELS[part], IDS[part]) for part in (fitted_on(IDS), ~fitted_on(IDS)))
     recorded_heads.prune_head(train, test, thetas=(0.3,), controls=0, progress=False)
     inner = IDS[fitted_on(IDS) & fitted_on(IDS, cut=2)]
-    assert seen[:2] == [FITTED, set(inner.tolist())]
+    assert fitted_ids[:2] == [FITTED, set(inner.tolist())]

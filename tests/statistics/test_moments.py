@@ -1,4 +1,4 @@
-"""ClassMoments against the two-pass formulas, and its own promises."""
+"""ClassMoments against the two-pass formulas, and its documented properties."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def test_agrees_with_the_two_pass_formulas(classes: Classes) -> None:
     x, y = classes(400, 9, 5)
     moments = ClassMoments().of(x, y)
     for index, label in enumerate(moments.classes):
-        mine = x[y == label]
-        assert moments.counts[index] == len(mine)
-        np.testing.assert_allclose(moments.mean[index], mine.mean(axis=0), rtol=1e-12)
-        scatter = np.cov(mine.T, bias=True) * len(mine)
+        members = x[y == label]
+        assert moments.counts[index] == len(members)
+        np.testing.assert_allclose(moments.mean[index], members.mean(axis=0), rtol=1e-12)
+        scatter = np.cov(members.T, bias=True) * len(members)
         np.testing.assert_allclose(np.tril(scatter), moments.scatter[index], rtol=1e-10, atol=1e-10)
         assert moments.scatter_trace[index] == pytest.approx(np.trace(scatter), rel=1e-12)
 
@@ -36,12 +36,12 @@ def test_total_covariance_is_within_plus_between(classes: Classes, class_weight:
     np.testing.assert_allclose(within + (means * weights[:, None]).T @ means, total, rtol=1e-12, atol=1e-13)
 
 
-def test_an_offset_of_a_thousand_costs_no_digits(classes: Classes) -> None:
+def test_an_offset_of_a_thousand_loses_no_precision(classes: Classes) -> None:
     x, y = classes(3000, 8, 3)
     x = np.round(x * 2**20) / 2**20  # so that x + 1024 is exact, and both states describe the same numbers
-    near, far = ClassMoments().of(x, y), ClassMoments().of(x + 1024.0, y)
-    scale = np.abs(near.scatter).max()
-    np.testing.assert_allclose(far.scatter, near.scatter, rtol=1e-12, atol=1e-12 * scale)
+    original, shifted = ClassMoments().of(x, y), ClassMoments().of(x + 1024.0, y)
+    scale = np.abs(original.scatter).max()
+    np.testing.assert_allclose(shifted.scatter, original.scatter, rtol=1e-12, atol=1e-12 * scale)
 
 
 def test_labels_may_be_any_integers_and_come_in_any_order() -> None:
@@ -53,7 +53,7 @@ def test_labels_may_be_any_integers_and_come_in_any_order() -> None:
     assert state.scatter_trace.tolist() == [2.0, 0.0]
 
 
-def test_known_classes_without_samples_weigh_nothing() -> None:
+def test_classes_without_samples_have_weight_0() -> None:
     statistic = ClassMoments()
     state = statistic.update(statistic.init(2, [0, 1, 2]), np.eye(2), np.array([0, 2]), np.array([0, 1]))
     assert state.k == 2
@@ -61,15 +61,15 @@ def test_known_classes_without_samples_weigh_nothing() -> None:
     assert state.within().tolist() == np.zeros((2, 2)).tolist()
 
 
-def test_sphere_puts_rows_on_the_sphere_and_leaves_zeros(classes: Classes) -> None:
+def test_sphere_normalizes_rows_and_leaves_zero_rows(classes: Classes) -> None:
     x, y = classes(200, 5, 3)
     x[3] = 0.0
     unit = x / np.where(np.linalg.norm(x, axis=1) > 0, np.linalg.norm(x, axis=1), 1)[:, None]
-    ours, theirs = ClassMoments(normalize="sphere").of(x, y), ClassMoments().of(unit, y)
-    np.testing.assert_allclose(ours.scatter, theirs.scatter, rtol=1e-12, atol=1e-14)
+    normalized, expected = ClassMoments(normalize="sphere").of(x, y), ClassMoments().of(unit, y)
+    np.testing.assert_allclose(normalized.scatter, expected.scatter, rtol=1e-12, atol=1e-14)
 
 
-def test_traces_alone_are_those_of_the_scatters(classes: Classes) -> None:
+def test_traces_without_scatters_equal_those_of_the_scatters(classes: Classes) -> None:
     x, y = classes(200, 5, 3)
     full, light = ClassMoments().of(x, y), ClassMoments(scatter="none").of(x, y)
     assert light.scatter.size == 0

@@ -1,4 +1,4 @@
-"""Rows: fewer coordinates keep scalar products, groups leave rows out, nothing of K d^2 is made."""
+"""Rows: fewer coordinates keep scalar products, replicates omit groups, no array of size K d^2 is allocated."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ Classes = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
-def test_fewer_coordinates_have_the_same_scalar_products(offset: float, rng: np.random.Generator) -> None:
+def test_isometric_coordinates_keep_scalar_products(offset: float, rng: np.random.Generator) -> None:
     x = rng.normal(size=(30, 500)) + offset
     rows = Rows().of(x, np.zeros(30, int))
     assert rows.d == rows.mean.shape[1] == 500, "features keep their names"
     fewer = rows.isometric()
     assert fewer.x.shape == (30, 31)
     order = np.argsort(hashed(np.arange(30), JACKKNIFE_SEED))
-    centred, ours = x[order] - x.mean(axis=0), fewer.x - fewer.x.mean(axis=0)
-    np.testing.assert_allclose(ours @ ours.T, centred @ centred.T, rtol=1e-8, atol=1e-8 * 500)
+    centred, reduced = x[order] - x.mean(axis=0), fewer.x - fewer.x.mean(axis=0)
+    np.testing.assert_allclose(reduced @ reduced.T, centred @ centred.T, rtol=1e-8, atol=1e-8 * 500)
     np.testing.assert_allclose(fewer.x @ fewer.x.T, x[order] @ x[order].T, rtol=1e-10)
-    for _, rest in rows.replicates(5):
-        assert rest.isometric().x.shape == (len(rest.x), 31), "made once, for all replicates"
+    for _, replicate in rows.replicates(5):
+        assert replicate.isometric().x.shape == (len(replicate.x), 31), "made once, for all replicates"
 
 
 @pytest.mark.parametrize("about", ["class", "mean", "origin"])
 @pytest.mark.parametrize(("n", "d"), [(30, 80), (200, 12)])
 @pytest.mark.parametrize("scaled", [False, True])
-def test_the_spectrum_is_that_of_the_matrix(about: About, n: int, d: int, scaled: bool, rng: np.random.Generator) -> None:
+def test_the_spectrum_agrees_with_the_dense_matrix(
+    about: About, n: int, d: int, scaled: bool, rng: np.random.Generator
+) -> None:
     x, y = rng.normal(size=(n, d)) + 2.0, np.arange(n) % 3
     moments = ClassMoments().of(x, y)
     scale = rng.uniform(0.5, 2.0, d) * (np.arange(d) != 4) if scaled else None
@@ -48,19 +50,19 @@ def test_the_spectrum_is_that_of_the_matrix(about: About, n: int, d: int, scaled
         np.testing.assert_allclose(vectors.T @ vectors, np.eye(len(values)), atol=1e-9)
 
 
-def test_leaving_a_group_out_is_having_the_others(classes: Classes) -> None:
+def test_replicates_are_the_rows_of_the_other_groups(classes: Classes) -> None:
     x, y = classes(300, 6, 4)
     group = hashed(np.arange(300), JACKKNIFE_SEED) % np.uint64(5)
     rows = Rows().of(x, y)
-    for index, (size, rest) in enumerate(rows.replicates(5)):
-        others = group != index
-        expected = Rows().of(x[others], y[others])
-        assert size == (~others).sum()
-        np.testing.assert_allclose(rest.mean, expected.mean, rtol=1e-12)
-        np.testing.assert_allclose(rest.scatter_sum(np.ones(4)), expected.scatter_sum(np.ones(4)), rtol=1e-10, atol=1e-12)
+    for index, (size, replicate) in enumerate(rows.replicates(5)):
+        mask = group != index
+        expected = Rows().of(x[mask], y[mask])
+        assert size == (~mask).sum()
+        np.testing.assert_allclose(replicate.mean, expected.mean, rtol=1e-12)
+        np.testing.assert_allclose(replicate.scatter_sum(np.ones(4)), expected.scatter_sum(np.ones(4)), rtol=1e-10, atol=1e-12)
 
 
-def test_a_thousand_classes_need_no_matrix_each(rng: np.random.Generator) -> None:
+def test_a_thousand_classes_need_no_matrix_per_class(rng: np.random.Generator) -> None:
     k, d, n = 1000, 256, 4000
     x, y = rng.normal(size=(n, d)).astype(np.float32), np.arange(n) % k
     tracemalloc.start()
@@ -70,18 +72,18 @@ def test_a_thousand_classes_need_no_matrix_each(rng: np.random.Generator) -> Non
     ]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert all(np.isfinite(float(value)) for found in values for value in found.values())
+    assert all(np.isfinite(float(value)) for result in values for value in result.values())
     assert peak < 0.2 * k * d * d * 8
 
 
-def test_bytes_are_those_of_rows_ids_labels_and_hashes_twice() -> None:
+def test_nbytes_counts_rows_labels_groups_ids_and_hashes() -> None:
     x, y = np.zeros((100, 20), np.float32), np.arange(100) % 3
     rows = Rows().of(x, y)
-    stored = rows.x.nbytes + rows.labels.nbytes + rows.groups.nbytes + 8 * len(x)  # and an id each
+    stored = rows.x.nbytes + rows.labels.nbytes + rows.groups.nbytes + 8 * len(x)  # and the ids
     assert Rows().state_bytes(20, 3, 100) == 2 * stored
 
 
-def test_rows_serve_moments_of_the_same_normalization_alone() -> None:
-    for own in (Rows(), Rows(normalize="sphere")):
-        for other in (ClassMoments(), ClassMoments(scatter="none"), ClassMoments(normalize="sphere")):
-            assert own.covers(other) == (own.normalize == other.normalize)
+def test_rows_replace_only_moments_of_the_same_normalization() -> None:
+    for rows in (Rows(), Rows(normalize="sphere")):
+        for moments in (ClassMoments(), ClassMoments(scatter="none"), ClassMoments(normalize="sphere")):
+            assert rows.covers(moments) == (rows.normalize == moments.normalize)

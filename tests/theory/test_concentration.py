@@ -1,4 +1,4 @@
-"""Concentration: contraction on any data, closed forms and tables of the specification, the bound, and where it fails."""
+"""Concentration: contraction on any data, closed forms and tables of the specification, the bound, and its limits."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from repanalysis.theory.concentration import (
 from repanalysis.theory.frames import random_tight_frame
 
 
-def test_no_threshold_is_the_identity_and_a_large_one_is_nothing(rng: np.random.Generator) -> None:
+def test_threshold_0_is_the_identity_and_a_large_threshold_gives_0(rng: np.random.Generator) -> None:
     x, frame = rng.normal(size=(20, 4)), random_tight_frame(10, 4)
     np.testing.assert_allclose(concentrated(x, frame, 0.0), x, atol=1e-12)
     assert not concentrated(x, frame, float(np.abs(x @ frame.T).max())).any()
 
 
 @pytest.mark.parametrize("threshold", [0.1, 1.0, 3.0])
-def test_within_class_variance_never_grows_on_any_data(threshold: float, rng: np.random.Generator) -> None:
+def test_within_class_variance_never_increases(threshold: float, rng: np.random.Generator) -> None:
     y = np.arange(200) % 5
     x = rng.standard_t(2, size=(200, 6)) + rng.normal(size=(5, 6))[y]
     frame = random_tight_frame(15, 6)
@@ -39,26 +39,26 @@ def test_within_class_variance_never_grows_on_any_data(threshold: float, rng: np
     assert (spreads[1] <= spreads[0] * (1 + 1e-12)).all()
     distances = [np.linalg.norm(z[:100] - z[100:], axis=1) for z in (x, after)]
     assert (distances[1] <= distances[0] * (1 + 1e-12)).all()
-    moved = np.linalg.norm(after - x, axis=1)
-    assert (moved <= np.sqrt(np.square(np.minimum(np.abs(x @ frame.T), threshold)).sum(axis=1)) + 1e-12).all()  # C3
+    displacement = np.linalg.norm(after - x, axis=1)
+    assert (displacement <= np.sqrt(np.square(np.minimum(np.abs(x @ frame.T), threshold)).sum(axis=1)) + 1e-12).all()  # C3
 
 
 def test_second_moments_of_the_specification() -> None:
-    wanted = {0.5: 0.41928, 1.0: 0.15068, 1.5: 0.045694, 2.0: 0.011537, 3.0: 0.00040687}
-    for threshold, value in wanted.items():
+    expected = {0.5: 0.41928, 1.0: 0.15068, 1.5: 0.045694, 2.0: 0.011537, 3.0: 0.00040687}
+    for threshold, value in expected.items():
         assert threshold_moments(0.0, threshold)[1] == pytest.approx(value, rel=5e-5)
 
 
 @pytest.mark.parametrize(
     ("mean", "threshold", "deviation"), [(0.0, 1.0, 1.0), (2.0, 1.5, 1.0), (-1.0, 0.3, 2.5), (4.0, 1.0, 0.2)]
 )
-def test_moments_are_the_integrals(mean: float, threshold: float, deviation: float) -> None:
+def test_moments_agree_with_numerical_integrals(mean: float, threshold: float, deviation: float) -> None:
     def integral(power: int) -> float:
-        found = quad(
+        integrated = quad(
             lambda u: float(soft_threshold(np.array(u), threshold)) ** power * norm.pdf(u, mean, deviation),
             mean - 12 * deviation, mean + 12 * deviation, points=[-threshold, threshold], limit=500,
         )  # fmt: skip
-        return float(found[0])
+        return float(integrated[0])
 
     first, variance = threshold_moments(mean, threshold, deviation)
     assert first == pytest.approx(integral(1), abs=1e-8)
@@ -73,15 +73,15 @@ def test_moments_are_the_integrals(mean: float, threshold: float, deviation: flo
         (2, 3.0, [(4.5, 2), (3.63, 1.111), (1.54, 0.763), (0.47, 0.341)]),  # not sparse: the Fisher ratio falls
     ],
 )
-def test_the_reference_tables(classes: int, mean: float, table: list[tuple[float, float]]) -> None:
-    for threshold, wanted in enumerate(table):
-        assert concentrated_fisher(classes, mean, threshold) == pytest.approx(wanted, rel=2e-3, abs=5e-3)  # as they are printed
+def test_predictions_agree_with_the_reference_tables(classes: int, mean: float, table: list[tuple[float, float]]) -> None:
+    for threshold, expected in enumerate(table):
+        assert concentrated_fisher(classes, mean, threshold) == pytest.approx(expected, rel=2e-3, abs=5e-3)  # as printed
 
 
-def test_the_tables_are_measured() -> None:
-    found = concentration_by_threshold(np.array([0.0, 1.0, 2.0]), n=200_000)
-    np.testing.assert_allclose(found["measured"], found["predicted"], rtol=0.02)
-    np.testing.assert_allclose(found["measured_variance"], found["predicted_variance"], rtol=0.02)
+def test_measurements_agree_with_predictions() -> None:
+    table = concentration_by_threshold(np.array([0.0, 1.0, 2.0]), n=200_000)
+    np.testing.assert_allclose(table["measured"], table["predicted"], rtol=0.02)
+    np.testing.assert_allclose(table["measured_variance"], table["predicted_variance"], rtol=0.02)
 
 
 def test_the_bound_holds_in_one_coordinate_and_is_tight() -> None:
@@ -110,12 +110,12 @@ def test_the_bound_holds_in_redundant_frames(seed: int) -> None:
 
 
 def test_experiments_stay_below_their_bounds() -> None:
-    for found in (concentration_by_sparsity(np.array([1, 4]), d=64), concentration_by_dimension(np.array([16, 64]))):
-        assert (found["measured"] <= found["predicted"]).all()
-        assert (found["measured"] > found["predicted"] / 4).all()
+    for table in (concentration_by_sparsity(np.array([1, 4]), d=64), concentration_by_dimension(np.array([16, 64]))):
+        assert (table["measured"] <= table["predicted"]).all()
+        assert (table["measured"] > table["predicted"] / 4).all()
 
 
-def test_contraction_is_what_the_metric_sees(rng: np.random.Generator) -> None:
+def test_the_metric_measures_the_contraction(rng: np.random.Generator) -> None:
     x, y = rng.normal(size=(100, 3)), np.arange(100) % 2
     before, after = (within_class_variance(ClassMoments().of(z, y))[""] for z in (x, soft_threshold(x, 0.5)))
     assert after < before

@@ -1,4 +1,4 @@
-"""Mixtures: means of k atoms, deviations of their own, samples that do not depend on how many there are."""
+"""Mixtures: means of k atoms, larger deviations on k coordinates, samples independent of the sample count."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from probes.errors import UsageError
 from repanalysis.theory.mixtures import sparse_mixture
 
 
-def test_means_are_k_atoms_and_deviations_stand_out_on_k_coordinates() -> None:
+def test_means_are_k_atoms_and_deviations_are_larger_on_k_coordinates() -> None:
     mixture = sparse_mixture(K=5, d=20, sparsity=3, radius=2.0, noise=0.5, contrast=4.0)
     assert ((mixture.means != 0).sum(axis=1) == 3).all()
     np.testing.assert_allclose(np.linalg.norm(mixture.means, axis=1), 2 * np.sqrt(3))
@@ -18,7 +18,7 @@ def test_means_are_k_atoms_and_deviations_stand_out_on_k_coordinates() -> None:
     assert (np.abs(mixture.means).astype(bool).sum(axis=0) <= 1).all(), "classes share atoms though there are enough"
 
 
-def test_atoms_of_a_frame_have_length_one() -> None:
+def test_atoms_of_a_frame_have_norm_1() -> None:
     mixture = sparse_mixture(K=4, d=6, radius=3.0, redundancy=5)
     np.testing.assert_allclose(np.linalg.norm(mixture.means, axis=1), 3.0, rtol=1e-9)
 
@@ -33,7 +33,7 @@ def test_samples_have_the_moments_of_their_class() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("parameters", "sentence"),
     [
         ({"K": 0}, "K and d are at least 1"),
         ({"d": 4, "sparsity": 5}, "1 to d atoms make a mean"),
@@ -42,6 +42,6 @@ def test_samples_have_the_moments_of_their_class() -> None:
         ({"radius": -1.0}, "radius is -1.0"),
     ],
 )
-def test_what_can_not_be_is_one_sentence(given: dict[str, float], sentence: str) -> None:
+def test_invalid_parameters_have_one_sentence_errors(parameters: dict[str, float], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        sparse_mixture(**given)  # type: ignore[arg-type]
+        sparse_mixture(**parameters)  # type: ignore[arg-type]

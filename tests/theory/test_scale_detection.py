@@ -17,39 +17,39 @@ from repanalysis.theory.scale_detection import scale_task
         ({"task": 2, "pixels": 128, "scale": 32}, 1984, 8128 - 1984),
     ],
 )
-def test_counts_of_the_specification(options: dict[str, float], near: int, far: int) -> None:
+def test_class_counts_agree_with_the_specification(options: dict[str, float], near: int, far: int) -> None:
     labels = scale_task(**options).labels  # type: ignore[arg-type]
-    assert [int((labels == one).sum()) for one in (1, 0)] == [near, far]
+    assert [int((labels == label).sum()) for label in (1, 0)] == [near, far]
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "periodic", "chebyshev"])
-def test_two_dimensional_labels_are_those_of_the_distance(distance: str) -> None:
-    found = scale_task(dimensions=2, pixels=8, scale=4, gap=1.0, distance=distance)
-    for index in range(0, len(found.pairs), 37):
-        rows, columns = np.nonzero(found.image(index)[0])
-        ways = np.abs([rows[0] - rows[1], columns[0] - columns[1]]).astype(float)
+def test_two_dimensional_labels_are_defined_by_the_distance(distance: str) -> None:
+    task = scale_task(dimensions=2, pixels=8, scale=4, gap=1.0, distance=distance)
+    for index in range(0, len(task.pairs), 37):
+        rows, columns = np.nonzero(task.image(index)[0])
+        offsets = np.abs([rows[0] - rows[1], columns[0] - columns[1]]).astype(float)
         if distance == "periodic":
-            ways = np.minimum(ways, 8 - ways)
-        away = ways.max() if distance == "chebyshev" else np.hypot(*ways)
-        assert not 3.5 <= away < 4.5
-        assert bool(found.labels[index]) == (away < 4)
-    assert found.value == 32
+            offsets = np.minimum(offsets, 8 - offsets)
+        separation = offsets.max() if distance == "chebyshev" else np.hypot(*offsets)
+        assert not 3.5 <= separation < 4.5
+        assert bool(task.labels[index]) == (separation < 4)
+    assert task.value == 32
 
 
-def test_quadrants() -> None:
-    found = scale_task(task=2, dimensions=2, pixels=6)
-    for index in range(0, len(found.pairs), 11):
-        rows, columns = np.nonzero(found.image(index)[0])
-        assert bool(found.labels[index]) == (len(set(rows // 3)) == len(set(columns // 3)) == 1)
+def test_labels_of_task_2_are_shared_quadrants() -> None:
+    task = scale_task(task=2, dimensions=2, pixels=6)
+    for index in range(0, len(task.pairs), 11):
+        rows, columns = np.nonzero(task.image(index)[0])
+        assert bool(task.labels[index]) == (len(set(rows // 3)) == len(set(columns // 3)) == 1)
 
 
-def test_images_of_a_ring_have_norm_n_and_classes_are_balanced() -> None:
-    found = scale_task(task=2, pixels=64, scale=16)
-    assert np.square(found.image(5)).sum() == pytest.approx(64)
-    rows = found.balanced(3)
-    assert len(set(rows.tolist())) == len(rows) == 2 * int(found.labels.sum())
-    assert found.labels[rows].mean() == 0.5
-    assert not np.array_equal(rows, found.balanced(4))
+def test_images_on_a_ring_have_squared_norm_n_and_balanced_draws_are_balanced() -> None:
+    task = scale_task(task=2, pixels=64, scale=16)
+    assert np.square(task.image(5)).sum() == pytest.approx(64)
+    rows = task.balanced(3)
+    assert len(set(rows.tolist())) == len(rows) == 2 * int(task.labels.sum())
+    assert task.labels[rows].mean() == 0.5
+    assert not np.array_equal(rows, task.balanced(4))
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,6 @@ def test_images_of_a_ring_have_norm_n_and_classes_are_balanced() -> None:
         ({"distance": "manhattan"}, "Unknown distance"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(options: dict[str, int], sentence: str) -> None:
+def test_invalid_parameters_have_one_sentence_errors(options: dict[str, int], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         scale_task(**options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""An epoch: the same batches whenever it is run again, and what is done after each step."""
+"""An epoch: reproducible batches, and the function called after each step."""
 
 from __future__ import annotations
 
@@ -35,45 +35,45 @@ def after(images: Images, epoch: int, config: TrainConfig = RECIPE, net: nn.Modu
 
 
 def test_an_epoch_depends_on_its_number_and_the_seed_alone(digits: Images) -> None:
-    once = after(digits, 1)
+    first = after(digits, 1)
     torch.rand(100)
-    assert all(torch.equal(value, once[name]) for name, value in after(digits, 1).items())
-    assert not torch.equal(after(digits, 2)["0.weight"], once["0.weight"])
-    assert not torch.equal(after(digits, 1, replace(RECIPE, seed=1))["0.weight"], once["0.weight"])
+    assert all(torch.equal(value, first[name]) for name, value in after(digits, 1).items())
+    assert not torch.equal(after(digits, 2)["0.weight"], first["0.weight"])
+    assert not torch.equal(after(digits, 1, replace(RECIPE, seed=1))["0.weight"], first["0.weight"])
 
 
-def test_images_that_are_read_again_are_those_that_are_kept(digits: Images) -> None:
-    again = Images(digits.data, None)
-    once = after(digits, 1)
-    assert all(torch.equal(value, once[name]) for name, value in after(again, 1).items())
+def test_images_read_from_disk_equal_images_in_memory(digits: Images) -> None:
+    uncached = Images(digits.data, None)
+    in_memory = after(digits, 1)
+    assert all(torch.equal(value, in_memory[name]) for name, value in after(uncached, 1).items())
 
 
-def test_the_mode_is_the_callers(digits: Images) -> None:
+def test_the_mode_of_the_network_is_kept(digits: Images) -> None:
     before = network().state_dict()
-    found = after(digits, 1, net=network().eval())
-    assert torch.equal(found["1.running_mean"], before["1.running_mean"])
-    assert not torch.equal(found["0.weight"], before["0.weight"])
+    state = after(digits, 1, net=network().eval())
+    assert torch.equal(state["1.running_mean"], before["1.running_mean"])
+    assert not torch.equal(state["0.weight"], before["0.weight"])
     assert not torch.equal(after(digits, 1)["1.running_mean"], before["1.running_mean"])
 
 
-def test_something_is_done_after_every_whole_batch(digits: Images) -> None:
+def test_after_step_is_called_after_every_full_batch(digits: Images) -> None:
     net, calls = network(), []
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
-    said = train_epoch(net, digits, optimizer, RECIPE, epoch=1, device="cpu", after_step=lambda: calls.append(1), hidden=True)
+    log = train_epoch(net, digits, optimizer, RECIPE, epoch=1, device="cpu", after_step=lambda: calls.append(1), hidden=True)
     assert len(calls) == 200 // 32
-    assert said["lr"] == 0.1
-    assert 0 < said["train_accuracy"] < 1
+    assert log["lr"] == 0.1
+    assert 0 < log["train_accuracy"] < 1
 
 
-def test_accuracy_is_the_share_of_highest_scores(digits: Images) -> None:
+def test_accuracy_is_the_share_of_largest_scores_at_the_label(digits: Images) -> None:
     net = network()
-    whole = digits.images
-    assert whole is not None
-    said = net.eval()(whole).argmax(1)
-    assert accuracy(net.train(), digits, 64, "cpu") == pytest.approx(float((said == digits.labels).double().mean()))
+    images = digits.images
+    assert images is not None
+    predictions = net.eval()(images).argmax(1)
+    assert accuracy(net.train(), digits, 64, "cpu") == pytest.approx(float((predictions == digits.labels).double().mean()))
 
 
-def test_what_goes_wrong_is_one_sentence(digits: Images) -> None:
+def test_invalid_input_has_a_one_sentence_error(digits: Images) -> None:
     unlabelled = Data("somewhere", lambda _: np.zeros((2, 2)), np.arange(3), None)
     with pytest.raises(DataError, match="has no labels; training needs them"):
         Images.of(unlabelled, hidden=True)
@@ -99,8 +99,8 @@ def test_fitting_is_seeded_and_learns() -> None:
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_crops_alone_mirror_nothing() -> None:
-    """An image that is 0 but for its left column never has its right column at 1, however it is moved by one pixel."""
+def test_crops_without_mirroring_do_not_mirror() -> None:
+    """An image that is 0 except in its left column never has ones in its right column after a shift by one pixel."""
     images = torch.zeros(64, 1, 8, 8)
     images[..., 0] = 1.0
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Laws of filters: planted layers, exact ends, and power laws that are put in."""
+"""Laws of filters: planted layers, exact limiting cases, and recovery of planted power laws."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.heads.plain import class_means, head, share_right, summary
 
 
 def planted(n: int, seed: int, k: int = 8, f: int = 24) -> LabelledActivations:
-    """Filters that know two labels each."""
+    """Filters that respond to two labels each."""
     rng = np.random.default_rng(seed)
     y = np.arange(n) % k
     x = 0.6 * np.abs(rng.normal(size=(n, f, 1)))
-    for one in range(f):
-        x[(y == one % k) | (y == (3 * one + 1) % k), one] += 0.7
+    for index in range(f):
+        x[(y == index % k) | (y == (3 * index + 1) % k), index] += 0.7
     return LabelledActivations(x, y, np.arange(n))
 
 
@@ -28,7 +28,7 @@ def values(table: Table, metric: str, variant: str = "") -> dict[float, float]:
     return dict(zip(frame["strength"], frame["value"], strict=True))
 
 
-def test_at_all_labels_both_heads_are_the_same_head_and_clusters_those_of_the_layer() -> None:
+def test_at_all_labels_both_heads_are_equal_and_clusters_are_those_of_the_layer() -> None:
     train, test = planted(400, 0), planted(320, 1)
     table = against_labels(train, test, sizes=[2, 5, 8], subsets=3, progress=False)
     weights = head(train.x[:, :, 0], train.y, 8)
@@ -41,7 +41,7 @@ def test_at_all_labels_both_heads_are_the_same_head_and_clusters_those_of_the_la
     assert table.provenance["run"]["sizes"] == [2, 5, 8]
 
 
-def test_pairs_of_a_fixed_head_are_those_that_one_can_count() -> None:
+def test_pairs_of_a_fixed_head_agree_with_a_count() -> None:
     train, test = planted(400, 0), planted(320, 1)
     table = against_labels(train, test, sizes=[2], subsets=1, progress=False)
     weights = head(train.x[:, :, 0], train.y, 8)
@@ -50,24 +50,24 @@ def test_pairs_of_a_fixed_head_are_those_that_one_can_count() -> None:
     assert values(table, "error_rate", "fixed head")[2] == pytest.approx(np.mean(wrong))
 
 
-def test_all_pairs_are_refitted_when_there_are_no_others() -> None:
-    """Three labels have three pairs: many subsets average them."""
+def test_all_pairs_are_refitted_when_they_are_few() -> None:
+    """Three labels have three pairs, so many subsets average over all of them."""
     (x, y, _), (z, t, _) = train, test = planted(300, 0, k=3, f=6), planted(300, 1, k=3, f=6)
     table = against_labels(train, test, sizes=[2, 3], subsets=60, progress=False)
     errors = []
     for pair in ((0, 1), (0, 2), (1, 2)):
-        rows, others = np.isin(y, pair), np.isin(t, pair)
-        weights = head(x[rows, :, 0], np.searchsorted(pair, y[rows]), 2)
-        errors.append(1 - share_right(weights, z[others, :, 0], np.searchsorted(pair, t[others])))
+        training, test_rows = np.isin(y, pair), np.isin(t, pair)
+        weights = head(x[training, :, 0], np.searchsorted(pair, y[training]), 2)
+        errors.append(1 - share_right(weights, z[test_rows, :, 0], np.searchsorted(pair, t[test_rows])))
     frame = table.select(metric="error_rate", variant="refitted heads").frame.set_index("strength")
     assert abs(frame["value"][2.0] - np.mean(errors)) < 3 * frame["se"][2.0] + 1e-9
 
 
-def test_clusters_of_subsets_are_averages_over_them_with_their_standard_error() -> None:
-    """Subsets are drawn with (seed, size, draw); five labels of eight are numbered anew."""
+def test_clusters_of_subsets_are_means_over_subsets_with_standard_errors() -> None:
+    """Subsets are drawn with (seed, size, draw); five labels of eight are renumbered from 0."""
     train, test = planted(400, 0), planted(320, 1)
     table = against_labels(train, test, sizes=[5], subsets=3, seed=4, progress=False)
-    drawn = []
+    summaries = []
     for draw in range(3):
         labels = np.sort(np.random.default_rng((4, 5, draw)).choice(8, 5, replace=False))
         (x, y), (z, t) = (
@@ -75,34 +75,36 @@ def test_clusters_of_subsets_are_averages_over_them_with_their_standard_error() 
             for part in (train, test)
         )
         weights = head(x[:, :, 0], y, 5)
-        drawn.append(
+        summaries.append(
             summary(class_means(z, t, 5), weights.reshape(5, 24, 1)) | {"error_rate": 1 - share_right(weights, z[:, :, 0], t)}
         )
-    rows = table.frame[(table.frame["variant"] != "fixed head") & table.frame["metric"].isin(drawn[0])].set_index("metric")
+    rows = table.frame[(table.frame["variant"] != "fixed head") & table.frame["metric"].isin(summaries[0])].set_index("metric")
     assert len(rows) == 6
     for metric, row in rows.iterrows():
-        values = np.array([each[str(metric)] for each in drawn])
+        values = np.array([expected[str(metric)] for expected in summaries])
         assert row["value"] == pytest.approx(values.mean()), metric
         assert row["se"] == pytest.approx(np.sqrt(np.square(values - values.mean()).sum() / 2 / 3)), metric
 
 
-def test_error_rises_with_labels_and_its_line_is_told() -> None:
+def test_error_rises_with_labels_and_its_linear_fit_is_in_the_table() -> None:
     table = against_labels(planted(400, 0), planted(320, 1), progress=False)
     curve = values(table, "error_rate", "fixed head")
     assert list(curve) == [2, 3, 5, 6, 8]
     assert np.all(np.diff(list(curve.values())) > 0)
     slope, offset = np.polyfit(list(curve), list(curve.values()), 1)
-    said = table.select(variant="fixed head").frame.set_index("metric")["value"]
-    assert said["error_slope"] == pytest.approx(slope)
-    assert said["error_offset"] == pytest.approx(offset)
-    assert 0.8 < said["error_r_squared"] <= 1
+    fit = table.select(variant="fixed head").frame.set_index("metric")["value"]
+    assert fit["error_slope"] == pytest.approx(slope)
+    assert fit["error_offset"] == pytest.approx(offset)
+    assert 0.8 < fit["error_r_squared"] <= 1
 
 
-def test_subsets_are_those_of_the_seed() -> None:
+def test_subsets_depend_on_the_seed() -> None:
     train, test = planted(200, 0), planted(160, 1)
-    one, same, other = (against_labels(train, test, sizes=[3], subsets=2, seed=seed, progress=False) for seed in (0, 0, 1))
-    assert one.frame.equals(same.frame)
-    assert not one.frame["value"].equals(other.frame["value"])
+    first, repeated, reseeded = (
+        against_labels(train, test, sizes=[3], subsets=2, seed=seed, progress=False) for seed in (0, 0, 1)
+    )
+    assert first.frame.equals(repeated.frame)
+    assert not first.frame["value"].equals(reseeded.frame["value"])
 
 
 def widths(noise: float = 90.0) -> Table:
@@ -119,26 +121,26 @@ def widths(noise: float = 90.0) -> Table:
     return Table.from_rows(rows, {f"w{d}": {} for d in (8, 16, 32, 64)})
 
 
-def test_power_laws_that_are_put_in_come_out() -> None:
+def test_planted_power_laws_are_recovered() -> None:
     table = against_width(widths())
-    said = table.select(run="power law").frame.set_index("metric")["value"]
-    assert said["error_exponent"] == pytest.approx(0.4, abs=0.03)
-    assert said["error_factor"] == pytest.approx(0.9, rel=0.1)
-    assert said["noise_exponent"] == pytest.approx(0.7)
-    assert said["noise_r_squared"] == pytest.approx(1)
+    fits = table.select(run="power law").frame.set_index("metric")["value"]
+    assert fits["error_exponent"] == pytest.approx(0.4, abs=0.03)
+    assert fits["error_factor"] == pytest.approx(0.9, rel=0.1)
+    assert fits["noise_exponent"] == pytest.approx(0.7)
+    assert fits["noise_r_squared"] == pytest.approx(1)
     se = table.select(run="power law").frame.set_index("metric")["se"]
     assert se["noise_exponent"] < 1e-6 < se["error_exponent"] < 0.05
     assert set(table.frame[table.frame["strength"].notna()]["layer"]) == {"last"}
 
 
-def test_without_noise_there_is_no_law_of_it() -> None:
-    said = against_width(widths(0.0)).select(run="power law").frame.set_index("metric")
-    assert np.isnan(said["value"]["noise_exponent"])
-    assert said["note"]["noise_exponent"] == "fewer than three widths with any noise"
-    assert np.isfinite(said["value"]["error_exponent"])
+def test_without_noise_its_power_law_is_undefined() -> None:
+    fits = against_width(widths(0.0)).select(run="power law").frame.set_index("metric")
+    assert np.isnan(fits["value"]["noise_exponent"])
+    assert fits["note"]["noise_exponent"] == "fewer than three widths with any noise"
+    assert np.isfinite(fits["value"]["error_exponent"])
 
 
-def test_what_does_not_fit_is_one_sentence() -> None:
+def test_invalid_input_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError, match="sizes go from 2 to 8"):
         against_labels(planted(80, 0), planted(80, 1), sizes=[3, 9], progress=False)
     with pytest.raises(UsageError, match="at least one is needed"):

@@ -52,7 +52,11 @@ def test_every_metric_of_every_layer_equals_the_metric_of_the_arrays(
     layers, y = data
     table = analyze(batches(layers, y, 64))
     for name, x in layers.items():
-        for metric in (each for each in map(metrics.get, metrics.names()) if not (each.needs_head or each.needs_targets)):
+        for metric in (
+            metric_class
+            for metric_class in map(metrics.get, metrics.names())
+            if not (metric_class.needs_head or metric_class.needs_targets)
+        ):
             expected = metric(metric.needs.of(x.reshape(400, -1), y))
             for variant, value in expected.items():
                 row = table.select(layer=name, metric=metric.name, variant=variant).frame
@@ -353,21 +357,21 @@ def test_splits_classes_and_superclasses_equal_the_metric_of_selected_arrays(cla
         row = table.select(metric="fisher_ratio", variant="").frame
         assert row["value"].item() == pytest.approx(float(expected[""]), rel=1e-9)
         assert row["n"].item() == rows.sum()
-    each = analyze(path, SMOOTH, by_split=True, progress=False)
-    assert each.frame["split"].unique().tolist() == ["test", "train"]
-    alone = analyze(path, SMOOTH, split="train", progress=False)
-    np.testing.assert_array_equal(values(each.select(split="train")), values(alone))
-    assert alone.provenance["x"]["split"] == "train"
+    by_split = analyze(path, SMOOTH, by_split=True, progress=False)
+    assert by_split.frame["split"].unique().tolist() == ["test", "train"]
+    train_only = analyze(path, SMOOTH, split="train", progress=False)
+    np.testing.assert_array_equal(values(by_split.select(split="train")), values(train_only))
+    assert train_only.provenance["x"]["split"] == "train"
 
 
-@pytest.mark.parametrize("how", ["threads", "workers", "dask"])
-def test_every_executor_gives_the_same_table(how: str, classes: Classes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["threads", "workers", "dask"])
+def test_every_executor_gives_the_same_table(kind: str, classes: Classes, tmp_path: Path) -> None:
     path = write_two_layers(tmp_path / "x.h5", classes)
     expected = analyze(path, progress=False, null=2)
-    if how == "threads":
+    if kind == "threads":
         with ThreadPoolExecutor(2) as executor:
             table = analyze(path, executor=executor, progress=False, null=2)
-    elif how == "workers":
+    elif kind == "workers":
         table = analyze(path, workers=2, progress=False, null=2)
     else:
         distributed = pytest.importorskip("distributed")
@@ -377,14 +381,14 @@ def test_every_executor_gives_the_same_table(how: str, classes: Classes, tmp_pat
         ):
             table = analyze(path, executor=client.get_executor(), progress=False, null=2)
     for column in ("value", "se"):
-        ours, theirs = table.frame[column].to_numpy(), expected.frame[column].to_numpy()
-        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+        values, reference = table.frame[column].to_numpy(), expected.frame[column].to_numpy()
+        np.testing.assert_allclose(values, reference, rtol=1e-10, atol=1e-12)
     names = ["layer", "metric", "variant", "note", "n"]
     assert table.frame[names].equals(expected.frame[names])
 
 
 class LastFirst(Executor):
-    """Runs so many tasks, as soon as it has them, the last first, with a pause after each."""
+    """Collects `count` tasks, then runs them from last to first, with a pause after each."""
 
     def __init__(self, count: int) -> None:
         self.count, self.tasks = count, list[tuple[Future[Any], Callable[[], Any]]]()
@@ -402,7 +406,7 @@ class LastFirst(Executor):
             time.sleep(0.1)
 
 
-def test_rows_are_in_order_of_layers_whichever_is_done_first(classes: Classes) -> None:
+def test_rows_are_in_order_of_layers_whatever_the_order_of_completion(classes: Classes) -> None:
     x, y = classes(60, 4, 3)
     source = probes.from_arrays(dict.fromkeys("abc", x), labels=y, split=np.where(np.arange(60) % 2, "s", "t"))
     table = analyze(source, "nc2_equinorm", by_split=True, executor=LastFirst(6), progress=False)
@@ -413,16 +417,16 @@ def test_rows_are_in_order_of_layers_whichever_is_done_first(classes: Classes) -
 
 
 class Deadly(Arrays):
-    """Activations with a layer that kills the process that reads it, once for every word in a file."""
+    """Activations with a layer that kills the reading process, once for every word in a file."""
 
     def __init__(self, arrays: Arrays, times: Path) -> None:
         super().__init__(arrays._whole, None, {}, "deadly")
         self.times = times
 
     def iter(self, layers: Sequence[str] | None = None, size: int | None = None) -> Iterator[Batch]:
-        left = self.times.read_text().split()
-        if layers == ["bad"] and left:
-            self.times.write_text(" ".join(left[1:]))
+        remaining = self.times.read_text().split()
+        if layers == ["bad"] and remaining:
+            self.times.write_text(" ".join(remaining[1:]))
             os.kill(os.getpid(), signal.SIGKILL)
         return super().iter(layers, size)
 
@@ -437,12 +441,12 @@ def deadly(tmp_path: Path) -> Deadly:
     return Deadly(arrays, tmp_path / "times")
 
 
-@pytest.mark.parametrize("how", ["workers", "dask"])
-def test_a_layer_whose_process_was_killed_is_retried_and_then_a_failure(deadly: Deadly, how: str) -> None:
+@pytest.mark.parametrize("kind", ["workers", "dask"])
+def test_a_layer_whose_process_was_killed_is_retried_once(deadly: Deadly, kind: str) -> None:
     expected = analyze(deadly, "fisher_ratio", groups=0, progress=False)
     with ExitStack() as stack:
         options: dict[str, Any] = {"workers": 2}
-        if how == "dask":
+        if kind == "dask":
             distributed = pytest.importorskip("distributed")
             stack.enter_context(pytest.importorskip("dask").config.set({"distributed.scheduler.allowed-failures": 1}))
             cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", processes=True)
@@ -469,11 +473,11 @@ def test_a_layer_whose_process_was_killed_is_retried_and_then_a_failure(deadly: 
 
 
 class KilledWorker(Exception):
-    """Has the name of dask's exception."""
+    """Named like dask's exception."""
 
 
 class Sharing(Executor):
-    """Executor whose first task of every listed layer fails, as if "bad" had killed the worker that they share."""
+    """Executor whose first task of each listed layer fails, as if layer "bad" had killed their shared worker."""
 
     def __init__(self, *layers: str) -> None:
         self.left = dict.fromkeys(layers, 1)
@@ -495,8 +499,8 @@ def test_a_layer_that_failed_with_a_shared_worker_is_retried_alone(deadly: Deadl
     np.testing.assert_array_equal(values(table.select(layer=others)), values(expected.select(layer=others)))
 
 
-def test_permuted_labels_have_rows_of_their_own_with_the_expected_mean(tmp_path: Path) -> None:
-    """E[trace] = d (K-1) / (n - K - d - 1) for Gaussian samples with random labels; the rate has such a formula too."""
+def test_permuted_labels_have_separate_rows_with_the_expected_mean(tmp_path: Path) -> None:
+    """E[trace] = d (K-1) / (n - K - d - 1) for Gaussian samples with random labels; rate reduction is similar."""
     rng = np.random.default_rng(0)
     n, d, k = 2000, 8, 4
     x, y = rng.normal(size=(n, d)), np.arange(n) % k
@@ -506,10 +510,12 @@ def test_permuted_labels_have_rows_of_their_own_with_the_expected_mean(tmp_path:
     white = sphere @ np.linalg.inv(np.linalg.cholesky(np.cov(sphere.T))).T
     path = write(tmp_path / "x.h5", [batch])
     table = analyze(path, "fisher_ratio", null=20, progress=False)
-    drawn = table.select(perturbation="label permutation", variant="trace").frame
-    assert drawn["value"].item() == pytest.approx(d * (k - 1) / (n - k - d - 1), abs=4 * drawn["se"].item() / math.sqrt(20))
-    assert drawn["strength"].item() == 20
-    assert "0 are as high, p = 0.048" in drawn["note"].item()
+    null_rows = table.select(perturbation="label permutation", variant="trace").frame
+    assert null_rows["value"].item() == pytest.approx(
+        d * (k - 1) / (n - k - d - 1), abs=4 * null_rows["se"].item() / math.sqrt(20)
+    )
+    assert null_rows["strength"].item() == 20
+    assert "0 are as high, p = 0.048" in null_rows["note"].item()
     assert len(table.select(perturbation="").frame) == len(table.frame) / 2
     unit = white / np.linalg.norm(white, axis=1, keepdims=True)
     path = write(tmp_path / "y.h5", [Batch(ids=np.arange(n), layers={"x": unit}, labels=y)])
@@ -521,10 +527,10 @@ def test_standard_errors_from_groups_and_from_rows_agree(classes: Classes, tmp_p
     x, y = classes(400, 6, 4)
     path = write(tmp_path / "x.h5", [Batch(ids=np.arange(400), layers={"x": x}, labels=y)])
     grouped = analyze(path, SMOOTH, progress=False)
-    many = analyze(path, SMOOTH, progress=False, state_budget=4 * 36 * 8 + 4000)  # moments fit, their groups do not
+    from_rows = analyze(path, SMOOTH, progress=False, state_budget=4 * 36 * 8 + 4000)  # moments fit, groups of moments do not
     assert grouped.frame["se"].gt(0).all()
-    assert many.frame["se"].isna().all()
-    assert many.frame["note"].str.contains("no standard error").all()
+    assert from_rows.frame["se"].isna().all()
+    assert from_rows.frame["note"].str.contains("no standard error").all()
     names = [metric.name for metric in map(metrics.get, SMOOTH.split(","))]
     from repanalysis.analyses.geometry.states import Job, LayerStates, StatisticsPlan
 

@@ -1,4 +1,4 @@
-"""The statistic that is planned for given data: moments, their groups, the rows, or a reason for none."""
+"""The planned statistic for given data: moments, grouped moments, rows, or a reason for none."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_without_standard_errors_moments_are_not_grouped() -> None:
     assert plan_statistics([metrics.get("nc2_equinorm")], 64, 10, None, groups=0, budget=2 << 30).statistics == (MEANS,)
 
 
-def test_many_classes_get_rows_where_these_take_less_memory() -> None:
+def test_many_classes_get_rows_where_rows_need_less_memory() -> None:
     assert plan_statistics(SMOOTH, 512, 1000, 50_000, groups=10, budget=2 << 30).statistics == (Rows(),)
 
 
@@ -52,7 +52,7 @@ def test_metrics_of_samples_always_get_their_statistic(n: int | None) -> None:
 
 
 def test_no_standard_error_where_a_metric_is_undefined_without_a_group() -> None:
-    """Regression: a pinv of 68.75 had an error of 2848, because classes separate perfectly without a tenth of the samples."""
+    """Regression: pinv = 68.75 had a standard error of 2848: without a tenth of the samples classes separate perfectly."""
     rng = np.random.default_rng(0)
     y = np.arange(100) % 5
     source = probes.from_arrays({"layer": rng.normal(size=(100, 93))}, labels=y)
@@ -69,7 +69,7 @@ def _infinite(state: object) -> Value:
 @pytest.mark.parametrize("needs", [Samples(limit=0), ClassMoments()], ids=["own error", "jackknife"])
 @pytest.mark.parametrize("groups", [0, 10])
 def test_an_infinite_value_has_no_standard_error(needs: Statistic, groups: int) -> None:
-    """Whatever error the metric itself names: a plot would draw a band about infinity."""
+    """Even if the metric gives an error: a plot would draw a band about infinity."""
     endless = Metric("endless", _infinite, lambda **_: needs, 0, frozenset())
     source = probes.from_arrays({"layer": np.random.default_rng(0).normal(size=(40, 3))}, labels=np.arange(40) % 2)
     row = analyze(source, [endless], groups=groups, progress=False).frame.iloc[0]
@@ -79,9 +79,9 @@ def test_an_infinite_value_has_no_standard_error(needs: Statistic, groups: int) 
 
 
 def _ids_by_powers(state: SampleSet) -> float:
-    """Sum of 2^id: which ids a metric was given, as one number; negative if an id is beside another's row."""
-    own = (state.x[:, 0] == state.ids).all()
-    return float(np.exp2(state.ids).sum()) * (1.0 if own else -1.0)
+    """Sum of 2^id, which encodes the set of ids a metric was given; negative if an id does not match its row."""
+    ids_match = (state.x[:, 0] == state.ids).all()
+    return float(np.exp2(state.ids).sum()) * (1.0 if ids_match else -1.0)
 
 
 SUBSETS = [
@@ -94,8 +94,8 @@ SUBSETS = [
 
 
 @pytest.mark.parametrize(("options", "ids"), SUBSETS)
-def test_ids_go_with_their_rows(options: dict[str, object], ids: range | list[int]) -> None:
-    """Samples are drawn and split by id, so that a subset's rows must bring their own."""
+def test_ids_stay_with_their_rows(options: dict[str, object], ids: range | list[int]) -> None:
+    """Samples are drawn and split by id, so the rows of a subset must keep their ids."""
     which = Metric("which", _ids_by_powers, lambda **_: Samples(limit=0), 1, frozenset(), by_class=True)
     order = np.random.default_rng(0).permutation(12)
     source = probes.from_arrays(
@@ -107,7 +107,7 @@ def test_ids_go_with_their_rows(options: dict[str, object], ids: range | list[in
 
 
 @pytest.mark.parametrize(("options", "ids"), SUBSETS)
-def test_the_sample_that_is_not_finite_is_named_by_its_own_id(options: dict[str, object], ids: range | list[int]) -> None:
+def test_a_non_finite_sample_is_named_by_its_id(options: dict[str, object], ids: range | list[int]) -> None:
     x = np.ones((12, 2))
     x[ids[-1], 1] = np.nan
     labels, split = np.arange(12) % 4, np.repeat(["a", "b"], 6)
@@ -116,10 +116,13 @@ def test_the_sample_that_is_not_finite_is_named_by_its_own_id(options: dict[str,
         analyze(source, "within_class_variance", progress=False, **options)  # type: ignore[arg-type]
 
 
-def test_only_types_of_this_layer_and_of_those_before_it_cost_resolution() -> None:
-    """bfloat16 from layer 1 on: layer 0 is exact to float32, every later one carries the rounding of layer 1."""
+def test_the_resolution_depends_on_types_of_this_and_earlier_layers() -> None:
+    """bfloat16 from layer 1 on: layer 0 is exact to float32, every later layer has the rounding of layer 1."""
     types = ["float32", "bfloat16", "float32"]
-    layers = [LayerInfo(name=f"l{i}", order=i, depth=1.0, dims=("d",), dtype_source=each) for i, each in enumerate(types)]
+    layers = [
+        LayerInfo(name=f"l{i}", order=i, depth=1.0, dims=("d",), dtype_source=dtype_source)
+        for i, dtype_source in enumerate(types)
+    ]
     first = first_layer_of_dtypes(reversed(layers))
     assert sorted(first) == [("bfloat16", 1), ("float32", 0)]
     for layer, expected in zip(layers, ["float32", "bfloat16", "bfloat16"], strict=True):

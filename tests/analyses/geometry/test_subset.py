@@ -1,4 +1,4 @@
-"""Subsets of samples: splits, classes by label and name, superclasses, and the errors if there are none."""
+"""Subsets of samples: splits, classes by label and name, superclasses, and errors for unknown names."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def test_a_split_and_classes_by_label_and_name() -> None:
     assert selected_rows(subset_of(LABELS, SPLITS, NAMES, split="test")[0]) == ([False, True, True, False, True], [1, 2, 1])
     subset = subset_of(LABELS, SPLITS, NAMES, classes=["cat", 2])[0]
     assert selected_rows(subset) == ([True, False, True, True, False], [0, 2, 2])
-    both = subset_of(LABELS, SPLITS, NAMES, split="train", classes=["car"])[0]
-    assert selected_rows(both) == ([False, False, False, True, False], [2])
+    mask = subset_of(LABELS, SPLITS, NAMES, split="train", classes=["car"])[0]
+    assert selected_rows(mask) == ([False, False, False, True, False], [2])
 
 
 def test_superclasses_are_numbered_in_their_order() -> None:

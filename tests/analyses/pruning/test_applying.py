@@ -1,4 +1,4 @@
-"""Masks on a network: momentum, restoration, and the products that are left."""
+"""Masks on a network: momentum, restoration, and the remaining multiplications."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ def test_masked_weights_stay_0_through_steps_with_momentum(net: nn.Sequential) -
         assert not net[4].weight[~masks["4.weight"]].any()
 
 
-def test_the_model_is_as_it_was_after_the_block(net: nn.Sequential) -> None:
+def test_the_model_is_restored_after_the_block(net: nn.Sequential) -> None:
     before = {name: value.clone() for name, value in net.state_dict().items()}
     x = torch.rand(2, 3, 6, 6)
-    whole = net(x)
+    outputs = net(x)
     with masked(net, {"2.weight": torch.zeros(5, 4, dtype=torch.bool)}) as pruned:
-        assert not torch.allclose(pruned(x), whole)
+        assert not torch.allclose(pruned(x), outputs)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_multiplications_are_counted_and_masks_take_theirs_away(net: nn.Sequential) -> None:
+def test_multiplications_are_counted_without_masked_weights(net: nn.Sequential) -> None:
     example = torch.zeros(1, 3, 6, 6)
-    whole = multiplications(net, example)
-    assert whole == {"0": 4 * 3 * 9 * 16, "2": 5 * 4 * 9 * 4, "4": 40}
+    total = multiplications(net, example)
+    assert total == {"0": 4 * 3 * 9 * 16, "2": 5 * 4 * 9 * 4, "4": 40}
     mask = torch.zeros(5, 4, dtype=torch.bool)
     mask[:2, 0] = True
     assert multiplications(net, example, {"2.weight": mask})["2"] == 2 * 9 * 4
     assert not any(module._forward_hooks for module in net.modules())
 
 
-def test_masks_that_do_not_fit_are_one_sentence(net: nn.Sequential) -> None:
+def test_masks_of_the_wrong_shape_have_one_sentence_errors(net: nn.Sequential) -> None:
     with pytest.raises(UsageError, match="has no parameter '3.weight'"):
         kept_masked(net, {"3.weight": torch.ones(2, 2)})
     with pytest.raises(UsageError, match="and its weights are"):
         kept_masked(net, {"2.weight": torch.ones(3, 3)})
 
 
-def test_products_are_made_on_every_token_and_in_every_call() -> None:
+def test_multiplications_are_counted_for_every_token_and_call() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Networks pruned by clusters: masks by hand, what moves and what stays, controls, and the table."""
+"""Networks pruned by clusters: masks from the definition, which weights are retrained, controls, and the table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def trained(digits: Parts) -> nn.Module:
     return net.eval()
 
 
-def test_fields_and_masks_are_those_of_a_plain_calculation(trained: nn.Module, digits: Parts) -> None:
+def test_fields_and_masks_agree_with_a_plain_calculation(trained: nn.Module, digits: Parts) -> None:
     images = digits[0]
     chain, _ = links(trained, images.batch(torch.arange(4))[0], ["conv4", "head"])
     fields = filter_fields(trained, chain, images, classes=10, hidden=True)
@@ -61,13 +61,13 @@ def test_fields_and_masks_are_those_of_a_plain_calculation(trained: nn.Module, d
     expected = np.array([[bool((g & f).any()) for f in served[0]] for g in served[1]])
     np.testing.assert_array_equal(masks["conv4"], expected)
     means = class_means(flat.reshape(len(y), 64, -1)[~half], y[~half], 10)
-    own = trained.get_submodule("head").weight.detach().double().numpy().reshape(10, 64, -1)  # type: ignore[union-attr, operator]
+    head_weight = trained.get_submodule("head").weight.detach().double().numpy().reshape(10, 64, -1)  # type: ignore[union-attr, operator]
     np.testing.assert_allclose(fields["head"][0], means, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(fields["head"][1], own)
-    np.testing.assert_array_equal(masks["head"], serves(means, own, 0.4).T)
+    np.testing.assert_array_equal(fields["head"][1], head_weight)
+    np.testing.assert_array_equal(masks["head"], serves(means, head_weight, 0.4).T)
 
 
-def test_only_touched_layers_move_and_masked_weights_stay_0(trained: nn.Module, digits: Parts) -> None:
+def test_only_pruned_layers_are_retrained_and_masked_weights_stay_0(trained: nn.Module, digits: Parts) -> None:
     import copy
 
     net = copy.deepcopy(trained)
@@ -83,8 +83,8 @@ def test_only_touched_layers_move_and_masked_weights_stay_0(trained: nn.Module, 
     assert net.get_submodule("conv5").weight.requires_grad  # type: ignore[union-attr]
 
 
-def test_t19_a_pruned_network_is_nearly_as_good_and_better_than_at_random(trained: nn.Module, digits: Parts) -> None:
-    table, found = prune(trained, *digits, thetas=(0.3, 0.6), controls=2, run="digits", progress=False)
+def test_t19_pruning_by_clusters_costs_little_accuracy_and_beats_random_masks(trained: nn.Module, digits: Parts) -> None:
+    table, networks = prune(trained, *digits, thetas=(0.3, 0.6), controls=2, run="digits", progress=False)
     rows = dict(iter(table.select(metric="network_accuracy").frame.groupby("variant")))
     full = rows["full"]["value"].item()
     assert full > 0.93
@@ -95,9 +95,9 @@ def test_t19_a_pruned_network_is_nearly_as_good_and_better_than_at_random(traine
     assert rows["clusters masked"]["value"].iloc[0] > 0.6
     dilution = rows["clusters retrained"]["strength"].to_numpy()
     assert 0.3 < dilution[0] < dilution[1] < 1
-    kept = table.select(metric="kept_multiplications").frame["value"].to_numpy()
-    assert 0 < kept[1] < kept[0] < 1
-    net = found[0.6]
+    share = table.select(metric="kept_multiplications").frame["value"].to_numpy()
+    assert 0 < share[1] < share[0] < 1
+    net = networks[0.6]
     conv, head = (net.get_submodule(name).weight for name in ("conv6", "head"))
     gone = int((conv == 0).sum() + (head == 0).sum())  # type: ignore[operator, union-attr]
     assert gone / (conv.numel() + head.numel()) == pytest.approx(dilution[1], abs=1e-3)  # type: ignore[operator]
@@ -107,24 +107,24 @@ def test_t19_a_pruned_network_is_nearly_as_good_and_better_than_at_random(traine
     assert table.provenance["digits"]["seen"] == {"conv6": "head", "head": "(output)"}
 
 
-def test_the_network_itself_is_not_changed(trained: nn.Module, digits: Parts) -> None:
+def test_the_original_network_is_unchanged(trained: nn.Module, digits: Parts) -> None:
     before = {name: value.clone() for name, value in trained.state_dict().items()}
     prune(trained, *digits, layers="head", controls=0, config=replace(RETRAINING, epochs=1), progress=False)
     assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
 
 
-def test_what_goes_wrong_is_one_sentence(trained: nn.Module, digits: Parts) -> None:
+def test_invalid_input_has_a_one_sentence_error(trained: nn.Module, digits: Parts) -> None:
     with pytest.raises(DataError, match="only a network that was trained on these classes"):
         prune(small("vgg_bn", width=4, colours=1, size=8, classes=7), *digits, progress=False)
     with pytest.raises(UsageError, match="take fewer images or fewer layers"):
         prune(trained, *digits, state_budget=1000, progress=False)
     with pytest.raises(UsageError, match="theta is"):
         prune(trained, *digits, layers="head", thetas=(1.5,), config=replace(RETRAINING, epochs=1), progress=False)
-    few = load_data("digits", split="train")
-    assert few.labels is not None
-    without = Images.of(few.pick(few.ids[few.labels != 3]), hidden=True)
+    data = load_data("digits", split="train")
+    assert data.labels is not None
+    without_label = Images.of(data.pick(data.ids[data.labels != 3]), hidden=True)
     with pytest.raises(DataError, match="No training image has label 3"):
-        prune(trained, without, digits[1], progress=False)
+        prune(trained, without_label, digits[1], progress=False)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(64, 10)).eval()
     with (
         pytest.warns(LeftOutWarning, match="1 layers are not pruned: 1: its channels come in groups"),

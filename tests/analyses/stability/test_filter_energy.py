@@ -26,10 +26,10 @@ def laplacian(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("height", "width"), [(3, 3), (5, 5), (2, 2), (3, 7)])
-def test_the_eigenvalues_are_those_of_the_laplacian(height: int, width: int) -> None:
-    found = eigenspaces(height, width)
+def test_eigenvalues_agree_with_the_laplacian(height: int, width: int) -> None:
+    spaces = eigenspaces(height, width)
     expected = np.linalg.eigvalsh(laplacian(height, width))
-    np.testing.assert_allclose(np.repeat(found.values, found.multiplicities), expected, atol=1e-12)
+    np.testing.assert_allclose(np.repeat(spaces.values, spaces.multiplicities), expected, atol=1e-12)
 
 
 def value(table: Table, metric: str, variant: str = "") -> float:
@@ -53,7 +53,7 @@ def test_energies_are_projections_on_the_eigenvectors_of_the_laplacian() -> None
 def test_a_constant_filter_is_homogeneous_and_independent_weights_are_not() -> None:
     layer = nn.Conv2d(64, 64, 3)
     nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
-    # 4,096 filters: the mean of 1/9 is known to (2/4096)^(1/2)/9 = 0.0025
+    # 4,096 filters: the mean of 1/9 has standard error (2/4096)^(1/2)/9 = 0.0025
     assert value(filter_energy(layer), "filter_homogeneity") == pytest.approx(1 / 9, abs=0.01)
     flat = filter_energy(layer).select(metric="filter_energy_per_direction").frame["value"]
     np.testing.assert_allclose(flat, 1.0, atol=0.1)
@@ -61,11 +61,11 @@ def test_a_constant_filter_is_homogeneous_and_independent_weights_are_not() -> N
     assert value(filter_energy(layer), "filter_homogeneity") == pytest.approx(1.0, abs=1e-12)
 
 
-def test_one_pixel_layers_are_left_out_and_depth_counts_them() -> None:
+def test_layers_of_1x1_filters_are_left_out_but_count_for_depth() -> None:
     table = filter_energy(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, (1, 3))))
-    shown = table.select(metric="filter_homogeneity").frame
-    assert shown["layer"].tolist() == ["0", "2"]
-    assert shown["depth"].tolist() == [1 / 3, 1.0]
+    frame = table.select(metric="filter_homogeneity").frame
+    assert frame["layer"].tolist() == ["0", "2"]
+    assert frame["depth"].tolist() == [1 / 3, 1.0]
 
 
 def test_zero_filters_are_undefined() -> None:
@@ -76,6 +76,6 @@ def test_zero_filters_are_undefined() -> None:
     assert row["note"] == "all filters are 0"
 
 
-def test_a_model_without_spatial_layers_is_one_sentence() -> None:
+def test_a_model_without_spatial_layers_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError, match="no filters in space"):
         filter_energy(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4, 2)))

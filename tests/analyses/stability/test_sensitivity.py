@@ -1,4 +1,4 @@
-"""Sensitivity: closed forms of pooling, laws, a slow plain version as oracle, bad input."""
+"""Sensitivity: closed forms of pooling, invariances, a slow plain version as oracle, invalid input."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def net(seed: int = 0) -> nn.Sequential:
     )  # fmt: skip
 
 
-def found(table: Table, layer: str, label: str = "diffeo", metric: str = "sensitivity", variant: str = "") -> float:
+def value_of(table: Table, layer: str, label: str = "diffeo", metric: str = "sensitivity", variant: str = "") -> float:
     rows = table.select(layer=layer, metric=metric, perturbation=label, variant=variant).frame
     return float(rows["value"].item())
 
 
-def plain(f: nn.Module, x: Tensor, moved: Tensor, statistic: str = "mean") -> float:
+def plain(f: nn.Module, x: Tensor, perturbed: Tensor, statistic: str = "mean") -> float:
     """The definition, over all pairs."""
     with torch.no_grad():
-        a, b = f.double()(x.double()).flatten(1), f(moved.double()).flatten(1)
+        a, b = f.double()(x.double()).flatten(1), f(perturbed.double()).flatten(1)
     pairs = torch.cdist(a, a, compute_mode="donot_use_mm_for_euclid_dist").square()
     if statistic == "mean":
         return float((b - a).square().sum(1).mean() / pairs.mean())
@@ -47,26 +47,26 @@ def plain(f: nn.Module, x: Tensor, moved: Tensor, statistic: str = "mean") -> fl
 
 @pytest.mark.parametrize("statistic", ["mean", "median"])
 @pytest.mark.parametrize("size", [5, 24])
-def test_it_is_the_definition_over_all_pairs_in_whatever_batches(images: Tensor, statistic: str, size: int) -> None:
-    model, one = net().eval(), perturbations(BOTH)[0]
-    table = stability(model, torch.split(images, size), [one], statistic=statistic)  # type: ignore[arg-type]
-    moved = one(images.double(), range(24)).float()
+def test_it_agrees_with_the_definition_for_any_batch_size(images: Tensor, statistic: str, size: int) -> None:
+    model, perturbation = net().eval(), perturbations(BOTH)[0]
+    table = stability(model, torch.split(images, size), [perturbation], statistic=statistic)  # type: ignore[arg-type]
+    perturbed = perturbation(images.double(), range(24)).float()
     for index in range(len(model)):
-        expected = plain(model[: index + 1], images, moved, statistic)
+        expected = plain(model[: index + 1], images, perturbed, statistic)
         model.float()
         # The network computes in float32, the oracle in float64.
-        assert found(table, str(index)) == pytest.approx(expected, rel=2e-4)
+        assert value_of(table, str(index)) == pytest.approx(expected, rel=2e-4)
 
 
 def test_at_the_input_relative_stability_is_1(images: Tensor) -> None:
     table = stability(net(), [images], perturbations(BOTH))
-    assert found(table, "input", metric="relative_stability") == pytest.approx(1, abs=1e-10)
+    assert value_of(table, "input", metric="relative_stability") == pytest.approx(1, abs=1e-10)
 
 
-def test_without_self_pairs_the_denominator_is_that_of_pairs_of_different_images(images: Tensor) -> None:
-    one = perturbations("shift:1")
-    ratio = found(stability(net(), [images], one), "4", "shift") / found(
-        stability(net(), [images], one, self_pairs=False), "4", "shift"
+def test_without_self_pairs_the_denominator_is_over_distinct_images(images: Tensor) -> None:
+    shift = perturbations("shift:1")
+    ratio = value_of(stability(net(), [images], shift), "4", "shift") / value_of(
+        stability(net(), [images], shift, self_pairs=False), "4", "shift"
     )
     assert ratio == pytest.approx(24 / 23, rel=1e-12)
 
@@ -82,14 +82,14 @@ def test_a_pooling_network_has_the_predicted_sensitivity() -> None:
     pixels = torch.eye(64, dtype=torch.float64).view(64, 1, 1, 64)
     table = stability(nn.Sequential(*[Pool() for _ in range(8)]), torch.split(pixels, 10), perturbations("shift:1"))
     expected = predicted(PoolingNet(pixels=64, width=3), np.arange(1, 9))["D"]
-    np.testing.assert_allclose([found(table, str(k), "shift") for k in range(8)], expected, rtol=1e-10)
+    np.testing.assert_allclose([value_of(table, str(k), "shift") for k in range(8)], expected, rtol=1e-10)
 
 
-def test_a_global_mean_does_not_see_circular_shifts(images: Tensor) -> None:
+def test_a_global_mean_is_invariant_to_circular_shifts(images: Tensor) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
     table = stability(model.double(), [images.double()], perturbations("shift:3"))
-    assert found(table, "2", "shift") == pytest.approx(0, abs=1e-20)
-    assert found(table, "1", "shift") > 0.1
+    assert value_of(table, "2", "shift") == pytest.approx(0, abs=1e-20)
+    assert value_of(table, "1", "shift") > 0.1
 
 
 class Affine(nn.Module):
@@ -101,23 +101,25 @@ class Affine(nn.Module):
         return x.flatten(1) @ self.matrix + self.offset
 
 
-def test_rotations_scales_and_offsets_of_the_features_do_not_matter(images: Tensor) -> None:
+def test_rotations_scales_and_offsets_of_features_change_nothing(images: Tensor) -> None:
     rotation = torch.linalg.qr(torch.randn(768, 768, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
     model = nn.Sequential(nn.Flatten(), Affine(3 * rotation, 1e4))
     table = stability(model, torch.split(images.double(), 7), perturbations(BOTH))
     for label in ("diffeo", "noise:match=diffeo"):
-        assert found(table, "1", label) == pytest.approx(found(table, "0", label), rel=1e-9)
+        assert value_of(table, "1", label) == pytest.approx(value_of(table, "0", label), rel=1e-9)
 
 
 def test_a_wide_random_linear_map_keeps_relative_stability(images: Tensor) -> None:
     matrix = torch.randn(768, 20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     table = stability(nn.Sequential(Affine(matrix, 0.0)), [images.double()], perturbations(BOTH))
-    assert found(table, "0", metric="relative_stability") == pytest.approx(1, abs=0.03)  # of the order of (2 / 20,000)^(1/2)
+    assert value_of(table, "0", metric="relative_stability") == pytest.approx(
+        1, abs=0.03
+    )  # deviations are of order (2 / 20,000)^(1/2)
 
 
-def test_standard_errors_are_the_spread_over_samples_of_images() -> None:
+def test_standard_errors_agree_with_the_standard_deviation_over_samples_of_images() -> None:
     model = net().eval()
-    values, told = [], []
+    values, errors = [], []
     for draw in range(60):
         generator = torch.Generator().manual_seed(draw)
         coarse = torch.rand(40, 3, 5, 5, generator=generator) * (torch.rand(40, 1, 1, 1, generator=generator) + 0.2)
@@ -128,19 +130,19 @@ def test_standard_errors_are_the_spread_over_samples_of_images() -> None:
             for metric in ("sensitivity", "relative_stability")
         ]
         values.append([row["value"] for row in rows])
-        told.append([row["se"] for row in rows])
-    # 60 draws know a standard deviation to 9 %; the delta method's bias at n = 40 is of a few per cent.
-    np.testing.assert_allclose(np.mean(told, axis=0), np.std(values, axis=0), rtol=0.3)
+        errors.append([row["se"] for row in rows])
+    # 60 draws give a standard deviation to 9 %; the bias of the delta method at n = 40 is a few per cent.
+    np.testing.assert_allclose(np.mean(errors, axis=0), np.std(values, axis=0), rtol=0.3)
 
 
-def test_an_identity_has_the_curve_of_what_it_hands_on(images: Tensor) -> None:
+def test_an_identity_layer_has_the_values_of_its_input(images: Tensor) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Identity(), nn.ReLU(inplace=True))
     table = stability(model, torch.split(images, 9), perturbations(BOTH))
-    assert found(table, "1") == found(table, "0") != found(table, "2")
+    assert value_of(table, "1") == value_of(table, "0") != value_of(table, "2")
 
 
 @pytest.mark.parametrize("last", [nn.Threshold(1e9, 0.0), nn.Threshold(1e9, 2.5)])
-def test_a_dead_layer_is_undefined_and_says_why(images: Tensor, last: nn.Module) -> None:
+def test_a_constant_layer_is_undefined_with_a_reason(images: Tensor, last: nn.Module) -> None:
     table = stability(nn.Sequential(nn.Conv2d(3, 4, 3), last), [images], perturbations(BOTH))
     rows = table.select(layer="1", metric="sensitivity", variant="").frame
     assert rows["value"].isna().all()
@@ -148,50 +150,50 @@ def test_a_dead_layer_is_undefined_and_says_why(images: Tensor, last: nn.Module)
     assert table.select(layer="1", metric="relative_stability").frame["note"].item() == "no image is moved"
 
 
-def test_flat_images_leave_relative_stability_alone(images: Tensor) -> None:
+def test_constant_images_do_not_change_relative_stability(images: Tensor) -> None:
     flat = torch.full((6, 3, 16, 16), 0.5)
     pair = perturbations(BOTH)
-    alone, beside = (stability(net().eval(), [x], pair) for x in (images, torch.cat([images, flat])))
-    before, after = (found(table, "4", metric="relative_stability") for table in (alone, beside))
+    without_flat, with_flat = (stability(net().eval(), [x], pair) for x in (images, torch.cat([images, flat])))
+    before, after = (value_of(table, "4", metric="relative_stability") for table in (without_flat, with_flat))
     assert after == pytest.approx(before, rel=1e-6)
 
 
-def test_batch_statistics_are_those_of_each_part_and_leave_no_trace(images: Tensor) -> None:
+def test_batch_statistics_are_per_part_and_leave_the_model_unchanged(images: Tensor) -> None:
     model = net().eval()
-    one = perturbations("shift:2")
-    table = stability(model, [images], one, batch_norm="batch")
+    shift = perturbations("shift:2")
+    table = stability(model, [images], shift, batch_norm="batch")
     training = net().train()
     with torch.no_grad():
-        a, b = training[:2](images).flatten(1), training[:2](one[0](images, range(24))).flatten(1)
+        a, b = training[:2](images).flatten(1), training[:2](shift[0](images, range(24))).flatten(1)
     expected = float((a - b).square().sum(1).mean() / (2 * (a - a.mean(0)).square().sum(1).mean()))
-    assert found(table, "1", "shift") == pytest.approx(expected, rel=1e-5)
+    assert value_of(table, "1", "shift") == pytest.approx(expected, rel=1e-5)
     assert "forward" not in vars(model[1])
     assert torch.equal(model[1].running_mean, torch.zeros(8))  # type: ignore[arg-type]
 
 
-def test_batch_statistics_end_with_an_exception() -> None:
+def test_batch_statistics_are_switched_off_after_an_exception() -> None:
     model = net().eval()
     with pytest.raises(ZeroDivisionError), batch_statistics(model):
         raise ZeroDivisionError
     assert model[1].running_var is not None
 
 
-def test_the_geometric_mean_of_networks(images: Tensor) -> None:
-    one = perturbations("shift:1")
-    tables = [stability(net(seed), [images], one, run=f"net {seed}") for seed in range(3)]
+def test_geometric_mean_averages_networks_in_logarithms(images: Tensor) -> None:
+    shift = perturbations("shift:1")
+    tables = [stability(net(seed), [images], shift, run=f"net {seed}") for seed in range(3)]
     mean = geometric_mean(tables, run="init")
-    values = np.array([found(table, "4", "shift") for table in tables])
+    values = np.array([value_of(table, "4", "shift") for table in tables])
     row = mean.select(layer="4", metric="sensitivity", variant="").frame.iloc[0]
     assert row["value"] == pytest.approx(np.prod(values) ** (1 / 3), rel=1e-12)
     assert row["se"] == pytest.approx(row["value"] * np.std(np.log(values), ddof=1) / 3**0.5, rel=1e-12)
     assert "3 networks" in row["note"]
     with pytest.raises(UsageError, match="same layers"):
-        geometric_mean([tables[0], stability(net()[:3], [images], one)], run="x")
+        geometric_mean([tables[0], stability(net()[:3], [images], shift)], run="x")
 
 
-def test_the_parts_of_pooling_add_up(images: Tensor) -> None:
-    one = perturbations(["shift:1..2", "diffeo"])
-    trained, shuffled, init = (stability(net(seed), [images], one, run=str(seed)) for seed in range(3))
+def test_pooling_parts_sum_to_the_total(images: Tensor) -> None:
+    shifts = perturbations(["shift:1..2", "diffeo"])
+    trained, shuffled, init = (stability(net(seed), [images], shifts, run=str(seed)) for seed in range(3))
     parts = pooling_parts(trained, shuffled, init, run="parts")
     for layer in ("0", "4", "6"):
         total = sum(
@@ -202,13 +204,13 @@ def test_the_parts_of_pooling_add_up(images: Tensor) -> None:
             table.select(layer=layer, perturbation="shift", strength=2.0, metric="sensitivity", variant="")
             for table in (init, trained)
         ]
-        values = [float(one.frame["value"].item()) for one in ratio]
+        values = [float(selected.frame["value"].item()) for selected in ratio]
         assert total == pytest.approx(np.log(values[0] / values[1]), rel=1e-12)
     with pytest.raises(UsageError, match="same layers"):
-        pooling_parts(trained, shuffled, stability(net()[:2], [images], one), run="x")
+        pooling_parts(trained, shuffled, stability(net()[:2], [images], shifts), run="x")
 
 
-def test_memory_and_model_are_as_before(images: Tensor) -> None:
+def test_stability_leaves_the_model_unchanged(images: Tensor) -> None:
     model = net().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     stability(model, [images], perturbations(BOTH))
@@ -226,32 +228,32 @@ def test_memory_and_model_are_as_before(images: Tensor) -> None:
         ([torch.full((4, 3, 16, 16), torch.nan)], "hold NaN"),
     ],
 )
-def test_bad_images_are_one_sentence(loader: list[Tensor], sentence: str) -> None:
+def test_invalid_images_have_one_sentence_errors(loader: list[Tensor], sentence: str) -> None:
     with pytest.raises((UsageError, DataError), match=sentence):
         stability(net(), loader, perturbations("shift:1"))
 
 
-def test_no_perturbation_is_one_sentence(images: Tensor) -> None:
+def test_no_perturbation_has_a_one_sentence_error(images: Tensor) -> None:
     with pytest.raises(UsageError, match="at least one perturbation"):
         stability(net(), [images], [])
 
 
-def test_images_may_come_by_name_as_a_data_set_and_with_targets_that_are_no_classes(images: Tensor) -> None:
-    model, some = net(), perturbations(BOTH)
-    values = stability(model, [images[:12], images[12:]], some).frame["value"]
+def test_images_may_have_names_and_real_valued_targets(images: Tensor) -> None:
+    model, both = net(), perturbations(BOTH)
+    values = stability(model, [images[:12], images[12:]], both).frame["value"]
     named = [{"input": x, "labels": torch.rand(12)} for x in images.split(12)]
-    np.testing.assert_array_equal(stability(model, named, some).frame["value"], values)
+    np.testing.assert_array_equal(stability(model, named, both).frame["value"], values)
     data = TensorDataset(images, torch.rand(24))
-    np.testing.assert_allclose(stability(model, data, some).frame["value"], values, rtol=1e-4)
+    np.testing.assert_allclose(stability(model, data, both).frame["value"], values, rtol=1e-4)
 
 
-def test_an_image_that_comes_twice_is_refused(images: Tensor) -> None:
+def test_a_repeated_image_is_refused(images: Tensor) -> None:
     with pytest.raises(DataError, match="Sample id 1 comes a second time"):
         stability(net(), [(images[:2], None, [0, 1]), (images[2:4], None, [1, 2])], perturbations(BOTH))
 
 
 class _Overflow(nn.Module):
-    """Infinite for one image, whatever is done to it: the one whose first pixel is negative."""
+    """Infinite for the images whose first pixel is negative, also after perturbations."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.where(x.flatten(1).min(1).values[:, None, None, None] < -10, torch.inf, x)
@@ -259,41 +261,39 @@ class _Overflow(nn.Module):
 
 @pytest.mark.parametrize("statistic", ["mean", "median"])
 @pytest.mark.parametrize("size", [5, 24])
-def test_a_layer_that_is_not_finite_stops_no_other_and_is_not_taken_for_a_dead_one(
-    images: Tensor, statistic: str, size: int
-) -> None:
-    """Its variance was NaN, which compares like 0: the note said that all images give the same output."""
+def test_a_non_finite_layer_does_not_stop_others_and_is_not_called_constant(images: Tensor, statistic: str, size: int) -> None:
+    """Regression: its variance was NaN and treated like 0, so the note was that all images give the same output."""
     images = images.clone()
     images[[3, 20], :, 8, 8] = -1000.0
     model = nn.Sequential(nn.AvgPool2d(2), _Overflow(), nn.AvgPool2d(8))
     options = {"statistic": statistic, "progress": False}
     batches = list(images.split(size))
-    made = perturbations(BOTH)
+    both = perturbations(BOTH)
     with pytest.warns(
         LeftOutWarning, match="2 of 4 layers could not be analyzed, '1' first: gives NaN or infinite values for image 3"
     ):
-        table = stability(model, batches, made, **options)  # type: ignore[arg-type]
+        table = stability(model, batches, both, **options)  # type: ignore[arg-type]
     reason = "gives NaN or infinite values for image 3, the first of 2 of 24"
     assert table.failures == {"1": reason, "2": reason}
-    alone = stability(model[:1], batches, made, **options)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(table.select(layer="0").frame["value"], alone.select(layer="0").frame["value"])
+    finite_layers = stability(model[:1], batches, both, **options)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(table.select(layer="0").frame["value"], finite_layers.select(layer="0").frame["value"])
     rows = table.select(layer="1").frame
     assert len(rows) == len(table.select(layer="0").frame)
     assert rows["value"].isna().all()
     assert set(rows["note"]) == {reason}
     with pytest.raises(DataError, match="Layer '1' gives NaN or infinite values for image 3"):
-        stability(model, batches, made, strict=True, **options)  # type: ignore[arg-type]
+        stability(model, batches, both, strict=True, **options)  # type: ignore[arg-type]
     mean = geometric_mean([alone_like(table), table], run="both")
     assert mean.select(layer="1").frame["note"].tolist() == [reason] * len(rows)
     assert mean.failures == {"1": reason, "2": reason}
 
 
 def alone_like(table: Table) -> Table:
-    """A network of the same layers, of which none failed."""
+    """A network of the same layers without failures."""
     return Table(table.frame.assign(value=1.0, note=""), {"whole": {}})
 
 
-def test_the_first_batches_are_a_smaller_loader(images: Tensor) -> None:
+def test_limiting_batches_equals_a_smaller_loader(images: Tensor) -> None:
     net = nn.Sequential(nn.Conv2d(images.shape[1], 4, 3), nn.ReLU())
     batches = list(torch.split(images, 5))
     first = stability(net, batches, perturbations("shift:1"), max_batches=2, progress=False)
@@ -304,15 +304,13 @@ def test_the_first_batches_are_a_smaller_loader(images: Tensor) -> None:
 
 @pytest.mark.parametrize("sizes", [[24], [10, 14], [3, 8, 13]])
 @pytest.mark.parametrize("self_pairs", [True, False])
-def test_standard_errors_are_the_delta_method_on_one_number_per_image(
-    images: Tensor, sizes: list[int], self_pairs: bool
-) -> None:
+def test_standard_errors_are_the_delta_method_on_per_image_values(images: Tensor, sizes: list[int], self_pairs: bool) -> None:
     """With a_i = ||f(tau x_i) - f(x_i)||^2, e_i the same of noise, c_i = ||f(x_i) - c||^2, c the mean of the first step's."""
     model, pair = net().double().eval(), perturbations(BOTH)
     x = images.double()
     table = stability(model, torch.split(x, sizes), pair, self_pairs=self_pairs, progress=False)
-    moved = pair[0](x, range(24))
-    versions = [x, moved, pair[1].matched_to(x, moved, range(24))]  # type: ignore[attr-defined]
+    perturbed = pair[0](x, range(24))
+    versions = [x, perturbed, pair[1].matched_to(x, perturbed, range(24))]  # type: ignore[attr-defined]
     n, factor = 24, 2 * (1 if self_pairs else 24 / 23)
     for layer, part in (("input", nn.Identity()), ("2", model[:3]), ("6", model)):
         with torch.no_grad():

@@ -14,7 +14,7 @@ from repanalysis.inputs.models import load_model
 NET = "py:repanalysis.networks.digits_cnn:digits_cnn"
 
 
-def test_runs_are_named_after_models_and_checkpoints(tmp_path: Path) -> None:
+def test_runs_are_named_by_model_and_checkpoint(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     for name in ("one", "two"):
@@ -28,20 +28,18 @@ def test_runs_are_named_after_models_and_checkpoints(tmp_path: Path) -> None:
         stability_runs([NET] * 3, "digits", "shift:1", weights=files)
 
 
-def test_the_seed_decides(tmp_path: Path) -> None:
+def test_results_depend_on_the_seed(tmp_path: Path) -> None:
     a, b, c = (
         stability_runs(
             NET, "digits", ["diffeo:0.8", "noise:match=diffeo"], weights="random", limit=30, seed=seed, batch_size=size
         )
         for seed, size in ((0, 30), (0, 7), (1, 30))
     )
-    np.testing.assert_allclose(
-        a.frame["value"], b.frame["value"], rtol=1e-4
-    )  # a network sums in another order in other batches
+    np.testing.assert_allclose(a.frame["value"], b.frame["value"], rtol=1e-4)  # summation order depends on the batches
     assert not np.allclose(a.frame["value"], c.frame["value"], rtol=1e-2)
 
 
-def test_the_real_resnet20_keeps_deformations_better_than_noise(real_data: Path) -> None:
+def test_resnet20_is_more_stable_to_deformations_than_to_noise(real_data: Path) -> None:
     weights = real_data / "weights" / "resnet20-12fca82f.th"
     table = stability_runs(
         "py:tests.networks.cifar_resnet:resnet20",
@@ -64,7 +62,7 @@ def test_the_real_resnet20_keeps_deformations_better_than_noise(real_data: Path)
     assert noisy["linear"] > 5 * noisy["input"]
 
 
-def test_a_factory_without_randomness_has_no_initialisation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deterministic_factory_has_no_random_initialisation(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     import repanalysis.networks.digits_cnn as module

@@ -1,6 +1,6 @@
 """timm: the smallest network of each of its modules, at the smallest sizes that it takes.
 
-Where even that is large, it is cut down by keyword arguments (`depth=2`).
+Large networks are reduced by keyword arguments (`depth=2`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ def image(seed: int, size: int) -> Tensor:
 
 
 def of(
-    name: str, sizes: tuple[int, int] = (64, 32), *, sized: bool = False, kwargs: Mapping[str, Any] | None = None, **rest: Any
+    name: str,
+    sizes: tuple[int, int] = (64, 32),
+    *,
+    sized: bool = False,
+    kwargs: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Architecture:
-    """A network of timm's; `sized`: it has to be told the size of its images."""
+    """A network of timm; `sized`: its constructor needs the image size."""
 
     def build(size: int) -> nn.Module:
         import timm
@@ -32,7 +37,7 @@ def of(
         return model
 
     return Architecture(
-        build, image, sizes, note=", ".join([name, *(f"{key}={value}" for key, value in (kwargs or {}).items())]), **rest
+        build, image, sizes, note=", ".join([name, *(f"{key}={value}" for key, value in (kwargs or {}).items())]), **options
     )
 
 

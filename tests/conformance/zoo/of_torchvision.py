@@ -20,12 +20,12 @@ def image(seed: int, size: int) -> Tensor:
 
 
 def video(seed: int, size: int) -> Tensor:
-    """Longer where it is larger: 8 frames of 32 x 32, 16 of 64 x 64."""
+    """8 frames of 32 x 32, 16 of 64 x 64."""
     return torch.rand(3, size // 4, size, size, generator=generator(seed))
 
 
 def film(seed: int, size: int) -> Tensor:
-    """16 frames of 224 x 224, the least that S3D takes."""
+    """16 frames of 224 x 224, the minimum of S3D."""
     return torch.rand(3, size // 14, size, size, generator=generator(seed))
 
 
@@ -39,7 +39,7 @@ def of(
     sample: Callable[[int, int], Any] = image,
     *,
     kwargs: Callable[[int], Mapping[str, Any]] | Mapping[str, Any] | None = None,
-    **rest: Any,
+    **keywords: Any,
 ) -> Architecture:
     """A registered network, or a class of `torchvision.models`; options may depend on the size of the input."""
 
@@ -50,16 +50,16 @@ def of(
         model: nn.Module = getattr(models, name)(**options) if hasattr(models, name) else models.get_model(name, **options)
         return model
 
-    return Architecture(build, sample, sizes, note=name, **rest)
+    return Architecture(build, sample, sizes, note=name, **keywords)
 
 
-def detector(name: str, **rest: Any) -> Architecture:
+def detector(name: str, **keywords: Any) -> Architecture:
     def options(size: int) -> dict[str, Any]:
-        own = {} if name.startswith("ssd") else {"min_size": size, "max_size": size}
-        few = {"rpn_post_nms_top_n_test": 20, "box_detections_per_img": 5} if "rcnn" in name else {}
-        return {"weights_backbone": None, "num_classes": 4, **own, **few}
+        size_options = {} if name.startswith("ssd") else {"min_size": size, "max_size": size}
+        limits = {"rpn_post_nms_top_n_test": 20, "box_detections_per_img": 5} if "rcnn" in name else {}
+        return {"weights_backbone": None, "num_classes": 4, **size_options, **limits}
 
-    return of(name, rest.pop("sizes", (128, 64)), kwargs=options, collate=list, **rest)
+    return of(name, keywords.pop("sizes", (128, 64)), kwargs=options, collate=list, **keywords)
 
 
 def swin_v2() -> dict[str, Any]:

@@ -26,12 +26,12 @@ def text(seed: int, size: int) -> dict[str, Tensor]:
 
 
 def padded(seed: int, size: int) -> dict[str, Tensor]:
-    """As a tokenizer fills up texts of other lengths."""
+    """Texts of different lengths, padded as by a tokenizer."""
     return {**text(seed, size), "attention_mask": (torch.arange(size) < size - seed % 3).long()}
 
 
 def pair(seed: int, size: int) -> dict[str, Tensor]:
-    """For an encoder and a decoder, whose sequences have other lengths."""
+    """For an encoder and a decoder, whose sequences have different lengths."""
     return {"input_ids": words(seed, size), "decoder_input_ids": words(seed + 500, size - 2)}
 
 
@@ -81,7 +81,7 @@ def of(
     options: Callable[[int], Mapping[str, Any]] | Mapping[str, Any],
     sample: Sample = text,
     sizes: tuple[int, int] = (7, 5),
-    **rest: Any,
+    **keywords: Any,
 ) -> Architecture:
     """The model NAMEModel of a configuration NAMEConfig, whose options may depend on the size of the input."""
 
@@ -92,7 +92,7 @@ def of(
         model: nn.Module = getattr(transformers, name + "Model")(config)
         return model
 
-    return Architecture(build, sample, sizes, **rest)
+    return Architecture(build, sample, sizes, **keywords)
 
 
 def tower(size: int) -> dict[str, Any]:

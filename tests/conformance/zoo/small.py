@@ -1,4 +1,4 @@
-"""Small networks for one way each in which axes can lie: other orders, equal numbers, states, maps of attention, two inputs."""
+"""Small networks with one axis layout each: permuted axes, equal sizes, states, attention maps, two inputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def noise(*shape: int) -> Callable[[int, int], Tensor]:
 
 
 class SequenceFirst(nn.Module):
-    """A transformer of torch's, which wants (tokens, samples, channels); what comes in and goes out has samples first."""
+    """A transformer of torch on (tokens, samples, channels); its inputs and outputs have samples first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Maps(nn.Module):
 
 
 class Masked(nn.Module):
-    """A transformer of torch's with a mask of padding, in which tensors are nested."""
+    """A transformer of torch with a padding mask, which uses nested tensors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def padded(seed: int, size: int) -> dict[str, Tensor]:
 
 
 class TwoTowers(nn.Module):
-    """An image with a class token and text without one, of as many tokens."""
+    """An image with a class token and text without one, with equal numbers of tokens."""
 
     class Image(nn.Module):
         def __init__(self) -> None:
@@ -133,7 +133,7 @@ def captioned(seed: int, size: int) -> tuple[Tensor, Tensor]:
 
 
 class Squares(nn.Module):
-    """A transformer of which tokens, class token included, are a square number: 16 = 15 + 1."""
+    """A transformer whose number of tokens, with the class token, is a square: 16 = 15 + 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class Signal(nn.Module):
 
 
 class Upside(nn.Module):
-    """Channels first, then samples: what a network of channels x samples gives."""
+    """Channels first, then samples: outputs of channels x samples."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ class Transpose(nn.Module):
 
 
 class ClassFirst(nn.Module):
-    """Sequence first, with a class token in front of the patches, as CLIP was written at first."""
+    """Sequence first, with a class token before the patches, as in the original CLIP."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ class ClassFirst(nn.Module):
 
 
 class Queries(nn.Module):
-    """Learned queries that look at a map, as many for any image: decoder (samples, queries, channels), heads, relu."""
+    """A fixed number of learned queries that attend to a map: decoder (samples, queries, channels), heads, relu."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ class Queries(nn.Module):
 
 
 class Frames(nn.Module):
-    """Clips whose frames go through a network of images, folded into the batch, then through one of time."""
+    """Clips whose frames are folded into the batch of an image network, followed by a network over time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -275,7 +275,7 @@ class Points(nn.Module):
 
 
 class OneSize(nn.Module):
-    """Windows on an axis of their own, in a network that takes one size only: neighbours' weights must say what is what."""
+    """Windows on a separate axis, in a network of fixed input size: axes must be inferred from weights of adjacent layers."""
 
     class Partition(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

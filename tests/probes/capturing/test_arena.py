@@ -1,4 +1,4 @@
-"""Memory outside the heap for what a forward pass keeps."""
+"""Memory outside the heap for the recorded outputs of a forward pass."""
 
 import gc
 import mmap
@@ -28,7 +28,7 @@ def test_a_copy_is_equal_contiguous_and_shares_no_memory(dtype: torch.dtype) -> 
 
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != torch.bfloat16])
-def test_an_array_shows_the_memory_of_its_view(dtype: torch.dtype) -> None:
+def test_an_array_shares_the_memory_of_its_view(dtype: torch.dtype) -> None:
     x = (100 * torch.randn(4, 3)).to(dtype)
     view = BufferPool().put(x)
     array = view.array()
@@ -37,7 +37,7 @@ def test_an_array_shows_the_memory_of_its_view(dtype: torch.dtype) -> None:
     assert not array.any()
 
 
-def test_what_is_written_to_a_reserved_view_is_in_its_array() -> None:
+def test_values_written_to_a_reserved_view_are_in_its_array() -> None:
     pool = BufferPool()
     views = [pool.reserve((2, 3), torch.float32) for _ in range(3)]
     for value, view in enumerate(views):
@@ -45,7 +45,7 @@ def test_what_is_written_to_a_reserved_view_is_in_its_array() -> None:
     assert [view.array().tolist() for view in views] == [[[float(value)] * 3] * 2 for value in range(3)]
 
 
-def test_views_do_not_overlap_however_many_blocks_they_need() -> None:
+def test_views_in_several_blocks_do_not_overlap() -> None:
     pool = BufferPool()
     sizes = (1, 7, 500, 3_000_000, 2, 1 << 20, 65)
     views = [pool.put(torch.full((size,), float(size))) for size in sizes]
@@ -59,13 +59,13 @@ def test_an_empty_tensor_has_a_view() -> None:
     assert view.array().shape == (0, 3)
 
 
-def test_from_the_second_pass_on_everything_lies_in_one_block() -> None:
+def test_from_the_second_pass_on_all_views_are_in_one_block() -> None:
     pool = BufferPool()
     tensors = [torch.ones(1_000_003), torch.ones(77), torch.ones(2_000_001)]
     first = [pool.put(x) for x in tensors]
     assert len({id(view.memory) for view in first}) > 1
     pool.restart()
-    pool.restart()  # nothing was put since: what is expected of the next pass stays
+    pool.restart()  # no views since: the expected layout of the next pass is kept
     second = [pool.put(x) for x in tensors]
     assert len({id(view.memory) for view in second}) == 1
     for view, x in zip(second, tensors, strict=True):
@@ -75,12 +75,12 @@ def test_from_the_second_pass_on_everything_lies_in_one_block() -> None:
 @pytest.mark.parametrize(
     "shapes", [[(4,), (2, 3), (1,)], [(4,), (3, 2), (5,)], [(9,)], [(4,)], [(4,), (2, 3), (1,), (7, 7), (2_000_000,)]]
 )
-def test_a_pass_may_take_something_else_than_the_pass_before(shapes: list[tuple[int, ...]]) -> None:
-    """What was expected is prepared; whatever comes in its place, or after it, overlaps nothing and is whole."""
+def test_a_pass_may_differ_from_the_pass_before(shapes: list[tuple[int, ...]]) -> None:
+    """The expected views are prepared; other or additional views do not overlap and are intact."""
     pool, passes = BufferPool(), []
-    for number, now in enumerate([[(4,), (2, 3), (1,)], shapes, [(4,), (2, 3), (1,)], shapes, shapes]):
+    for number, shapes_of_pass in enumerate([[(4,), (2, 3), (1,)], shapes, [(4,), (2, 3), (1,)], shapes, shapes]):
         pool.restart()
-        views = [pool.put(torch.full(shape, float(10 * number + i))) for i, shape in enumerate(now)]
+        views = [pool.put(torch.full(shape, float(10 * number + i))) for i, shape in enumerate(shapes_of_pass)]
         passes.append([view.array() for view in views])
     for number, arrays in enumerate(passes):
         for i, array in enumerate(arrays):
@@ -89,8 +89,8 @@ def test_a_pass_may_take_something_else_than_the_pass_before(shapes: list[tuple[
     assert not any(np.shares_memory(a, b) for i, a in enumerate(everything) for b in everything[:i])
 
 
-def test_memory_is_given_back_with_the_last_array_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Block(mmap.mmap):  # one that can be watched
+def test_memory_is_released_with_the_last_array_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Block(mmap.mmap):  # supports weak references
         pass
 
     watched = []
@@ -113,7 +113,7 @@ def test_memory_is_given_back_with_the_last_array_in_it(monkeypatch: pytest.Monk
     assert watched[0]() is None
 
 
-def test_what_is_prepared_does_not_keep_a_block_from_being_used_again() -> None:
+def test_prepared_views_do_not_prevent_reuse_of_a_block() -> None:
     pool = BufferPool()
     addresses = []
     for _ in range(5):
@@ -125,11 +125,11 @@ def test_what_is_prepared_does_not_keep_a_block_from_being_used_again() -> None:
 
 
 @pytest.mark.parametrize("holder", ["array", "part of an array", "tensor", "array of a tensor"])
-def test_a_block_is_used_again_only_when_nothing_points_into_it(holder: str) -> None:
+def test_a_block_is_reused_only_without_references_into_it(holder: str) -> None:
     pool = BufferPool()
     view = pool.put(torch.ones(8))
     address = view.tensor().data_ptr()
-    held = {
+    references = {
         "array": view.array,
         "part of an array": lambda: view.array()[2:],
         "tensor": view.tensor,
@@ -137,10 +137,10 @@ def test_a_block_is_used_again_only_when_nothing_points_into_it(holder: str) -> 
     }[holder]()
     del view
     pool.restart()
-    other = pool.put(torch.zeros(8)).array()
-    assert other.ctypes.data != address
-    assert float(held.sum()) == len(held)
-    del held
+    later = pool.put(torch.zeros(8)).array()
+    assert later.ctypes.data != address
+    assert float(references.sum()) == len(references)
+    del references
     pool.restart()
     assert pool.put(torch.full((8,), 2.0)).tensor().data_ptr() == address
-    assert not other.any()
+    assert not later.any()

@@ -1,4 +1,4 @@
-"""Axes that the user states: letters, windows in the batch, what is refused, and the last word."""
+"""Axes stated by the user: letters, windows in the batch, invalid statements, and precedence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.probes.by_hand import SequenceFirst, outputs
 
 
 class Folded(nn.Module):
-    """Windows of 2 x 2 places folded into the batch, sample by sample or window by window."""
+    """Windows of 2 x 2 positions folded into the batch, sample by sample or window by window."""
 
     def __init__(self, *, major: bool) -> None:
         super().__init__()
@@ -33,8 +33,8 @@ def test_windows_in_the_batch_are_left_out_with_the_reason_or_unfolded_as_stated
     with pytest.raises(probes.DataError, match=r"axis 0 of its 3 holds 16 rows for each sample .* such as '\(BP\)TC'"):
         next(probes.capture(net, [x], layers="fc"))
     batch = next(probes.capture(net, [x], layers="fc", axes="fc=(BP)TC" if major else "fc=(PB)TC"))
-    whole = outputs(net, x)["fc"].reshape(*((3, 16) if major else (16, 3)), 4, 5)
-    np.testing.assert_allclose(batch.layers["fc"], whole.mean((1 if major else 0, 2)), rtol=1e-5, atol=1e-6)
+    expected = outputs(net, x)["fc"].reshape(*((3, 16) if major else (16, 3)), 4, 5)
+    np.testing.assert_allclose(batch.layers["fc"], expected.mean((1 if major else 0, 2)), rtol=1e-5, atol=1e-6)
     assert batch.info["fc"].source_dims[0] == ("sample*window" if major else "window*sample")
     assert (batch.info["fc"].axes_from, batch.info["fc"].source_shape) == ("given", (16, 4, 5))
 
@@ -51,14 +51,14 @@ def test_windows_in_the_batch_are_left_out_with_the_reason_or_unfolded_as_stated
         ("fx=BTC", "No recorded layer of 'Sequential' matches 'fx', the pattern of axes."),
     ],
 )
-def test_axes_that_can_not_be_are_refused(axes: str, message: str) -> None:
+def test_invalid_axes_are_refused(axes: str, message: str) -> None:
     net = nn.Sequential()
     net.add_module("fc", nn.Linear(6, 7))
     with pytest.raises(probes.UsageError, match=re.escape(message)):
         next(probes.capture(net, [torch.randn(4, 5, 6)], axes=axes))
 
 
-def test_axes_that_are_stated_have_the_last_word_in_files_too(tmp_path: Path) -> None:
+def test_stated_axes_take_precedence_also_in_files(tmp_path: Path) -> None:
     net, x = SequenceFirst(), torch.randn(5, 5, 6)
     with pytest.warns(UserWarning, match="'fc' contradict what was measured"):
         store = probes.record(net, [x], tmp_path / "x.h5", layers=["fc", "act"], axes={"fc": "BTC"})
@@ -78,8 +78,8 @@ def test_letters_of_axes_round_trip() -> None:
         assert letters_of(stated.source_dims) == letters
 
 
-def test_axes_that_contradict_what_was_measured_are_taken_and_said() -> None:
-    """A story: with as many tokens as samples, wrong axes fitted and nothing was said."""
+def test_stated_axes_that_contradict_measurements_are_used_with_a_warning() -> None:
+    """Regression: with as many tokens as samples, wrong axes fitted without a warning."""
     x = torch.randn(4, 4, 8, generator=torch.Generator().manual_seed(0))
     net = nn.Sequential(nn.Linear(8, 5)).eval()
     with pytest.warns(UserWarning, match=r"Axes 'TBC' of '0' contradict what was measured: axis 0"):

@@ -1,4 +1,4 @@
-"""Prefix tokens told from places, towers apart, what has no row per sample, and what `attach` learns."""
+"""Prefix tokens distinguished from positions, separate towers, outputs without a row per sample, and `attach`."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from tests.probes.by_hand import SequenceFirst, agree, layout, outputs, statemen
 
 
 @pytest.mark.parametrize(
-    ("seen", "tokens", "prefix"),
+    ("map_shape", "tokens", "prefix"),
     [
-        ((9, 3, 14, 14), 197, 1),  # a map of 14 x 14 places came before
+        ((9, 3, 14, 14), 197, 1),  # after a map of 14 x 14 positions
         ((9, 3, 14, 14), 196, 0),
-        ((9, 8, 3, 4), 13, 1),  # a map of 3 x 4
+        ((9, 8, 3, 4), 13, 1),  # after a map of 3 x 4
         ((9, 8, 3, 4), 12, 0),
-        (None, 197, 1),  # nothing came before: 196 is a square
+        (None, 197, 1),  # no map before: 196 is a square
         (None, 196, 0),
-        (None, 21, 1),  # neither is: the network has a prefix token, and this is taken to hold it
-        (None, 1, 1),  # the class token alone
+        (None, 21, 1),  # neither is a square: the network has a prefix token, which is assumed to be included
+        (None, 1, 1),  # only the class token
     ],
 )
-def test_prefix_tokens_are_told_from_places(seen: tuple[int, ...] | None, tokens: int, prefix: int) -> None:
+def test_prefix_tokens_are_distinguished_from_positions(map_shape: tuple[int, ...] | None, tokens: int, prefix: int) -> None:
     net = nn.Module()
     net.cls_token = nn.Parameter(torch.zeros(1, 1, 8))
     axes = AxisInference(net)
-    if seen:
-        layout(nn.Identity(), seen, axes)
+    if map_shape:
+        layout(nn.Identity(), map_shape, axes)
     assert layout(nn.LayerNorm(8), (9, tokens, 8), axes).prefix == prefix
     assert layout(nn.LayerNorm(8), (9, tokens, 8)).prefix == 0
 
 
-def test_prefix_tokens_of_known_transformers() -> None:
+def test_prefix_tokens_of_timm_transformers() -> None:
     from timm import create_model
 
     for name, expected in (("vit_tiny_patch16_224", {"": 1}), ("vit_small_patch16_dinov3", {"": 5}), ("resnet18", {})):
         assert tower_tokens(create_model(name)) == expected
 
 
-def test_what_compares_samples_and_what_has_none_is_left_out_with_the_reason() -> None:
+def test_outputs_that_compare_samples_or_have_none_are_left_out_with_the_reason() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -59,7 +59,7 @@ def test_what_compares_samples_and_what_has_none_is_left_out_with_the_reason() -
     assert "no axis of it grows with the batch" in batch.skipped["none"], "8 rows for 8 samples, by chance"
 
 
-def test_attach_learns_from_passes_of_other_batch_sizes() -> None:
+def test_attach_infers_axes_from_passes_of_other_batch_sizes() -> None:
     net = SequenceFirst().eval()
     with probes.attach(net) as recording, torch.no_grad():
         net(torch.randn(5, 7, 6))
@@ -80,7 +80,7 @@ def outputs_beside(net: SequenceFirst, x: Tensor) -> np.ndarray:
 
 
 class Tokens(nn.Module):
-    """Patches as tokens behind a class token: T = places + 1."""
+    """Patches as tokens after a class token: T = positions + 1."""
 
     def __init__(self, *, strict: tuple[int, int] | None = None, name: str = "cls_token") -> None:
         super().__init__()
@@ -99,24 +99,24 @@ class Tokens(nn.Module):
 @pytest.mark.parametrize("shape", [(6, 10), (4, 4), (16, 16), (6, 42)])  # 16 tokens, 5, 65, 64
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("prefix", [None, 1])
-def test_a_square_number_of_tokens_may_hold_a_class_token(shape: tuple[int, int], strict: bool, prefix: int | None) -> None:
+def test_a_square_number_of_tokens_may_include_a_class_token(shape: tuple[int, int], strict: bool, prefix: int | None) -> None:
     net = Tokens(strict=shape if strict else None)
     x = torch.randn(3, 3, *shape)
     batch = agree(
-        net, x, {"proj": "BCHW", "embed": "BTC", "blocks.0": "BTC", "blocks.1": "BTC"}, found="", prefix_tokens=prefix
+        net, x, {"proj": "BCHW", "embed": "BTC", "blocks.0": "BTC", "blocks.1": "BTC"}, axes_from="", prefix_tokens=prefix
     )
     assert [batch.info[layer].prefix_tokens for layer in ("embed", "blocks.0", "blocks.1")] == [0, 1, 1]
     first = next(probes.capture(net, [x], pool="cls", layers="blocks.*", prefix_tokens=prefix))
     np.testing.assert_allclose(first.layers["blocks.1"], outputs(net, x)["blocks.1"][:, 0], rtol=1e-6)
 
 
-def test_a_class_token_of_an_unknown_name_is_counted() -> None:
+def test_a_class_token_with_any_name_is_detected() -> None:
     net, x = Tokens(name="own"), torch.randn(3, 3, 8, 8)
     assert next(probes.capture(net, [x])).info["blocks.1"].prefix_tokens == 1
 
 
 @pytest.mark.parametrize("tokens", [9, 16, 64, 256, 10])
-def test_stated_prefix_tokens_are_never_overruled(tokens: int) -> None:
+def test_stated_prefix_tokens_take_precedence(tokens: int) -> None:
     net, x = nn.Sequential(nn.LayerNorm(4)), torch.randn(3, tokens, 4)
     batch = next(probes.capture(net, [x], prefix_tokens=1))
     np.testing.assert_allclose(batch.layers["0"], outputs(net, x)["0"][:, 1:].mean(1), rtol=1e-5, atol=1e-6)
@@ -125,7 +125,7 @@ def test_stated_prefix_tokens_are_never_overruled(tokens: int) -> None:
     )
 
 
-def test_each_tower_has_its_own_prefix_tokens() -> None:
+def test_prefix_tokens_are_inferred_per_tower() -> None:
     from transformers import CLIPConfig, CLIPModel
 
     small = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -134,5 +134,5 @@ def test_each_tower_has_its_own_prefix_tokens() -> None:
     inputs = {"pixel_values": torch.randn(3, 3, 8, 8), "input_ids": torch.randint(0, 30, (3, 17))}
     layers = ["vision_model.encoder.layers.0.layer_norm1", "text_model.encoder.layers.0.layer_norm1"]
     assert tower_tokens(model) == {"vision_model": 1}
-    batch = agree(model, inputs, dict.fromkeys(layers, "BTC"), layers=layers, found="")
+    batch = agree(model, inputs, dict.fromkeys(layers, "BTC"), layers=layers, axes_from="")
     assert [batch.info[layer].prefix_tokens for layer in layers] == [1, 0], "17 tokens in both"

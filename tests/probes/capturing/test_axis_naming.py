@@ -1,4 +1,4 @@
-"""Names of axes by the modules' kinds and weights, by what flows, and by what moves: rows are plain numpy pooling."""
+"""Names of axes from module types, weights, data flow and measurements: rows agree with pooling in plain numpy."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_axes_by_kind(module: nn.Module, shape: tuple[int, ...], expected: tuple
 
 def test_an_element_wise_module_inherits_the_axes_of_its_shape() -> None:
     axes = AxisInference()
-    norm, gelu, other = nn.LayerNorm(6), nn.GELU(), nn.GELU()
+    norm, gelu, second = nn.LayerNorm(6), nn.GELU(), nn.GELU()
     layout(norm, (1, 4, 5, 6), axes)
     assert layout(gelu, (9, 4, 5, 6), axes).dims == ("sample", "height", "width", "channel")
-    assert layout(other, (9, 6, 5, 4), axes).dims == ("sample", "channel", "height", "width")
+    assert layout(second, (9, 6, 5, 4), axes).dims == ("sample", "channel", "height", "width")
 
 
-def test_heads_of_attention_are_no_map() -> None:
+def test_heads_of_attention_are_not_a_feature_map() -> None:
     axes = AxisInference(prefix=1)
     layout(nn.LayerNorm(12), (2, 17, 12), axes)
     attended = layout(nn.Identity(), (2, 3, 17, 4), axes)
@@ -46,7 +46,7 @@ def test_heads_of_attention_are_no_map() -> None:
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_recurrent_layers_and_their_last_states(kind: type[nn.RNNBase], batch_first: bool) -> None:
+def test_axes_of_recurrent_layers_and_their_last_states(kind: type[nn.RNNBase], batch_first: bool) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -57,7 +57,7 @@ def test_recurrent_layers_and_their_last_states(kind: type[nn.RNNBase], batch_fi
 
     states = ["rnn.1.0", "rnn.1.1"] if kind is nn.LSTM else ["rnn.1"]
     axes = {"rnn.0": "BTC" if batch_first else "TBC"} | dict.fromkeys(states, "LBC")
-    batch = agree(Net(), torch.randn(4, 4, 3), axes, found="")
+    batch = agree(Net(), torch.randn(4, 4, 3), axes, axes_from="")
     assert batch.layers[states[0]].shape == (4, 4, 5)
     assert batch.info[states[0]].dims == ("sample", "layer", "channel")
 
@@ -79,12 +79,12 @@ class ChannelsLast(nn.Module):
 
 @pytest.mark.parametrize("samples", [2, 4, 8])
 @pytest.mark.parametrize("shape", [(8, 8), (4, 8), (8, 4)])
-def test_channels_last_activations(samples: int, shape: tuple[int, int]) -> None:
-    """As many rows and columns as channels and samples: only another size of the image tells."""
+def test_axes_of_channels_last_activations(samples: int, shape: tuple[int, int]) -> None:
+    """As many rows and columns as channels and samples: only another image size decides."""
     axes = {"stem": "BCHW", "act1": "BCHW"} | dict.fromkeys(("norm", "fc", "act2", "drop"), "BHWC") | {"act3": "BCHW"}
     batch = next(probes.capture(ChannelsLast(8), [torch.randn(samples, 3, *shape)], pool="none"))
     assert batch.info["drop"].dims == ("sample", "height", "width", "channel")
-    agree(ChannelsLast(8), torch.randn(samples, 3, *shape), axes | {"pool": "BCHW"}, found="")
+    agree(ChannelsLast(8), torch.randn(samples, 3, *shape), axes | {"pool": "BCHW"}, axes_from="")
 
 
 class Attention(nn.Module):
@@ -103,13 +103,13 @@ class Attention(nn.Module):
 
 @pytest.mark.parametrize("tokens", [3, 4, 5, 16])
 @pytest.mark.parametrize("samples", [3, 5])
-def test_heads_tokens_and_maps_of_attention(samples: int, tokens: int) -> None:
+def test_axes_of_heads_tokens_and_maps_of_attention(samples: int, tokens: int) -> None:
     for heads_first, norm in ((True, "BATC"), (False, "BTAC")):
         axes = {"q": "BTC", "q_norm": norm, "softmax": "BATK"}
         agree(Attention(heads_first=heads_first), torch.randn(samples, tokens, 12), axes)
 
 
-def test_qwen3() -> None:
+def test_axes_of_qwen3() -> None:
     from transformers import Qwen3Config, Qwen3Model
 
     config = Qwen3Config(

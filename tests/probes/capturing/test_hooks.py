@@ -9,16 +9,16 @@ from torch import nn
 import probes
 
 
-def test_every_forward_pass_starts_afresh() -> None:
+def test_every_forward_pass_replaces_the_recording() -> None:
     net = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
     with probes.attach(net) as recording:
         net(torch.zeros(4, 3))
         net(torch.ones(5, 3))
-    assert {name: tuple(kept.shape) for name, kept in recording.items()} == {"0": (5, 2), "1": (5, 2)}
+    assert {name: tuple(rows.shape) for name, rows in recording.items()} == {"0": (5, 2), "1": (5, 2)}
     assert recording.info["1"].depth == 1.0
 
 
-def test_parts_of_a_model_may_be_called_alone() -> None:
+def test_parts_of_a_model_may_be_called_separately() -> None:
     net = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
     with probes.attach(net) as recording:
         net[0](torch.zeros(4, 3))
@@ -28,7 +28,7 @@ def test_parts_of_a_model_may_be_called_alone() -> None:
         assert len(recording) == 0
 
 
-def test_a_name_that_was_not_recorded_is_explained() -> None:
+def test_an_unrecorded_name_is_explained() -> None:
     net = nn.Sequential(nn.Flatten(0, 1), nn.Linear(3, 2))
     with probes.attach(net) as recording:
         net(torch.zeros(4, 5, 3))
@@ -47,7 +47,7 @@ def test_a_pattern_that_matches_nothing_fails_at_the_first_pass_and_leaves_no_ho
     assert not net[0]._forward_hooks
 
 
-def test_containers_can_be_asked_for() -> None:
+def test_containers_can_be_selected() -> None:
     net = nn.Sequential(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), nn.Linear(2, 2))
     with probes.attach(net, layers=["0", "type:Linear"]) as recording:
         net(torch.zeros(4, 3))
@@ -55,7 +55,7 @@ def test_containers_can_be_asked_for() -> None:
     assert [round(info.depth, 3) for info in recording.info.values()] == [0.333, 0.667, 1.0]
 
 
-def test_inference_tensors_are_left_out_with_advice() -> None:
+def test_inference_tensors_are_left_out_with_advice_to_use_no_grad() -> None:
     net = nn.Sequential(nn.Linear(3, 2))
     with probes.attach(net) as recording, torch.inference_mode():
         net(torch.zeros(4, 3))
@@ -101,7 +101,7 @@ def test_an_excluded_call_has_no_parts_and_an_excluded_part_leaves_its_call() ->
 
 
 class Detour(nn.Module):
-    """Passes through one layer more where its input is positive."""
+    """Calls an additional layer if its input is positive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Detour(nn.Module):
         return self.last(self.extra(y) if x.sum() > 0 else y)
 
 
-def test_depth_is_that_of_the_pass_also_when_it_takes_another_path() -> None:
+def test_depth_is_that_of_each_pass_on_any_path() -> None:
     model, short, long = Detour(), -torch.ones(4, 3), torch.ones(4, 3)
     with probes.attach(model) as recording:
         for x in (short, long, short, long):
@@ -131,7 +131,7 @@ def test_depth_is_that_of_the_pass_also_when_it_takes_another_path() -> None:
             assert list(recording.calls) == [*depths, "model"]
 
 
-def test_depth_counts_every_layer_that_runs_recorded_or_not() -> None:
+def test_depth_counts_unrecorded_layers() -> None:
     model = Detour()
     with probes.attach(model, layers="last") as recording:
         for x in (-torch.ones(4, 3), torch.ones(4, 3)):

@@ -1,4 +1,4 @@
-"""One canonical form for every way to write options."""
+"""A canonical form for all spellings of options."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from probes.errors import UsageError
 from probes.options import CaptureOptions
 
 
-def test_defaults_are_those_of_the_dataclass() -> None:
+def test_defaults_agree_with_the_dataclass() -> None:
     assert options_of() == CaptureOptions()
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ({"layers": "a"}, {"layers": ["a"]}),
         ({"layers": "a"}, {"layers": ("a",)}),
@@ -27,19 +27,19 @@ def test_defaults_are_those_of_the_dataclass() -> None:
         ({"split": None}, {"split": ""}),
     ],
 )
-def test_two_ways_to_write_the_same_are_equal(one: dict, other: dict) -> None:
-    assert options_of(**one) == options_of(**other)
+def test_equivalent_spellings_are_equal(first: dict, second: dict) -> None:
+    assert options_of(**first) == options_of(**second)
 
 
 @pytest.mark.parametrize(
     "keywords", [{"layers": []}, {"layers": "!"}, {"layers": "re:("}, {"pool": "men"}, {"pool": "grid"}, {"axes": "T"}]
 )
-def test_what_is_not_understood_is_refused(keywords: dict) -> None:
+def test_invalid_options_are_refused(keywords: dict) -> None:
     with pytest.raises(UsageError):
         options_of(**keywords)
 
 
-def test_a_function_in_place_of_the_model_is_described() -> None:
+def test_a_forward_function_is_described() -> None:
     def forward(x: object) -> object:
         return x
 

@@ -1,4 +1,4 @@
-"""Measuring: which axis grows with the batch and which with the size, and nothing that stays behind."""
+"""Measuring axes: which grow with the batch and which with the input size, without side effects."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.probes.by_hand import SEQUENCE_FIRST, SequenceFirst, agree
 
 @pytest.mark.parametrize(("samples", "tokens"), [(5, 5), (4, 7), (8, 3), (6, 6), (1, 4), (2, 2), (3, 3), (8, 8), (4, 1)])
 def test_sequence_first_blocks(samples: int, tokens: int) -> None:
-    """As many tokens as samples, as many samples as channels, one sample: sizes do not decide, growth does."""
+    """As many tokens as samples, as many samples as channels, one sample: growth decides, not size."""
     batch = agree(SequenceFirst(), torch.randn(samples, tokens, 6), SEQUENCE_FIRST)
     assert batch.info["fc"].dims == ("sample", "channel")
     assert batch.info["fc"].source_shape == (tokens, 8)
 
 
-def test_height_and_width_are_told_apart() -> None:
+def test_height_and_width_are_distinguished() -> None:
     class Turned(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -33,8 +33,8 @@ def test_height_and_width_are_told_apart() -> None:
     assert info["b"].source_dims == ("sample", "channel", "width", "height")
 
 
-def test_measuring_leaves_no_trace() -> None:
-    """Random state, buffers, attributes and mode are those of a run without measuring."""
+def test_measuring_has_no_side_effects() -> None:
+    """Random state, buffers, attributes and mode equal those of a run without measuring."""
 
     class Counting(nn.Module):
         def __init__(self) -> None:
@@ -60,7 +60,7 @@ def test_measuring_leaves_no_trace() -> None:
     assert net.cache.shape == (5,)
 
 
-def test_a_network_of_one_batch_size_is_recorded_as_far_as_its_modules_tell() -> None:
+def test_a_network_of_fixed_batch_size_is_recorded_by_its_module_types() -> None:
     class Fixed(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""The hash says whether two networks compute the same thing with the same numbers."""
+"""The hash of a network changes with its weights and its code."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def helper(x: torch.Tensor) -> torch.Tensor:
     return x + 1
 
 
-def test_functions_are_told_apart_by_what_they_compute() -> None:
+def test_functions_are_distinguished_by_their_code() -> None:
     torch.manual_seed(0)
-    net, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    net, second_net = nn.Linear(3, 2), nn.Linear(3, 2)
     functions = [
-        net.forward, other.forward, nn.ReLU().forward, partial(net.forward), scaled(2.0, net), scaled(3.0, net),
-        scaled(2.0, other), lambda x: net(x) - 1, lambda x: net(x) + 1, lambda x: helper(net(x)), lambda x, y=1: net(x),
+        net.forward, second_net.forward, nn.ReLU().forward, partial(net.forward), scaled(2.0, net), scaled(3.0, net),
+        scaled(2.0, second_net), lambda x: net(x) - 1, lambda x: net(x) + 1, lambda x: helper(net(x)), lambda x, y=1: net(x),
         lambda x, y=2: net(x), lambda x: [net(part) for part in x], lambda x: [net(part) + 1 for part in x],
     ]  # fmt: skip
     texts = [description_of(function) for function in functions]  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ def test_functions_are_told_apart_by_what_they_compute() -> None:
     assert description_of(functions[4]) != texts[4]  # type: ignore[arg-type]
 
 
-def test_a_function_that_another_calls_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_called_functions_are_included(monkeypatch: pytest.MonkeyPatch) -> None:
     def function(x: torch.Tensor) -> torch.Tensor:
         return helper(x)
 
@@ -76,11 +76,11 @@ def test_objects_that_can_not_be_read_are_named() -> None:
     assert "double (Scale)" in description_of(lambda x: double(x) + 1)
 
 
-def test_functions_that_call_each_other_come_to_an_end() -> None:
-    def even(n: int) -> bool:
-        return n == 0 or odd(n - 1)
+def test_mutually_recursive_functions_are_described() -> None:
+    def is_even(n: int) -> bool:
+        return n == 0 or is_odd(n - 1)
 
-    def odd(n: int) -> bool:
-        return n != 0 and even(n - 1)
+    def is_odd(n: int) -> bool:
+        return n != 0 and is_even(n - 1)
 
-    assert description_of(even) != description_of(odd)
+    assert description_of(is_even) != description_of(is_odd)

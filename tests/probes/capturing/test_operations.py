@@ -1,4 +1,4 @@
-"""Operations that are no modules: what they are called, which count, and that their values are those of the network."""
+"""Operations outside modules: their names, which are recorded, and their values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from probes.capturing.operations import operation_name
 
 
 class Block(nn.Module):
-    """A residual block as people write it, with operations of every spelling."""
+    """A residual block with operations in every usual spelling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         a = self.layer1[0](x)
         b = self.layer1[1](a)
-        both = torch.cat([a, b], dim=1)
-        pooled = both.mean((2, 3)).view(len(x), -1)
+        joined = torch.cat([a, b], dim=1)
+        pooled = joined.mean((2, 3)).view(len(x), -1)
         out: Tensor = self.head(pooled)
         return out.softmax(-1) if out.sum() > 1e9 else out.sigmoid()
 
 
-def test_names_values_and_places() -> None:
+def test_operations_have_names_values_and_depths() -> None:
     torch.manual_seed(0)
     net, x = Net().eval(), torch.randn(2, 3, 5, 5)
     with probes.attach(net, ops=True, pool="none") as recording, torch.no_grad():
@@ -59,7 +59,7 @@ def test_names_values_and_places() -> None:
     assert info["layer1.0.relu_1"].call_index == 1
     assert info["cat"].module_type == "cat"
     assert info["cat"].dims == ("sample", "channel", "height", "width")
-    depths = [one.depth for one in info.values()]
+    depths = [layer_info.depth for layer_info in info.values()]
     assert depths == sorted(depths)
     assert info["head"].depth == info["sigmoid"].depth == 1.0
 
@@ -67,14 +67,14 @@ def test_names_values_and_places() -> None:
 def test_depth_and_values_of_modules_do_not_depend_on_operations() -> None:
     torch.manual_seed(0)
     net, x = Net(), torch.randn(2, 3, 5, 5)
-    without = next(probes.capture(net, [x]))
+    without_ops = next(probes.capture(net, [x]))
     with_ops = next(probes.capture(net, [x], ops=True))
-    for name, array in without.layers.items():
+    for name, array in without_ops.layers.items():
         np.testing.assert_array_equal(array, with_ops.layers[name])
-        assert without.info[name].depth == with_ops.info[name].depth
+        assert without_ops.info[name].depth == with_ops.info[name].depth
 
 
-def test_patterns_choose_operations() -> None:
+def test_patterns_select_operations() -> None:
     batch = next(probes.capture(Net(), [torch.randn(2, 3, 5, 5)], layers=["layer1.*.add", "type:cat"], ops=True))
     assert list(batch.layers) == ["layer1.0.add", "layer1.1.add", "cat"]
     with pytest.raises(probes.UsageError, match=r"matches 'layer1\.\*\.ad'. Did you mean 'layer1\.\*\.add'"):
@@ -89,7 +89,7 @@ def test_control_flow_is_followed() -> None:
     assert list(batch.layers)[-1] == "softmax"
 
 
-def test_torchs_own_leaves_are_one_operation() -> None:
+def test_leaves_of_torch_are_one_operation() -> None:
     net = nn.Sequential(nn.ReLU(), nn.MultiheadAttention(4, 2, batch_first=True))
 
     class Wrapped(nn.Module):
@@ -105,12 +105,12 @@ def test_torchs_own_leaves_are_one_operation() -> None:
     assert list(batch.layers) == ["net.0", "net.1"] or list(batch.layers) == ["net.0", "net.1.0", "net.1.1"]
 
 
-def test_a_transformer_layers_residual_additions_are_seen() -> None:
+def test_residual_additions_of_a_transformer_layer_are_recorded() -> None:
     batch = next(probes.capture(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), [torch.randn(2, 5, 8)], ops=True))
     assert [name for name in batch.layers if name.startswith("add")] == ["add", "add_1"]
 
 
-def test_views_copies_and_constants_do_not_count() -> None:
+def test_views_copies_and_constants_are_not_operations() -> None:
     class Shapes(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             y = x.reshape(len(x), -1)[:, :2].transpose(0, 1).contiguous().T.clone().float().detach()
@@ -118,10 +118,10 @@ def test_views_copies_and_constants_do_not_count() -> None:
             return y.unsqueeze(1).expand(-1, 3, -1).flatten(1) * 1.0
 
     batch = next(probes.capture(Shapes(), [torch.randn(3, 2, 2)], ops=True, layers=["add", "mul", "re:.*"]))
-    assert [name for name in batch.layers if name != "model"] == ["add", "flatten", "mul"]  # flatten copies what was expanded
+    assert [name for name in batch.layers if name != "model"] == ["add", "flatten", "mul"]  # flatten copies the expanded tensor
 
 
-def test_operations_of_parts_whose_rows_are_no_samples_are_left_out() -> None:
+def test_operations_without_a_row_per_sample_are_left_out() -> None:
     class Windows(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return (x.view(-1, 2) + 1).view(len(x), -1) * 2
@@ -131,7 +131,7 @@ def test_operations_of_parts_whose_rows_are_no_samples_are_left_out() -> None:
     assert list(batch.layers) == ["mul", "model"]
 
 
-def test_no_mode_is_left_behind() -> None:
+def test_no_dispatch_mode_remains_active() -> None:
     from torch.overrides import _get_current_function_mode_stack
 
     with pytest.raises(KeyboardInterrupt), probes.attach(Net(), ops=True):
@@ -147,5 +147,5 @@ def test_no_mode_is_left_behind() -> None:
         (torch.round, "round"), (Tensor.__matmul__, "matmul"), (torch.imag, "imag"),
     ],
 )  # fmt: skip
-def test_one_name_for_every_spelling(function: object, name: str) -> None:
+def test_all_spellings_have_one_name(function: object, name: str) -> None:
     assert operation_name(function) == name  # type: ignore[arg-type]

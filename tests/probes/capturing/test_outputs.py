@@ -1,4 +1,4 @@
-"""Nested outputs taken apart: every kind of container, any depth, keys in their order."""
+"""Parts of nested outputs: every kind of container, any depth, keys in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Output:
     hidden: object
 
 
-Pair = namedtuple("Pair", ["left", "right"])  # what older models return
+Pair = namedtuple("Pair", ["left", "right"])  # returned by older models
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,9 @@ Pair = namedtuple("Pair", ["left", "right"])  # what older models return
         ({0: 1}, [("0", 1)]),
     ],
 )
-def test_every_part_has_the_keys_that_lead_to_it(output: object, parts: list[tuple[str, object]]) -> None:
+def test_every_part_is_named_by_its_keys(output: object, parts: list[tuple[str, object]]) -> None:
     assert list(parts_of(output)) == parts
 
 
-def test_a_key_may_be_given() -> None:
+def test_a_prefix_of_the_keys_may_be_given() -> None:
     assert list(parts_of([1], "layer")) == [("layer.0", 1)]

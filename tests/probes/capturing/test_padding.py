@@ -1,4 +1,4 @@
-"""Padding is left out of pools, or said to be in; nested tensors are the padded ones without it."""
+"""Padding is excluded from pools, or a warning is given; nested tensors equal padded ones without padding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import probes
 
 
 class Text(nn.Module):
-    """Token ids and a mask; every position sees itself and the unmasked mean."""
+    """Token ids and a mask; every position depends on itself and on the unmasked mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,24 +27,24 @@ class Text(nn.Module):
 
 @pytest.mark.parametrize("pool", ["mean", "max", "mean_std"])
 @pytest.mark.parametrize("left", [True, False])
-def test_a_sentence_gives_the_same_row_alone_and_padded(pool: str, left: bool) -> None:
+def test_a_sentence_has_the_same_row_alone_and_padded(pool: str, left: bool) -> None:
     net = Text()
     sentences = [torch.randint(1, 20, (length,)) for length in (3, 7, 5, 1)]
     ids, mask = torch.zeros(4, 7, dtype=torch.long), torch.zeros(4, 7, dtype=torch.long)
     for row, sentence in enumerate(sentences):
-        where = slice(7 - len(sentence), None) if left else slice(len(sentence))
-        ids[row, where], mask[row, where] = sentence, 1
+        unpadded = slice(7 - len(sentence), None) if left else slice(len(sentence))
+        ids[row, unpadded], mask[row, unpadded] = sentence, 1
     batch = next(probes.capture(net, [{"input_ids": ids, "attention_mask": mask}], pool=pool))
     assert {batch.info[layer].padding for layer in ("embed", "fc", "act")} == {"excluded"}
     for row, sentence in enumerate(sentences):
-        alone = next(
+        separate = next(
             probes.capture(net, [{"input_ids": sentence[None], "attention_mask": torch.ones(1, len(sentence))}], pool=pool)
         )
         for layer in batch.layers:
-            np.testing.assert_allclose(batch.layers[layer][row], alone.layers[layer][0], rtol=1e-5, atol=1e-6, err_msg=layer)
+            np.testing.assert_allclose(batch.layers[layer][row], separate.layers[layer][0], rtol=1e-5, atol=1e-6, err_msg=layer)
 
 
-def test_padding_that_is_not_left_out_is_said(tmp_path: Path) -> None:
+def test_padding_that_is_not_excluded_is_warned_about(tmp_path: Path) -> None:
     class Strided(Text):
         def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
             return self.out(self.act(self.fc(self.embed(input_ids)))[:, ::2])
@@ -60,7 +60,7 @@ def test_padding_that_is_not_left_out_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*nested tensors.*")
-def test_nested_tensors_of_the_fast_path_give_the_rows_of_the_slow_one() -> None:
+def test_nested_tensors_of_the_fast_path_give_the_rows_of_the_slow_path() -> None:
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     fast, slow = nn.TransformerEncoder(layer, 2), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
@@ -73,5 +73,5 @@ def test_nested_tensors_of_the_fast_path_give_the_rows_of_the_slow_one() -> None
         np.testing.assert_allclose(nested.layers[name], plain.layers[name], rtol=1e-5, atol=1e-6, err_msg=name)
         assert nested.info[name].padding == "excluded"
     for row, length in enumerate(lengths):
-        alone = next(probes.capture(slow, [{"src": inputs["src"][row : row + 1, :length]}], layers=layers))
-        np.testing.assert_allclose(nested.layers["layers.1"][row], alone.layers["layers.1"][0], rtol=1e-4, atol=1e-5)
+        separate = next(probes.capture(slow, [{"src": inputs["src"][row : row + 1, :length]}], layers=layers))
+        np.testing.assert_allclose(nested.layers["layers.1"][row], separate.layers["layers.1"][0], rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Selection among the calls of a network, wrappers."""
+"""Selection among the calls of a network, and wrapped networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from probes.capturing.network import unwrap
 from probes.capturing.selection import Selection, types_of
 
 
-def test_default_wants_leaf_calls_only() -> None:
+def test_by_default_only_leaf_calls_are_selected() -> None:
     selection = Selection()
     assert selection.includes("x", ["ReLU"], leaf=True)
     assert not selection.includes("x", ["Sequential"], leaf=False)
@@ -27,7 +27,7 @@ def test_types_match_base_classes() -> None:
     assert not Selection("type:Module").includes("x", types_of(MyConv(1, 1, 1)), leaf=True)
 
 
-def test_a_module_that_never_runs_is_told_from_one_that_is_not_there() -> None:
+def test_modules_that_never_run_are_distinguished_from_unknown_names() -> None:
     net = nn.Sequential(nn.Linear(1, 1))
     net.spare = nn.Linear(1, 1)
     with pytest.raises(UsageError, match="matches 'spare', but the forward pass of 'Sequential' never calls that module"):
@@ -36,7 +36,7 @@ def test_a_module_that_never_runs_is_told_from_one_that_is_not_there() -> None:
         Selection("nix").check(net, {"0": "Linear"})
 
 
-def test_wrappers_are_looked_through_and_scripts_refused() -> None:
+def test_wrapped_networks_are_unwrapped_and_scripts_refused() -> None:
     net = nn.Sequential(nn.Linear(1, 1))
     assert unwrap(nn.DataParallel(torch.compile(net))) is net  # type: ignore[arg-type]  # compile returns a callable
     with warnings.catch_warnings():
@@ -46,18 +46,18 @@ def test_wrappers_are_looked_through_and_scripts_refused() -> None:
         unwrap(scripted)
 
 
-def test_exclusion_alone_leaves_the_other_leaf_calls() -> None:
+def test_exclusions_alone_select_the_other_leaf_calls() -> None:
     selection = Selection("!relu*")
     assert selection.includes("conv", ["Conv2d"], leaf=True)
-    assert not selection.includes("block", ["Sequential"], leaf=False)  # no leaf: not wanted by default
+    assert not selection.includes("block", ["Sequential"], leaf=False)  # not a leaf: not selected by default
     assert not selection.includes("relu1", ["ReLU"], leaf=True)
-    both = Selection(["block*", "!block.relu"])
-    assert both.includes("block", ["Sequential"], leaf=False)
-    assert not both.includes("block.relu", ["ReLU"], leaf=True)
-    assert not both.includes("conv", ["Conv2d"], leaf=True)
+    selection_of_both = Selection(["block*", "!block.relu"])
+    assert selection_of_both.includes("block", ["Sequential"], leaf=False)
+    assert not selection_of_both.includes("block.relu", ["ReLU"], leaf=True)
+    assert not selection_of_both.includes("conv", ["Conv2d"], leaf=True)
 
 
-def test_excluding_a_module_that_never_runs_is_no_mistake_but_a_typo_is() -> None:
+def test_excluding_a_module_that_never_runs_is_allowed_but_a_typo_is_refused() -> None:
     net = nn.Sequential(nn.Linear(1, 1))
     net.spare = nn.Linear(1, 1)
     Selection("!spare").check(net, {"0": "Linear"})

@@ -1,4 +1,4 @@
-"""capture: what loaders may yield, how the network is run, and what is left out."""
+"""capture: items of loaders, how the network is run, and which layers are left out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def loader(n: int = 20, size: int = 8) -> DataLoader[tuple[Tensor, ...]]:
         ({"input": torch.zeros(2, 1, 8, 8), "labels": torch.tensor([1, 0])}, [1, 0], [0, 1]),
     ],
 )
-def test_what_a_loader_may_yield(item: object, labels: list[int] | None, ids: list[int]) -> None:
+def test_items_of_loaders_are_read(item: object, labels: list[int] | None, ids: list[int]) -> None:
     batch = next(probes.capture(net(), [item]))
     assert (None if batch.labels is None else batch.labels.tolist()) == labels
     assert batch.ids.tolist() == ids
@@ -44,49 +44,49 @@ def test_what_a_loader_may_yield(item: object, labels: list[int] | None, ids: li
         ((torch.zeros(2, 1, 8, 8), torch.ones(2, 3).long()), "labels have shape .* that are not one-hot"),
     ],
 )
-def test_what_it_may_not(item: object, sentence: str) -> None:
+def test_invalid_items_of_loaders_are_refused(item: object, sentence: str) -> None:
     with pytest.raises((probes.UsageError, probes.DataError), match=sentence):
         next(probes.capture(net(), [item]))
 
 
-def test_batches_are_numbered_on_and_carry_the_split() -> None:
-    found = list(probes.capture(net(), loader(), split="test"))
-    assert np.concatenate([batch.ids for batch in found]).tolist() == list(range(20))
-    assert found[0].split is not None
-    assert set(found[0].split) == {"test"}
+def test_batches_are_numbered_consecutively_and_have_the_split() -> None:
+    batches = list(probes.capture(net(), loader(), split="test"))
+    assert np.concatenate([batch.ids for batch in batches]).tolist() == list(range(20))
+    assert batches[0].split is not None
+    assert set(batches[0].split) == {"test"}
 
 
-def test_captured_values_are_those_of_hand_written_hooks() -> None:
-    model, kept = net(), {}
-    model[0].register_forward_hook(lambda _m, _a, output: kept.update(conv=output.mean((2, 3)).clone()))
+def test_captured_values_agree_with_hand_written_hooks() -> None:
+    model, recorded = net(), {}
+    model[0].register_forward_hook(lambda _m, _a, output: recorded.update(conv=output.mean((2, 3)).clone()))
     batch = next(probes.capture(model, loader(), layers="0"))
-    np.testing.assert_array_equal(batch.layers["0"], kept["conv"].detach().numpy())
+    np.testing.assert_array_equal(batch.layers["0"], recorded["conv"].detach().numpy())
 
 
 @pytest.mark.parametrize("pool", ["mean", "none"])
-def test_batches_that_are_kept_hold_what_each_step_gave(pool: str) -> None:
-    """From the second step on, what is kept lies in one block laid out beforehand: each step needs a block of its own."""
+def test_stored_batches_keep_the_values_of_each_step(pool: str) -> None:
+    """From the second step on, rows are in one block laid out beforehand; each step needs a separate block."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Identity(), nn.ReLU(inplace=True))
     steps = [torch.randn(rows, 1, 8, 8) for rows in (4, 4, 4, 2, 4)]
-    found = list(probes.capture(model, steps, pool=pool))
-    for x, batch in zip(steps, found, strict=True):
+    batches = list(probes.capture(model, steps, pool=pool))
+    for x, batch in zip(steps, batches, strict=True):
         with torch.no_grad():
             conv = model[0](x)
         for layer, expected in {"0": conv, "1": conv, "2": conv.clamp(min=0)}.items():
-            kept = expected.mean((2, 3)) if pool == "mean" else expected
-            np.testing.assert_array_equal(batch.layers[layer], kept.numpy())
-    arrays = [array for batch in found for array in batch.layers.values()]
+            recorded = expected.mean((2, 3)) if pool == "mean" else expected
+            np.testing.assert_array_equal(batch.layers[layer], recorded.numpy())
+    arrays = [array for batch in batches for array in batch.layers.values()]
     assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
 
 
-def test_another_forward_can_be_given() -> None:
+def test_a_forward_function_can_be_given() -> None:
     model = net()
     batch = next(probes.capture(model, [torch.zeros(2, 1, 8, 8)], forward=lambda x: model[1](model[0](x))))
     assert list(batch.layers) == ["0", "1"]
 
 
-def test_an_error_of_the_model_says_at_which_samples() -> None:
+def test_an_error_of_the_model_names_the_samples() -> None:
     model = net()
     steps = [torch.zeros(2, 1, 8, 8), torch.zeros(2, 5, 8, 8)]
     with pytest.raises(RuntimeError) as caught:
@@ -102,7 +102,7 @@ def test_float16_networks_are_recorded() -> None:
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_mixed_precision_is_what_autocast_gives(precision: str) -> None:
+def test_mixed_precision_agrees_with_autocast(precision: str) -> None:
     model, (x, _) = net().eval(), next(iter(loader()))
     batch = next(probes.capture(model, loader(), precision=precision))
     with torch.no_grad(), torch.autocast("cpu", getattr(torch, precision)):
@@ -115,17 +115,17 @@ def test_mixed_precision_is_what_autocast_gives(precision: str) -> None:
 
 def test_channels_last_memory_changes_rounding_only() -> None:
     plain = next(probes.capture(net(), loader(), pool="none"))
-    other = next(probes.capture(net(), loader(), pool="none", channels_last=True))
+    channels_last = next(probes.capture(net(), loader(), pool="none", channels_last=True))
     for name, array in plain.layers.items():
-        np.testing.assert_allclose(other.layers[name], array, rtol=1e-4, atol=1e-6)
-        assert other.layers[name].flags.c_contiguous
+        np.testing.assert_allclose(channels_last.layers[name], array, rtol=1e-4, atol=1e-6)
+        assert channels_last.layers[name].flags.c_contiguous
 
 
-def test_samples_are_numbered_from_where_one_says() -> None:
+def test_samples_are_numbered_from_a_given_start() -> None:
     assert next(probes.capture(net(), list(loader()), first_id=100)).ids.tolist() == list(range(100, 108))
 
 
-def test_pools_by_layer_and_a_pattern_that_meets_none() -> None:
+def test_pools_are_set_by_layer_and_unmatched_patterns_are_refused() -> None:
     batch = next(probes.capture(net(), loader(), pool={"type:Conv2d": "none", "1": "max"}))
     assert [info.pool for info in batch.info.values()] == ["none", "max", "mean", "mean"]
     assert batch.layers["0"].shape == (8, 3, 6, 6)
@@ -133,7 +133,7 @@ def test_pools_by_layer_and_a_pattern_that_meets_none() -> None:
         next(probes.capture(net(), loader(), pool="conv=none"))
 
 
-def test_a_layer_that_its_pool_does_not_fit_is_left_out() -> None:
+def test_a_layer_without_the_axes_of_its_pool_is_left_out() -> None:
     with pytest.warns(probes.LeftOutWarning, match="0: it has no prefix token for the pool cls"):
         batch = next(probes.capture(net(), loader(), pool="cls"))
     assert list(batch.layers) == ["2", "3"]
@@ -143,16 +143,16 @@ def test_memory_stays_bounded_by_one_step() -> None:
     import gc
     import weakref
 
-    kept = []
+    references = []
     for batch in probes.capture(net(), loader(80)):
-        kept.append(weakref.ref(batch))
+        references.append(weakref.ref(batch))
         del batch
     gc.collect()
-    assert sum(reference() is not None for reference in kept) == 0
+    assert sum(reference() is not None for reference in references) == 0
 
 
 class Detour(nn.Module):
-    """Passes through one layer more where its input is positive, and past another where it is not."""
+    """Calls an additional layer if its input is positive, and omits another if it is not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class Detour(nn.Module):
 
 
 def test_a_layer_that_first_runs_in_a_later_step_is_not_recorded() -> None:
-    """A file has the same layers for every sample, so its rows would be missing before."""
+    """A file has the same layers for every sample, and earlier rows would be missing."""
     torch.manual_seed(0)
     model, low, high = Detour(), -torch.ones(2, 3), torch.ones(2, 3)
     batches = list(probes.capture(model, [low, low, low], layers=["first", "late", "last"]))
@@ -178,7 +178,7 @@ def test_a_layer_that_first_runs_in_a_later_step_is_not_recorded() -> None:
             np.testing.assert_array_equal(batch.layers["last"], model(x).numpy())
 
 
-def test_a_layer_that_no_longer_runs_is_left_out_from_there_on() -> None:
+def test_a_layer_that_no_longer_runs_is_left_out_from_that_step_on() -> None:
     model, low, high = Detour(), -torch.ones(2, 3), torch.ones(2, 3)
     with pytest.warns(probes.LeftOutWarning, match="early: it did not run at sample 4, as it had before"):
         batches = list(probes.capture(model, [low, low, high, low]))

@@ -1,4 +1,4 @@
-"""Files of features as people write them: two layers of 12 samples, with labels, in every kind."""
+"""Files of features as written by common tools: two layers of 12 samples, with labels, in every format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What numpy saves: arrays of every order and type, mapped or one at a time; objects are refused."""
+"""Files of numpy: arrays of every order and type, memory-mapped or one at a time; objects are refused."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_an_array_is_read_by_rows(array: np.ndarray, tmp_path: Path) -> None:
         (np.array(["a"]), "it holds text"),
     ],
 )
-def test_arrays_that_are_no_features(array: np.ndarray, sentence: str, tmp_path: Path) -> None:
+def test_invalid_feature_arrays_are_refused(array: np.ndarray, sentence: str, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", array)
     with pytest.raises((probes.FormatError, probes.DataError), match=sentence):
         probes.open(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_one_array_of_an_archive_is_held_at_a_time(save: object, tmp_path: Path) -> None:
+def test_one_array_of_an_archive_is_in_memory_at_a_time(save: object, tmp_path: Path) -> None:
     save(tmp_path / "x.npz", a=X, b=2 * X, scalar=3, note="n", split=np.array(["train"] * 6))  # type: ignore[operator]
     source = probes.open(tmp_path / "x.npz")
     assert source.layers == ["a", "b"]
@@ -55,7 +55,7 @@ def test_one_array_of_an_archive_is_held_at_a_time(save: object, tmp_path: Path)
     assert archive.last[0] == "b"
 
 
-def test_a_changed_byte_is_noticed_when_it_is_read(tmp_path: Path) -> None:
+def test_a_changed_byte_is_detected_on_reading(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=np.ones((1000, 10)))
     content = bytearray((tmp_path / "x.npz").read_bytes())
     content[-10_000] ^= 1
@@ -64,7 +64,7 @@ def test_a_changed_byte_is_noticed_when_it_is_read(tmp_path: Path) -> None:
         probes.open(tmp_path / "x.npz")["a"]
 
 
-def test_archives_that_are_none(tmp_path: Path) -> None:
+def test_invalid_archives_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
         file.writestr("notes.txt", "hello")
     with pytest.raises(probes.FormatError, match="it holds notes.txt, no array"):

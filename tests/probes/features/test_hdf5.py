@@ -1,4 +1,4 @@
-"""HDF5 by others and by our exports: groups, conventions, sparse matrices, and what is refused."""
+"""HDF5 files of other programs and of exports: groups, conventions, sparse matrices, invalid files."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ def exported(source: probes.Source, kind: str, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["nc", "h5ad", "safetensors"])
-def test_an_export_comes_back_as_it_was(kind: str, source: probes.Source, tmp_path: Path) -> None:
-    with probes.open(exported(source, kind, tmp_path / f"x.{kind}")) as back:
+def test_an_export_is_read_back_unchanged(kind: str, source: probes.Source, tmp_path: Path) -> None:
+    with probes.open(exported(source, kind, tmp_path / f"x.{kind}")) as reread:
         layers = ["z.conv"] if kind == "h5ad" else source.layers
-        assert back.layers == layers
+        assert reread.layers == layers
         for layer in layers:
-            assert back.info[layer] == source.info[layer]
-            assert back.info[layer].averaged == source.info[layer].averaged
-            np.testing.assert_array_equal(back[layer], source[layer])
-            assert back[layer].dtype == source[layer].dtype
-        assert back.ids.tolist() == source.ids.tolist()
-        assert (back.labels == source.labels).all()  # type: ignore[union-attr]
-        assert (back.split == source.split).all()  # type: ignore[union-attr]
-        assert back.class_names == ["cat", "dog", "none"]
-        assert back.attrs["model"] == "m"
-        assert str(back.attrs["limit"]) == "7"
+            assert reread.info[layer] == source.info[layer]
+            assert reread.info[layer].averaged == source.info[layer].averaged
+            np.testing.assert_array_equal(reread[layer], source[layer])
+            assert reread[layer].dtype == source[layer].dtype
+        assert reread.ids.tolist() == source.ids.tolist()
+        assert (reread.labels == source.labels).all()  # type: ignore[union-attr]
+        assert (reread.split == source.split).all()  # type: ignore[union-attr]
+        assert reread.class_names == ["cat", "dog", "none"]
+        assert reread.attrs["model"] == "m"
+        assert str(reread.attrs["limit"]) == "7"
 
 
 @pytest.mark.parametrize("kind", ["nc", "h5ad", "safetensors"])
 @pytest.mark.parametrize("names", [(), ("age", "height")])
 @pytest.mark.parametrize("labelled", [False, True])
-def test_names_and_targets_come_back_from_an_export(
+def test_names_and_targets_are_read_back_from_an_export(
     kind: str, names: tuple[str, ...], *, labelled: bool, tmp_path: Path
 ) -> None:
     ids = np.array([f"cat/{i:02}é.png" for i in range(12)])
@@ -74,16 +74,18 @@ def test_names_and_targets_come_back_from_an_export(
         labels=np.where(np.arange(12) < 2, -1, Y) if labelled else None,
         targets=pd.DataFrame(targets, columns=names) if names else targets,
     )
-    with probes.open(exported(source, kind, tmp_path / f"x.{kind}")) as back:
-        assert back.ids.tolist() == ids.tolist()
-        np.testing.assert_array_equal(back.targets, targets)  # type: ignore[arg-type]
-        assert back.target_names == (names or ("target_0", "target_1")) or (not names and back.target_names in ((), ("0", "1")))
-        assert (back.labels is None) == (not labelled)
+    with probes.open(exported(source, kind, tmp_path / f"x.{kind}")) as reread:
+        assert reread.ids.tolist() == ids.tolist()
+        np.testing.assert_array_equal(reread.targets, targets)  # type: ignore[arg-type]
+        assert reread.target_names == (names or ("target_0", "target_1")) or (
+            not names and reread.target_names in ((), ("0", "1"))
+        )
+        assert (reread.labels is None) == (not labelled)
         if labelled:
-            np.testing.assert_array_equal(back.labels, source.labels)  # type: ignore[arg-type]
+            np.testing.assert_array_equal(reread.labels, source.labels)  # type: ignore[arg-type]
 
 
-def test_targets_stand_beside_labels_that_are_called_otherwise(tmp_path: Path) -> None:
+def test_targets_are_read_beside_labels_of_another_name(tmp_path: Path) -> None:
     aims = np.linspace(0, 1, 12)
     np.savez(tmp_path / "x.npz", fc=MAPS, labels=Y, target=aims)
     source = probes.open(tmp_path / "x.npz")
@@ -93,7 +95,7 @@ def test_targets_stand_beside_labels_that_are_called_otherwise(tmp_path: Path) -
     np.testing.assert_array_equal(source.targets, aims[:, None])  # type: ignore[arg-type]
 
 
-def test_data_sets_in_groups_come_in_the_order_that_the_file_keeps(tmp_path: Path) -> None:
+def test_data_sets_in_groups_are_in_the_order_of_the_file(tmp_path: Path) -> None:
     for track in (True, False):
         with h5py.File(tmp_path / f"{track}.h5", "w", track_order=track) as file:
             group = file.create_group("net", track_order=track)
@@ -107,20 +109,20 @@ def test_data_sets_in_groups_come_in_the_order_that_the_file_keeps(tmp_path: Pat
         opened.close()
 
 
-def test_names_of_classes_stand_for_labels_or_beside_them(tmp_path: Path) -> None:
+def test_class_names_replace_or_accompany_labels(tmp_path: Path) -> None:
     names = np.array(["dog", "cat"], dtype=object)[Y]
-    for more, expected, of in (({"label": Y}, ["dog", "cat"], Y), ({}, ["cat", "dog"], 1 - Y)):
+    for arrays, expected, of in (({"label": Y}, ["dog", "cat"], Y), ({}, ["cat", "dog"], 1 - Y)):
         with h5py.File(tmp_path / "x.h5", "w") as file:
             file["a"] = MAPS
             file["class_name"] = names
-            for name, array in more.items():
+            for name, array in arrays.items():
                 file[name] = array
         with probes.open(tmp_path / "x.h5") as opened:
             assert opened.class_names == expected
             assert (opened.labels == of).all()
 
 
-def test_a_sparse_matrix_is_read_by_rows_and_one_by_columns_says_how(tmp_path: Path) -> None:
+def test_a_sparse_matrix_is_read_by_rows_and_one_by_columns_is_refused(tmp_path: Path) -> None:
     import anndata
 
     dense = MAPS.reshape(12, -1) * (MAPS.reshape(12, -1) > 0.5)
@@ -134,7 +136,7 @@ def test_a_sparse_matrix_is_read_by_rows_and_one_by_columns_says_how(tmp_path: P
 
 
 @pytest.mark.parametrize("column", [pd.Categorical(["b", "a"] * 6), ["b", "a"] * 6, np.arange(12) % 2, [True, False] * 6])
-def test_columns_of_obs_are_labels_whatever_they_hold(column: Any, tmp_path: Path) -> None:
+def test_columns_of_obs_of_any_type_are_labels(column: Any, tmp_path: Path) -> None:
     import anndata
 
     anndata.AnnData(X=MAPS[:, :, 0, 0], obs=pd.DataFrame({"label": column}, index=[str(i) for i in range(12)])).write_h5ad(
@@ -146,7 +148,7 @@ def test_columns_of_obs_are_labels_whatever_they_hold(column: Any, tmp_path: Pat
         assert opened.labels[0] != opened.labels[1]
 
 
-def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
+def test_links_and_other_special_data_sets_are_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "pandas.h5", "w") as file:
         file.create_group("frame").attrs["pandas_type"] = "frame"
     with pytest.raises(probes.FormatError, match="is a store of pandas; read it with pandas.read_hdf"):

@@ -1,4 +1,4 @@
-"""Which arrays are layers, which axis counts the samples, in which order: by the arrays' names and lengths alone."""
+"""Which arrays are layers, which axis is that of samples, in which order: from names and lengths of arrays only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def of(ordered: bool = True, **arrays: object) -> Layout:
     return laid_out(Content({name: np.asarray(array) for name, array in arrays.items()}, ordered=ordered), Path("x.npz"))
 
 
-def test_most_arrays_say_how_many_samples_there_are() -> None:
+def test_the_number_of_samples_is_the_most_frequent_length() -> None:
     layout = of(a=X, b=X[:, :1], c=X, mean=np.zeros(3), turned=X.T, scalar=1.0, text=["x"] * 6, complex=X * 1j)
     assert (layout.n, list(layout.rows)) == (6, ["a", "b", "c"])
     assert layout.skipped == {
@@ -32,7 +32,7 @@ def test_most_arrays_say_how_many_samples_there_are() -> None:
     }
 
 
-def test_where_lengths_are_shared_by_equally_many_the_labels_decide_or_nobody() -> None:
+def test_ties_of_lengths_are_decided_by_labels_or_refused() -> None:
     assert of(a=X, b=X.T, labels=np.arange(6)).n == 6
     assert of(a=X, b=X.T, ids=np.arange(3)).n == 3
     with pytest.raises(probes.DataError, match=r"does not say how many samples there are: .* \(a: 6, b: 3\)"):
@@ -40,25 +40,25 @@ def test_where_lengths_are_shared_by_equally_many_the_labels_decide_or_nobody() 
 
 
 @pytest.mark.parametrize("key", ["labels", "ids", "split"])
-def test_what_stands_beside_samples_has_one_entry_for_each(key: str) -> None:
+def test_annotations_have_one_entry_per_sample(key: str) -> None:
     with pytest.raises(probes.DataError, match=f"x.npz has 6 rows of features and 5 {key}; each sample needs one"):
         of(a=X, b=X, **{key: np.arange(5)})
 
 
 @pytest.mark.parametrize("name", ["y", "Label", "labels", "target", "TARGETS", "class", "group/labels"])
-def test_labels_go_by_several_names(name: str) -> None:
+def test_labels_have_several_usual_names(name: str) -> None:
     layout = of(a=X, **{name: np.arange(6)})
     assert list(layout.rows) == ["a"]
     assert layout.columns["labels"].tolist() == list(range(6))
 
 
-def test_of_two_that_may_be_the_labels_none_is_guessed() -> None:
+def test_two_candidates_for_labels_are_ambiguous() -> None:
     with pytest.raises(probes.UsageError, match="x.npz has 'labels' and 'y', and each may hold the labels"):
         of(a=X, labels=np.arange(6), y=np.arange(6))
     assert label_key(["fc", "layer"]) is None
 
 
-def test_names_sort_as_people_count_where_the_file_keeps_no_order() -> None:
+def test_names_are_sorted_naturally_where_the_file_has_no_order() -> None:
     assert list(of(ordered=False, layer10=X, layer2=X, Layer1=X, fc=X).rows) == ["Layer1", "fc", "layer2", "layer10"]
     assert of(ordered=False, a=X).order.startswith("natural order")
     assert list(of(layer10=X, layer2=X).rows) == ["layer10", "layer2"]
@@ -82,7 +82,7 @@ def test_names_sort_as_people_count_where_the_file_keeps_no_order() -> None:
         ),
     ],
 )
-def test_files_without_layers(arrays: dict[str, object], sentence: str) -> None:
+def test_files_without_layers_are_refused(arrays: dict[str, object], sentence: str) -> None:
     with pytest.raises(probes.DataError, match=sentence):
         of(**arrays)
 
@@ -94,7 +94,7 @@ def test_one_sample_and_one_feature_are_enough_to_be_read() -> None:
     assert (map_info.dims, map_info.source_shape) == (("sample", "channel", "axis2", "axis3"), (3, 4, 5))
 
 
-def test_a_description_that_is_none_is_refused() -> None:
+def test_an_invalid_description_is_refused() -> None:
     described: dict[str, object] = {
         "name": "a",
         "order": np.array([1]),
@@ -110,6 +110,6 @@ def test_a_description_that_is_none_is_refused() -> None:
         info_of({"name": "a"}, "x")
 
 
-def test_rows_are_a_protocol_that_arrays_keep() -> None:
+def test_arrays_satisfy_the_protocol_of_rows() -> None:
     rows: Rows = X
     assert rows[1:2].shape == (1, 3)

@@ -1,4 +1,4 @@
-"""Every kind of file of features through `probes.open`: what is read, as docs/inputs.md says, and what is refused."""
+"""Every kind of feature file through `probes.open`: what is read, as in docs/inputs.md, and what is refused."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ DOCS = Path(__file__).parents[3] / "docs" / "inputs.md"
 BEGIN, END = "<!-- made by tests/probes/features/test_opening.py -->", "<!-- end -->"
 
 
-def made(name: str, folder: Path) -> Path:
+def example(name: str, folder: Path) -> Path:
     KINDS[name](folder / name)
     return folder / name
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_what_was_written_is_read(name: str, tmp_path: Path) -> None:
-    with probes.open(made(name, tmp_path)) as source:
+def test_written_features_are_read_back(name: str, tmp_path: Path) -> None:
+    with probes.open(example(name, tmp_path)) as source:
         assert isinstance(source, Features)
         assert len(source) == N
         first = source[source.layers[0]]
@@ -46,26 +46,26 @@ def test_what_was_written_is_read(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_batches_chosen_rows_and_copies_are_the_same_rows(name: str, tmp_path: Path) -> None:
-    source = probes.open(made(name, tmp_path))
+def test_batches_selected_rows_and_copies_have_the_same_values(name: str, tmp_path: Path) -> None:
+    source = probes.open(example(name, tmp_path))
     copy = pickle.loads(pickle.dumps(source))
-    chosen = np.array([7, 0, 1, 11, 1])
+    selected = np.array([7, 0, 1, 11, 1])
     for layer in source.layers:
-        whole = source[layer]
-        assert whole.dtype.kind == "f"
+        expected = source[layer]
+        assert expected.dtype.kind == "f"
         for size in (1, 5, None):
             parts = list(source.iter([layer], size))
-            np.testing.assert_array_equal(np.concatenate([part.layers[layer] for part in parts]), whole)
+            np.testing.assert_array_equal(np.concatenate([part.layers[layer] for part in parts]), expected)
             np.testing.assert_array_equal(np.concatenate([part.ids for part in parts]), source.ids)
-        np.testing.assert_array_equal(source.take(layer, chosen), whole[chosen])
-        np.testing.assert_array_equal(copy[layer], whole)
+        np.testing.assert_array_equal(source.take(layer, selected), expected[selected])
+        np.testing.assert_array_equal(copy[layer], expected)
     source.close()
     copy.close()
 
 
 def described(name: str, folder: Path) -> str:
     """A row of the table in the documentation."""
-    with probes.open(made(name, folder)) as source:
+    with probes.open(example(name, folder)) as source:
         layers = ", ".join(f"`{layer}` {'x'.join(map(str, source[layer].shape[1:]))}" for layer in source.layers)
         labels = (
             "none"
@@ -79,21 +79,21 @@ def described(name: str, folder: Path) -> str:
         return f"| `{name}` ({made_by}) | {layers} | {labels} | {ids} | {source.attrs['layer_order']} |"
 
 
-def test_the_table_of_kinds_is_what_happens(tmp_path: Path) -> None:
+def test_the_table_of_kinds_is_current(tmp_path: Path) -> None:
     head = ["| file | layers | labels | ids | order of layers |", "| --- | --- | --- | --- | --- |"]
     table = "\n".join([*head, *(described(name, tmp_path) for name in KINDS)])
     text = DOCS.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    assert rest, f"{DOCS} lacks {BEGIN}"
+    before, _, after = text.partition(BEGIN)
+    assert after, f"{DOCS} lacks {BEGIN}"
     if os.environ.get("REPANALYSIS_WRITE_DOCS"):
-        DOCS.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        DOCS.write_text(f"{before}{BEGIN}\n{table}\n{END}{after.partition(END)[2]}", encoding="utf-8")
     else:
-        assert rest.partition(END)[0].strip() == table, "run this test with REPANALYSIS_WRITE_DOCS=1"
+        assert after.partition(END)[0].strip() == table, "run this test with REPANALYSIS_WRITE_DOCS=1"
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.safetensors", "x.h5"])
-def test_analysis_is_that_of_the_arrays(name: str, tmp_path: Path) -> None:
-    table = analyze(made(name, tmp_path), "class_mean_separation", groups=0)
+def test_analysis_of_a_file_equals_that_of_its_arrays(name: str, tmp_path: Path) -> None:
+    table = analyze(example(name, tmp_path), "class_mean_separation", groups=0)
     plain = analyze(probes.from_arrays({"a": EARLY, "b": LATE}, labels=LABELS), "class_mean_separation", groups=0)
     np.testing.assert_allclose(table.frame["value"], plain.frame["value"], rtol=1e-12)
     assert table.provenance["x"]["recorded"]["features"] == str(tmp_path / name)
@@ -101,14 +101,14 @@ def test_analysis_is_that_of_the_arrays(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["x.npz", "x.h5"])
-def test_other_processes_open_the_file_themselves(name: str, tmp_path: Path) -> None:
-    path = made(name, tmp_path)
-    one, many = (analyze(path, "class_mean_separation", groups=0, workers=workers) for workers in (0, 2))
-    np.testing.assert_array_equal(one.frame["value"], many.frame["value"])
+def test_other_processes_open_the_file_by_path(name: str, tmp_path: Path) -> None:
+    path = example(name, tmp_path)
+    sequential, parallel = (analyze(path, "class_mean_separation", groups=0, workers=workers) for workers in (0, 2))
+    np.testing.assert_array_equal(sequential.frame["value"], parallel.frame["value"])
 
 
-def test_a_file_that_was_replaced_is_not_taken_for_the_one_that_was_opened(tmp_path: Path) -> None:
-    path = made("x.npz", tmp_path)
+def test_a_file_replaced_after_opening_is_detected(tmp_path: Path) -> None:
+    path = example("x.npz", tmp_path)
     content = pickle.dumps(probes.open(path))
     np.savez(path, layer2=EARLY + 1, layer10=LATE, labels=LABELS, more=EARLY)
     with pytest.raises(probes.FormatError, match="is not the file that was opened"):
@@ -116,19 +116,19 @@ def test_a_file_that_was_replaced_is_not_taken_for_the_one_that_was_opened(tmp_p
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in ("folder", "x.csv", "x.tsv", "x.txt")])
-def test_a_file_that_was_cut_off_is_refused_or_all_there(name: str, tmp_path: Path) -> None:
-    path = made(name, tmp_path)
+def test_a_truncated_file_is_refused_or_complete(name: str, tmp_path: Path) -> None:
+    path = example(name, tmp_path)
     content = path.read_bytes()
     with probes.open(path) as source:
-        whole = {layer: source[layer] for layer in source.layers}
+        expected = {layer: source[layer] for layer in source.layers}
         labels = source.labels
     for cut in [0, 1, 7, *range(16, len(content), max(1, len(content) // 25)), len(content) - 1]:
         path.write_bytes(content[:cut])
         try:
             with probes.open(path) as source:
                 rows = {layer: source[layer] for layer in source.layers}
-                assert list(rows) == list(whole)
-                assert all(np.array_equal(rows[layer], whole[layer]) for layer in rows)
+                assert list(rows) == list(expected)
+                assert all(np.array_equal(rows[layer], expected[layer]) for layer in rows)
                 assert (source.labels is None) == (labels is None)
                 assert labels is None or np.array_equal(source.labels, labels)
         except (probes.FormatError, probes.DataError) as error:
@@ -136,8 +136,8 @@ def test_a_file_that_was_cut_off_is_refused_or_all_there(name: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.txt"])
-def test_a_table_that_was_cut_within_a_row_is_refused(name: str, tmp_path: Path) -> None:
-    path = made(name, tmp_path)
+def test_a_table_truncated_within_a_row_is_refused(name: str, tmp_path: Path) -> None:
+    path = example(name, tmp_path)
     content = path.read_bytes()
     separator = {"x.csv": b",", "x.tsv": b"\t", "x.txt": b" "}[name]
     path.write_bytes(content[: content.rindex(separator)])
@@ -165,7 +165,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_is_none_of_these_is_one_sentence(name: str, tmp_path: Path) -> None:
+def test_unknown_kinds_of_files_have_one_sentence_errors(name: str, tmp_path: Path) -> None:
     content, sentence = OTHERS[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises((probes.FormatError, probes.DataError), match=sentence) as caught:
@@ -174,14 +174,14 @@ def test_what_is_none_of_these_is_one_sentence(name: str, tmp_path: Path) -> Non
     assert "weights_only=False" not in str(caught.value)
 
 
-def test_the_pickles_of_cifar_are_told_how_they_are_read(tmp_path: Path) -> None:
+def test_the_error_for_cifar_pickles_says_how_to_read_them(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps({}))
     with pytest.raises(probes.FormatError, match="extract --data torchvision:CIFAR10"):
         probes.open(tmp_path / "cifar-10-batches-py")
 
 
-def test_activations_are_still_read_by_their_own_reader(tmp_path: Path) -> None:
+def test_activation_files_are_read_as_such(tmp_path: Path) -> None:
     writer = probes.create(tmp_path / "acts.h5")
     writer.append(probes.Batch(np.arange(N), {"a": EARLY}, LABELS))
     writer.close(complete=True)
@@ -196,7 +196,7 @@ def test_activations_are_still_read_by_their_own_reader(tmp_path: Path) -> None:
         probes.open(tmp_path / "acts.h5")["a"]
 
 
-def test_what_is_left_out_is_said_once_and_not_in_other_processes(tmp_path: Path) -> None:
+def test_omitted_arrays_are_reported_once_and_not_in_other_processes(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=EARLY, b=LATE, names=np.array(["x"] * N), centre=np.zeros(7))
     with pytest.warns(probes.IgnoredWarning, match="'names' and 1 more left out, since it holds text, no numbers"):
         source = probes.open(tmp_path / "x.npz")
@@ -206,7 +206,7 @@ def test_what_is_left_out_is_said_once_and_not_in_other_processes(tmp_path: Path
         pickle.loads(pickle.dumps(source))
 
 
-def test_an_hdf5_file_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
+def test_an_hdf5_file_with_external_references_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "secret.h5", "w") as file:
         file["x"] = EARLY
     with h5py.File(tmp_path / "x.h5", "w") as file:
@@ -216,8 +216,8 @@ def test_an_hdf5_file_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
         probes.open(tmp_path / "x.h5")
 
 
-def test_a_large_file_is_not_loaded_as_a_whole(tmp_path: Path) -> None:
-    """Rows beyond those that are asked for are never touched: most of the file is a hole."""
+def test_a_large_file_is_not_loaded_entirely(tmp_path: Path) -> None:
+    """Only the requested rows are read: most of the file is a hole."""
     import resource
 
     shape = (1 << 20, 4096)  # 16 GiB
@@ -231,7 +231,7 @@ def test_a_large_file_is_not_loaded_as_a_whole(tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
 
 
-def test_a_folder_of_both_is_one_of_shards(tmp_path: Path) -> None:
+def test_a_folder_of_shards_and_features_is_read_as_shards(tmp_path: Path) -> None:
     npz(tmp_path / "x.npz")
     with pytest.raises(probes.FormatError, match=r"holds no \*.h5 and no \*.npy file"):
         probes.open(tmp_path)

@@ -1,4 +1,4 @@
-"""Numbers as features: of every type that files hold, exactly."""
+"""Numbers as features: every type in files is read exactly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_values_are_the_same_as_floats(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4"])
-def test_the_largest_integers_are_held_exactly(dtype: str) -> None:
+def test_the_largest_integers_are_exact(dtype: str) -> None:
     info = np.iinfo(dtype)
     assert as_floats(np.array([info.min, info.max], dtype)).tolist() == [info.min, info.max]
 
@@ -36,7 +36,7 @@ def test_the_largest_integers_are_held_exactly(dtype: str) -> None:
         (np.zeros(2, "M8[s]"), "datetime64"), (np.float64(1.0), "single number"), (np.zeros((3, 0)), "no features"),
     ],
 )  # fmt: skip
-def test_what_can_be_no_features(array: np.ndarray, reason: str) -> None:
+def test_invalid_features_have_a_reason(array: np.ndarray, reason: str) -> None:
     assert reason in unfit(array)
 
 
@@ -46,7 +46,7 @@ def test_types_that_numpy_lacks_are_floats() -> None:
 
 def test_sparse_rows_are_dense_where_they_are_read() -> None:
     dense = np.random.default_rng(0).normal(size=(9, 5)) * (np.random.default_rng(1).random((9, 5)) < 0.3)
-    held = csr_array(dense)
-    rows = SparseRows((9, 5), held.data, held.indices, held.indptr)
+    sparse = csr_array(dense)
+    rows = SparseRows((9, 5), sparse.data, sparse.indices, sparse.indptr)
     for part in (slice(0, 9), slice(2, 5), slice(8, 20), slice(4, 4), slice(9, 12)):
         np.testing.assert_array_equal(rows[part], dense[part])

@@ -1,4 +1,4 @@
-"""A file of features as a source: ids, what is damaged, which file it was."""
+"""A file of features as a source: ids, damage, provenance."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ X = np.random.default_rng(0).normal(size=(20, 3))
 
 
 @pytest.mark.parametrize("ids", [np.arange(20) + 7, np.arange(20.0), np.array([str(i) for i in range(20)])])
-def test_ids_are_integers_however_they_are_written(ids: np.ndarray, tmp_path: Path) -> None:
+def test_integer_ids_of_any_type_are_integers(ids: np.ndarray, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=X, ids=ids)
     assert probes.open(tmp_path / "x.npz").ids.tolist() == ids.astype(float).astype(int).tolist()
 
 
 @pytest.mark.parametrize("ids", [np.arange(20) + 0.5, X[:, :2]])
-def test_ids_that_are_none(ids: np.ndarray, tmp_path: Path) -> None:
+def test_invalid_ids_are_refused(ids: np.ndarray, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=X, ids=ids)
     with pytest.raises(probes.DataError, match=r"The ids of .* one integer or one text per sample is needed"):
         probes.open(tmp_path / "x.npz")
@@ -39,7 +39,7 @@ def test_layers_of_two_files_are_compared_by_id(tmp_path: Path) -> None:
     assert result.matrix().to_numpy().item() == pytest.approx(1.0)
 
 
-def test_the_provenance_says_which_file_it_was(tmp_path: Path) -> None:
+def test_the_provenance_names_the_file(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=X)
     source = probes.open(tmp_path / "x.npz")
     stamp = Stamp.of(tmp_path / "x.npz")
@@ -47,8 +47,8 @@ def test_the_provenance_says_which_file_it_was(tmp_path: Path) -> None:
     assert source.attrs["kind"] == "npz"
     assert source.attrs["dataset"] == source.attrs["features"] == str(tmp_path / "x.npz")
     assert source.attrs["modified"].endswith("Z")
-    again = pickle.loads(pickle.dumps(source))
-    assert again.attrs == source.attrs
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.attrs == source.attrs
     with pytest.raises(probes.UsageError, match="has no layer 'b'"):
         source["b"]
     assert source.take("a", np.zeros(0, np.int64)).shape == (0, 3)

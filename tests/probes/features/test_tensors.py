@@ -1,4 +1,4 @@
-"""Tensors by name: nested, in every type, mapped; lists, sparse ones and objects say what to do."""
+"""Tensors by name: nested, of every type, memory-mapped; lists, sparse tensors and objects are refused with advice."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def test_every_type_is_read_exactly(ending: str, dtype: torch.dtype, tmp_path: P
     source = probes.open(path)
     np.testing.assert_array_equal(source["a"], tensor.double().numpy())
     np.testing.assert_array_equal(source.take("a", np.array([5, 2])), tensor[[5, 2]].double().numpy())
-    assert source.info["a"].dtype_source == str(dtype).removeprefix("torch.")  # rounding is that of the stored type
+    assert source.info["a"].dtype_source == str(dtype).removeprefix("torch.")  # the rounding of the stored type
     assert source["a"].dtype == {torch.float64: "f8", torch.int64: "f8", torch.float16: "f2"}.get(dtype, "f4")
 
 
-def test_nested_dictionaries_lists_of_labels_and_older_files(tmp_path: Path) -> None:
+def test_nested_dictionaries_lists_of_labels_and_older_files_are_read(tmp_path: Path) -> None:
     value = {"net": {"b": X, "a": X * 2}, 3: X, "labels": [0, 1] * 4, "epoch": 7, "note": "n", "empty": None}
     with pytest.warns(probes.IgnoredWarning, match="'empty' left out, since it is a NoneType"):
         source = probes.open(saved(value, tmp_path / "x.pt"))
@@ -46,8 +46,8 @@ def test_nested_dictionaries_lists_of_labels_and_older_files(tmp_path: Path) -> 
     old = probes.open(saved({"a": X.clone().requires_grad_()}, tmp_path / "old.pth", _use_new_zipfile_serialization=False))
     np.testing.assert_array_equal(old["a"], X)
     assert probes.open(saved(X, tmp_path / "one.pt")).layers == ["features"]
-    turned = probes.open(saved({"a": X.T, "b": X.T.contiguous()}, tmp_path / "t.pt"))
-    np.testing.assert_array_equal(turned["a"], turned["b"])
+    transposed = probes.open(saved({"a": X.T, "b": X.T.contiguous()}, tmp_path / "t.pt"))
+    np.testing.assert_array_equal(transposed["a"], transposed["b"])
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,16 @@ def test_nested_dictionaries_lists_of_labels_and_older_files(tmp_path: Path) -> 
         ({"a": {"b": X}, "a/b": X}, "holds two entries called 'a/b'"),
     ],
 )
-def test_what_is_no_dictionary_of_tensors_is_one_sentence(value: object, sentence: str, tmp_path: Path) -> None:
+def test_other_objects_than_dictionaries_of_tensors_have_one_sentence_errors(
+    value: object, sentence: str, tmp_path: Path
+) -> None:
     with pytest.raises((probes.FormatError, probes.DataError), match=sentence) as caught:
         probes.open(saved(value, tmp_path / "x.pt"))
     assert "weights_only" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_pickle_that_would_run_code_runs_none(tmp_path: Path) -> None:
+def test_a_malicious_pickle_runs_no_code(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, ...]:
             return (Path.touch, (tmp_path / "ran",))
@@ -85,7 +87,7 @@ def test_a_pickle_that_would_run_code_runs_none(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_weights_in_safetensors_and_headers_that_are_none(tmp_path: Path) -> None:
+def test_weights_and_invalid_headers_in_safetensors_are_refused(tmp_path: Path) -> None:
     save_file(nn.Linear(2, 2).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(probes.DataError, match="holds the weights of a network"):
         probes.open(tmp_path / "w.safetensors")

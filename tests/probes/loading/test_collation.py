@@ -1,4 +1,4 @@
-"""Collate functions that keep the order of samples, and those that do not, whatever they give."""
+"""Collate functions that keep the order of samples and those that do not, for any output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def padded(samples: Samples) -> tuple[Tensor, list[int]]:
 
 
 def by_length(samples: Samples) -> tuple[Tensor, list[int]]:
-    samples.sort(key=lambda sample: -len(sample[0]))  # in place, as it is often done
+    samples.sort(key=lambda sample: -len(sample[0]))  # in place, as is common
     return padded(samples)
 
 
@@ -51,28 +51,28 @@ def failing(samples: Samples) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("collate", "kept"),
+    ("collate", "expected"),
     [(padded, True), (tokens, True), (detection, True), (by_length, False), (reversed_, False), (failing, False),
      (lambda samples: padded(samples[:3]), False), (lambda _: "a text", False)],
 )  # fmt: skip
-def test_the_order_is_kept_or_not(collate: Callable[..., Any], kept: bool) -> None:
+def test_order_keeping_collate_functions_are_recognised(collate: Callable[..., Any], expected: bool) -> None:
     before = list(SAMPLES)
     content, in_order = InOrder(collate)(SAMPLES)
-    assert in_order is kept
+    assert in_order is expected
     assert repr(content) == repr(collate(list(SAMPLES))), "the batch is what the function gives"
     assert before == SAMPLES, "the samples were left in place"
 
 
-def test_a_draw_is_no_order_and_the_second_call_draws_nothing() -> None:
-    many = [(torch.full((2,), float(i)), i) for i in range(20)]
+def test_random_collation_does_not_keep_order_and_is_checked_once() -> None:
+    samples = [(torch.full((2,), float(i)), i) for i in range(20)]
     torch.manual_seed(0)
-    batches = [InOrder(random)(many) for _ in range(5)]
+    batches = [InOrder(random)(samples) for _ in range(5)]
     assert not any(batch.in_order for batch in batches)
     torch.manual_seed(0)
-    assert [batch.content[1] for batch in batches] == [random(many)[1] for _ in range(5)]
+    assert [batch.content[1] for batch in batches] == [random(samples)[1] for _ in range(5)]
 
 
-def test_one_sample_is_in_order() -> None:
+def test_a_single_sample_is_in_order() -> None:
     assert InOrder(by_length)(SAMPLES[:1]).in_order
 
 
@@ -83,7 +83,7 @@ def test_mappings_may_be_emptied() -> None:
     assert InOrder(emptying)([{"x": torch.zeros(2)}, {"x": torch.ones(2)}]).in_order
 
 
-def test_what_is_known_to_keep_the_order() -> None:
+def test_collate_functions_known_to_keep_the_order() -> None:
     class Stacking:
         keeps_order = True
 

@@ -1,4 +1,4 @@
-"""The first rows of inputs, however they are nested."""
+"""The first rows of arbitrarily nested inputs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tests.probes.loading.test_reader import OfList, Two, X, Z
         {"shared": torch.zeros(1, 9), "x": X, "names": ["a", "b", "c", "d"]},
     ],
 )
-def test_the_first_rows_of_anything(value: Any) -> None:
-    rows = 4 if isinstance(value, dict) else rows_of(value)  # a tensor of one row stands first
+def test_the_first_rows_of_nested_inputs(value: Any) -> None:
+    rows = 4 if isinstance(value, dict) else rows_of(value)  # the first value is a tensor of one row
     cut = take_rows(value, 2, rows=rows)
     assert type(cut) is type(value)
     if isinstance(value, list):
-        assert [one is other for one, other in zip(cut, value, strict=False)] == [True, True]
+        assert [a is b for a, b in zip(cut, value, strict=False)] == [True, True]
         return
     first = cut if isinstance(cut, Tensor) else cut[0] if isinstance(cut, tuple) else cut.get("x", cut.get("a"))
     assert torch.equal(first, X[:2])
@@ -39,12 +39,12 @@ def test_the_first_rows_of_anything(value: Any) -> None:
     assert take_rows(value, 100, rows=rows) is value
 
 
-def test_inputs_remember_what_a_list_is() -> None:
+def test_inputs_record_the_meaning_of_a_list() -> None:
     three = [torch.rand(3, 4, 4) for _ in range(3)]
     (two,) = Inputs((three,), rows=3, listed=True).take(2).args
-    assert [one is other for one, other in zip(two, three, strict=False)] == [True, True]
+    assert [a is b for a, b in zip(two, three, strict=False)] == [True, True]
     named = as_inputs(OfList(), {"images": three}).take(2).kwargs["images"]
-    assert [one is other for one, other in zip(named, three, strict=False)] == [True, True]
+    assert [a is b for a, b in zip(named, three, strict=False)] == [True, True]
     pair = as_inputs(Two(), (X[:2], Z[:2])).take(1)
     assert [part.shape for part in pair.args] == [(1, 3), (1, 3)]
     assert as_inputs(Two(), {"left": X, "right": Z}).take(3).kwargs["right"].shape == (3, 3)

@@ -1,4 +1,4 @@
-"""Over a whole run: data sets in place of loaders, workers that each give everything, ids that come twice."""
+"""Entire runs: data sets in place of loaders, workers that each yield all samples, repeated ids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NET = nn.Sequential(nn.Linear(3, 4))
 
 
 class Stream(IterableDataset[tuple[Tensor, int]]):
-    """Samples one by one, which workers may share out."""
+    """Single samples, optionally divided among workers."""
 
     def __init__(self, x: Tensor = X, *, shared: bool = False) -> None:
         self.x, self.shared = x, shared
@@ -32,7 +32,7 @@ class Stream(IterableDataset[tuple[Tensor, int]]):
 
 
 class Plain:
-    """A data set of nobody's class."""
+    """A data set without a base class."""
 
     def __len__(self) -> int:
         return 20
@@ -50,12 +50,12 @@ class Numbered(Dataset[Any]):
 
 
 def rows(source: Any, **options: Any) -> tuple[np.ndarray, list[int], list[int]]:
-    found = list(probes.capture(NET, source, **options))
-    labels = np.concatenate([batch.labels for batch in found if batch.labels is not None])
+    captured = list(probes.capture(NET, source, **options))
+    labels = np.concatenate([batch.labels for batch in captured if batch.labels is not None])
     return (
-        np.concatenate([batch.layers["0"] for batch in found]),
+        np.concatenate([batch.layers["0"] for batch in captured]),
         labels.tolist(),
-        np.concatenate([b.ids for b in found]).tolist(),
+        np.concatenate([b.ids for b in captured]).tolist(),
     )
 
 
@@ -69,7 +69,7 @@ def test_a_data_set_is_run_in_batches_in_order(source: Any) -> None:
     assert ids == [i + 100 * isinstance(source, Numbered) for i in range(20)]
 
 
-def test_streams_of_batches_are_let_through_and_what_may_be_either_is_refused() -> None:
+def test_streams_of_batches_are_accepted_and_ambiguous_streams_are_refused() -> None:
     class Batches(IterableDataset[Any]):
         def __init__(self, *items: Any) -> None:
             self.items = items
@@ -85,11 +85,11 @@ def test_streams_of_batches_are_let_through_and_what_may_be_either_is_refused() 
     assert not list(probes.capture(NET, Batches()))
 
 
-def test_batches_have_64_samples_unless_one_says() -> None:
+def test_batches_have_64_samples_by_default() -> None:
     assert [len(batch) for batch in probes.capture(NET, TensorDataset(X.repeat(5, 1)))] == [64, 36]
 
 
-def test_a_list_of_batches_is_no_data_set() -> None:
+def test_a_list_of_batches_is_not_a_data_set() -> None:
     assert [len(batch) for batch in probes.capture(NET, [X[:5], X[5:]])] == [5, 15]
 
 
@@ -100,16 +100,16 @@ def test_a_data_set_is_recorded_and_resumed(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
             return super().__getitem__(index)
 
-    whole = probes.record(NET, Plain(), tmp_path / "whole.h5", batch_size=8)  # type: ignore[arg-type]
+    complete = probes.record(NET, Plain(), tmp_path / "whole.h5", batch_size=8)  # type: ignore[arg-type]
     with pytest.raises(KeyboardInterrupt):
         probes.record(NET, Stopping(), tmp_path / "x.h5", batch_size=8)  # type: ignore[arg-type]
     store = probes.record(NET, Plain(), tmp_path / "x.h5", batch_size=8, resume=True)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(store["0"], whole["0"])
+    np.testing.assert_array_equal(store["0"], complete["0"])
     assert store.labels is not None
     assert store.labels.tolist() == Y.tolist()
 
 
-def test_resuming_refuses_an_id_that_is_in_the_file(tmp_path: Path) -> None:
+def test_resuming_refuses_a_repeated_id(tmp_path: Path) -> None:
     def batches(*starts: int) -> Iterator[Any]:
         for start in starts:
             if start < 0:
@@ -122,7 +122,7 @@ def test_resuming_refuses_an_id_that_is_in_the_file(tmp_path: Path) -> None:
         probes.record(NET, batches(0, 5, 4), tmp_path / "x.h5", resume=True)
 
 
-def test_samples_that_can_not_be_stacked_are_one_sentence() -> None:
+def test_samples_of_different_shapes_have_one_sentence_errors() -> None:
     class Ragged(Plain):
         def __getitem__(self, index: int) -> Any:
             return torch.zeros(3, 5 + index, 5), 0
@@ -134,13 +134,13 @@ def test_samples_that_can_not_be_stacked_are_one_sentence() -> None:
 
 
 @pytest.mark.parametrize("n", [20, 3])
-def test_workers_that_each_give_all_samples_are_refused(n: int) -> None:
+def test_workers_that_each_yield_all_samples_are_refused(n: int) -> None:
     with pytest.raises(probes.DataError, match="Each of the 2 workers gives all samples of the Stream: .*get_worker_info"):
         list(probes.capture(NET, DataLoader(Stream(X[:n]), 4, num_workers=2)))
 
 
-def test_samples_in_an_order_of_their_own_are_counted_at_the_end() -> None:
-    """Workers that shuffle give the same samples in other batches."""
+def test_repeated_samples_in_shuffled_order_are_detected_at_the_end() -> None:
+    """Workers that shuffle yield the same samples in different batches."""
 
     class Shuffled(Stream):
         def __iter__(self) -> Iterator[tuple[Tensor, int]]:
@@ -148,11 +148,11 @@ def test_samples_in_an_order_of_their_own_are_counted_at_the_end() -> None:
             order = torch.randperm(20, generator=torch.Generator().manual_seed(info.id if info else 0))
             return ((self.x[i], int(i) % 3) for i in order)
 
-    done = 0
+    count = 0
     with pytest.raises(probes.DataError, match="Each of the 2 workers gives all samples"):
         for batch in probes.capture(NET, DataLoader(Shuffled(), 4, num_workers=2)):
-            done += len(batch)
-    assert done == 40
+            count += len(batch)
+    assert count == 40
 
 
 @pytest.mark.parametrize(
@@ -166,16 +166,16 @@ def test_samples_in_an_order_of_their_own_are_counted_at_the_end() -> None:
         (X[:10].repeat_interleave(2, 0)[:19], 4),
     ],
 )
-def test_workers_that_share_out_are_let_through(x: Tensor, size: int) -> None:
-    found = list(probes.capture(NET, DataLoader(Stream(x, shared=True), size, num_workers=2)))
-    assert sum(map(len, found)) == len(x)
+def test_workers_that_divide_the_samples_are_accepted(x: Tensor, size: int) -> None:
+    captured = list(probes.capture(NET, DataLoader(Stream(x, shared=True), size, num_workers=2)))
+    assert sum(map(len, captured)) == len(x)
 
 
-def test_one_worker_gives_every_sample_once() -> None:
+def test_a_single_worker_yields_every_sample_once() -> None:
     assert rows(DataLoader(Stream(), 4, num_workers=1))[1] == Y.tolist()
 
 
 @pytest.mark.parametrize("loader", [torch.zeros(6, 3), (torch.zeros(6, 3), torch.zeros(6, dtype=torch.long)), np.zeros((6, 3))])
-def test_arrays_are_no_loader(loader: Any) -> None:
+def test_arrays_are_not_loaders(loader: Any) -> None:
     with pytest.raises(probes.UsageError, match="An array is no loader of batches: give"):
         next(iter(probes.capture(nn.Linear(3, 2), loader)))

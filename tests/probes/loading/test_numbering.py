@@ -1,4 +1,4 @@
-"""Ids beside a loader: the sample that an id names is the sample that was recorded, whatever draws, loads and collates."""
+"""Ids from loaders: the id names the recorded sample for every sampler, worker setup and collate function."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ SEED = torch.Generator().manual_seed(0)
 
 def recorded(loader: Iterable[Any] | Dataset[Any], **options: Any) -> dict[Any, float]:
     """The value of each sample, by its id."""
-    found = list(probes.capture(NET, loader, **options))
-    ids = [sample for batch in found for sample in batch.ids.tolist()]
-    values = [float(value) for batch in found for value in batch.layers["0"].reshape(-1)]
+    batches = list(probes.capture(NET, loader, **options))
+    ids = [sample for batch in batches for sample in batch.ids.tolist()]
+    values = [float(value) for batch in batches for value in batch.layers["0"].reshape(-1)]
     return dict(zip(ids, values, strict=True))
 
 
@@ -48,7 +48,7 @@ def origin(loader: Iterable[Any] | Dataset[Any]) -> str:
 
 
 class Halves(BatchSampler):
-    """A batch sampler of one's own: from both ends."""
+    """A custom batch sampler that draws from both ends."""
 
     def __init__(self) -> None:
         super().__init__(SequentialSampler(DATA), 4, drop_last=False)
@@ -84,12 +84,12 @@ def test_an_id_is_the_position_in_the_data_set(kind: str) -> None:
     assert origin(loader) == "index"
 
 
-def test_the_batches_are_those_that_the_loader_gives() -> None:
-    """From the same state of the same generator."""
+def test_batches_are_those_of_the_loader() -> None:
+    """Two loaders with generators in the same state."""
     loaders = [DataLoader(DATA, 6, shuffle=True, generator=torch.Generator().manual_seed(5)) for _ in range(2)]
     plain = [x for x, _ in loaders[0]]
-    found = [batch.layers["0"] for batch in probes.capture(NET, loaders[1])]
-    assert all(np.array_equal(a, b) for a, b in zip(plain, found, strict=True))
+    captured = [batch.layers["0"] for batch in probes.capture(NET, loaders[1])]
+    assert all(np.array_equal(a, b) for a, b in zip(plain, captured, strict=True))
     loader = DataLoader(DATA, 6, num_workers=1, persistent_workers=True)
     iterator = iter(loader)
     assert recorded(loader) == WHOLE
@@ -107,14 +107,14 @@ def test_a_subset_keeps_the_ids_of_its_base() -> None:
     assert len(parts[0]) + len(parts[1]) == N
 
 
-def test_processes_that_share_a_data_set_give_the_positions_in_it() -> None:
+def test_ids_in_distributed_processes_are_positions_in_the_data_set() -> None:
     samplers = [DistributedSampler(DATA, 4, rank, shuffle=True, seed=1) for rank in range(4)]
     parts = [recorded(DataLoader(DATA, 2, sampler=sampler)) for sampler in samplers]
     assert sum(map(len, parts)) == N
     assert {key: value for part in parts for key, value in part.items()} == WHOLE
 
 
-def test_a_sampler_that_repeats_samples_for_equal_shares_is_refused_before_the_model_runs() -> None:
+def test_a_distributed_sampler_that_repeats_samples_is_refused_early() -> None:
     class Failing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             raise AssertionError
@@ -130,7 +130,7 @@ def test_a_sampler_that_repeats_samples_for_equal_shares_is_refused_before_the_m
     assert {key: value for part in parts for key, value in part.items()} == WHOLE
 
 
-def test_a_sample_that_is_drawn_twice_is_refused() -> None:
+def test_a_repeated_sample_is_refused() -> None:
     sampler = RandomSampler(DATA, replacement=True, num_samples=40, generator=torch.Generator().manual_seed(0))
     with pytest.raises(DataError, match="comes a second time .*Does the sampler draw with replacement"):
         recorded(DataLoader(DATA, 1, sampler=sampler))
@@ -139,7 +139,7 @@ def test_a_sample_that_is_drawn_twice_is_refused() -> None:
 
 
 class Batches(Dataset[Any]):
-    """What a data set of whole batches holds."""
+    """A data set whose items are batches."""
 
     def __len__(self) -> int:
         return 4
@@ -149,7 +149,7 @@ class Batches(Dataset[Any]):
 
 
 class Rows(Dataset[Any]):
-    """What a data set of batches of one holds."""
+    """A data set whose items are batches of one sample."""
 
     def __len__(self) -> int:
         return N
@@ -159,13 +159,13 @@ class Rows(Dataset[Any]):
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_items_that_are_batches_already(shuffle: bool) -> None:
+def test_samples_in_items_that_are_batches_are_numbered(shuffle: bool) -> None:
     batches = recorded(DataLoader(Batches(), batch_size=None, shuffle=shuffle))
     assert batches == {f"{i // 5}/{i % 5}": 10.0 * i for i in range(N)}
     assert recorded(DataLoader(Rows(), batch_size=None, shuffle=shuffle)) == WHOLE
 
 
-def test_keys_are_ids() -> None:
+def test_keys_of_a_data_set_are_ids() -> None:
     class Keyed(Dataset[Any]):
         def __getitem__(self, key: str) -> Any:
             return X[int(key)], 0
@@ -175,7 +175,7 @@ def test_keys_are_ids() -> None:
     assert origin(loader) == "key"
 
 
-def test_ids_that_the_data_set_gives_come_first() -> None:
+def test_ids_in_the_samples_have_precedence() -> None:
     named = [(X[i], i % 3, f"class/{i}.png") for i in range(N)]
     loader = DataLoader(named, 6, shuffle=True)  # type: ignore[arg-type]  # a list is a data set
     assert recorded(loader) == {f"class/{i}.png": 10.0 * i for i in range(N)}
@@ -193,7 +193,7 @@ def test_ids_that_the_data_set_gives_come_first() -> None:
         assert recorded(loader) == {f"{i:06}": 10.0 * i for i in range(N)}
 
 
-def test_ids_that_the_data_set_knows_by_position_come_next() -> None:
+def test_the_ids_attribute_of_a_data_set_is_used_next() -> None:
     class Known(TensorDataset):
         sample_ids = np.array([f"{i}.png" for i in range(N)])
         ids_from = "name"
@@ -218,15 +218,15 @@ def plain(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_collate_function_of_ones_own(workers: int) -> None:
+def test_a_custom_collate_function_that_reorders_samples_warns(workers: int) -> None:
     assert recorded(DataLoader(DATA, 6, shuffle=True, collate_fn=plain, num_workers=workers)) == WHOLE
     with pytest.warns(ArrivalOrderWarning, match="its collate_fn changes the order of samples, or draws at random"):
-        found = recorded(DataLoader(DATA, 6, collate_fn=stacked_by_size, num_workers=workers))
-    assert list(found) == list(range(N)), "numbered in the order in which they came"
+        values = recorded(DataLoader(DATA, 6, collate_fn=stacked_by_size, num_workers=workers))
+    assert list(values) == list(range(N)), "numbered in order of arrival"
 
 
-def test_a_collate_function_that_drops_samples_in_the_middle_is_refused() -> None:
-    """Which sample was dropped is not known, and the samples after it would have each other's ids."""
+def test_a_collate_function_that_drops_samples_is_refused() -> None:
+    """The dropped sample is unknown, and the following samples would get ids of others."""
     with pytest.raises(DataError, match="not known which samples .* row 12 on holds: its collate_fn changes the order"):
         recorded(DataLoader(DATA, 6, collate_fn=dropping))
     with pytest.raises(DataError, match="not known which samples .* row 12 on holds: its sampler drew 6 samples"):
@@ -234,7 +234,7 @@ def test_a_collate_function_that_drops_samples_in_the_middle_is_refused() -> Non
 
 
 class Known:
-    """A collate function that says that it keeps the order of samples."""
+    """A collate function declared to keep the order of samples."""
 
     keeps_order = True
 
@@ -256,7 +256,7 @@ class Own(DataLoader[Any]):
 
 
 class Repeating(DataLoader[Any]):
-    """As timm has it: an iterator that is made once."""
+    """As in timm: an iterator that is created once."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -284,7 +284,7 @@ class Anything:
         (lambda: DataLoader(DATA, 6, num_workers=1, in_order=False), r"its batches come in any order \(in_order=False\)"),
     ],
 )
-def test_where_nothing_says_which_samples_come_a_warning_says_so(loader: Any, why: str) -> None:
+def test_loaders_without_known_positions_warn(loader: Any, why: str) -> None:
     with pytest.warns(ArrivalOrderWarning, match=f"The loader gives no ids, and {why}.*numbered in the order in which"):
         assert list(recorded(loader())) == list(range(N))
     with pytest.warns(ArrivalOrderWarning):
@@ -296,17 +296,17 @@ def test_a_list_of_batches_has_an_order() -> None:
     assert origin([X]) == "index"
 
 
-def test_positions_that_are_neither_numbers_nor_keys() -> None:
+def test_positions_other_than_numbers_and_keys_are_refused() -> None:
     class Grid(Dataset[Any]):
-        def __getitem__(self, where: tuple[int, int]) -> Any:
-            return X[where[0] * 5 + where[1]]
+        def __getitem__(self, position: tuple[int, int]) -> Any:
+            return X[position[0] * 5 + position[1]]
 
     places = [(i, j) for i in range(4) for j in range(5)]
     with pytest.warns(ArrivalOrderWarning, match="its sampler gives no numbers or keys"):
         assert list(recorded(DataLoader(Grid(), 6, sampler=places))) == list(range(N))
 
 
-def test_the_samples_of_a_distributed_sampler_need_a_place_or_an_id() -> None:
+def test_samples_of_a_distributed_sampler_need_a_position_or_an_id() -> None:
     sampler = DistributedSampler(DATA, 2, 1, shuffle=False)
     with pytest.raises(DataError, match="samples of a DistributedSampler can't be told apart"):
         recorded(DataLoader(DATA, 4, sampler=sampler, collate_fn=stacked_by_size))
@@ -314,13 +314,13 @@ def test_the_samples_of_a_distributed_sampler_need_a_place_or_an_id() -> None:
     assert list(recorded(DataLoader(numbered, 4, sampler=sampler))) == [100 + i for i in range(1, N, 2)]
 
 
-def test_ids_of_two_kinds_by_turns_are_refused() -> None:
+def test_mixed_kinds_of_ids_are_refused() -> None:
     with pytest.raises(DataError, match="ids are integers and texts, by turns, at sample 2"):
         recorded([(X[:2], None, [1, 2]), (X[2:4], None, ["a", "b"])])
 
 
-def test_shuffled_recordings_meet_again(tmp_path: Path) -> None:
-    """Numbered in the order of arrival, two recordings of one network had a diagonal CKA of 0.001."""
+def test_shuffled_recordings_are_matched_by_id(tmp_path: Path) -> None:
+    """Regression: with ids in order of arrival, two recordings of one network had a diagonal CKA of 0.001."""
     from repanalysis.analyses.similarity import compare
 
     rng = torch.Generator().manual_seed(4)

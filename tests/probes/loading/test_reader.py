@@ -1,4 +1,4 @@
-"""Every kind of item that a usual loader yields: read as its user means it, against the network run by hand, or refused."""
+"""Every kind of item of usual loaders: read as intended, compared with a direct call of the network, or refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IMAGES = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
 
 
 class Two(nn.Module):
-    """Two inputs, one of which may be left out."""
+    """Two inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,13 +53,13 @@ class OfBatch(Two):
 
 
 class OfList(nn.Module):
-    """Images of any size, as detection networks take them: nothing in the signature says that it is a list."""
+    """Images of any size, as in detection networks; the signature does not tell that the input is a list."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.out = nn.Conv2d(3, 6, 3), nn.Identity()
 
-    def forward(self, images: Any, targets: Any = None) -> Tensor:  # torchvision's own signature
+    def forward(self, images: Any, targets: Any = None) -> Tensor:  # the signature of torchvision
         return self.out(torch.cat([self.conv(image[None]).mean((2, 3)) for image in images]))
 
 
@@ -73,7 +73,7 @@ def captured(model: nn.Module, item: Any, layer: str = "out", **options: Any) ->
     return batch
 
 
-Named = namedtuple("Named", ["left", "right", "label"])  # what torch's collation gives back
+Named = namedtuple("Named", ["left", "right", "label"])  # as returned by torch's collation
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ Named = namedtuple("Named", ["left", "right", "label"])  # what torch's collatio
         (OfBatch, UserDict({"image": X, "other": Z, "label": Y})),
     ],
 )
-def test_several_inputs_reach_the_network_as_it_takes_them(kind: Callable[[], nn.Module], item: Any) -> None:
+def test_several_inputs_are_passed_by_the_signature_of_the_network(kind: Callable[[], nn.Module], item: Any) -> None:
     model = seeded(kind)
     with torch.no_grad():
         expected = Two.forward(model, X, Z)  # type: ignore[arg-type]
@@ -106,7 +106,7 @@ def test_several_inputs_reach_the_network_as_it_takes_them(kind: Callable[[], nn
     assert batch.labels.tolist() == Y.tolist()
 
 
-def test_one_input_of_a_network_that_takes_two_if_given() -> None:
+def test_one_input_of_a_network_with_an_optional_second() -> None:
     model = seeded(Optional)
     with torch.no_grad():
         np.testing.assert_array_equal(captured(model, (X, Y)).layers["out"], model(X).numpy())
@@ -122,7 +122,7 @@ def test_a_list_of_images_has_a_sample_per_entry(labels: Any) -> None:
             batch = captured(model, (images, labels))
         assert batch.labels is None
     elif labels is None:
-        batch = captured(model, (images, None))  # four can't be two arguments
+        batch = captured(model, (images, None))  # four items can not be two arguments
         np.testing.assert_array_equal(captured(model, {"images": images}).layers["out"], expected.numpy())
     else:
         batch = captured(model, (images, labels))
@@ -131,7 +131,7 @@ def test_a_list_of_images_has_a_sample_per_entry(labels: Any) -> None:
     np.testing.assert_array_equal(batch.layers["out"], expected.numpy())
 
 
-def test_equal_numbers_do_not_decide() -> None:
+def test_ambiguous_numbers_of_images_do_not_decide() -> None:
     """Three images of three colours may have three labels; two images may be two arguments."""
     images = [torch.rand(3, 8, 8) for _ in range(3)]
     model = seeded(OfList)
@@ -142,7 +142,7 @@ def test_equal_numbers_do_not_decide() -> None:
     assert captured(model, (images[:2], [0, 1])).ids.tolist() == [0, 1]
 
 
-def test_a_detection_network_of_torchvision() -> None:
+def test_a_detection_network_of_torchvision_is_recorded() -> None:
     class Backbone(nn.Sequential):
         out_channels = 8
 
@@ -151,8 +151,8 @@ def test_a_detection_network_of_torchvision() -> None:
     model = FasterRCNN(backbone, 3, min_size=32, max_size=64, rpn_anchor_generator=AnchorGenerator(((8,),), ((1.0,),))).eval()
     images = tuple(torch.rand(3, side, 40) for side in (30, 40, 36))
     targets = tuple({"boxes": torch.tensor([[1.0, 1, 9, 9]]), "labels": torch.tensor([1])} for _ in images)
-    kept = {}
-    handle = backbone[0].register_forward_hook(lambda _m, _a, output: kept.update(conv=output.mean((2, 3)).clone()))
+    recorded = {}
+    handle = backbone[0].register_forward_hook(lambda _m, _a, output: recorded.update(conv=output.mean((2, 3)).clone()))
     with torch.no_grad():
         model(list(images))
     handle.remove()
@@ -163,10 +163,10 @@ def test_a_detection_network_of_torchvision() -> None:
         batch = captured(model, (images, targets), "backbone.0")
     assert batch.ids.tolist() == [0, 1, 2]
     assert batch.labels is None
-    np.testing.assert_array_equal(batch.layers["backbone.0"], kept["conv"].numpy())
+    np.testing.assert_array_equal(batch.layers["backbone.0"], recorded["conv"].numpy())
 
 
-def test_a_transformer_takes_an_encoding_and_pairs_by_position() -> None:
+def test_a_transformer_accepts_an_encoding_and_pairs_by_position() -> None:
     torch.manual_seed(0)
     config = BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     model = BertModel(config).eval()
@@ -179,9 +179,9 @@ def test_a_transformer_takes_an_encoding_and_pairs_by_position() -> None:
         batch = captured(model, item, "pooler.activation")
         np.testing.assert_array_equal(batch.layers["pooler.activation"], expected)
         assert batch.labels is not None
-    with pytest.raises(DataError, match=r"labels have shape \(4, 6\)"):  # the mask in the labels' place
+    with pytest.raises(DataError, match=r"labels have shape \(4, 6\)"):  # the mask in the position of labels
         captured(nn.Sequential(nn.Linear(3, 4)), (X, mask, Y), "0")
-    for labels in (Y, torch.arange(4)):  # whose numbers might be taken for ids
+    for labels in (Y, torch.arange(4)):  # integers that could be taken for ids
         with pytest.raises(UsageError, match=r"write \(\(x1, x2\), labels\) if the second is an input of BertModel.forward"):
             captured(model, (tokens, mask, labels), "pooler.activation")
     with pytest.warns(IgnoredWarning, match="no classes of samples"):  # a class per token
@@ -189,7 +189,7 @@ def test_a_transformer_takes_an_encoding_and_pairs_by_position() -> None:
     assert batch.labels is None
 
 
-def test_networks_that_ask_for_what_is_called_ids_or_y_get_it() -> None:
+def test_networks_with_inputs_named_ids_or_y_receive_them() -> None:
     class Asks(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -226,7 +226,7 @@ def test_packed_sequences_have_a_sample_per_sequence() -> None:
         np.testing.assert_allclose(model(take_rows(packed, 2)).numpy(), expected[:2].numpy(), rtol=1e-6)
 
 
-def test_what_begins_must_go_on() -> None:
+def test_labels_and_ids_must_be_in_all_batches_or_none() -> None:
     model = nn.Sequential(nn.Linear(3, 4))
     with pytest.raises(DataError, match="labels stop at sample 4; give them with every item, or with none"):
         list(probes.capture(model, [(X, Y), X]))
@@ -234,12 +234,12 @@ def test_what_begins_must_go_on() -> None:
         list(probes.capture(model, [(X, Y), (X, Y, [7, 8, 9, 10])]))
 
 
-def test_empty_batches_are_passed_over_and_the_last_may_be_short() -> None:
+def test_empty_batches_are_skipped_and_the_last_may_be_short() -> None:
     model = nn.Sequential(nn.Linear(3, 4))
-    found = list(probes.capture(model, iter([(X[:0], Y[:0]), (X, Y), (X[:0], Y[:0]), (X[:1], Y[:1])])))
-    assert [batch.ids.tolist() for batch in found] == [[0, 1, 2, 3], [4]]
+    batches = list(probes.capture(model, iter([(X[:0], Y[:0]), (X, Y), (X[:0], Y[:0]), (X[:1], Y[:1])])))
+    assert [batch.ids.tolist() for batch in batches] == [[0, 1, 2, 3], [4]]
     with torch.no_grad():
-        np.testing.assert_array_equal(found[1].layers["0"], model(X[:1]).numpy())
+        np.testing.assert_array_equal(batches[1].layers["0"], model(X[:1]).numpy())
 
 
 @pytest.mark.parametrize(
@@ -260,12 +260,12 @@ def test_empty_batches_are_passed_over_and_the_last_may_be_short() -> None:
         (lambda: nn.Sequential(nn.Embedding(3, 4)), (X, Y), "takes integers, such as token ids"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_one_sentence(kind: Callable[[], nn.Module], item: Any, sentence: str) -> None:
+def test_invalid_items_have_one_sentence_errors(kind: Callable[[], nn.Module], item: Any, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         list(probes.capture(kind(), [item]))
 
 
-def test_keys_that_the_network_does_not_take_are_not_read() -> None:
+def test_keys_that_the_network_does_not_take_are_ignored() -> None:
     model = seeded(Two)
     with pytest.warns(IgnoredWarning, match="does not take path, weight of the loader's dicts"):
         batch = captured(model, {"left": X, "path": ["a"] * 4, "right": Z, "weight": torch.rand(4), "label": Y})
@@ -273,7 +273,7 @@ def test_keys_that_the_network_does_not_take_are_not_read() -> None:
         np.testing.assert_array_equal(batch.layers["out"], model(X, Z).numpy())
 
 
-def test_a_given_forward_says_what_it_takes() -> None:
+def test_the_signature_of_a_forward_function_is_used() -> None:
     model = seeded(Two)
     batch = captured(model, {"a": X, "b": Z, "label": Y}, forward=lambda batch: model(batch["a"], batch["b"]))
     with torch.no_grad():
@@ -301,8 +301,8 @@ def test_nested_tensors_have_a_sample_per_part() -> None:
         np.testing.assert_allclose(as_inputs(model, nested).take(2).call(model).numpy(), expected[:2].numpy(), rtol=1e-6)
 
 
-def test_a_key_that_only_keywords_take_is_said() -> None:
-    """A story: a mask called attn_mask went to **kwargs, was not read, and padding was pooled."""
+def test_a_key_that_only_kwargs_accept_is_reported() -> None:
+    """Regression: a mask named attn_mask went to **kwargs, was not read, and padding was pooled."""
 
     class TakesAny(nn.Linear):
         def forward(self, input: torch.Tensor, **kwargs: object) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Labels and ids in any container; what is neither is left out with a sentence, or refused."""
+"""Labels and ids in any container; other values are left out with a warning or refused."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from tests.probes.loading.test_reader import IMAGES, X, Y, captured
         [np.int32(y) for y in Y],
     ],
 )
-def test_labels_in_any_container(labels: Any) -> None:
+def test_labels_are_read_from_any_container(labels: Any) -> None:
     batch = captured(nn.Sequential(nn.Linear(3, 4)), (X, labels), "0")
     assert batch.labels is not None
     assert (batch.labels.dtype, batch.labels.tolist()) == (np.int64, Y.tolist())
 
 
-def test_yes_and_no_are_one_and_zero_and_a_single_sample_may_have_a_plain_number() -> None:
+def test_booleans_are_0_and_1_and_a_single_label_may_be_a_number() -> None:
     model = nn.Sequential(nn.Linear(3, 4))
     batch = captured(model, (X, Y > 0), "0")
     assert batch.labels is not None
     assert batch.labels.tolist() == [1, 0, 1, 0]
-    for one in (5, torch.tensor(5), np.int64(5), [5]):
-        batch = captured(model, (X[:1], one), "0")
+    for label in (5, torch.tensor(5), np.int64(5), [5]):
+        batch = captured(model, (X[:1], label), "0")
         assert batch.labels is not None
         assert batch.labels.tolist() == [5]
 
@@ -75,7 +75,7 @@ def test_labels_that_are_neither_classes_nor_targets_are_refused(labels: Any, se
         (nn.functional.one_hot(Y, 5).bool(), Y.tolist()),
     ],
 )
-def test_one_hot_rows_are_classes_and_some_samples_may_have_none(labels: Any, expected: list[int]) -> None:
+def test_one_hot_rows_are_classes_and_samples_may_be_unlabelled(labels: Any, expected: list[int]) -> None:
     batch = captured(nn.Sequential(nn.Linear(3, 4)), (X, labels), "0")
     assert batch.labels is not None
     assert batch.labels.tolist() == expected
@@ -84,11 +84,11 @@ def test_one_hot_rows_are_classes_and_some_samples_may_have_none(labels: Any, ex
 
 @pytest.mark.parametrize("labels", [[0.5, 1.0, float("nan"), -3.0], torch.tensor([0.5, 1.0, torch.nan, -3.0])])
 def test_floats_are_targets_and_stay_targets(labels: Any) -> None:
-    whole = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    found = list(probes.capture(nn.Sequential(nn.Linear(3, 4)), [(X, labels), (X, whole)]))
-    assert [batch.labels for batch in found] == [None, None]
-    np.testing.assert_array_equal(found[0].targets, [[0.5], [1.0], [np.nan], [-3.0]])
-    np.testing.assert_array_equal(found[1].targets, whole[:, None])
+    integral = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    batches = list(probes.capture(nn.Sequential(nn.Linear(3, 4)), [(X, labels), (X, integral)]))
+    assert [batch.labels for batch in batches] == [None, None]
+    np.testing.assert_array_equal(batches[0].targets, [[0.5], [1.0], [np.nan], [-3.0]])
+    np.testing.assert_array_equal(batches[1].targets, integral[:, None])
 
 
 def test_several_columns_of_floats_are_several_targets() -> None:
@@ -98,16 +98,16 @@ def test_several_columns_of_floats_are_several_targets() -> None:
     np.testing.assert_array_equal(batch.targets, targets)
 
 
-def test_whole_floats_are_classes_and_may_not_become_targets() -> None:
-    whole = torch.tensor([1.0, 0.0, 1.0, 0.0])
+def test_integral_floats_are_classes_and_may_not_become_targets() -> None:
+    integral = torch.tensor([1.0, 0.0, 1.0, 0.0])
     with pytest.warns(IgnoredWarning, match="are floats, all whole: they are taken for 2 classes"):
-        assert captured(nn.Sequential(nn.Linear(3, 4)), (X, whole), "0").labels.tolist() == [1, 0, 1, 0]  # type: ignore[union-attr]
-    loader = [(X, whole), (X, whole + 0.5)]
+        assert captured(nn.Sequential(nn.Linear(3, 4)), (X, integral), "0").labels.tolist() == [1, 0, 1, 0]  # type: ignore[union-attr]
+    loader = [(X, integral), (X, integral + 0.5)]
     with pytest.warns(IgnoredWarning), pytest.raises(DataError, match=r"taken for classes, and now are none.*--targets FILE"):
         list(probes.capture(nn.Sequential(nn.Linear(3, 4)), loader))
 
 
-def test_text_is_numbered_by_the_class_names() -> None:
+def test_texts_are_numbered_by_the_class_names() -> None:
     loader = [(X, ["dog", "cat", "dog", ""])]
     batch = next(probes.capture(nn.Sequential(nn.Linear(3, 4)), loader, class_names=["cow", "cat", "dog"]))
     assert batch.labels is not None
@@ -117,12 +117,12 @@ def test_text_is_numbered_by_the_class_names() -> None:
 
 
 @pytest.mark.parametrize("targets", [torch.zeros(4, 8, 8, dtype=torch.long), IMAGES, {"boxes": X}, X])
-def test_targets_that_can_be_no_classes_are_left_out_with_a_sentence(targets: Any) -> None:
+def test_other_targets_are_left_out_with_a_warning(targets: Any) -> None:
     x = X if targets is X else IMAGES
     model = nn.Sequential(nn.Linear(x.shape[-1], 2))
     with pytest.warns(IgnoredWarning, match="no classes of samples: recorded without labels") as caught:
-        found = list(probes.capture(model, [(x, targets), (x, targets)]))
-    assert [batch.labels for batch in found] == [None, None]
+        batches = list(probes.capture(model, [(x, targets), (x, targets)]))
+    assert [batch.labels for batch in batches] == [None, None]
     assert len(caught) == 1, "one sentence for all batches"
 
 
@@ -132,21 +132,21 @@ def test_sequence_first_inputs_are_refused() -> None:
 
 
 @pytest.mark.parametrize("third", [[["a.png"], ["b.png"], [], []], torch.zeros(4, 2, dtype=torch.long), {"site": Y}, X])
-def test_a_third_element_that_is_no_id_is_left_alone_with_a_sentence(third: Any) -> None:
+def test_a_third_element_that_is_not_an_id_is_ignored_with_a_warning(third: Any) -> None:
     with pytest.warns(
         IgnoredWarning, match="third element .* is not one integer or one text per sample, so it is not taken for ids"
     ) as caught:
-        found = list(probes.capture(nn.Sequential(nn.Linear(3, 4)), [(X, Y, third), (X, Y, third)]))
-    assert np.concatenate([batch.ids for batch in found]).tolist() == list(range(8))
+        batches = list(probes.capture(nn.Sequential(nn.Linear(3, 4)), [(X, Y, third), (X, Y, third)]))
+    assert np.concatenate([batch.ids for batch in batches]).tolist() == list(range(8))
     assert len(caught) == 1
 
 
 @pytest.mark.parametrize("ids", [torch.tensor([7, 5, 2, 9]), [7, 5, 2, 9], np.array([[7], [5], [2], [9]], np.uint8)])
-def test_a_third_element_of_different_integers_are_ids(ids: Any) -> None:
+def test_a_third_element_of_distinct_integers_is_ids(ids: Any) -> None:
     assert captured(nn.Sequential(nn.Linear(3, 4)), (X, Y, ids), "0").ids.tolist() == [7, 5, 2, 9]
 
 
-def test_integers_that_come_twice_are_no_ids() -> None:
+def test_repeated_integers_are_not_ids() -> None:
     model = nn.Sequential(nn.Linear(3, 4))
     with pytest.raises(DataError, match="id 1 stands twice in one batch.*is something else, leave it out"):
         captured(model, (X, Y, torch.tensor([0, 1, 1, 2])), "0")
@@ -158,11 +158,11 @@ def test_integers_that_come_twice_are_no_ids() -> None:
     "third", [("a.png", "b.png", "c.png", "d.png"), np.array(["a.png", "b.png", "c.png", "d.png"]),
               [Path("a.png"), Path("b.png"), Path("c.png"), Path("d.png")], [b"a.png", b"b.png", b"c.png", b"d.png"]],
 )  # fmt: skip
-def test_a_third_element_of_different_texts_are_ids(third: Any) -> None:
+def test_a_third_element_of_distinct_texts_is_ids(third: Any) -> None:
     assert captured(nn.Sequential(nn.Linear(3, 4)), (X, Y, third), "0").ids.tolist() == ["a.png", "b.png", "c.png", "d.png"]
 
 
-def test_a_third_element_that_several_samples_share_is_no_id() -> None:
+def test_a_third_element_shared_by_samples_is_not_an_id() -> None:
     with pytest.warns(IgnoredWarning, match="third element .a list of str. is the same text for several samples, so it is not"):
         assert captured(nn.Sequential(nn.Linear(3, 4)), (X, Y, ["red", "blue", "red", "red"]), "0").ids.tolist() == [0, 1, 2, 3]
     with pytest.raises(DataError, match="Sample id 'a' comes a second time .* something else than ids, leave them out"):
@@ -180,6 +180,6 @@ def test_a_third_element_that_several_samples_share_is_no_id() -> None:
         (np.array([1, 2, 3, 2**64 - 1], np.uint64), "hold 18446744073709551615, which 64 bits with a sign do not hold"),
     ],
 )
-def test_what_can_only_be_ids_is_refused_where_it_is_none(key: str, values: Any, sentence: str) -> None:
+def test_invalid_values_under_keys_of_ids_are_refused(key: str, values: Any, sentence: str) -> None:
     with pytest.raises(DataError, match=f"The loader's {key} {sentence}"):
         captured(nn.Sequential(nn.Linear(3, 4)), {"input": X, key: values}, "0")

@@ -1,4 +1,4 @@
-"""Columns that grow, and axes that are named, however many data sets share one."""
+"""Growing columns, and named axes shared by any number of data sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from probes.storage.columns import Column, dimension, name_axes
 
 
 @pytest.mark.parametrize("packing", [{}, {"compression": "gzip"}])
-def test_rows_arrive_in_order_and_whole_chunks_are_packed_once(tmp_path: Path, packing: dict[str, str]) -> None:
+def test_rows_are_stored_in_order_and_full_chunks_are_compressed_once(tmp_path: Path, packing: dict[str, str]) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         column = Column(file.create_dataset("x", (0, 2), "i8", maxshape=(None, 2), chunks=(4, 2), **packing))
         values = np.arange(22).reshape(11, 2)
@@ -25,8 +25,8 @@ def test_rows_arrive_in_order_and_whole_chunks_are_packed_once(tmp_path: Path, p
         np.testing.assert_array_equal(column.data[:], values)
 
 
-def test_axes_have_names_and_the_scale_no_list_that_could_be_full(tmp_path: Path) -> None:
-    """HDF5's own list of who uses a scale is full after 4,080 data sets."""
+def test_axes_have_names_and_the_scale_keeps_no_reference_list(tmp_path: Path) -> None:
+    """The reference list of an HDF5 scale is full after 4,080 data sets."""
     with h5py.File(tmp_path / "x.h5", "w") as file:
         sample, channel = dimension(file, "sample", 5, maxshape=None), dimension(file, "channel", 3)
         for name in ("a", "b"):
@@ -35,25 +35,25 @@ def test_axes_have_names_and_the_scale_no_list_that_could_be_full(tmp_path: Path
         assert "REFERENCE_LIST" not in sample.attrs
 
 
-def test_opening_a_file_looks_at_no_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """4,080 layers took 15 s to list, most of it for attributes of each."""
+def test_opening_a_file_reads_no_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: listing 4,080 layers took 15 s, mostly for reading the attributes of each."""
     layers = {f"layer{i}": np.full((3, 2), i, "f4") for i in range(30)}
     with probes.create(tmp_path / "x.h5") as writer:
         writer.append(probes.Batch(np.arange(3), layers))
     opened: list[str] = []
-    own = probes.storage.store._own_dataset
+    real = probes.storage.store._own_dataset
     monkeypatch.setattr(
-        "probes.storage.store._own_dataset", lambda file, where, path: opened.append(where) or own(file, where, path)
+        "probes.storage.store._own_dataset", lambda file, name, path: opened.append(name) or real(file, name, path)
     )
     store = probes.Store(tmp_path / "x.h5")
     assert store.layers == list(layers)
-    assert not [where for where in opened if where.startswith("layers")]
+    assert not [name for name in opened if name.startswith("layers")]
     np.testing.assert_array_equal(store["layer7"], layers["layer7"])
-    assert [where for where in opened if where.startswith("layers")] == ["layers/layer7/x"]
+    assert [name for name in opened if name.startswith("layers")] == ["layers/layer7/x"]
 
 
 @pytest.mark.slow
-def test_twenty_thousand_layers(tmp_path: Path) -> None:
+def test_a_file_may_have_twenty_thousand_layers(tmp_path: Path) -> None:
     layers = {f"block.{i}.relu": np.full((4, 2), i, "f4") for i in range(20_000)}
     with probes.create(tmp_path / "x.h5", expected=4) as writer:
         writer.append(probes.Batch(np.arange(4), layers))
@@ -63,21 +63,21 @@ def test_twenty_thousand_layers(tmp_path: Path) -> None:
         assert [batch.layers[name][0, 0] for name in layers] == list(range(20_000))
 
 
-def test_what_is_free_is_the_part_of_the_last_chunk_without_rows(tmp_path: Path) -> None:
+def test_free_bytes_are_the_part_of_the_last_chunk_without_rows(tmp_path: Path) -> None:
     path, text = tmp_path / "x.h5", h5py.string_dtype()
     with h5py.File(path, "w") as file:
         options = {"maxshape": (None, 2), "chunks": (4, 2)}
         column = Column(file.create_dataset("x", (0, 2), "i8", **options))
-        other = Column(file.create_dataset("packed", (0, 2), "i8", compression="gzip", **options))
+        compressed = Column(file.create_dataset("packed", (0, 2), "i8", compression="gzip", **options))
         names = Column(file.create_dataset("names", (0, 2), text, **options))
         assert column.unwritten_ranges() == []
         for rows in range(1, 10):
             column.append(np.full((1, 2), rows))
-            other.append(np.full((1, 2), rows))
+            compressed.append(np.full((1, 2), rows))
             names.append(np.full((1, 2), f"name {rows}", dtype=object))
-            for grown in (column, other, names):
+            for grown in (column, compressed, names):
                 grown.flush()
-            assert other.unwritten_ranges() == [], "it is packed anew"
+            assert compressed.unwritten_ranges() == [], "it is packed anew"
             assert names.unwritten_ranges() == [], "HDF5 reads what it overwrites there"
             file.flush()
             if rows % 4 == 0:
@@ -104,10 +104,10 @@ def test_rows_of_another_shape_or_type_are_refused(tmp_path: Path) -> None:
             )
 
 
-def test_a_scale_grows_only_where_it_is_told_to(tmp_path: Path) -> None:
+def test_a_scale_grows_only_on_request(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         assert dimension(file, "sample", 5, maxshape=None).maxshape == (None,)
         channel = dimension(file, "channel", 3)
         assert (channel.maxshape, channel.shape) == ((3,), (3,))
-        netcdf = f"This is a netCDF dimension but not a netCDF variable.{3:10d}"  # as its C library writes it
+        netcdf = f"This is a netCDF dimension but not a netCDF variable.{3:10d}"  # as written by the netCDF C library
         assert channel.attrs["NAME"] == netcdf.encode()

@@ -1,4 +1,4 @@
-"""What writer and reader agree on."""
+"""The format shared by writer and reader."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_missing_plugin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         filter_arguments("lz4")
 
 
-def test_names_of_layers_are_one_part_of_a_path() -> None:
+def test_names_of_layers_are_escaped_to_one_path_component() -> None:
     names = ["a/b", "a%2Fb", "a.b", "..", "a b", "é", "relu (1)", "x[0],y:=+1", "a;b", "#"]
     groups = [group_of(name) for name in names]
     assert len(set(groups)) == len(names)
@@ -40,7 +40,7 @@ def test_names_of_layers_are_one_part_of_a_path() -> None:
 
 
 @pytest.mark.parametrize("value", ["ä", 3, 0.5, True])
-def test_texts_and_numbers_are_stored_as_they_are(value: object) -> None:
+def test_texts_and_numbers_are_stored_natively(value: object) -> None:
     assert encode_attr(value) is value
 
 
@@ -60,7 +60,7 @@ def test_an_unknown_compression_is_refused() -> None:
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_what_is_packed_says_by_what(tmp_path: Path, compression: str) -> None:
+def test_compressed_columns_state_their_filter(tmp_path: Path, compression: str) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         data = file.create_dataset("x", data=np.arange(100.0), chunks=(10,), **filter_arguments(compression))
         filters = [FILTERS[code] for code in filters_of(data)]

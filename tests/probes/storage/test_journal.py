@@ -1,4 +1,4 @@
-"""The file is at its last commit whatever stops the writer: tried by stopping it before every single step it takes."""
+"""The file is at its last commit wherever the writer is stopped: tested by stopping it before every system call."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ UUID = "0123456789abcdef" * 2
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.binary(min_size=1, max_size=20)), max_size=12))
 def test_extents_are_a_sparse_array(writes: list[tuple[int, bytes]]) -> None:
-    held, expected, written = Overlay(), bytearray(100), bytearray(100)
+    overlay, expected, written = Overlay(), bytearray(100), bytearray(100)
     for start, data in writes:
-        held.write(start, data)
+        overlay.write(start, data)
         expected[start : start + len(data)] = data
         written[start : start + len(data)] = b"\1" * len(data)
     for start, stop in ((0, 100), (13, 14), (7, 55)):
         view = bytearray(b"?" * (stop - start))
-        held.apply(start, memoryview(view))
-        wanted = [expected[at] if written[at] else ord("?") for at in range(start, stop)]
-        assert list(view) == wanted
-    stretches = [(start, start + len(data)) for start, data in held]
+        overlay.apply(start, memoryview(view))
+        expected_bytes = [expected[position] if written[position] else ord("?") for position in range(start, stop)]
+        assert list(view) == expected_bytes
+    stretches = [(start, start + len(data)) for start, data in overlay]
     assert all(a[1] < b[0] for a, b in itertools.pairwise(stretches)), "disjoint and apart"
 
 
-def test_a_journal_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_journal_is_complete_or_absent(tmp_path: Path) -> None:
     path, extents = tmp_path / "x", Overlay()
     extents.write(5, b"hello")
     Journal(UUID, 77, extents).write(path)
-    found = Journal.read(path)
-    assert found is not None
-    assert (found.uuid, found.eof, list(found.overlay)) == (UUID, 77, [(5, b"hello")])
+    journal = Journal.read(path)
+    assert journal is not None
+    assert (journal.uuid, journal.eof, list(journal.overlay)) == (UUID, 77, [(5, b"hello")])
     content = Journal.beside(path).read_bytes()
     for cut in range(len(content)):
         Journal.beside(path).write_bytes(content[:cut])
@@ -56,11 +56,11 @@ def test_a_journal_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 class Stopped(BaseException):
-    """A kill."""
+    """Stands for a kill."""
 
 
 def steps(path: Path, commits: list[bytes], sealed: Callable[[], None]) -> Iterator[None]:
-    """A writer's life, cut where it may be killed: between system calls (see `killed_after`)."""
+    """The steps of a writer, with a yield where the test may stop it; see `killed_after` for stops within a step."""
     rng = np.random.default_rng(0)
     file = AtomicFile(path, UUID, fresh=True)
     try:
@@ -82,7 +82,7 @@ def steps(path: Path, commits: list[bytes], sealed: Callable[[], None]) -> Itera
             free = [(size - 500, size - 100)]
             for start, stop in free:
                 content[start:stop] = b"?" * (stop - start)
-            commits.append(bytes(content))  # from here on, either this or the one before
+            commits.append(bytes(content))  # from here on, this commit or the previous one
             file.commit(free)
             yield
         file.seal()
@@ -93,19 +93,19 @@ def steps(path: Path, commits: list[bytes], sealed: Callable[[], None]) -> Itera
 
 @pytest.fixture
 def killed_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Raise `Stopped` instead of the n-th system call that changes something on disk; half of a write may be done."""
+    """Raise `Stopped` in place of the n-th system call that changes the disk; a write may be half done."""
 
     def arm(calls: int) -> None:
-        left = itertools.count(calls, -1)
+        remaining = itertools.count(calls, -1)
         pwrite, fsync, truncate, replace = os.pwrite, os.fsync, os.ftruncate, Path.replace
 
         def stop(call: Callable[..., object]) -> Callable[..., object]:
             def wrapped(*arguments: object) -> object:
-                now = next(left)
-                if now == 0 and call is pwrite:
+                calls_left = next(remaining)
+                if calls_left == 0 and call is pwrite:
                     fd, data, at = arguments
                     pwrite(fd, data[: len(data) // 2], at)  # type: ignore[arg-type, index]
-                if now <= 0:
+                if calls_left <= 0:
                     raise Stopped
                 return call(*arguments)
 
@@ -132,7 +132,7 @@ def test_the_file_is_at_its_last_commit_wherever_the_writer_is_killed(
         assert calls < 4
         return
     journal = Journal.read(path)
-    if ended or not is_interrupted(path):  # killed in the very last step, the file is complete already
+    if ended or not is_interrupted(path):  # killed in the last step, when the file is already complete
         opened = open_bytes(path)
         assert opened is not None
         content = opened.read()
@@ -151,7 +151,7 @@ def test_the_file_is_at_its_last_commit_wherever_the_writer_is_killed(
 
 
 def same(content: bytes, commit: bytes) -> bool:
-    """Equal but for what is free."""
+    """Equal except at free bytes."""
     if len(content) != len(commit):
         return False
     free = [(len(commit) - 500, len(commit) - 100)] if commit else []
@@ -161,8 +161,8 @@ def same(content: bytes, commit: bytes) -> bool:
     return bytes(cleaned) == commit
 
 
-def test_a_writer_that_goes_on_seals_the_same_file(tmp_path: Path) -> None:
-    """Also: the checksums of pages that were never touched again are those of the whole file."""
+def test_a_resumed_writer_seals_the_same_file(tmp_path: Path) -> None:
+    """The checksums of pages not written again are those of the complete file."""
     path = tmp_path / "x"
     file = AtomicFile(path, UUID, fresh=True)
     for start in (0, 3 * PAGE + 5, 9 * PAGE):  # with gaps
@@ -183,7 +183,7 @@ def test_a_writer_that_goes_on_seals_the_same_file(tmp_path: Path) -> None:
     opened.close()
 
 
-def test_a_discarded_file_is_not_touched_any_more(tmp_path: Path) -> None:
+def test_a_discarded_file_is_not_written(tmp_path: Path) -> None:
     file = AtomicFile(tmp_path / "x", UUID, fresh=True)
     file.write(memoryview(b"one"))
     file.commit()
@@ -196,7 +196,7 @@ def test_a_discarded_file_is_not_touched_any_more(tmp_path: Path) -> None:
     assert (tmp_path / "x").read_bytes() == b"one"
 
 
-def test_there_is_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_writer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes.storage.journal, "_LOCK_SECONDS", 0.3)
     file = AtomicFile(tmp_path / "x", UUID, fresh=True)
     with pytest.raises(UsageError, match="is being written by another process"):
@@ -205,7 +205,7 @@ def test_there_is_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     AtomicFile(tmp_path / "x", UUID, fresh=False).close()
 
 
-def test_a_file_system_without_locks_is_written_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fcntl = pytest.importorskip("fcntl")
 
     def refuse(*_: object) -> None:
@@ -215,7 +215,7 @@ def test_a_file_system_without_locks_is_written_all_the_same(tmp_path: Path, mon
     AtomicFile(tmp_path / "x", UUID, fresh=True).close()
 
 
-def test_there_must_be_a_commit_to_go_on_from(tmp_path: Path) -> None:
+def test_resuming_requires_a_commit(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"something")
     with pytest.raises(FormatError, match="the journal of its last commit is not beside it"):
         AtomicFile(tmp_path / "x", UUID, fresh=False)
@@ -228,7 +228,7 @@ def test_there_must_be_a_commit_to_go_on_from(tmp_path: Path) -> None:
     start=st.integers(0, 70),
     length=st.integers(1, 30),
 )
-def test_a_write_goes_straight_only_where_no_commit_holds_the_bytes(
+def test_a_write_is_direct_only_where_no_commit_has_the_bytes(
     tmp_path_factory: pytest.TempPathFactory, committed: int, free: list[tuple[int, int]], start: int, length: int
 ) -> None:
     path = tmp_path_factory.mktemp("atomic") / "x"
@@ -253,8 +253,8 @@ def test_a_write_goes_straight_only_where_no_commit_holds_the_bytes(
     file.close()
 
 
-def test_a_journal_of_another_kind_is_none(tmp_path: Path) -> None:
-    """The layout by hand: magic, length, uuid, number of extents; position, length and bytes of each; checksum."""
+def test_an_invalid_journal_is_ignored(tmp_path: Path) -> None:
+    """The layout written out: magic, length, uuid, number of extents; position, length and bytes of each; checksum."""
     path = tmp_path / "x"
 
     def put(body: bytes) -> None:
@@ -279,7 +279,7 @@ def test_a_journal_of_another_kind_is_none(tmp_path: Path) -> None:
         assert Journal.read(path) is None
 
 
-def test_a_journal_lies_beside_the_file_itself(tmp_path: Path) -> None:
+def test_a_journal_is_beside_the_target_of_a_link(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "link.h5").symlink_to(tmp_path / "far" / "x.h5")
     assert Journal.beside(tmp_path / "link.h5") == (tmp_path / "far" / "x.h5.journal").resolve()
@@ -301,11 +301,11 @@ def test_a_journal_lies_beside_the_file_itself(tmp_path: Path) -> None:
         max_size=4,
     )
 )
-def test_a_sealed_file_holds_what_was_written(
+def test_a_sealed_file_has_the_written_bytes(
     tmp_path_factory: pytest.TempPathFactory,
     rounds: list[tuple[list[tuple[int, int]], int | None, tuple[int, int], bool]],
 ) -> None:
-    """Also: it is read back before each commit, after it, and after going on; every page has the checksum of its bytes."""
+    """Read back before and after each commit and after resuming; every page has the checksum of its bytes."""
     path, model = tmp_path_factory.mktemp("sealed") / "x", bytearray(UUID_TAG + UUID.encode())
     with pytest.MonkeyPatch.context() as patched:
         for module in (probes.storage.journal, probes.storage.seal):
@@ -313,7 +313,7 @@ def test_a_sealed_file_holds_what_was_written(
         file = AtomicFile(path, UUID, fresh=True)
         assert file.write(memoryview(bytes(model))) == len(model)
         head, value = len(model), 0
-        for writes, size, (start, length), again in rounds:
+        for writes, size, (start, length), resume in rounds:
             for at, count in writes:
                 value += 1
                 file.seek(head + at)
@@ -324,15 +324,15 @@ def test_a_sealed_file_holds_what_was_written(
             if size is not None:
                 assert file.truncate(head + size) == head + size
                 model[head + size :] = bytes(max(0, head + size - len(model)))
-            assert whole(file) == model
+            assert all_bytes(file) == model
             free = (min(len(model), head + start), min(len(model), head + start + length))
             file.commit([free] if free[0] < free[1] else [])
-            assert whole(file) == model
+            assert all_bytes(file) == model
             assert path.stat().st_size == len(model)
-            if again:
+            if resume:
                 file.close()
                 file = AtomicFile(path, UUID, fresh=False)
-                assert whole(file) == model
+                assert all_bytes(file) == model
         file.seal()
         file.close()
         assert not Journal.beside(path).exists()
@@ -342,14 +342,14 @@ def test_a_sealed_file_holds_what_was_written(
         opened.close()
 
 
-def whole(file: AtomicFile) -> bytes:
-    view = bytearray(file.seek(0, os.SEEK_END))
-    file.seek(0)
-    assert file.readinto(memoryview(view)) == len(view)
+def all_bytes(opened: AtomicFile) -> bytes:
+    view = bytearray(opened.seek(0, os.SEEK_END))
+    opened.seek(0)
+    assert opened.readinto(memoryview(view)) == len(view)
     return bytes(view)
 
 
-def test_the_footer_is_as_the_format_says(tmp_path: Path) -> None:
+def test_the_footer_follows_the_format(tmp_path: Path) -> None:
     """After the content: 8 bytes per page of 64 KiB, magic, version, page size, length, uuid, checksum of all of this."""
     content = np.random.default_rng(0).bytes(2 * PAGE + 10)
     file = AtomicFile(tmp_path / "x", UUID, fresh=True)
@@ -365,7 +365,7 @@ def test_the_footer_is_as_the_format_says(tmp_path: Path) -> None:
     assert (tmp_path / "x").read_bytes() == content + footer + xxhash.xxh3_64(footer).digest()
 
 
-def test_the_position_moves_as_in_every_file(tmp_path: Path) -> None:
+def test_the_position_behaves_as_in_a_regular_file(tmp_path: Path) -> None:
     file = AtomicFile(tmp_path / "x", UUID, fresh=True)
     assert (file.readable(), file.writable(), file.seekable()) == (True, True, True)
     file.write(memoryview(b"0123456789"))
@@ -384,13 +384,13 @@ def test_the_position_moves_as_in_every_file(tmp_path: Path) -> None:
     assert (tmp_path / "x").read_bytes() == b"0123456789", "the commit holds the end"
 
 
-def test_the_system_may_write_and_read_less_than_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_writes_and_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pwrite, preadv, content = os.pwrite, os.preadv, bytes(range(100))
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:7], at))
     monkeypatch.setattr(os, "preadv", lambda fd, views, at: preadv(fd, [views[0][:5]], at))
     file = AtomicFile(tmp_path / "x", UUID, fresh=True)
     file.write(memoryview(content))
-    assert whole(file) == content
+    assert all_bytes(file) == content
     file.close()
     assert (tmp_path / "x").read_bytes() == content
     with (tmp_path / "x").open("rb") as raw:
@@ -399,7 +399,7 @@ def test_the_system_may_write_and_read_less_than_asked_for(tmp_path: Path, monke
         assert view == content[80:] + bytes(30)
 
 
-def test_what_is_free_goes_straight_into_the_file_in_whatever_order_it_is_named(tmp_path: Path) -> None:
+def test_free_ranges_in_any_order_are_written_directly(tmp_path: Path) -> None:
     path = tmp_path / "x"
     file = AtomicFile(path, UUID, fresh=True)
     file.write(memoryview(b"." * 20))
@@ -407,7 +407,7 @@ def test_what_is_free_goes_straight_into_the_file_in_whatever_order_it_is_named(
     file.seek(0)
     file.write(memoryview(b"!" * 25))
     assert path.read_bytes() == b"..!!!.......!!!.....!!!!!"
-    assert whole(file) == b"!" * 25
+    assert all_bytes(file) == b"!" * 25
     file.commit()
     assert path.read_bytes() == b"!" * 25
     file.seek(2)
@@ -416,7 +416,7 @@ def test_what_is_free_goes_straight_into_the_file_in_whatever_order_it_is_named(
     file.close()
 
 
-def test_a_commit_counts_from_its_rename_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_is_valid_from_its_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = AtomicFile(tmp_path / "x", UUID, fresh=True)
     file.write(memoryview(b"one"))
     assert file.commits == 0
@@ -441,12 +441,12 @@ def test_a_commit_counts_from_its_rename_on(tmp_path: Path, monkeypatch: pytest.
     file.close()
     assert (tmp_path / "x").read_bytes() == b"one"
     file = AtomicFile(tmp_path / "x", UUID, fresh=False)
-    assert whole(file) == b"two"
+    assert all_bytes(file) == b"two"
     file.close()
 
 
 @pytest.mark.parametrize(("uuid", "cut"), [("f" * 32, 0), (UUID, 1)])
-def test_a_journal_of_another_file_or_of_a_longer_one_is_not_gone_on_from(tmp_path: Path, uuid: str, cut: int) -> None:
+def test_a_journal_of_another_or_longer_file_is_not_resumed(tmp_path: Path, uuid: str, cut: int) -> None:
     path = tmp_path / "x"
     file = AtomicFile(path, UUID, fresh=True)
     file.write(memoryview(b"0123456789"))
@@ -459,28 +459,28 @@ def test_a_journal_of_another_file_or_of_a_longer_one_is_not_gone_on_from(tmp_pa
     assert path.read_bytes() == b"0123456789"[: 10 - cut]
 
 
-def test_a_file_that_is_refused_is_given_back_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_file_is_closed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes.storage.journal, "_LOCK_SECONDS", 0.0)
     (tmp_path / "x").write_bytes(b"something")
     with pytest.raises(FormatError) as caught:
         AtomicFile(tmp_path / "x", UUID, fresh=False)
-    assert caught.value.__traceback__ is not None  # holds the refused object, so that it is not collected
+    assert caught.value.__traceback__ is not None  # references the refused object, so it is not collected
     AtomicFile(tmp_path / "x", UUID, fresh=True).close()
 
 
-@pytest.mark.parametrize("what", ["longer", "removed", "replaced"])
-def test_a_file_that_another_process_wrote_while_this_one_waited_is_refused(
-    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("change", ["longer", "removed", "replaced"])
+def test_a_file_changed_while_waiting_for_the_lock_is_refused(
+    tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"before")
 
     def wait(*_: object) -> None:
-        if what == "longer":
+        if change == "longer":
             path.write_bytes(b"another's")
-        if what == "removed":
+        if change == "removed":
             path.unlink()
-        if what == "replaced":
+        if change == "replaced":
             (tmp_path / "y").write_bytes(b"after!")
             (tmp_path / "y").replace(path)
 
@@ -489,11 +489,11 @@ def test_a_file_that_another_process_wrote_while_this_one_waited_is_refused(
         AtomicFile(path, UUID, fresh=True)
     assert str(caught.value) == f"{path} was written by another process just now; nothing was changed."
     assert Journal.read(path) is None
-    if what != "removed":
-        assert path.read_bytes() == {"longer": b"another's", "replaced": b"after!"}[what]
+    if change != "removed":
+        assert path.read_bytes() == {"longer": b"another's", "replaced": b"after!"}[change]
 
 
-def test_a_file_is_begun_anew_over_an_old_one(tmp_path: Path) -> None:
+def test_a_new_file_replaces_an_old_one(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"old")
     file = AtomicFile(path, UUID, fresh=True)
@@ -501,11 +501,11 @@ def test_a_file_is_begun_anew_over_an_old_one(tmp_path: Path) -> None:
     begun = Journal.read(path)
     assert begun is not None
     assert (begun.uuid, begun.eof) == (UUID, 0)
-    assert whole(file) == b""
+    assert all_bytes(file) == b""
     file.close()
 
 
-def test_a_new_file_has_the_permissions_that_the_umask_leaves(tmp_path: Path) -> None:
+def test_a_new_file_has_the_permissions_of_the_umask(tmp_path: Path) -> None:
     for name, umask, mode in (("x", 0o027, 0o640), ("y", 0, 0o666)):
         before = os.umask(umask)
         try:
@@ -516,14 +516,14 @@ def test_a_new_file_has_the_permissions_that_the_umask_leaves(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("code", "tries"), [("EWOULDBLOCK", 9), ("ENOTSUP", 1), ("ENOSYS", 1), ("ENOLCK", 1)])
-def test_a_lock_is_waited_for_where_there_are_locks(
+def test_a_lock_is_waited_for_where_locks_are_supported(
     tmp_path: Path, code: str, tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fcntl = pytest.importorskip("fcntl")
     asked, waits, path = [], [], tmp_path / "x"
 
-    def refuse(_: int, how: int) -> None:
-        asked.append(how)
+    def refuse(_: int, operation: int) -> None:
+        asked.append(operation)
         raise OSError(getattr(errno, code), "refused")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
@@ -540,7 +540,7 @@ def test_a_lock_is_waited_for_where_there_are_locks(
     assert sum(waits) == (tries - 1) / 4
 
 
-def test_a_discarded_file_answers_as_if_it_wrote(tmp_path: Path) -> None:
+def test_a_discarded_file_accepts_writes_without_effect(tmp_path: Path) -> None:
     file = AtomicFile(tmp_path / "x", UUID, fresh=True)
     file.write(memoryview(b"one"))
     file.commit()
@@ -555,12 +555,12 @@ def test_a_discarded_file_answers_as_if_it_wrote(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [3, 5])
-def test_what_was_cut_off_does_not_come_back_when_the_file_grows_again(tmp_path: Path, size: int) -> None:
+def test_truncated_bytes_do_not_return_when_the_file_grows(tmp_path: Path, size: int) -> None:
     file = AtomicFile(tmp_path / "x", UUID, fresh=True)
     file.write(memoryview(b"123"))
     file.commit()
     file.write(memoryview(b"4567890"))
     file.truncate(size)
     file.truncate(10)
-    assert whole(file) == b"1234567890"[:size] + bytes(10 - size)
+    assert all_bytes(file) == b"1234567890"[:size] + bytes(10 - size)
     file.close()

@@ -1,7 +1,7 @@
-"""After a power cut the file is at a commit: tried on every state in which the disk may be left.
+"""After a power cut the file is at a commit: tested on every possible state of the disk.
 
-A power cut keeps of the system calls since the last fsync any part: some writes and not others, a rename without the content
-of the file that it names. `Disk` notes every call of a writer and derives those states.
+After a power cut any subset of the system calls since the last fsync may be on disk: some writes and not others, a rename
+without the content of the file it names. `Disk` records every call of a writer and derives those states.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from probes.storage.seal import UUID_TAG, is_interrupted, open_bytes
 
 UUID = "0123456789abcdef" * 2
 HEAD = UUID_TAG + UUID.encode()
-SECTOR = 512  # what a disk writes as a whole
+SECTOR = 512  # the unit that a disk writes atomically
 
 Change = tuple[int, bytes] | int  # a write at a position, or a new length
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What is safe on disk, what may be or not, and which commits may be read after a power cut now."""
+    """What is certainly on disk, what may be, and which commits may be read after a power cut now."""
 
     content: bytes
     changes: tuple[Change, ...]
@@ -42,7 +42,7 @@ class Moment:
 
 @dataclass
 class Disk:
-    """The calls that change the file `x` of a folder and its journal, and what is known to be on disk after each."""
+    """The calls that change the file `x` of a folder and its journal, and what is certainly on disk after each."""
 
     folder: Path
     content: bytes = b""
@@ -57,7 +57,7 @@ class Disk:
     synced: set[str] = field(default_factory=set)
 
     def record(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Note every call from here on."""
+        """Record every call from here on."""
         pwrite, fsync, truncate, replace, unlink = os.pwrite, os.fsync, os.ftruncate, Path.replace, Path.unlink
 
         def noted_pwrite(fd: int, data: bytes, at: int) -> int:
@@ -103,19 +103,19 @@ class Disk:
             monkeypatch.setattr(owner, name, call)
 
     def name(self, fd: int) -> str:
-        """The name under which an open file lies in the folder."""
+        """The name of an open file in the folder."""
         status = os.fstat(fd)
         if stat.S_ISDIR(status.st_mode):
             return "folder"
         return next(entry.name for entry in self.folder.iterdir() if os.path.samestat(entry.stat(), status))
 
     def note(self, call: str, detail: str) -> None:
-        """Note a call, and the moment after it."""
+        """Record a call, and the moment after it."""
         self.calls.append(f"{call} {detail}")
         self.moments.append(self.moment())
 
     def moment(self) -> Moment:
-        """What a power cut would meet now."""
+        """The state of the disk at a power cut now."""
         return Moment(
             self.content, tuple(self.changes), self.journal, tuple(self.renames), self.returned, len(self.commits) - 1,
             self.sealed,
@@ -136,18 +136,18 @@ def changed(content: bytes, changes: list[Change] | tuple[Change, ...]) -> bytes
 
 
 def outcomes(moment: Moment) -> Iterator[tuple[bytes, bytes | None]]:
-    """The content and the journal that a power cut may leave; of many changes none, one, all but one or all are in it."""
+    """The content and the journal that a power cut may leave, with none, one, all but one or all of the pending changes."""
     changes = moment.changes
     sizes = range(len(changes) + 1) if len(changes) < 6 else (0, 1, len(changes) - 1, len(changes))
     for size in sizes:
         for part in combinations(changes, size):
             content = changed(moment.content, part)
-            for beside in {moment.journal, *moment.renames}:
-                yield content, beside
+            for journal_bytes in {moment.journal, *moment.renames}:
+                yield content, journal_bytes
 
 
 def write(file: AtomicFile, model: bytearray, start: int, data: bytes) -> None:
-    """Write to the file, and to the bytes that it should hold."""
+    """Write to the file and to the bytes expected in it."""
     file.seek(start)
     file.write(memoryview(data))
     model.extend(bytes(max(0, start + len(data) - len(model))))
@@ -155,7 +155,7 @@ def write(file: AtomicFile, model: bytearray, start: int, data: bytes) -> None:
 
 
 def commit(disk: Disk, file: AtomicFile, model: bytearray, free: tuple[int, int] = (0, 0)) -> None:
-    """Commit; what is free is of no consequence, and holds question marks in what is expected."""
+    """Commit; free bytes are arbitrary, and question marks in the expected bytes."""
     content = bytearray(model)
     content[free[0] : free[1]] = b"?" * (free[1] - free[0])
     disk.commits.append(bytes(content))
@@ -175,7 +175,7 @@ def letters(seed: int, size: int) -> bytes:
 
 
 def life(disk: Disk) -> None:
-    """First commit, later ones (overwriting, filling what is free, longer, shorter), a stop, going on, the seal."""
+    """First commit, later commits (overwriting, filling free bytes, longer, shorter), a stop, resuming, the seal."""
     path, model = disk.folder / "x", bytearray()
     file = AtomicFile(path, UUID, fresh=True)
     write(file, model, 0, HEAD + letters(1, 1000))
@@ -195,7 +195,7 @@ def life(disk: Disk) -> None:
 
 
 def end_of_life(disk: Disk) -> None:
-    """Go on from the last commit, and complete the file."""
+    """Resume from the last commit, and complete the file."""
     file = AtomicFile(disk.folder / "x", UUID, fresh=False)
     model = bytearray(file.seek(0, os.SEEK_END))
     file.seek(0)
@@ -213,17 +213,17 @@ def end_of_life(disk: Disk) -> None:
 
 
 def is_at_a_commit(folder: Path, commits: list[bytes], moment: Moment) -> None:
-    """Read what every power cut of a moment leaves."""
+    """Assert that every state after a power cut at a moment is a commit."""
     path = folder / "x"
-    for content, beside in outcomes(moment):
+    for content, journal_bytes in outcomes(moment):
         path.write_bytes(content)
         Journal.beside(path).unlink(missing_ok=True)
-        if beside is not None:
-            Journal.beside(path).write_bytes(beside)
-        if beside is None and not content and not moment.first:
-            continue  # before anything was promised
+        if journal_bytes is not None:
+            Journal.beside(path).write_bytes(journal_bytes)
+        if journal_bytes is None and not content and not moment.first:
+            continue  # before the first commit
         interrupted = is_interrupted(path)
-        assert not (interrupted and moment.sealed and beside is None)
+        assert not (interrupted and moment.sealed and journal_bytes is None)
         if interrupted:
             file: AtomicFile | seal.RawFile | None = AtomicFile(path, UUID, fresh=False)
         else:
@@ -236,7 +236,7 @@ def is_at_a_commit(folder: Path, commits: list[bytes], moment: Moment) -> None:
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages so small that the table of checksums fills more than a sector."""
+    """Small pages, so that the table of checksums fills more than a sector."""
     monkeypatch.setattr(journal, "PAGE", 32)
     monkeypatch.setattr(seal, "PAGE", 32)
 
@@ -256,9 +256,9 @@ def test_a_power_cut_leaves_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("small_pages")
-def test_a_power_cut_after_going_on_from_a_power_cut_leaves_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, again, cut = tmp_path / "disk", tmp_path / "again", tmp_path / "cut"
-    for name in (folder, again, cut):
+def test_a_power_cut_after_resuming_from_a_power_cut_leaves_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, resumed, cut = tmp_path / "disk", tmp_path / "again", tmp_path / "cut"
+    for name in (folder, resumed, cut):
         name.mkdir()
     disk = Disk(folder)
     with monkeypatch.context() as patched:
@@ -266,17 +266,17 @@ def test_a_power_cut_after_going_on_from_a_power_cut_leaves_a_commit(tmp_path: P
         life(disk)
     states = {(moment.content, moment.journal) for moment in disk.moments if moment.first}
     assert len(states) > 6
-    for content, beside in states:
-        if beside is None:
+    for content, journal_bytes in states:
+        if journal_bytes is None:
             continue  # the file is complete
-        (again / "x").write_bytes(content)
-        Journal.beside(again / "x").write_bytes(beside)
-        promised = Journal.read(again / "x")
+        (resumed / "x").write_bytes(content)
+        Journal.beside(resumed / "x").write_bytes(journal_bytes)
+        promised = Journal.read(resumed / "x")
         assert promised is not None
         base = bytearray(content[: promised.eof])
         for start, data in promised.overlay:
             base[start : start + len(data)] = data
-        second = Disk(again, content, beside, commits=[bytes(base[: promised.eof])])
+        second = Disk(resumed, content, journal_bytes, commits=[bytes(base[: promised.eof])])
         with monkeypatch.context() as patched:
             second.record(patched)
             end_of_life(second)
@@ -285,7 +285,7 @@ def test_a_power_cut_after_going_on_from_a_power_cut_leaves_a_commit(tmp_path: P
 
 
 def order(disk: Disk, act: Callable[[], object]) -> list[str]:
-    """The calls of one act, without positions."""
+    """The calls of one operation, without positions."""
     start = len(disk.calls)
     act()
     return [call if call.split()[0] in ("sync", "rename", "unlink") else call.split()[0] for call in disk.calls[start:]]
@@ -294,7 +294,7 @@ def order(disk: Disk, act: Callable[[], object]) -> list[str]:
 COMMITTED = ["sync x.journal.tmp", "rename x.journal.tmp x.journal", "sync folder"]
 
 
-def test_every_step_is_on_disk_before_the_next_relies_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_step_is_on_disk_before_a_step_that_depends_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(tmp_path)
     path = tmp_path / "x"
     disk.record(monkeypatch)
@@ -314,7 +314,9 @@ def test_every_step_is_on_disk_before_the_next_relies_on_it(tmp_path: Path, monk
     file.close()
 
 
-def test_a_file_is_in_its_place_before_the_journal_of_the_old_one_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_in_place_before_the_journal_of_the_old_one_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "far").mkdir()
     real, link, draft = tmp_path / "far" / "x", tmp_path / "link", tmp_path / "far" / "x.part"
     real.write_bytes(b"old")
@@ -329,7 +331,7 @@ def test_a_file_is_in_its_place_before_the_journal_of_the_old_one_goes(tmp_path:
     assert real.read_bytes() == b"new"
 
 
-def test_a_file_takes_a_place_where_there_is_no_journal(tmp_path: Path) -> None:
+def test_a_file_is_put_in_place_without_an_old_journal(tmp_path: Path) -> None:
     (tmp_path / "x.part").write_bytes(b"new")
     install(tmp_path / "x.part", tmp_path / "x")
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("x", b"new")]

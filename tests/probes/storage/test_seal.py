@@ -1,4 +1,4 @@
-"""Every byte that is read was written: a changed bit anywhere is an error, and never reaches HDF5."""
+"""Every byte read is verified: a changed bit anywhere is an error and never reaches HDF5."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("start", "length"), [(0, 10), (PAGE - 3, 6), (5, 3 * PAGE), (PAGE, PAGE), (0, 10**9), (2 * PAGE + 1, 7)]
 )
-def test_any_stretch_can_be_read(file: Path, start: int, length: int) -> None:
+def test_any_byte_range_can_be_read(file: Path, start: int, length: int) -> None:
     opened = open_bytes(file)
     assert opened is not None
     content = file.read_bytes()[: opened.seek(0, 2)]
@@ -39,18 +39,18 @@ def test_any_stretch_can_be_read(file: Path, start: int, length: int) -> None:
     opened.close()
 
 
-def test_a_changed_bit_is_an_error_unless_nobody_reads_it(file: Path) -> None:
+def test_a_changed_bit_is_an_error_if_it_is_read(file: Path) -> None:
     content = bytearray(file.read_bytes())
     truth, refused = probes.open(file)["x"], 0
     for at in np.random.default_rng(0).choice(len(content), 60, replace=False):
         content[at] ^= 16
         file.write_bytes(content)
         try:
-            found = probes.open(file)["x"]
+            values = probes.open(file)["x"]
         except probes.FormatError:
             refused += 1
         else:
-            np.testing.assert_array_equal(found, truth)
+            np.testing.assert_array_equal(values, truth)
             assert doctor(file, progress=False)[0].state == "damaged", "whoever reads every byte sees it"
         content[at] ^= 16
     file.write_bytes(content)
@@ -58,7 +58,7 @@ def test_a_changed_bit_is_an_error_unless_nobody_reads_it(file: Path) -> None:
     assert doctor(file, progress=False)[0].state == "whole"
 
 
-def test_what_can_not_be_trusted_is_refused(file: Path) -> None:
+def test_files_without_a_valid_seal_are_refused(file: Path) -> None:
     content = file.read_bytes()
     for cut in (0, 1, 100, 5000, len(content) // 2, len(content) - 1):
         file.write_bytes(content[:cut])
@@ -69,19 +69,19 @@ def test_what_can_not_be_trusted_is_refused(file: Path) -> None:
         probes.open(file)
 
 
-def test_a_seal_of_another_file_does_not_fit(file: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other.h5"
-    with probes.create(other) as writer:
+def test_a_seal_of_another_file_is_refused(file: Path, tmp_path: Path) -> None:
+    other_path = tmp_path / "other.h5"
+    with probes.create(other_path) as writer:
         writer.append(probes.Batch(ids=np.arange(4000), layers={"x": np.zeros((4000, 64), "f4")}))
     opened, content = open_bytes(file), file.read_bytes()
     assert opened is not None
     size = opened.seek(0, 2)
-    other.write_bytes(other.read_bytes()[:size] + content[size:])
+    other_path.write_bytes(other_path.read_bytes()[:size] + content[size:])
     with pytest.raises(probes.FormatError):
-        probes.open(other)
+        probes.open(other_path)
 
 
-def test_the_uuid_stands_near_the_start(file: Path) -> None:
+def test_the_uuid_is_near_the_start(file: Path) -> None:
     uuid = uuid_of(file)
     assert uuid is not None
     assert 0 < file.read_bytes().find(UUID_TAG + uuid.encode()) < 2048
@@ -91,7 +91,7 @@ def test_the_uuid_stands_near_the_start(file: Path) -> None:
     assert uuid_of(file.parent / "plain") is None
 
 
-def test_a_stopped_file_is_told_from_a_complete_and_an_empty_one(file: Path, tmp_path: Path) -> None:
+def test_stopped_complete_and_empty_files_are_distinguished(file: Path, tmp_path: Path) -> None:
     assert not is_interrupted(file)
     writer = probes.create(tmp_path / "new.h5")
     writer.append(probes.Batch(ids=np.arange(3), layers={"x": np.zeros((3, 2))}))
@@ -105,8 +105,8 @@ def test_a_stopped_file_is_told_from_a_complete_and_an_empty_one(file: Path, tmp
         probes.open(tmp_path / "begun.h5", partial=True)
 
 
-def test_a_journal_that_stayed_behind_is_of_no_consequence(file: Path) -> None:
-    """Should the writer be killed between the seal and the removal of the journal."""
+def test_a_journal_of_a_sealed_file_is_ignored(file: Path) -> None:
+    """As when the writer is killed between sealing and removing the journal."""
     Journal(uuid_of(file) or "", 17).write(file)
     assert len(probes.open(file)) == 4000
 
@@ -133,7 +133,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_flipped_bit_of_any_byte_is_noticed(tiny: Path) -> None:
+def test_a_flipped_bit_of_any_byte_is_detected(tiny: Path) -> None:
     content = tiny.read_bytes()
     assert len(content) == 153 + 3 * 8 + 64
     check_bytes(tiny)
@@ -144,8 +144,8 @@ def test_a_flipped_bit_of_any_byte_is_noticed(tiny: Path) -> None:
                 check_bytes(tiny)
 
 
-def test_only_the_page_of_a_changed_byte_is_refused_and_the_error_says_where(tiny: Path) -> None:
-    """Pages are [0, 64), [64, 128) and [128, 153); every stretch is read once."""
+def test_only_the_page_of_a_changed_byte_is_refused_and_named(tiny: Path) -> None:
+    """Pages are [0, 64), [64, 128) and [128, 153); every range is read once."""
     content = tiny.read_bytes()
     for at in (50, 63, 64, 127, 128, 152):
         changed = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
@@ -159,8 +159,8 @@ def test_only_the_page_of_a_changed_byte_is_refused_and_the_error_says_where(tin
                 view = bytearray(min(stop, 153) - start)
                 touches = start < 64 * (page + 1) and min(stop, 153) > 64 * page
                 if touches:
-                    where = f"the bytes from {64 * page} to {64 * page + 64} are not"
-                    with pytest.raises(probes.FormatError, match=where) as caught:
+                    message = f"the bytes from {64 * page} to {64 * page + 64} are not"
+                    with pytest.raises(probes.FormatError, match=message) as caught:
                         opened.readinto(memoryview(view))
                     assert opened.error is caught.value
                 else:
@@ -183,7 +183,7 @@ def test_reading_ends_where_the_content_ends(tiny: Path) -> None:
     opened.close()
 
 
-def test_pages_that_were_read_are_checked_once_and_forgotten_in_time(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_are_checked_once_and_the_cache_is_bounded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("probes.storage.seal._CACHED_PAGES", 2)
     opened, read, pread = open_bytes(tiny), [], os.pread
     assert opened is not None
@@ -195,10 +195,10 @@ def test_pages_that_were_read_are_checked_once_and_forgotten_in_time(tiny: Path,
     opened.close()
 
 
-def test_a_whole_seal_with_another_uuid_is_refused(tiny: Path) -> None:
+def test_an_intact_seal_with_another_uuid_is_refused(tiny: Path) -> None:
     content, uuid = tiny.read_bytes(), "0123456789abcdef" * 2
     table, footer = content[153:-64], content[-64:-8]
-    other = table + footer.replace(uuid.encode(), b"f" * 32)
-    tiny.write_bytes(content[:153] + other + xxhash.xxh3_64(other).digest())
+    changed = table + footer.replace(uuid.encode(), b"f" * 32)
+    tiny.write_bytes(content[:153] + changed + xxhash.xxh3_64(changed).digest())
     with pytest.raises(probes.FormatError, match="the bytes from 0 to 64 are not those that were written"):
         open_bytes(tiny)

@@ -21,14 +21,14 @@ def shard(path: Path, ids: range, *, width: int = 3, labelled: bool = True) -> P
     return path
 
 
-def test_a_folder_and_a_list_read_as_one(tmp_path: Path) -> None:
+def test_a_folder_and_a_list_of_shards_are_read_as_one_file(tmp_path: Path) -> None:
     paths = [shard(tmp_path / f"{i}.h5", range(10 * i, 10 * i + 10)) for i in range(3)]
-    whole = np.random.default_rng(0).normal(size=(100, 3))[:30]
+    expected = np.random.default_rng(0).normal(size=(100, 3))[:30]
     for source in (tmp_path, paths):
         shards = probes.open(source)
         assert len(shards) == 30
-        np.testing.assert_array_equal(shards["x"], whole)
-        np.testing.assert_array_equal(np.concatenate([batch.layers["x"] for batch in shards.iter(size=4)]), whole)
+        np.testing.assert_array_equal(shards["x"], expected)
+        np.testing.assert_array_equal(np.concatenate([batch.layers["x"] for batch in shards.iter(size=4)]), expected)
         assert shards.ids.tolist() == list(range(30))
         assert shards.labels is not None
         shards.close()
@@ -47,7 +47,7 @@ def test_shards_of_different_runs_are_refused(tmp_path: Path) -> None:
         probes.open([a, shard(tmp_path / "c.h5", range(6, 9), labelled=False)])
 
 
-def test_an_empty_folder_is_one_sentence(tmp_path: Path) -> None:
+def test_an_empty_folder_has_a_one_sentence_error(tmp_path: Path) -> None:
     with pytest.raises(probes.FormatError, match=r"holds no \*.h5 and no \*.npy file"):
         probes.open(tmp_path)
 
@@ -65,7 +65,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         probes.open(written(tmp_path, 12, [0, 1, 2, 4, 5, 6, 8, 9, 10, 11]))  # type: ignore[arg-type]
 
 
-def test_shards_whose_numbers_or_models_differ_are_refused(tmp_path: Path) -> None:
+def test_shards_of_different_counts_or_models_are_refused(tmp_path: Path) -> None:
     written(tmp_path / "a", 2, model="a")
     written(tmp_path / "b", 3, model="a")
     written(tmp_path / "c", 2, model="other")
@@ -84,13 +84,13 @@ def test_an_unfinished_shard_is_incomplete(tmp_path: Path) -> None:
         probes.open(tmp_path)
 
 
-def test_order_is_that_of_the_shards_not_of_the_names(tmp_path: Path) -> None:
+def test_shards_are_ordered_by_number_not_by_name(tmp_path: Path) -> None:
     written(tmp_path, 3)
     files = sorted(tmp_path.glob("*.h5"), reverse=True)
     assert probes.open(files).ids.tolist() == list(range(30))
 
 
-def test_merging_writes_what_one_process_would_have_written(tmp_path: Path) -> None:
+def test_merging_writes_the_file_of_a_single_process(tmp_path: Path) -> None:
     shards = probes.open(written(tmp_path / "acts", 3, model="m", seed=4))
     store = probes.merge(shards, tmp_path / "one.h5", compression="gzip")
     np.testing.assert_array_equal(store["x"], shards["x"])
@@ -104,7 +104,7 @@ def test_merging_writes_what_one_process_would_have_written(tmp_path: Path) -> N
         probes.merge(shards, tmp_path / "acts" / shard_name(0, 3), overwrite=True)
 
 
-def test_ids_that_are_texts(tmp_path: Path) -> None:
+def test_shards_with_text_ids_are_read_and_merged(tmp_path: Path) -> None:
     def named(path: Path, names: list[str]) -> Path:
         with create(path, attrs={"ids_from": "name"}) as writer:
             writer.append(probes.Batch(np.array(names), {"x": np.ones((len(names), 3))}, np.zeros(len(names), int)))
@@ -121,7 +121,7 @@ def test_ids_that_are_texts(tmp_path: Path) -> None:
         probes.open([a, shard(tmp_path / "d.h5", range(3))])
 
 
-def test_what_makes_shards_one_run(tmp_path: Path) -> None:
+def test_shards_of_one_run_have_equal_attributes(tmp_path: Path) -> None:
     facts = dict.fromkeys(("weights_sha256", "preprocessing", "pool", "precision", "dtype"), "one") | {"forward": ""}
     first = written(tmp_path / "a", 2, **facts) / shard_name(0, 2)
     assert len(probes.open([first, written(tmp_path / "same", 2, **facts) / shard_name(1, 2)])) == 20
@@ -133,21 +133,21 @@ def test_what_makes_shards_one_run(tmp_path: Path) -> None:
     assert len(probes.open([first, written(tmp_path / "older", 2, **older) / shard_name(1, 2)])) == 20
 
 
-def test_one_shard_twice_is_refused(tmp_path: Path) -> None:
+def test_a_repeated_shard_is_refused(tmp_path: Path) -> None:
     a, b = written(tmp_path / "a", 2), written(tmp_path / "b", 2)
     with pytest.raises(probes.FormatError, match="their shard numbers are inconsistent"):
         probes.open([a / shard_name(0, 2), b / shard_name(0, 2)])
 
 
-@pytest.mark.parametrize(("here", "dots"), [([0, 4], ""), ([0], ", ...")])
-def test_up_to_three_missing_shards_are_named(tmp_path: Path, here: list[int], dots: str) -> None:
+@pytest.mark.parametrize(("present", "dots"), [([0, 4], ""), ([0], ", ...")])
+def test_up_to_three_missing_shards_are_named(tmp_path: Path, present: list[int], dots: str) -> None:
     with pytest.raises(probes.IncompleteError) as caught:
-        probes.open(written(tmp_path, 5, here))  # type: ignore[arg-type]
+        probes.open(written(tmp_path, 5, present))  # type: ignore[arg-type]
     names = "shard-00001-of-00005.h5, shard-00002-of-00005.h5, shard-00003-of-00005.h5"
-    assert str(caught.value).startswith(f"{5 - len(here)} of 5 shards are missing in {tmp_path}: {names}{dots}. Extract")
+    assert str(caught.value).startswith(f"{5 - len(present)} of 5 shards are missing in {tmp_path}: {names}{dots}. Extract")
 
 
-def test_numbers_that_are_not_finite_are_counted_over_all_shards(tmp_path: Path) -> None:
+def test_non_finite_values_are_counted_over_all_shards(tmp_path: Path) -> None:
     for index, (x, y) in enumerate(((np.nan, np.inf), (np.nan, 1.0), (2.0, 1.0))):
         with create(tmp_path / f"{index}.h5") as writer:
             writer.append(probes.Batch(ids=np.array([index]), layers={"x": np.full((1, 3), x), "y": np.full((1, 2), y)}))

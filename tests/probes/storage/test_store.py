@@ -1,4 +1,4 @@
-"""Format v3: what is written is what is read, by us, by h5py and by xarray; what is not ours is refused."""
+"""Format v3: written data are read back by `probes`, h5py and xarray; foreign and damaged files are refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def file(tmp_path: Path, batches: Batches) -> Path:
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("size", [1, 7, 100])
 @pytest.mark.parametrize("expected", [None, 300])
-def test_what_is_written_is_what_is_read(
+def test_written_batches_are_read_back(
     tmp_path: Path, batches: Batches, compression: str, size: int, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("probes.storage.writer._BUFFERED_BYTES", 4000)
@@ -53,12 +53,12 @@ def test_what_is_written_is_what_is_read(
         np.testing.assert_array_equal(store[name], array)
         assert store[name].dtype == array.dtype
     np.testing.assert_array_equal(store.labels, y)
-    found = list(store.iter(["b", "a"], size=17))
-    np.testing.assert_array_equal(np.concatenate([batch.layers["b"] for batch in found]), layers["b"])
-    np.testing.assert_array_equal(np.concatenate([batch.ids for batch in found]), np.arange(300))
+    batches_read = list(store.iter(["b", "a"], size=17))
+    np.testing.assert_array_equal(np.concatenate([batch.layers["b"] for batch in batches_read]), layers["b"])
+    np.testing.assert_array_equal(np.concatenate([batch.ids for batch in batches_read]), np.arange(300))
 
 
-def test_h5py_finds_what_the_format_promises(file: Path) -> None:
+def test_h5py_reads_the_documented_format(file: Path) -> None:
     with h5py.File(file) as raw:
         assert raw.attrs["format"] == "repanalysis-activations"
         assert (raw.attrs["format_version"], raw.attrs["complete"], raw.attrs["n_committed"]) == (3, 1, 50)
@@ -71,7 +71,7 @@ def test_h5py_finds_what_the_format_promises(file: Path) -> None:
         assert raw["obs/class_names"].asstr()[0] == "ä"
 
 
-def test_xarray_opens_it_with_named_dimensions(file: Path) -> None:
+def test_xarray_opens_the_file_with_named_dimensions(file: Path) -> None:
     with xarray.open_dataset(file, engine="h5netcdf", group="layers/conv") as data:
         assert dict(data.sizes) == {"sample": 50, "channel": 3, "axis2": 4, "axis3": 5}
         assert data["x"].dims == ("sample", "channel", "axis2", "axis3")
@@ -85,7 +85,7 @@ def test_xarray_opens_it_with_named_dimensions(file: Path) -> None:
 
 
 @pytest.mark.parametrize(("d", "n"), [(16, 4000), (512, 30000), (200_000, 40), (4_000_000, 2)])
-def test_chunks_are_two_to_sixteen_megabytes_where_there_is_so_much(tmp_path: Path, d: int, n: int) -> None:
+def test_chunks_of_large_layers_are_two_to_sixteen_megabytes(tmp_path: Path, d: int, n: int) -> None:
     with create(tmp_path / "x.h5", expected=n) as writer:
         writer.append(probes.Batch(ids=np.arange(2), layers={"x": np.zeros((2, d), np.float32)}))
     with h5py.File(tmp_path / "x.h5") as raw:
@@ -94,7 +94,7 @@ def test_chunks_are_two_to_sixteen_megabytes_where_there_is_so_much(tmp_path: Pa
     assert rows * width * 4 >= min(2 << 20, n * d * 4)
 
 
-def test_a_file_of_version_1_is_read_for_ever() -> None:
+def test_a_file_of_version_1_can_be_read() -> None:
     store = Store(DATA / "v1.h5")
     store.check()
     assert store.layers == ["conv", "block.relu_1"]
@@ -112,7 +112,7 @@ def test_a_file_of_version_1_is_read_for_ever() -> None:
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_a_file_of_version_2_or_3_is_read_for_ever(version: int) -> None:
+def test_a_file_of_version_2_or_3_can_be_read(version: int) -> None:
     store = Store(DATA / f"v{version}.h5")
     store.check()
     assert store.attrs["format_version"] == version
@@ -135,23 +135,23 @@ def test_a_store_is_lazy_and_can_be_pickled(file: Path) -> None:
     twin = pickle.loads(pickle.dumps(store))
     np.testing.assert_array_equal(twin["conv"], store["conv"])
     code = f"import probes, sys; print(probes.open({str(file)!r})['conv'].sum()); assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) == pytest.approx(float(store["conv"].sum()), rel=1e-6)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(result.stdout) == pytest.approx(float(store["conv"].sum()), rel=1e-6)
     store.close()
     assert store["conv"].shape == (50, 3, 4, 5)
 
 
-@pytest.mark.parametrize("how", ["closed", "pickled"])
+@pytest.mark.parametrize("method", ["closed", "pickled"])
 @pytest.mark.parametrize("seal", [True, False])
-def test_a_store_notices_that_its_file_was_replaced(
-    file: Path, tmp_path: Path, batches: Batches, how: str, *, seal: bool
+def test_a_store_detects_that_its_file_was_replaced(
+    file: Path, tmp_path: Path, batches: Batches, method: str, *, seal: bool
 ) -> None:
-    """Once it read rows of the new file under attributes of the old one."""
+    """Regression: it read rows of the new file under attributes of the old one."""
     if not seal:  # as in version 1
         file.write_bytes((DATA / "v1.h5").read_bytes())
     store = Store(file)
     layer = store.layers[0]
-    if how == "closed":
+    if method == "closed":
         store.close()
     else:
         store = pickle.loads(pickle.dumps(store))
@@ -165,7 +165,7 @@ def test_a_store_notices_that_its_file_was_replaced(
             read()
 
 
-def test_a_store_notices_that_writing_went_on(file: Path, batches: Batches, tmp_path: Path) -> None:
+def test_a_store_detects_that_writing_was_resumed(file: Path, batches: Batches, tmp_path: Path) -> None:
     layers = {"a": np.arange(40.0)[:, None]}
     writer = create(tmp_path / "x.h5")
     first, second, *_ = batches(layers, None, 10)
@@ -181,12 +181,12 @@ def test_a_store_notices_that_writing_went_on(file: Path, batches: Batches, tmp_
         store["a"]
 
 
-def test_an_unknown_layer_is_one_sentence(file: Path) -> None:
+def test_an_unknown_layer_has_a_one_sentence_error(file: Path) -> None:
     with pytest.raises(probes.UsageError, match="has no layer 'cov'. Did you mean 'conv'?"):
         Store(file)["cov"]
 
 
-def test_rows_past_the_commit_do_not_exist(file: Path) -> None:
+def test_rows_after_the_commit_are_not_read(file: Path) -> None:
     with forged(file) as raw:
         raw.attrs["n_committed"] = 30
         raw.attrs["complete"] = 0
@@ -296,10 +296,10 @@ def damaged() -> dict[str, Callable[[h5py.File], None]]:
     def attribute(name: str, value: object) -> Callable[[h5py.File], None]:
         return lambda raw: raw.attrs.__setitem__(name, value)
 
-    def odd_attribute(raw: h5py.File) -> None:
+    def wrong_type_attribute(raw: h5py.File) -> None:
         raw["layers/conv/x"].attrs["order"] = "first"
 
-    def odd_json(raw: h5py.File) -> None:
+    def invalid_json(raw: h5py.File) -> None:
         raw.attrs["left_out"] = "[1, 2]"
 
     return {
@@ -341,13 +341,13 @@ def damaged() -> dict[str, Callable[[h5py.File], None]]:
         "the attribute shard is of type str": attribute("shard", "first"),
         "the attribute note is of type bytes": attribute("note", np.bytes_(b"hello")),
         "n_committed is 50.0": attribute("n_committed", 50.0),
-        "an attribute has the wrong type": odd_attribute,
-        "no mapping": odd_json,
+        "an attribute has the wrong type": wrong_type_attribute,
+        "no mapping": invalid_json,
     }
 
 
 @pytest.mark.parametrize("sentence", damaged())
-def test_damaged_and_foreign_files_are_refused_with_a_sentence(file: Path, sentence: str) -> None:
+def test_damaged_and_foreign_files_have_one_sentence_errors(file: Path, sentence: str) -> None:
     with forged(file) as raw:
         damaged()[sentence](raw)
     with pytest.raises(probes.FormatError) as caught:
@@ -356,7 +356,7 @@ def test_damaged_and_foreign_files_are_refused_with_a_sentence(file: Path, sente
     assert str(caught.value).startswith(str(file))
 
 
-def test_files_that_are_no_hdf5_or_cut_off_are_refused(file: Path, tmp_path: Path) -> None:
+def test_truncated_files_and_other_formats_are_refused(file: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="There is no file"):
         Store(tmp_path / "none.h5")
     (tmp_path / "text.h5").write_text("hello")
@@ -379,18 +379,18 @@ def changes() -> Iterator[tuple[dict[str, object], str]]:
 
 
 @pytest.mark.parametrize(("change", "sentence"), list(changes()))
-def test_a_batch_of_another_kind_is_refused_and_the_rest_is_kept(
+def test_an_invalid_batch_is_refused_and_earlier_batches_are_kept(
     tmp_path: Path, change: dict[str, object], sentence: str
 ) -> None:
-    given: dict[str, object] = {"layers": {"a": np.zeros((2, 3), "f4")}, "labels": np.arange(2)}
+    arguments: dict[str, object] = {"layers": {"a": np.zeros((2, 3), "f4")}, "labels": np.arange(2)}
     with pytest.raises(probes.DataError, match=sentence), create(tmp_path / "x.h5") as writer:
-        writer.append(probes.Batch(ids=np.arange(2), **given))  # type: ignore[arg-type]
-        writer.append(probes.Batch(ids=np.arange(2, 4), **(given | change)))  # type: ignore[arg-type]
+        writer.append(probes.Batch(ids=np.arange(2), **arguments))  # type: ignore[arg-type]
+        writer.append(probes.Batch(ids=np.arange(2, 4), **(arguments | change)))  # type: ignore[arg-type]
     store = Store(tmp_path / "x.h5", partial=True)
     assert (len(store), store.complete) == (2, False)
 
 
-def test_names_that_hdf5_could_misread_survive(tmp_path: Path) -> None:
+def test_names_with_special_meaning_in_hdf5_are_preserved(tmp_path: Path) -> None:
     names = ["a/b", "..", "50%", "ünï", "a b"]
     with create(tmp_path / "x.h5") as writer:
         writer.append(probes.Batch(ids=np.arange(2), layers={name: np.full((2, 1), i) for i, name in enumerate(names)}))
@@ -415,7 +415,7 @@ NAMES = [f"{'é' * (i % 3)}cat/{i}.png" for i in range(50)]
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-def test_ids_that_are_texts_come_back(tmp_path: Path, compression: str) -> None:
+def test_text_ids_are_read_back(tmp_path: Path, compression: str) -> None:
     x = np.arange(100.0).reshape(50, 2)
     with probes.create(tmp_path / "x.h5", compression=compression, expected=50) as writer:
         for rows in (slice(0, 7), slice(7, 8), slice(8, 50)):
@@ -428,7 +428,7 @@ def test_ids_that_are_texts_come_back(tmp_path: Path, compression: str) -> None:
         assert [text.decode() for text in raw["obs/id"][:]] == NAMES, "UTF-8, for every reader"
 
 
-def test_ids_of_another_type_are_damage(tmp_path: Path) -> None:
+def test_ids_of_another_type_are_reported_as_damage(tmp_path: Path) -> None:
     with probes.create(tmp_path / "x.h5") as writer:
         writer.append(probes.Batch(np.arange(3), {"x": np.ones((3, 2))}))
     for values in (np.ones(3), np.zeros(3, [("a", "i4")])):
@@ -439,7 +439,7 @@ def test_ids_of_another_type_are_damage(tmp_path: Path) -> None:
             _ = probes.open(tmp_path / "x.h5").ids
 
 
-def test_the_frozen_file_whose_samples_have_names_is_read() -> None:
+def test_a_stored_file_with_text_ids_is_read() -> None:
     names = ["train/cat/1.png", "train/cat/é.png", "train/dog/0001.png", "日本.jpg", "a b/%2F.png", r"\udcff.png"]
     store = Store(DATA / "v3_names.h5")
     assert (store.ids.tolist(), store.attrs["ids_from"], store.attrs["format_version"]) == (names, "name", 3)
@@ -448,8 +448,8 @@ def test_the_frozen_file_whose_samples_have_names_is_read() -> None:
     assert pickle.loads(pickle.dumps(store)).ids.tolist() == names
 
 
-def test_a_chunk_holds_a_gigabyte_or_a_single_row(tmp_path: Path) -> None:
-    """Declared only: none of these chunks has ever been written, so none takes room."""
+def test_a_chunk_has_at_most_a_gigabyte_or_a_single_row(tmp_path: Path) -> None:
+    """Only declared: none of these chunks is written, so none uses disk space."""
     width = 1 << 27  # 512 MB a row
     with h5py.File(tmp_path / "x.h5", "w") as file:
         for name, rows, columns, refused in (

@@ -1,4 +1,4 @@
-"""Writing batch by batch, going on after a stop, and what a failing disk leaves. What is read back: test_store.py."""
+"""Writing by batches, resuming after a stop, and failing disks. Tests of reading are in test_store.py."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ MAX = {
 
 
 def batch(start: int, stop: int, **changes: object) -> Batch:
-    given: dict[str, object] = {
+    arguments: dict[str, object] = {
         "ids": np.arange(start, stop),
         "layers": {"x": X[start:stop], "wide": WIDE[start:stop]},
         "labels": np.arange(start, stop) % 3,
         "split": np.full(stop - start, "träin"),
     }
-    return Batch(**(given | changes))  # type: ignore[arg-type]
+    return Batch(**(arguments | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
 @pytest.mark.parametrize("stops", [(10,), (7, 20, 21, 55), (0, 60)])
-def test_a_file_in_pieces_is_the_file_in_one(
+def test_a_file_written_in_pieces_equals_a_file_written_at_once(
     tmp_path: Path, compression: str, stops: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("probes.storage.writer._CHUNK_BYTES", (500, 2000))
-    whole, pieces = tmp_path / "whole.h5", tmp_path / "pieces.h5"
-    with create(whole, compression=compression, expected=60) as writer:
+    single, pieces = tmp_path / "whole.h5", tmp_path / "pieces.h5"
+    with create(single, compression=compression, expected=60) as writer:
         for start in range(0, 60, 5):
             writer.append(batch(start, start + 5))
     writer = create(pieces, compression=compression, expected=60)
@@ -60,24 +60,24 @@ def test_a_file_in_pieces_is_the_file_in_one(
         writer = resume(pieces, expected=60)
         assert writer.n_committed == start
     writer.close(complete=True)
-    a, b = Store(whole), Store(pieces)
+    a, b = Store(single), Store(pieces)
     assert a.info == b.info
     for name in a.layers:
         np.testing.assert_array_equal(a[name], b[name])
     np.testing.assert_array_equal(a.ids, b.ids)
     np.testing.assert_array_equal(a.labels, b.labels)
     np.testing.assert_array_equal(a.split, b.split)
-    with h5py.File(whole) as one, h5py.File(pieces) as other:
-        assert one["layers/x/x"].chunks == other["layers/x/x"].chunks
-        assert set(other.attrs) - set(one.attrs) == {"resumed"}
+    with h5py.File(single) as whole_file, h5py.File(pieces) as pieces_file:
+        assert whole_file["layers/x/x"].chunks == pieces_file["layers/x/x"].chunks
+        assert set(pieces_file.attrs) - set(whole_file.attrs) == {"resumed"}
 
 
-def test_what_was_not_committed_is_not_there(tmp_path: Path) -> None:
+def test_uncommitted_rows_are_not_in_the_file(tmp_path: Path) -> None:
     writer = create(tmp_path / "x.h5")
     writer.append(batch(0, 10))
     writer.commit()
     writer.append(batch(10, 20))
-    writer._abort()  # as a kill would
+    writer._abort()  # like a kill
     assert len(Store(tmp_path / "x.h5", partial=True)) == 10
     with resume(tmp_path / "x.h5") as writer:
         writer.append(batch(10, 60))
@@ -114,19 +114,19 @@ def test_another_model_or_data_is_refused_with_the_difference(tmp_path: Path) ->
     )
     writer.append(batch(0, 10))
     writer.close(complete=False)
-    same = {"model": "a", "pool": "mean", "versions": {"torch": "2"}, "preprocessing": {"size": 3}}
+    attributes = {"model": "a", "pool": "mean", "versions": {"torch": "2"}, "preprocessing": {"size": 3}}
     with pytest.raises(probes.UsageError, match="model: 'a' in the file, 'b' now"):
-        resume(tmp_path / "x.h5", attrs=same | {"model": "b"})
+        resume(tmp_path / "x.h5", attrs=attributes | {"model": "b"})
     with pytest.raises(probes.UsageError, match="dataset: nothing in the file, 'digits' now"):
-        resume(tmp_path / "x.h5", attrs=same | {"dataset": "digits"})
-    with resume(tmp_path / "x.h5", attrs=same) as writer:
+        resume(tmp_path / "x.h5", attrs=attributes | {"dataset": "digits"})
+    with resume(tmp_path / "x.h5", attrs=attributes) as writer:
         writer.append(batch(10, 20))
     (step,) = json.loads(Store(tmp_path / "x.h5").attrs["resumed"])
     assert (step["at"], step["versions"]) == (10, '{"torch": "2"}')
-    assert not provenance_diff(Store(tmp_path / "x.h5").attrs, same)
+    assert not provenance_diff(Store(tmp_path / "x.h5").attrs, attributes)
 
 
-def test_a_complete_or_missing_file_is_not_continued(tmp_path: Path) -> None:
+def test_a_complete_or_missing_file_is_not_resumed(tmp_path: Path) -> None:
     with create(tmp_path / "x.h5") as writer:
         writer.append(batch(0, 10))
     with pytest.raises(probes.FormatError, match="can't be continued"):
@@ -138,16 +138,16 @@ def test_a_complete_or_missing_file_is_not_continued(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("room", [0, 1, 2, 5, 9])
 def test_a_full_disk_leaves_the_last_commit(tmp_path: Path, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk fills up after so many writes, and stays full while the writer closes."""
+    """The disk is full after `room` writes and stays full while the writer closes."""
     monkeypatch.setattr("probes.storage.writer._COMMIT_SECONDS", (0.0, 0.0))
     path = tmp_path / "x.h5"
     writer = create(path)
     writer.append(batch(0, 10))
-    left, pwrite = [room], os.pwrite
+    writes_left, pwrite = [room], os.pwrite
 
     def full(*arguments: object) -> int:
-        left[0] -= 1
-        if left[0] < 0:
+        writes_left[0] -= 1
+        if writes_left[0] < 0:
             raise OSError(errno.ENOSPC, "No space left on device")
         return pwrite(*arguments)  # type: ignore[arg-type]
 
@@ -167,14 +167,14 @@ def test_a_full_disk_leaves_the_last_commit(tmp_path: Path, room: int, monkeypat
     np.testing.assert_array_equal(Store(path)["wide"], WIDE)
 
 
-def test_a_closed_writer_says_so(tmp_path: Path) -> None:
+def test_a_closed_writer_refuses_batches(tmp_path: Path) -> None:
     with create(tmp_path / "x.h5") as writer:
         writer.append(batch(0, 10))
     with pytest.raises(OSError, match="is closed; 10 samples are whole in it"):
         writer.append(batch(10, 20))
 
 
-def test_two_writers_of_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_writer_of_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("probes.storage.journal._LOCK_SECONDS", 0.2)
     with create(tmp_path / "x.h5") as writer:
         with pytest.raises(probes.UsageError, match="is being written"):
@@ -185,7 +185,7 @@ def test_two_writers_of_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(Store(tmp_path / "x.h5")) == 10
 
 
-def test_a_file_is_replaced_under_its_readers(tmp_path: Path) -> None:
+def test_a_file_can_be_replaced_while_it_is_read(tmp_path: Path) -> None:
     for rows in (10, 20):
         with create(tmp_path / "x.h5", overwrite=True) as writer:
             writer.append(batch(0, rows))
@@ -195,7 +195,7 @@ def test_a_file_is_replaced_under_its_readers(tmp_path: Path) -> None:
     assert len(Store(tmp_path / "x.h5")) == 20
 
 
-def test_a_resumable_file_is_not_overwritten_by_accident(tmp_path: Path) -> None:
+def test_a_resumable_file_is_not_overwritten_without_request(tmp_path: Path) -> None:
     writer = create(tmp_path / "x.h5")
     writer.append(batch(0, 10))
     writer.close(complete=False)
@@ -203,7 +203,7 @@ def test_a_resumable_file_is_not_overwritten_by_accident(tmp_path: Path) -> None
         create(tmp_path / "x.h5")
 
 
-def test_what_is_not_finite_is_counted(tmp_path: Path) -> None:
+def test_non_finite_values_are_counted(tmp_path: Path) -> None:
     x = X[:10].copy()
     x[3, 1], x[4] = np.inf, np.nan
     with create(tmp_path / "x.h5") as writer:
@@ -212,13 +212,13 @@ def test_what_is_not_finite_is_counted(tmp_path: Path) -> None:
     assert Store(tmp_path / "x.h5").non_finite == {"x": 4}
 
 
-def test_a_layer_that_is_left_out_on_the_way_is_taken_out(tmp_path: Path) -> None:
+def test_a_layer_dropped_during_writing_is_removed(tmp_path: Path) -> None:
     writer = create(tmp_path / "x.h5")
     writer.append(batch(0, 10))
     writer.append(batch(10, 20, layers={"x": X[10:20]}, skipped={"wide": "its shape varies"}))
     writer.close(complete=False)
     with resume(tmp_path / "x.h5") as writer:
-        writer.append(batch(20, 30))  # a resumed run does not know yet
+        writer.append(batch(20, 30))  # a resumed run still records it
         writer.append(batch(30, 40, layers={"x": X[30:40]}, skipped={"wide": "its shape varies"}))
     store = Store(tmp_path / "x.h5")
     assert (store.layers, store.skipped) == (["x"], {"wide": "its shape varies"})
@@ -227,20 +227,20 @@ def test_a_layer_that_is_left_out_on_the_way_is_taken_out(tmp_path: Path) -> Non
         assert list(raw["layers"]) == ["x"]
 
 
-def test_memory_held_for_a_commit_is_small(tmp_path: Path) -> None:
-    """Rows go straight to the file, also where the chunk that they fill was begun before the last commit."""
+def test_little_memory_is_used_for_a_commit(tmp_path: Path) -> None:
+    """Rows are written directly to the file, also into chunks started before the last commit."""
     x = np.ones((1000, 256), "f4")
     with create(tmp_path / "x.h5") as writer:
         for start in range(0, 20_000, 1000):
             writer.append(Batch(ids=np.arange(start, start + 1000), layers={"x": x}))
             for column in writer._layers.values():
                 column.flush_full_chunks()
-            held = sum(len(data) for _, data in writer._atomic._pending)
-            assert held < 100_000
+            pending = sum(len(data) for _, data in writer._atomic._pending)
+            assert pending < 100_000
             writer.commit()
 
 
-def test_an_id_that_comes_twice_is_refused_also_after_going_on(tmp_path: Path) -> None:
+def test_a_repeated_id_is_refused_also_after_resuming(tmp_path: Path) -> None:
     def batch(*ids: object) -> Batch:
         return Batch(np.array(ids), {"x": np.ones((len(ids), 2))})
 
@@ -251,15 +251,15 @@ def test_an_id_that_comes_twice_is_refused_also_after_going_on(tmp_path: Path) -
         with pytest.raises(DataError, match=f"Sample id {first[0]!r} is in .* already; ids must be unique"):
             writer.append(batch(*second))
         writer.close(complete=False)
-        again = resume(path)
+        resumed = resume(path)
         with pytest.raises(DataError, match=f"Sample id {first[0]!r} is in .* already"):
-            again.append(batch(*second))
-        again.append(batch(second[0]))
-        again.close(complete=True)
+            resumed.append(batch(*second))
+        resumed.append(batch(second[0]))
+        resumed.close(complete=True)
         assert probes.open(path).ids.tolist() == [*first, second[0]]
 
 
-def test_ids_are_of_one_kind(tmp_path: Path) -> None:
+def test_mixed_kinds_of_ids_are_refused(tmp_path: Path) -> None:
     with probes.create(tmp_path / "x.h5") as writer:
         writer.append(Batch(np.array(["a"]), {"x": np.ones((1, 2))}))
         with pytest.raises(DataError, match="sample ids after sample 1 are integers, and were texts before"):
@@ -268,20 +268,20 @@ def test_ids_are_of_one_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("commit", [False, True])
-def test_a_layer_that_is_taken_out_is_not_counted_as_not_finite(tmp_path: Path, commit: bool) -> None:
+def test_a_removed_layer_is_not_counted_as_non_finite(tmp_path: Path, commit: bool) -> None:
     nan = np.full((10, 2, 50), np.nan)
-    for name, odd in (("one.h5", {}), ("two.h5", {"x": np.where(X[:10] > 0, np.inf, X[:10])})):
+    for name, non_finite in (("one.h5", {}), ("two.h5", {"x": np.where(X[:10] > 0, np.inf, X[:10])})):
         with create(tmp_path / name) as writer:
-            writer.append(batch(0, 10, layers={"x": X[:10], "wide": nan} | odd))
+            writer.append(batch(0, 10, layers={"x": X[:10], "wide": nan} | non_finite))
             if commit:
                 writer.commit()
             writer.append(batch(10, 20, layers={"x": X[10:20]}, skipped={"wide": "its shape varies"}))
         assert Store(tmp_path / name).layers == ["x"]
-        expected = {"x": int((X[:10] > 0).sum())} if odd else {}
+        expected = {"x": int((X[:10] > 0).sum())} if non_finite else {}
         assert Store(tmp_path / name).non_finite == expected
 
 
-def test_a_layer_that_an_earlier_run_left_out_stays_out_when_another_follows(tmp_path: Path) -> None:
+def test_a_layer_dropped_by_an_earlier_run_stays_out_when_another_is_dropped(tmp_path: Path) -> None:
     def three(start: int, stop: int, *names: str, **changes: object) -> Batch:
         arrays = {"x": X[start:stop], "wide": WIDE[start:stop], "y": -X[start:stop]}
         return batch(start, stop, layers={name: arrays[name] for name in names}, **changes)
@@ -291,7 +291,7 @@ def test_a_layer_that_an_earlier_run_left_out_stays_out_when_another_follows(tmp
     writer.append(three(10, 20, "x", "y", skipped={"wide": "its shape varies"}))
     writer.close(complete=False)
     with resume(tmp_path / "x.h5") as writer:
-        writer.append(three(20, 30, "x", "wide", "y"))  # in this run its shape has not varied yet
+        writer.append(three(20, 30, "x", "wide", "y"))  # in this run its shape has not changed yet
         writer.append(three(30, 40, "x", "wide", skipped={"y": "it did not run"}))
         writer.append(three(40, 50, "x", "wide", skipped={"y": "it did not run"}))
     store = Store(tmp_path / "x.h5")
@@ -300,8 +300,8 @@ def test_a_layer_that_an_earlier_run_left_out_stays_out_when_another_follows(tmp
     np.testing.assert_array_equal(store["x"], X[:50])
 
 
-def test_texts_survive_a_kill_after_rows_that_no_commit_holds(tmp_path: Path) -> None:
-    """HDF5 frees the texts that it overwrites: rows of a killed run must not be there when the next writes them anew."""
+def test_texts_survive_a_kill_with_uncommitted_rows(tmp_path: Path) -> None:
+    """HDF5 frees overwritten texts, so uncommitted rows of a killed run must be removed before they are written again."""
     path = tmp_path / "x.h5"
 
     def named(start: int, stop: int, word: str) -> Batch:
@@ -340,16 +340,14 @@ def chunk_on_disk(path: Path, column: Column) -> bytes:
         *(("shard", "text"), ("shard", True), ("shards", 2.5)),
     ],
 )
-def test_an_attribute_that_would_replace_one_of_the_file_is_refused_before_anything_is_written(
-    tmp_path: Path, key: str, value: object
-) -> None:
+def test_reserved_attributes_are_refused_before_anything_is_written(tmp_path: Path, key: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"attribute {key} is the file's own; give yours another name"):
         probes.create(tmp_path / "acts.h5", attrs={key: value})
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("key", ["n", "state", "created", "complete_", "layers", "my_shard", "class_names", "head", "ids"])
-def test_any_other_attribute_comes_back(tmp_path: Path, key: str) -> None:
+def test_any_other_attribute_is_read_back(tmp_path: Path, key: str) -> None:
     with probes.create(tmp_path / "acts.h5", attrs={key: "text"}) as writer:
         writer.append(Batch(np.arange(4), {"relu": np.ones((4, 2))}))
     with probes.open(tmp_path / "acts.h5") as store:
