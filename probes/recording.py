@@ -36,7 +36,7 @@ from probes.provenance import versions
 from probes.storage.journal import Journal, install
 from probes.storage.seal import is_empty, is_interrupted
 from probes.storage.store import Store
-from probes.storage.writer import Writer, create, part_path, provenance_diff, refuse_existing, refuse_mismatches
+from probes.storage.writer import Writer, check_target, create, part_path, provenance_diff, refuse_mismatches
 from probes.storage.writer import resume as resume_file
 
 __all__ = ["record"]
@@ -117,7 +117,7 @@ def record(
     plain_file(path)
     resumable = _find_resumable(path, run_attrs, class_names) if resume else None
     if resumable is None and not resume:
-        refuse_existing(path, overwrite=overwrite)
+        check_target(path, overwrite=overwrite)
     if resumable is not None and not is_interrupted(resumable):
         return _complete(resumable, path, loader, capture_options)
     n_resumed = 0 if resumable is None or is_empty(resumable) else len(Store(resumable, partial=True))

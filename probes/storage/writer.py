@@ -50,11 +50,11 @@ from probes.storage.store import Store, read_layers
 
 __all__ = [
     "Writer",
+    "check_target",
     "create",
     "layer_signature",
     "part_path",
     "provenance_diff",
-    "refuse_existing",
     "refuse_mismatches",
     "resume",
 ]
@@ -67,8 +67,8 @@ _BUFFERED_BYTES = 16 << 20  # rows are buffered so that small batches of many la
 _COMMIT_SECONDS = (5.0, 60.0)  # uncompressed, compressed: a commit compresses each last chunk, which is compressed again later
 
 
-def refuse_existing(path: str | PathLike[str], *, overwrite: bool) -> Path:
-    """Check that a path may be written.
+def check_target(path: str | PathLike[str], *, overwrite: bool) -> Path:
+    """Check that a file may be written.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def create(
     """
     filter_arguments(compression)
     _refuse_reserved(attrs or {})
-    path = refuse_existing(path, overwrite=overwrite)
+    path = check_target(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     target = part_path(path) if path.exists() and not _holds_nothing(path) else path
     uuid = uuid4().hex

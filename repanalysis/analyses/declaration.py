@@ -26,7 +26,7 @@ from repanalysis.specs import Read
 from repanalysis.table import Table
 
 __all__ = [
-    "GroupsOption", "LayersOption", "MetricsOption", "Result", "StateBudgetOption", "StrictOption",
+    "GroupsOption", "LayersOption", "MetricLike", "MetricsOption", "Result", "StateBudgetOption", "StrictOption",
     "analysis", "stamp",
 ]  # fmt: skip
 
@@ -47,11 +47,14 @@ StateBudgetOption = Annotated[
     int, Doc("GiB that the statistics may take; default 2."), Read(gib, Annotated[float, Ge(0), Le(2**20)])
 ]
 LayersOption = Annotated[Patterns, Doc("Glob, re:REGEX or type:CLASS; '!PATTERN' excludes. Repeat it."), Read(list, list[str])]
-MetricsOption = Annotated[str | Iterable[str | Metric] | None, Doc("Such as fisher_ratio,rate_reduction:eps_sq=0.1"), Read(str)]
+MetricLike = str | Metric | Callable[..., Any]  # a name, a metric with parameters, or a function that `@metric` registered
+MetricsOption = Annotated[
+    MetricLike | Iterable[MetricLike] | None, Doc("Such as fisher_ratio,rate_reduction:eps_sq=0.1"), Read(str)
+]
 GroupsOption = Annotated[int, Ge(0), Doc("Groups of the jackknife; 0 for no standard errors.")]
 
 _MOST_ITEMS = 100  # longer sequences are recorded by length and type
-_NAMES = ("spec", "label", "name")  # attributes that name data and metrics, perturbations, sources
+_NAMES = ("spec", "label", "name", "__name__")  # attributes that name data and metrics, perturbations, sources, functions
 _NOT_OF_THE_RESULT = ("progress", "executor", "workers")  # parameters that change no number
 
 

@@ -21,11 +21,11 @@ TABLES, FIGURES = (".csv", ".parquet"), (".svg", ".pdf", ".png")
 
 def check_output_path(what: str, path: Path | None, endings: tuple[str, ...], *, overwrite: bool) -> None:
     """Refuse a file that exists, is no plain file, is of no kind that can be written, or could not be written there."""
-    from probes.storage.writer import refuse_existing
+    from probes.storage.writer import check_target
 
     if path is not None:
         plain_file(path)
-        one_of(what, refuse_existing(path, overwrite=overwrite).suffix, endings)
+        one_of(what, check_target(path, overwrite=overwrite).suffix, endings)
         writable(path)
 
 

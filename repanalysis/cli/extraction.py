@@ -18,7 +18,7 @@ from probes.errors import UsageError
 from probes.ids import IDS_FROM
 from probes.options import CaptureOptions
 from probes.planning import fit, readable
-from probes.storage.writer import refuse_existing
+from probes.storage.writer import check_target
 from repanalysis import extraction
 from repanalysis._checks import writable
 from repanalysis.cli._arguments import DataSpec, ModelSpec
@@ -151,8 +151,11 @@ def extract(
     is_table = computing["metrics"] is not None or output.suffix in (".csv", ".parquet")
     if is_table:
         check_output_path("table format", output, TABLES, overwrite=writing["overwrite"])
-    elif not output.is_dir():
-        plain_file(output) if writing["resume"] else refuse_existing(output, overwrite=writing["overwrite"])
+    elif not output.is_dir():  # the files in a folder of shards are checked by probes.record
+        if writing["resume"]:
+            plain_file(output)
+        else:
+            check_target(output, overwrite=writing["overwrite"])
     writable(output)
     run = extraction.build_run(model, data, **inputs, **capture.keywords() | {"split": split, "seed": settings.seed})
     if is_table:

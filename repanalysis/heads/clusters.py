@@ -159,7 +159,8 @@ class FilterClusters:
             if f"{kind} inside" in self.fields:
                 inner, outer = self.fields[f"{kind} inside"], self.fields[f"{kind} outside"]
                 off = float(inner.sum() - np.trace(inner) + outer.sum())
-                averages[f"snr_field_{kind}"] = _ratio((k - 1) * float(np.trace(inner)), off)
+                rounding = _ROUNDING * float(np.abs(inner).sum() + np.abs(outer).sum())
+                averages[f"snr_field_{kind}"] = _ratio((k - 1) * float(np.trace(inner)), off if abs(off) > rounding else 0.0)
         return averages
 
 
@@ -167,6 +168,9 @@ _NAMES = (
     "clusters", "labels", "noise", "noise_served", "internal", "cluster_size", "signal", "snr_pair", "snr_total",
     "snr_internal", "snr_external", "kept", "orphans", "signal_cv", "dispersion", "margin",
 )  # fmt: skip
+
+
+_ROUNDING = 1e-12  # a sum of fields below this share of the sum of their absolute values is 0
 
 
 def _ratio(a: float, b: float) -> float:

@@ -6,6 +6,6 @@ Every metric is a function in the file of its name: `from repanalysis.metrics.fi
 from __future__ import annotations
 
 from repanalysis.heads.head import Head
-from repanalysis.metrics._registry import STRUCTURES, Metric, Structure, Value, get, metric, names, parse
+from repanalysis.metrics._registry import STRUCTURES, Metric, Structure, Value, get, metric, metric_of, names, parse
 
-__all__ = ["STRUCTURES", "Head", "Metric", "Structure", "Value", "get", "metric", "names", "parse"]
+__all__ = ["STRUCTURES", "Head", "Metric", "Structure", "Value", "get", "metric", "metric_of", "names", "parse"]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from importlib import import_module
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from probes.errors import UsageError
 from probes.specs import parse_specs
@@ -24,7 +24,7 @@ from repanalysis.plugins import attribute_of, by_value, entry_points, origin_of
 from repanalysis.specs import bind
 from repanalysis.statistics import ClassMoments, Statistic
 
-__all__ = ["INVARIANCES", "STRUCTURES", "Metric", "Structure", "Value", "get", "metric", "names", "parse"]
+__all__ = ["INVARIANCES", "STRUCTURES", "Metric", "Structure", "Value", "get", "metric", "metric_of", "names", "parse"]
 
 INVARIANCES = {
     "translation": "adding one vector to every sample",
@@ -204,9 +204,16 @@ def metric(
         has one, receives the names of the targets.
     by_class : bool, default False
         Whether its value depends on the classes if there are any, although `min_classes` is 0.
+
+    Raises
+    ------
+    UsageError
+        If an invariance or a direction of structure is unknown, or one of our metrics has the function's name.
     """
-    if unknown := set(invariant) - set(INVARIANCES):
-        raise ValueError(f"Unknown invariances {sorted(unknown)}; known are {', '.join(INVARIANCES)}.")
+    for transformation in invariant:
+        one_of("invariance", transformation, INVARIANCES)
+    for direction in structure.values() if isinstance(structure, Mapping) else [structure]:
+        one_of("structure", direction, get_args(Structure))
 
     def register(function: Function) -> Function:
         statistic = needs if not isinstance(needs, Statistic) else lambda **_: needs
@@ -242,21 +249,28 @@ def names() -> list[str]:
 def _registered(name: str) -> Metric:
     """The metric of a name; imports its module if necessary."""
     if name.startswith("py:"):
-        return _metric_of(attribute_of(name.removeprefix("py:")), name)
+        return metric_of(attribute_of(name.removeprefix("py:")), name)
     one_of("metric", name, names())
     if name not in _METRICS and name in _files():
         import_module(f"{__name__.rpartition('.')[0]}.{name}")
     if name not in _METRICS:
-        _METRICS[name] = _metric_of(entry_points("metrics")[name].load(), name)
+        _METRICS[name] = metric_of(entry_points("metrics")[name].load(), name)
     return _METRICS[name]
 
 
-def _metric_of(function: Any, what: str) -> Metric:
-    """The metric registered for a function."""
+def metric_of(function: Any, name: str = "") -> Metric:
+    """The metric registered for a function; `name` is how the caller referred to it.
+
+    Raises
+    ------
+    UsageError
+        If the function is not registered.
+    """
     for metric in _METRICS.values():
         if metric.function is function:
             return metric
-    raise UsageError(f"{what!r} is not a metric: decorate the function with @metric(needs=...) of repanalysis.metrics.")
+    name = name or getattr(function, "__name__", repr(function))
+    raise UsageError(f"{name!r} is not a metric: decorate the function with @metric(needs=...) of repanalysis.metrics.")
 
 
 def get(name: str, **parameters: Any) -> Metric:

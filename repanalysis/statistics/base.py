@@ -25,6 +25,7 @@ from jaxtyping import Int, Shaped
 
 from probes.errors import DataError
 from probes.ids import Ids
+from probes.labels import MISSING
 
 __all__ = ["NonFiniteError", "Statistic", "refuse_non_finite"]
 
@@ -98,7 +99,17 @@ class Statistic(ABC):
             Their classes; for statistics of targets the targets, (n,) or (n, t).
         ids : (n,) integer or text array, optional
             Their ids, which determine subsampling and splits; by default 0 to n - 1.
+
+        Raises
+        ------
+        DataError
+            If an integer of y is -1, which means a missing label in files: the caller has to say what it means here.
         """
+        if np.issubdtype(np.asarray(y).dtype, np.integer) and (missing := int((np.asarray(y) == MISSING).sum())):
+            raise DataError(
+                f"{missing:,} of {len(y):,} labels are -1, which means that a sample has no label: pass the labelled samples, "
+                "x[y != -1] and y[y != -1]. If -1 is a class, give it another number; if y are targets, pass floats."
+            )
         return self.finish(self.update(self.init(x.shape[1]), x, y, np.arange(len(x)) if ids is None else ids))
 
     @classmethod

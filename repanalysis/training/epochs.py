@@ -64,7 +64,7 @@ class TrainConfig:
     epochs: Annotated[int, Ge(1), Doc("Passes over the data.")] = 300
     batch_size: Annotated[int, Ge(2), Doc("Images per step.")] = 128
     lr: Annotated[float, Doc("Initial learning rate.")] = 0.01
-    schedule: Annotated[str, Doc("steps: divide the rate by 10 after every 70 of 300 epochs; cosine or constant.")] = "steps"
+    schedule: Annotated[str, Doc("steps: divide the rate by 10 after each 70/300 of the epochs; cosine or constant.")] = "steps"
     augment: Annotated[bool | Literal["crops"] | None, Doc("Random flips and crops; default for images in colour.")] = None
     seed: int = 0
     loss: Annotated[str, Doc("cross-entropy, or hinge for one score and two classes.")] = "cross-entropy"

@@ -40,6 +40,7 @@ from repanalysis._checks import MOST_PROCESSES
 from repanalysis.analyses.declaration import (
     GroupsOption,
     LayersOption,
+    MetricLike,
     MetricsOption,
     StateBudgetOption,
     StrictOption,
@@ -59,7 +60,7 @@ from repanalysis.analyses.uncertainty import permutation_test, permuted
 from repanalysis.heads.matching import by_class, relabelled
 from repanalysis.inputs.labels import Column, aligned, label_file
 from repanalysis.inputs.options import LABELS, TARGETS, IgnoreLabelsOption
-from repanalysis.metrics import Head, Metric, get, names, parse
+from repanalysis.metrics import Head, Metric, get, metric_of, names, parse
 from repanalysis.specs import Read
 from repanalysis.table import Table
 
@@ -220,7 +221,7 @@ def analyze(
     resolved = _with_head(metrics, recorded_head or head)
     job = Job(
         tuple(resolved), groups=groups, null=null, seed=seed, budget=state_budget,
-        skip_if_head_does_not_fit=metrics is None, strict=strict,
+        default_metrics=metrics is None, strict=strict,
     )  # fmt: skip
     hidden = None if progress is None else not progress
     subset_options = {"split": split, "classes": classes, "superclasses": superclasses}
@@ -296,7 +297,7 @@ def _check_subset(source: Source, job: Job) -> Job:
 
 
 def _drop_unanswerable(job: Job, title: str, *, labels: bool, targets: bool) -> Job:
-    """The job without the metrics that need labels, or targets, where the samples have none.
+    """The job; by default without metrics that need classes if there are only targets, or that need targets if there are none.
 
     Raises
     ------
@@ -305,7 +306,7 @@ def _drop_unanswerable(job: Job, title: str, *, labels: bool, targets: bool) -> 
     """
     of_classes = [metric.name for metric in job.metrics if metric.min_classes]
     of_targets = [metric.name for metric in job.metrics if metric.needs_targets]
-    if job.skip_if_head_does_not_fit:  # the default: all metrics, none named by the caller
+    if job.default_metrics:
         lacking = {*(of_classes if targets and not labels else ()), *(of_targets if not targets else ())}
         if targets and not labels and of_classes:
             warnings.warn(
@@ -353,7 +354,7 @@ def _analyze_file(
             results[index] = _rows_or_failure(result, source, *tasks[index])
             if executor is not None or workers:
                 bar.update()
-    return [results[index] for index in sorted(results)]
+    return [results[index] for index in sorted(results)]  # in order of the layers, not of completion
 
 
 def _rows_or_failure(result: Callable[[], LayerRows], source: Source, layer: str, job: Job) -> LayerRows:
@@ -488,8 +489,9 @@ def _result_of(future: Any, layer: str) -> Any:
     except Exception as error:
         if isinstance(error, BrokenExecutor | CancelledError) or type(error).__name__ == "KilledWorker":  # dask's
             raise IncompleteError(
-                f"The process that analyzed {layer!r} died whenever it was tried: it was killed, or memory was short. Fewer "
-                "workers, a smaller state budget, or fewer layers may help; a script needs `if __name__ == '__main__':`."
+                f"The process that analyzed {layer!r} died whenever it was tried. A script that uses workers must "
+                "call `analyze` under `if __name__ == '__main__':`. If it does, the process was killed or ran out of memory: "
+                "use fewer workers, a smaller state budget, or fewer layers."
             ) from error
         raise
 
@@ -630,7 +632,7 @@ def _rows_of_states(states: LayerStates) -> LayerRows:
         return _failure_rows(states.info, states.job, states.n, error)
 
 
-def _with_head(metrics: str | Iterable[str | Metric] | None, head: tuple[Any, ...] | None) -> list[Metric]:
+def _with_head(metrics: MetricLike | Iterable[MetricLike] | None, head: tuple[Any, ...] | None) -> list[Metric]:
     """The metrics of `_parse_metrics`, with the network's head bound to those that need it."""
     selected = _parse_metrics(metrics)
     if head is None:
@@ -651,11 +653,14 @@ def _recorded_head(source: Source | Iterable[Batch], ignored: tuple[int, ...]) -
     return by_class(source.head, source.attrs, source.class_names, labels[~Subset(ignore=ignored).missing(labels)])
 
 
-def _parse_metrics(metrics: str | Iterable[str | Metric] | None) -> list[Metric]:
+def _parse_metrics(metrics: MetricLike | Iterable[MetricLike] | None) -> list[Metric]:
+    """The metrics that the caller named, by name, as `Metric`, or by their functions; by default all."""
     if metrics is None:
         return [get(name) for name in names()]
-    items = [metrics] if isinstance(metrics, str) else metrics
-    parsed = [metric for item in items for metric in ([item] if isinstance(item, Metric) else parse(item))]
+    items = metrics if isinstance(metrics, Iterable) and not isinstance(metrics, str) else [metrics]
+    parsed = []
+    for item in items:
+        parsed += parse(item) if isinstance(item, str) else [item if isinstance(item, Metric) else metric_of(item)]
     return parsed or [get("")]
 
 

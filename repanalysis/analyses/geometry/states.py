@@ -53,8 +53,9 @@ class Job:
         Memory for the states of one layer, in bytes.
     subset : Subset
         The samples to use.
-    skip_if_head_does_not_fit : bool
-        Whether metrics of the network's head are omitted, rather than NaN, at layers whose width is not that of the head.
+    default_metrics : bool
+        Whether the caller named no metric, so that all are computed that the data allow: metrics of the network's head are then
+        omitted, rather than NaN, at layers whose width is not that of the head.
     strict : bool
         Whether a layer that cannot be analyzed raises; otherwise its values are NaN with the reason.
     types : tuple of (str, int)
@@ -67,7 +68,7 @@ class Job:
     seed: int = 0
     budget: int = 2 << 30
     subset: Subset = field(default_factory=Subset)
-    skip_if_head_does_not_fit: bool = False
+    default_metrics: bool = False
     strict: bool = False
     types: tuple[tuple[str, int], ...] = ()
 
@@ -85,7 +86,7 @@ class Job:
         fitting_metrics = [
             metric for metric in self.metrics if metric not in heads or (heads[metric].takes(d) and not heads[metric].foreign)
         ]
-        if not self.skip_if_head_does_not_fit:
+        if not self.default_metrics:
             fitting_metrics = [
                 get(metric.name, **{**metric.params, "head": heads[metric]}) if metric in heads else metric
                 for metric in self.metrics
