@@ -23,7 +23,7 @@ from math import isqrt
 
 from torch import nn
 
-from probes.capturing.axes import KEPT, AxesOption, AxisRules, Dims, Found, Layout, Shape, UnfitError, letters_of
+from probes.capturing.axes import KEPT, AxesOption, AxesOrigin, AxisRules, Dims, Layout, Shape, UnfitError, letters_of
 from probes.capturing.axis_naming import Change, Output, measured_prefix, named, samples_of
 from probes.errors import UsageError
 
@@ -133,7 +133,7 @@ class _Spec:
 
     sample: int
     dims: Dims
-    origin: Found
+    origin: AxesOrigin
     prefix: int | None = None  # measured
     kind: str = ""  # of the input whose size moves its positions
     length: bool = False  # the positions are those of the input
@@ -333,12 +333,12 @@ class AxisInference:
         length = change.kind != "image" and sizes[axis] == change.before[0] and after[axis] == change.after[0]
         return _Spec(sample, ("sample", *dims), origin, prefix, kind, length)
 
-    def _names(self, output: Output) -> tuple[Dims, Found]:
+    def _names(self, output: Output) -> tuple[Dims, AxesOrigin]:
         """Names of the axes other than the samples'."""
         output = replace(output, heads=self._heads(output.name), widths=self._widths(output.name))
         return named(output, self._known, self._tokens)
 
-    def _inherited(self, name: str, trace: Trace, growth: _Growth, sample: int) -> tuple[Dims, Found] | None:
+    def _inherited(self, name: str, trace: Trace, growth: _Growth, sample: int) -> tuple[Dims, AxesOrigin] | None:
         """The axes of what a call took as input, if it gave out the same shape."""
         source = trace.sources.get(name, "")
         spec = self._specs.get(source)

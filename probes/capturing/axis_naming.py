@@ -16,7 +16,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from probes.capturing.axes import Dims, Found, Shape
+from probes.capturing.axes import AxesOrigin, Dims, Shape
 
 __all__ = ["Change", "Output", "measured_prefix", "named", "samples_of"]
 
@@ -75,7 +75,7 @@ class Output:
     sizes: Shape
     moved: tuple[bool, ...] | None = None
     steps: Steps = ()
-    inherited: tuple[Dims, Found] | None = None
+    inherited: tuple[Dims, AxesOrigin] | None = None
     takers: tuple[nn.Module, ...] = ()
     heads: frozenset[int] = frozenset()
     widths: frozenset[int] = frozenset()
@@ -91,7 +91,7 @@ class Output:
         return any(change.kind == "image" for change, _ in self.changes)
 
 
-def named(output: Output, named_shapes: Mapping[Shape, Dims], tokens: set[int]) -> tuple[Dims, Found]:
+def named(output: Output, named_shapes: Mapping[Shape, Dims], tokens: set[int]) -> tuple[Dims, AxesOrigin]:
     """Names of the axes other than the samples', and how they were found.
 
     Parameters
@@ -124,7 +124,7 @@ def named(output: Output, named_shapes: Mapping[Shape, Dims], tokens: set[int]) 
     return _by_moves(output, moved, tokens) if moved is not None and any(moved) else _guessed(output, named_shapes, tokens)
 
 
-def _by_moves(output: Output, moved: tuple[bool, ...], tokens: set[int]) -> tuple[Dims, Found]:
+def _by_moves(output: Output, moved: tuple[bool, ...], tokens: set[int]) -> tuple[Dims, AxesOrigin]:
     """Names where sizes alone say what is a position."""
     sizes = output.sizes
     still = [axis for axis, moves in enumerate(moved) if not moves]
@@ -169,7 +169,7 @@ def _beside(output: Output, channel: int, tokens: set[int], *, weighted: bool) -
     return tuple("channel" if axis == channel else "head" if axis == head else names[axis] for axis in range(len(sizes)))
 
 
-def _guessed(output: Output, named_shapes: Mapping[Shape, Dims], tokens: set[int]) -> tuple[Dims, Found]:
+def _guessed(output: Output, named_shapes: Mapping[Shape, Dims], tokens: set[int]) -> tuple[Dims, AxesOrigin]:
     """Names from sizes that were seen before, else from the number of axes."""
     sizes = output.sizes
     wide = [axis for axis, size in enumerate(sizes) if size > 1]
