@@ -60,7 +60,7 @@ def test_axes_that_can_not_be_are_refused(axes: str, message: str) -> None:
 
 def test_axes_that_are_stated_have_the_last_word_in_files_too(tmp_path: Path) -> None:
     net, x = SequenceFirst(), torch.randn(5, 5, 6)
-    with pytest.warns(UserWarning, match="'fc' contradict what was measured"):
+    with pytest.warns(UserWarning, match="'fc' contradict the measurement"):
         store = probes.record(net, [x], tmp_path / "x.h5", layers=["fc", "act"], axes={"fc": "BTC"})
     np.testing.assert_allclose(store["fc"], outputs(net, x)["fc"].mean(1), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(store["act"], outputs(net, x)["act"].mean(0), rtol=1e-5, atol=1e-6)
@@ -78,10 +78,10 @@ def test_letters_of_axes_round_trip() -> None:
         assert letters_of(stated.source_dims) == letters
 
 
-def test_axes_that_contradict_what_was_measured_are_taken_and_said() -> None:
+def test_axes_that_contradict_the_measurement_are_used_with_a_warning() -> None:
     """A story: with as many tokens as samples, wrong axes fitted and nothing was said."""
     x = torch.randn(4, 4, 8, generator=torch.Generator().manual_seed(0))
     net = nn.Sequential(nn.Linear(8, 5)).eval()
-    with pytest.warns(UserWarning, match=r"Axes 'TBC' of '0' contradict what was measured: axis 0"):
+    with pytest.warns(UserWarning, match=r"Axes 'TBC' of '0' contradict the measurement: axis 0"):
         batch = next(iter(probes.capture(net, [x], axes="0=TBC")))
     np.testing.assert_allclose(batch.layers["0"], net(x).detach().numpy().mean(axis=0), rtol=1e-5, atol=1e-6)
