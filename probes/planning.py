@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from probes.batch import LayerInfo
 from probes.capturing.axes import Layout, UnfitError
 from probes.capturing.keywords import options_of
-from probes.capturing.pooling import DTYPES, Pooling, describe_loss, keep, pool_named
+from probes.capturing.pooling import DTYPES, Pooling, apply_pool, describe_loss, pool_named
 from probes.capturing.steps import examined
 from probes.errors import UsageError
 from probes.options import CaptureKeywords, shows_options
@@ -147,7 +147,7 @@ def plan(
 def _planned(info: LayerInfo, layout: Layout, spec: str, dtype: str, like: Tensor | torch.dtype) -> PlannedLayer:
     """A layer under a pool, computed on a tensor without memory."""
     source = torch.empty(1, *info.source_shape, device="meta", dtype=like.dtype if isinstance(like, Tensor) else like)
-    pooled, dims = keep(source, layout, pool_named(spec)[1], DTYPES[dtype])
+    pooled, dims = apply_pool(source, layout, pool_named(spec)[1], DTYPES[dtype])
     shape = tuple(pooled.shape[1:])
     return PlannedLayer(replace(info, pool=pool_named(spec)[0], dims=dims), layout, shape, prod(shape) * pooled.element_size())
 

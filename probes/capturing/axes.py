@@ -15,12 +15,12 @@ from torch import Tensor
 from probes.errors import UsageError
 from probes.patterns import closest, matches
 
-__all__ = ["KEPT", "LETTERS", "AxesOption", "AxisRules", "Dims", "Found", "Layout", "Shape", "UnfitError", "letters_of"]
+__all__ = ["KEPT", "LETTERS", "AxesOption", "AxesOrigin", "AxisRules", "Dims", "Layout", "Shape", "UnfitError", "letters_of"]
 
 Dims = tuple[str, ...]
 Shape = tuple[int, ...]
 AxesOption = str | Mapping[str, str] | Sequence[str] | None
-Found = Literal["measured", "weight", "given", "guessed"]
+AxesOrigin = Literal["measured", "weight", "given", "guessed"]
 
 LETTERS = {
     "B": "sample", "N": "sample", "C": "channel", "T": "token", "H": "height", "W": "width", "D": "time", "A": "head",
@@ -61,7 +61,7 @@ class Layout:
     prefix: int = 0
     sample: int = 0
     fold: Literal["", "major", "minor"] = ""
-    origin: Found = "guessed"
+    origin: AxesOrigin = "guessed"
     length: bool = False
     mask: Tensor | None = field(default=None, compare=False, repr=False)
 

@@ -1,16 +1,16 @@
-"""Which axis of an output holds the samples, the positions and the channels.
+"""Inference of the axes of an output: samples, positions, channels and attention heads.
 
-Sizes answer it. The network runs on two batch sizes: the axes whose size is proportional to the batch hold samples. It runs
-on inputs of another height and width, or another length: the axes whose size changes are positions. What never changes is
-channels or attention heads, and the module's own weight says which (`out_features`, `out_channels`, `normalized_shape`).
-Where the network accepts one size only, the module's weight and the axes of its input decide; what remains is a guess, and
-is called one.
+The network runs with two batch sizes: the axis whose size is proportional to the batch holds the samples. It runs on inputs of
+another height and width, or another length: the axes whose size changes are positions. The other axes are channels or attention
+heads, which the module's weight distinguishes (`out_features`, `out_channels`, `normalized_shape`). If the network accepts one
+size only, the axes follow from the module's weight and the axes of its input. Otherwise they are guessed, and
+`LayerInfo.axes_from` is "guessed".
 
     size(rows, h, w) = k rows   samples; k > 1: windows, frames or tokens are folded into the batch
     size(h', w') != size(h, w)  positions: height moves with h, width with w, tokens with h w
     tokens(h, w) = h w / s^2 + p   p prefix tokens (CLS, registers); two sizes give s and p
 
-`--axes 'blocks.*=TBC'` has the last word: one letter an axis, in the order of the module's output.
+`--axes 'blocks.*=TBC'` overrides the inference: one letter for each axis, in the order of the module's output.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from math import isqrt
 
 from torch import nn
 
-from probes.capturing.axes import KEPT, AxesOption, AxisRules, Dims, Found, Layout, Shape, UnfitError, letters_of
+from probes.capturing.axes import KEPT, AxesOption, AxesOrigin, AxisRules, Dims, Layout, Shape, UnfitError, letters_of
 from probes.capturing.axis_naming import Change, Output, measured_prefix, named, samples_of
 from probes.errors import UsageError
 
@@ -41,10 +41,10 @@ _HEAD_COUNTS = (
 
 
 def tower_tokens(model: nn.Module) -> dict[str, int]:
-    """Prefix tokens by the module below which they are: of a network of two towers, each has its own.
+    """Number of prefix tokens of each tower of a network, by the tower's name.
 
-    The parameters are named as usual (`cls_token`, `class_embedding`, `register_tokens`, ...). A tower is the smallest module
-    that holds both the parameter and a stack of blocks (`nn.ModuleList`, `nn.Sequential`).
+    They are counted by parameters with the usual names (`cls_token`, `class_embedding`, `register_tokens`, ...). A tower is the
+    smallest module that contains both the parameter and a stack of blocks (`nn.ModuleList`, `nn.Sequential`).
 
     Examples
     --------
@@ -58,7 +58,7 @@ def tower_tokens(model: nn.Module) -> dict[str, int]:
     counts: dict[str, dict[str, int]] = {}
     for name, parameter in model.named_parameters():
         owner, _, last = name.rpartition(".")
-        last = re.sub(r"_?\d+$", "", last)  # a token for each stage: outputs of one stage have one
+        last = re.sub(r"_?\d+$", "", last)  # `cls_token_0`, `cls_token_1`, ... of stages count once: each stage has one
         if last in _PREFIX:
             while owner and not any(
                 isinstance(part, nn.ModuleList | nn.Sequential) for part in model.get_submodule(owner).modules()
@@ -70,7 +70,7 @@ def tower_tokens(model: nn.Module) -> dict[str, int]:
 
 @dataclass
 class Trace:
-    """One pass: shape and module of every output by name, and where a module's input came from.
+    """One forward pass: shape and module of every output by name, and which output each call took as input.
 
     Attributes
     ----------
@@ -79,38 +79,38 @@ class Trace:
     modules : dict of str to torch.nn.Module or None
         None for an operation.
     sources : dict of str to str
-        The output that the call handed on as it was, or else the one that it took as its first input.
-    takers : dict of str to list of torch.nn.Module
+        The output that the call returned unmodified, or else the one that it took as its first input.
+    consumers : dict of str to list of torch.nn.Module
         Modules that took an output, unchanged, as their first input.
     """
 
     shapes: dict[str, Shape] = field(default_factory=dict)
     modules: dict[str, nn.Module | None] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
-    takers: dict[str, list[nn.Module]] = field(default_factory=dict)
+    consumers: dict[str, list[nn.Module]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Growth:
-    """How one output's sizes follow the batch and the input's size.
+    """How one output's sizes depend on the batch size and the input's size.
 
-    `moves` holds for each axis whether it changes with the input's size, and is None where no pass with another size came so
-    far; `steps` are the changes of the input, each with the output's shape after it.
+    `varies` is for each axis whether it changes with the input's size; None if no pass with another size computed the output.
+    `steps` are the changes of the input, each with the output's shape after it.
     """
 
     shape: Shape
-    per_row: Shape  # size / rows of axes that grow with the batch, 0 for those that do not, -1 for what is neither
+    per_row: Shape  # size / rows of axes proportional to the batch, 0 for constant axes, -1 for others
     steps: tuple[tuple[Change, Shape], ...] = ()
 
     @property
-    def moves(self) -> tuple[bool, ...] | None:
+    def varies(self) -> tuple[bool, ...] | None:
         if not self.steps:
             return None
         return tuple(any(after[axis] != size for _, after in self.steps) for axis, size in enumerate(self.shape))
 
     @property
     def reason(self) -> str:
-        """Why there is no row per sample; empty if there is."""
+        """Why there is not one row per sample; empty if there is."""
         growing = [axis for axis, count in enumerate(self.per_row) if count]
         if not growing:
             return "no axis of it grows with the batch: rows are not samples"
@@ -128,20 +128,20 @@ class _Growth:
 
 
 @dataclass(frozen=True)
-class _Spec:
-    """The axes of one output as found: samples first, and how its tokens and length follow the input."""
+class _InferredAxes:
+    """The inferred axes of one output, samples first, and how its tokens and length depend on the input."""
 
     sample: int
     dims: Dims
-    origin: Found
-    prefix: int | None = None  # measured
-    kind: str = ""  # of the input whose size moves its positions
-    length: bool = False  # the positions are those of the input
-    decided: tuple[int, int] | None = None  # tokens of the measuring pass, and how many of them are prefix tokens
+    origin: AxesOrigin
+    measured_prefix: int | None = None
+    kind: str = ""  # of the input whose size changes the number of positions
+    length: bool = False  # whether there are as many positions as in the input
+    first_tokens: tuple[int, int] | None = None  # numbers of tokens and of prefix tokens in the measuring pass
 
 
 class AxisInference:
-    """What the axes of a network's outputs mean.
+    """Infers the axes of a network's outputs.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ class AxisInference:
     axes : str, mapping or sequence of str, optional
         As for `AxisRules`.
     prefix : int, optional
-        Prefix tokens that the user states; by default each tower's own.
+        Number of prefix tokens, stated by the user; by default counted for each tower.
 
     Examples
     --------
@@ -164,53 +164,53 @@ class AxisInference:
         self.rules = AxisRules(axes)
         self._stated_prefix = prefix
         self._towers = {} if model is None else tower_tokens(model)
-        self._modules = {} if model is None else {_plain(name): module for name, module in model.named_modules()}
-        self._specs: dict[str, _Spec | str] = {}
-        self._seen: dict[str, tuple[int, Shape]] = {}
+        self._modules = {} if model is None else {_uncompiled_name(name): module for name, module in model.named_modules()}
+        self._specs: dict[str, _InferredAxes | str] = {}
+        self._latest_shapes: dict[str, tuple[int, Shape]] = {}
         self._measured_prefixes: set[int] = set()
         self.forget()
 
     @property
     def has_prefix(self) -> bool:
-        """Whether some output may have prefix tokens, as far as parameters and the user say."""
+        """Whether any output may have prefix tokens, by the user's statement or else the parameters."""
         return bool(self._towers if self._stated_prefix is None else self._stated_prefix)
 
     def forget(self) -> None:
-        """Forget sizes that were seen: the input has another size now. What was measured stays."""
-        self._known: dict[Shape, Dims] = {}
-        self._maps: set[int] = set()
-        self._tokens: set[int] = set()
+        """Forget the sizes of earlier outputs, since the input's size has changed. Measured axes remain."""
+        self._dims_of_shape: dict[Shape, Dims] = {}
+        self._map_sizes: set[int] = set()
+        self._token_counts: set[int] = set()
 
-    def learn(self, first: Trace, more: Trace, rows: tuple[int, int], changed: Sequence[tuple[Change, Trace]]) -> None:
-        """Learn from passes with two batch sizes, and with inputs of other sizes at the first of them.
+    def learn(self, first: Trace, second: Trace, rows: tuple[int, int], changed: Sequence[tuple[Change, Trace]]) -> None:
+        """Infer the axes from passes with two batch sizes, and with inputs of other sizes at the first batch size.
 
         Parameters
         ----------
-        first, more : Trace
+        first, second : Trace
             Passes with `rows[0]` and `rows[1]` samples.
         rows : (int, int)
-            Different.
+            Two different batch sizes.
         changed : sequence of (Change, Trace)
-            Passes with `rows[0]` samples of another size; a pass may have ended early.
+            Passes with `rows[0]` samples of another size; a pass may have ended early with an error.
         """
         for name, shape in first.shapes.items():
-            other = more.shapes.get(name)
-            if other is not None and len(other) == len(shape):
+            second_shape = second.shapes.get(name)
+            if second_shape is not None and len(second_shape) == len(shape):
                 after = [(change, trace.shapes.get(name, ())) for change, trace in changed]
                 steps = tuple((change, sizes) for change, sizes in after if len(sizes) == len(shape))
-                growth = _Growth(shape, _per_row(shape, other, rows), steps)
+                growth = _Growth(shape, _per_row(shape, second_shape, rows), steps)
                 spec = self._specs[name] = growth.reason or self._infer(name, first, growth)
-                if isinstance(spec, _Spec):
-                    self._remember(spec.dims, _first(shape, spec.sample), 0)
+                if isinstance(spec, _InferredAxes):
+                    self._remember(spec.dims, _samples_first(shape, spec.sample), 0)
         self.forget()
-        specs = {name: spec for name, spec in self._specs.items() if isinstance(spec, _Spec)}
-        self._measured_prefixes = {spec.prefix for spec in specs.values() if spec.prefix}
+        specs = {name: spec for name, spec in self._specs.items() if isinstance(spec, _InferredAxes)}
+        self._measured_prefixes = {spec.measured_prefix for spec in specs.values() if spec.measured_prefix}
         for name, spec in specs.items():
-            sizes = _first(first.shapes[name], spec.sample)
+            sizes = _samples_first(first.shapes[name], spec.sample)
             prefix = self._prefix(name, spec, sizes)
             self._remember(spec.dims, sizes, prefix)
             if "token" in spec.dims:
-                self._specs[name] = replace(spec, decided=(sizes[spec.dims.index("token")], prefix))
+                self._specs[name] = replace(spec, first_tokens=(sizes[spec.dims.index("token")], prefix))
         self.forget()
 
     def layout(
@@ -225,43 +225,43 @@ class AxisInference:
         module : torch.nn.Module or None
             None for an operation.
         shape : sequence of int
-            Of the whole output.
+            Shape of the whole output.
         rows : int or None
-            Samples of the batch; None where that is not known.
+            Number of samples in the batch; None if it is unknown.
         types : iterable of str
             Names of the module's class and base classes, for patterns.
 
         Raises
         ------
         UnfitError
-            If no axis holds the samples, or others share it.
+            If no axis holds the samples, or the samples share an axis with windows, frames or tokens.
         UsageError
-            If the axes that are stated do not fit.
+            If the stated axes do not fit the shape.
         """
         shape = tuple(shape)
         stated = self.rules.of(name, types)
         return self.see(name, module, shape, rows) if stated is None else self._as_stated(name, stated, shape, rows)
 
     def see(self, name: str, module: nn.Module | None, shape: Shape, rows: int | None) -> Layout:
-        """The axes of one output by what was measured, else by its module, else a guess; raises as `layout` does."""
+        """The axes of one output as measured, else from its module, else guessed; raises as `layout` does."""
         spec = self._specs.get(name)
-        if spec is None or (isinstance(spec, _Spec) and len(spec.dims) != len(shape)):
+        if spec is None or (isinstance(spec, _InferredAxes) and len(spec.dims) != len(shape)):
             spec = self._unmeasured(name, module, shape, rows)
         if isinstance(spec, str):
             raise UnfitError(f"its output has shape {shape} for {rows} samples: {spec}")
         if rows is not None and shape[spec.sample] != rows:
             raise UnfitError(
-                f"its output has shape {shape} for {rows} samples, and axis {spec.sample}, which grew with the batch where it "
-                f"was measured, has not that size"
+                f"its output has shape {shape} for {rows} samples, and axis {spec.sample}, which grew with the batch when "
+                f"the axes were measured, does not have size {rows}"
             )
-        sizes = _first(shape, spec.sample)
+        sizes = _samples_first(shape, spec.sample)
         prefix = self._prefix(name, spec, sizes)
         self._remember(spec.dims, sizes, prefix)
         length = spec.length or (spec.kind == "" and spec.origin == "weight")
-        return Layout(spec.dims, prefix, spec.sample, origin=spec.origin, length=length and _one_place(spec.dims))
+        return Layout(spec.dims, prefix, spec.sample, origin=spec.origin, length=length and _has_one_position_axis(spec.dims))
 
     def _as_stated(self, name: str, stated: Layout, shape: Shape, rows: int | None) -> Layout:
-        """What the user states, if it can be."""
+        """The axes that the user states, checked against the shape."""
         letters = letters_of(stated.source_dims)
         count = len(stated.source_dims)
         if len(shape) != count:
@@ -270,123 +270,130 @@ class AxisInference:
             )
         size = shape[stated.sample]
         if rows is not None and (size % rows if stated.fold else size != rows):
-            what = f"{size}, which is no multiple of {rows}" if stated.fold else f"{size}"
+            description = f"{size}, which is no multiple of {rows}" if stated.fold else f"{size}"
             raise UsageError(
-                f"Axes {letters!r} put the samples on axis {stated.sample} of {name!r}, whose size is {what} for {rows} "
+                f"Axes {letters!r} put the samples on axis {stated.sample} of {name!r}, whose size is {description} for {rows} "
                 f"samples; its shape is {shape}."
             )
         measured = self._specs.get(name)
-        if isinstance(measured, _Spec) and measured.origin == "measured" and (stated.fold or measured.sample != stated.sample):
+        if (
+            isinstance(measured, _InferredAxes)
+            and measured.origin == "measured"
+            and (stated.fold or measured.sample != stated.sample)
+        ):
             warnings.warn(
-                f"Axes {letters!r} of {name!r} contradict what was measured: axis {measured.sample} of shape {shape} grows "
-                f"with the batch, one row a sample. What is stated is taken.",
+                f"Axes {letters!r} of {name!r} contradict the measurement: axis {measured.sample} of shape {shape} grows with "
+                f"the batch, one row per sample. The stated axes are used.",
                 stacklevel=2,
             )
         sizes = _arranged(shape, stated, rows)
-        spec = _Spec(stated.sample, stated.dims, "given")
+        spec = _InferredAxes(stated.sample, stated.dims, "given")
         prefix = self._prefix(name, spec, sizes)
         self._remember(stated.dims, sizes, prefix)
-        return Layout(stated.dims, prefix, stated.sample, stated.fold, "given", _one_place(stated.dims))
+        return Layout(stated.dims, prefix, stated.sample, stated.fold, "given", _has_one_position_axis(stated.dims))
 
-    def _unmeasured(self, name: str, module: nn.Module | None, shape: Shape, rows: int | None) -> _Spec | str:
-        """The axes of an output that no measuring pass has met: from passes of other batch sizes, else from the module."""
-        before = self._seen.get(name)
+    def _unmeasured(self, name: str, module: nn.Module | None, shape: Shape, rows: int | None) -> _InferredAxes | str:
+        """The axes of an output that no measuring pass computed: from passes of other batch sizes, else from the module."""
+        before = self._latest_shapes.get(name)
         if rows is not None:
-            self._seen[name] = (rows, shape)
+            self._latest_shapes[name] = (rows, shape)
         if before is not None and rows is not None and before[0] != rows and len(before[1]) == len(shape):
             growth = _Growth(before[1], _per_row(before[1], shape, (before[0], rows)))
             trace = Trace({name: before[1]}, {name: module})
             self._specs[name] = growth.reason or self._infer(name, trace, growth)
             return self._specs[name]
-        fitting = [axis for axis, size in enumerate(shape) if rows is None or size == rows]
+        matching = [axis for axis, size in enumerate(shape) if rows is None or size == rows]
         sample = samples_of(module, name, shape)
         if sample is None:
-            sample = 0 if rows is None or 0 in fitting else fitting[0] if len(fitting) == 1 else None
-        if sample is None or sample not in fitting:
-            size = "no axis has that size" if not fitting else "more than one axis has that size"
-            return f"{size}, so that rows are not samples as far as one pass can tell"
+            sample = 0 if rows is None or 0 in matching else matching[0] if len(matching) == 1 else None
+        if sample is None or sample not in matching:
+            size = "no axis has that size" if not matching else "more than one axis has that size"
+            return f"{size}, so that one pass does not show which axis holds the samples"
         sizes = tuple(size for axis, size in enumerate(shape) if axis != sample)
         dims, origin = self._names(Output(name, module, sizes))
-        return _Spec(
+        return _InferredAxes(
             sample, ("sample", *dims), origin if sample == 0 or samples_of(module, name, shape) == sample else "guessed"
         )
 
-    def _infer(self, name: str, trace: Trace, growth: _Growth) -> _Spec:
+    def _infer(self, name: str, trace: Trace, growth: _Growth) -> _InferredAxes:
         """The axes of one output, given how its sizes grow."""
         sample = next(axis for axis, count in enumerate(growth.per_row) if count)
-        rest = [axis for axis in range(len(growth.shape)) if axis != sample]
-        sizes = tuple(growth.shape[axis] for axis in rest)
-        moves = growth.moves
-        moved = None if moves is None or moves[sample] else tuple(moves[axis] for axis in rest)
-        steps = [(change, tuple(after[axis] for axis in rest)) for change, after in growth.steps]
+        axes = [axis for axis in range(len(growth.shape)) if axis != sample]
+        sizes = tuple(growth.shape[axis] for axis in axes)
+        varies = growth.varies
+        varying = None if varies is None or varies[sample] else tuple(varies[axis] for axis in axes)
+        steps = [(change, tuple(after[axis] for axis in axes)) for change, after in growth.steps]
         inherited = self._inherited(name, trace, growth, sample)
-        takers = tuple(trace.takers.get(name, ()))
-        dims, origin = self._names(Output(name, trace.modules.get(name), sizes, moved, steps, inherited, takers))
-        moving = [(change, after) for change, after in steps if after != sizes]
-        kind = moving[0][0].kind if moving else ""
-        spec = _Spec(sample, ("sample", *dims), origin, kind=kind)
-        if ("token" not in dims and "width" not in dims) or not moving:
+        consumers = tuple(trace.consumers.get(name, ()))
+        dims, origin = self._names(Output(name, trace.modules.get(name), sizes, varying, steps, inherited, consumers))
+        effective = [(change, after) for change, after in steps if after != sizes]
+        kind = effective[0][0].kind if effective else ""
+        spec = _InferredAxes(sample, ("sample", *dims), origin, kind=kind)
+        if ("token" not in dims and "width" not in dims) or not effective:
             return spec
         axis = dims.index("token") if "token" in dims else dims.index("width")
-        change, after = moving[0]
+        change, after = effective[0]
         prefix = measured_prefix(change, sizes[axis], after[axis]) if "token" in dims else None
         length = change.kind != "image" and sizes[axis] == change.before[0] and after[axis] == change.after[0]
-        return _Spec(sample, ("sample", *dims), origin, prefix, kind, length)
+        return _InferredAxes(sample, ("sample", *dims), origin, prefix, kind, length)
 
-    def _names(self, output: Output) -> tuple[Dims, Found]:
+    def _names(self, output: Output) -> tuple[Dims, AxesOrigin]:
         """Names of the axes other than the samples'."""
         output = replace(output, heads=self._heads(output.name), widths=self._widths(output.name))
-        return named(output, self._known, self._tokens)
+        return named(output, self._dims_of_shape, self._token_counts)
 
-    def _inherited(self, name: str, trace: Trace, growth: _Growth, sample: int) -> tuple[Dims, Found] | None:
-        """The axes of what a call took as input, if it gave out the same shape."""
+    def _inherited(self, name: str, trace: Trace, growth: _Growth, sample: int) -> tuple[Dims, AxesOrigin] | None:
+        """The axes of a call's input and their origin, if its output has the same shape; else None."""
         source = trace.sources.get(name, "")
         spec = self._specs.get(source)
-        if not isinstance(spec, _Spec) or trace.shapes.get(source) != growth.shape or spec.sample != sample:
+        if not isinstance(spec, _InferredAxes) or trace.shapes.get(source) != growth.shape or spec.sample != sample:
             return None
         return spec.dims[1:], spec.origin
 
     def _remember(self, dims: Dims, sizes: Shape, prefix: int) -> None:
-        """Keep sizes for outputs to come: maps' places, tokens, and the axes of this shape."""
-        self._known[sizes[1:]] = dims[1:]
+        """Store sizes for the inference of later outputs: positions of maps, numbers of tokens, and the axes of this shape."""
+        self._dims_of_shape[sizes[1:]] = dims[1:]
         if "token" in dims:
-            self._tokens.add(sizes[dims.index("token")])
+            self._token_counts.add(sizes[dims.index("token")])
         if "height" in dims and "width" in dims:
             height, width = sizes[dims.index("height")], sizes[dims.index("width")]
-            if (height == 1) == (width == 1):  # a strip is no map, but tokens of a single head
-                self._maps.add(height * width)
+            if (height == 1) == (width == 1):  # one row or column of positions is not a map, but tokens of a single head
+                self._map_sizes.add(height * width)
         elif prefix:
-            self._maps.add(sizes[dims.index("token")] - prefix)
+            self._map_sizes.add(sizes[dims.index("token")] - prefix)
 
-    def _prefix(self, name: str, spec: _Spec, sizes: Shape) -> int:
-        """How many tokens at the front of an output are no places."""
+    def _prefix(self, name: str, spec: _InferredAxes, sizes: Shape) -> int:
+        """The number of prefix tokens of an output."""
         if "token" not in spec.dims:
             return 0
         tokens = sizes[spec.dims.index("token")]
-        if spec.decided is not None and spec.decided[0] == tokens:
-            return spec.decided[1]
-        own = sum(count for tower, count in self._towers.items() if not tower or name == tower or name.startswith(f"{tower}."))
-        count = own if self._stated_prefix is None else self._stated_prefix
-        if tokens == 1:  # of a class token alone, as class attention has it
+        if spec.first_tokens is not None and spec.first_tokens[0] == tokens:
+            return spec.first_tokens[1]
+        counted = sum(
+            count for tower, count in self._towers.items() if not tower or name == tower or name.startswith(f"{tower}.")
+        )
+        count = counted if self._stated_prefix is None else self._stated_prefix
+        if tokens == 1:  # class attention returns the class token only
             return min(count, 1)
-        if spec.prefix is not None and spec.kind == "image":
-            count = 0 if spec.prefix == 0 else count or spec.prefix if self._stated_prefix is None else count
+        if spec.measured_prefix is not None and spec.kind == "image":
+            count = 0 if spec.measured_prefix == 0 else count or spec.measured_prefix if self._stated_prefix is None else count
         elif spec.kind == "sequence" and (self._stated_prefix is None or self._stated_prefix in self._measured_prefixes):
-            count = count if spec.prefix == count else 0
+            count = count if spec.measured_prefix == count else 0
         elif not self._has_prefix(tokens, count):
             count = 0
         return count if count < tokens else 0
 
     def _has_prefix(self, tokens: int, count: int) -> bool:
-        places = tokens - count
-        if places < 1 or places in self._maps or tokens in self._maps:
-            return places in self._maps
+        """Whether `count` of the tokens are prefix tokens, from the positions of earlier maps, else from square numbers."""
+        positions = tokens - count
+        if positions < 1 or positions in self._map_sizes or tokens in self._map_sizes:
+            return positions in self._map_sizes
         if self._stated_prefix is not None:
             return True
-        return isqrt(tokens) ** 2 != tokens or isqrt(places) ** 2 == places
+        return isqrt(tokens) ** 2 != tokens or isqrt(positions) ** 2 == positions
 
     def _heads(self, name: str) -> frozenset[int]:
-        """Numbers of attention heads that the enclosing modules name, the nearest first that names any."""
+        """Numbers of attention heads stated by the innermost enclosing module that states any."""
         path = name
         while True:
             module = self._modules.get(path)
@@ -399,36 +406,36 @@ class AxisInference:
             path = path.rpartition(".")[0]
 
     def _widths(self, name: str) -> frozenset[int]:
-        """Numbers of channels of the linear layers and convolutions beside a layer."""
-        beside = self._modules.get(name.rpartition(".")[0])
-        inner = () if beside is None else tuple(beside.modules())
+        """Numbers of channels of the linear layers and convolutions in a layer's parent module."""
+        parent = self._modules.get(name.rpartition(".")[0])
+        modules = () if parent is None else tuple(parent.modules())
         attributes = ("in_features", "out_features", "in_channels", "out_channels")
-        return frozenset(getattr(module, attribute, 0) for module in inner for attribute in attributes)
+        return frozenset(getattr(module, attribute, 0) for module in modules for attribute in attributes)
 
 
-def _per_row(shape: Shape, other: Shape, rows: tuple[int, int]) -> Shape:
-    """Sizes per sample of the axes that grow with the batch, 0 for those that stay, -1 for what is neither."""
+def _per_row(first: Shape, second: Shape, rows: tuple[int, int]) -> Shape:
+    """Sizes per sample of the axes that are proportional to the batch size, 0 for constant axes, -1 for others."""
     return tuple(
         0 if a == b else a // rows[0] if a % rows[0] == 0 and a * rows[1] == b * rows[0] else -1
-        for a, b in zip(shape, other, strict=True)
+        for a, b in zip(first, second, strict=True)
     )
 
 
-def _first(shape: Shape, sample: int) -> Shape:
+def _samples_first(shape: Shape, sample: int) -> Shape:
     """The shape with the samples' axis first."""
     return (shape[sample], *(size for axis, size in enumerate(shape) if axis != sample))
 
 
 def _arranged(shape: Shape, layout: Layout, rows: int | None) -> Shape:
-    """The shape with samples first."""
-    rest = [size for axis, size in enumerate(shape) if axis != layout.sample]
+    """The shape of an output after `Layout.arrange`."""
+    other_sizes = [size for axis, size in enumerate(shape) if axis != layout.sample]
     size = shape[layout.sample]
-    return (rows or 1, size // (rows or 1), *rest) if layout.fold else (size, *rest)
+    return (rows or 1, size // (rows or 1), *other_sizes) if layout.fold else (size, *other_sizes)
 
 
-def _one_place(dims: Dims) -> bool:
+def _has_one_position_axis(dims: Dims) -> bool:
     return sum(dim not in KEPT for dim in dims) == 1
 
 
-def _plain(name: str) -> str:
+def _uncompiled_name(name: str) -> str:
     return name.replace("_orig_mod.", "")

@@ -33,7 +33,7 @@ from probes.capturing.network import is_compiled, unwrap
 from probes.capturing.operations import Operations, is_opaque
 from probes.capturing.outputs import parts_of
 from probes.capturing.padding import padding_mask, padding_note, unnested
-from probes.capturing.pooling import AVERAGING, DTYPES, HALF, Pool, Pooling, averaged, keep, mean, mean_dtype
+from probes.capturing.pooling import AVERAGING, DTYPES, HALF, Pool, Pooling, apply_pool, averaging_factor, mean, mean_dtype
 from probes.capturing.selection import Selection, types_of
 from probes.errors import UsageError
 from probes.loading.inputs import samples_of
@@ -496,11 +496,11 @@ class Recording(Mapping[str, Tensor]):
         excluded = spec.info.padding == "excluded"
         layout = replace(spec.layout, mask=mask) if excluded else spec.layout
         arranged = layout.arrange(output, self.rows)
-        pooled, dims = keep(arranged, layout, spec.pool, self._dtype)
+        pooled, dims = apply_pool(arranged, layout, spec.pool, self._dtype)
         spec.name_axes(dims)
         self._is_coarse |= output.dtype in HALF
         if self._is_coarse and spec.info.averaged == 1.0 and spec.info.pool.partition(":")[0] in AVERAGING:
-            spec.info = replace(spec.info, averaged=averaged(arranged, layout, spec.pool))
+            spec.info = replace(spec.info, averaged=averaging_factor(arranged, layout, spec.pool))
         if self.reduce is None and not excluded:
             spec.direct = _direct(output, pooled, spec)
         return self._buffers.put(pooled)

@@ -1,8 +1,8 @@
 """Passes that measure how the sizes of a network's outputs follow the batch and the size of its input.
 
-Two or three samples of the first batch run through the network: with two batch sizes, and with images of another height and
-width or sequences of another length, where the network accepts them. Hooks keep shapes only. Random state, buffers and
-attributes of the modules are afterwards what they were. `axis_inference.py` says what the sizes mean.
+The network runs on two and on three samples of the first batch, and on two samples whose images have another height and width
+or whose sequences have another length, if it accepts them. Hooks record shapes only. Random state, buffers and attributes of
+the modules are restored afterwards. `axis_inference.py` infers the axes from the sizes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from probes.options import CaptureOptions
 __all__ = ["measure"]
 
 _ROWS = (2, 3)
-_LARGE = 128  # pixels from which a smaller image, not a larger one, is the other size
+_LARGE = 128  # pixels; images of at least this size are made smaller, others larger
 
 
 class _Shapes(Recording):
-    """Hooks that keep the shape of every output, which output a call took as its input, and which it handed on."""
+    """Records the shape of every output, and the output from which it was computed (see `Trace.sources`)."""
 
     def __init__(self, model: nn.Module, *, ops: bool) -> None:
         super().__init__(model, CaptureOptions(layers=("*",), pool=("none",), ops=ops))
@@ -45,28 +45,28 @@ class _Shapes(Recording):
         self._handles: list[RemovableHandle] = []
 
     def check(self) -> None:
-        """Nothing: a pattern that matches nothing is the real pass's to report."""
+        """Does nothing: patterns without a match are reported in the recorded pass."""
 
     def hook_up(self) -> None:
-        """Put the hooks on every module, and those that note what a call's input is."""
+        """Add the hooks to every module, with an additional one that records a call's input."""
         super().hook_up()
-        self._handles = [hooked.module.register_forward_pre_hook(self._note) for hooked in self._modules]
+        self._handles = [hooked.module.register_forward_pre_hook(self._record_input) for hooked in self._modules]
 
     def unhook(self) -> None:
         super().unhook()
         for handle in self._handles:
             handle.remove()
 
-    def _note(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """Hook: a call begins; which output is its first input?"""
+    def _record_input(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Hook: a call begins; records which output is its first input."""
         first = next((value for value in args if isinstance(value, Tensor)), None)
         source = self._producer(first)
         self._sources.append((module, source))
         if source:
-            self.trace.takers.setdefault(source, []).append(module)
+            self.trace.consumers.setdefault(source, []).append(module)
 
     def _producer(self, value: Tensor | None) -> str:
-        """The output that is this very tensor, unchanged since; empty if none is."""
+        """The name of the output that is this tensor object, unmodified since; empty if there is none."""
         producer = self._producers.get(id(value))
         same = producer is not None and value is not None and producer[0]() is value and producer[1] == value._version
         return producer[2] if producer is not None and same else ""
@@ -108,13 +108,13 @@ class _Shapes(Recording):
 
 @dataclass(frozen=True)
 class _Resized:
-    """Another size for some axes of some tensors: those of one shape along these axes change together."""
+    """Changes the size of some axes in all tensors that have the sizes `change.before` along them."""
 
     change: Change
     axes: tuple[int, ...]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """A tensor of that size, repeated or cut; another tensor as it is."""
+        """The tensor repeated or cut to the new size; a tensor of other sizes unchanged."""
         if x.ndim <= max(self.axes) or tuple(x.shape[axis] for axis in self.axes) != self.change.before:
             return x
         if self.change.kind == "image" and not (x.is_floating_point() and x.ndim > 3):
@@ -125,88 +125,94 @@ class _Resized:
 
 
 def measure(model: nn.Module, recording: Recording, forward: Callable[..., Any], inputs: Inputs) -> bool:
-    """Measure what the axes of a network's outputs mean, for a recording of it.
+    """Measure the axes of a network's outputs, and store them in `recording.axes`.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The network. It is run in the mode that it is in, with or without gradients, as the caller has set.
+        The network. Its mode is not changed, nor whether gradients are computed.
     recording : Recording
-        Learns it.
+        Receives the axes.
     forward : callable
-        What is called with inputs: the network, or a method of it.
+        Called with the inputs: the network, or a method of it.
     inputs : Inputs
         A batch.
 
     Returns
     -------
     bool
-        Whether the network accepts batches of two and of three samples. If not, nothing is learned, and the axes are those that
-        modules' weights say, or guessed.
+        Whether the network accepts batches of two and of three samples. If not, nothing is measured, and the axes are inferred
+        from modules' weights, or guessed.
     """
 
     def trace(count: int, resized: _Resized | None = None) -> tuple[Trace, bool]:
         shapes = _Shapes(model, ops=recording.ops)
         try:
             with hooked(shapes):
-                batch = _taken(inputs, count, resized)
+                batch = _batch_of(inputs, count, resized)
                 if count not in {rows_of(part) for part in (*batch.args, *batch.kwargs.values())}:
                     return shapes.trace, False
                 shapes.clear()
                 shapes.expected = count, batch.shape
                 shapes.rows, shapes.mask = count, padding_mask((batch.args, batch.kwargs))
                 batch.call(forward)
-        except Exception:  # the network may refuse any size; what ran before that is measured
+        except Exception:  # the network may refuse any size; outputs computed before the error count
             return shapes.trace, False
         return shapes.trace, True
 
-    with _unchanged(model):
-        changed = [pair for alternatives in _alternatives(inputs) for pair in _accepted(alternatives, trace)]
-        (first, whole), (more, also) = trace(_ROWS[0]), trace(_ROWS[1])
-    if whole and also:
-        recording.axes.learn(first, more, _ROWS, changed)
-    return whole and also
+    with _restored(model):
+        changed = [pair for candidates in _size_candidates(inputs) for pair in _accepted(candidates, trace)]
+        (first, first_complete), (second, second_complete) = trace(_ROWS[0]), trace(_ROWS[1])
+    complete = first_complete and second_complete
+    if complete:
+        recording.axes.learn(first, second, _ROWS, changed)
+    return complete
 
 
 Passes = list[tuple[Change, Trace]]
 
 
 def _accepted(
-    alternatives: Sequence[Sequence[Sequence[_Resized]]], trace: Callable[[int, _Resized], tuple[Trace, bool]]
+    candidates: Sequence[Sequence[Sequence[_Resized]]], trace: Callable[[int, _Resized], tuple[Trace, bool]]
 ) -> Passes:
-    """The passes that say which axis of one kind of input holds positions: of several, the one that the network lets change.
+    """The passes for the axis of positions of one input: if several axes are candidates, the one that may change its size.
 
-    Where it lets several change, or none, outputs that more than one of them has changed say nothing.
+    If the network accepts another size of several axes, or of none, outputs that occur in the passes of more than one axis are
+    ambiguous, and are removed.
     """
-    results = [_first_accepted(ladder, trace) for ladder in alternatives]
-    whole = [passes for passes, accepted in results if accepted]
-    if len(whole) == 1:
-        return whole[0]
-    tried = [passes for passes, _ in results if passes]
-    names = [name for passes in tried for name in {name for _, shapes in passes for name in shapes.shapes}]
-    unclear = {name for name in names if names.count(name) > 1}
-    for _, shapes in (pair for passes in tried for pair in passes):
-        shapes.shapes = {name: shape for name, shape in shapes.shapes.items() if name not in unclear}
-    return [pair for passes in tried for pair in passes]
+    results = [_first_accepted(alternatives, trace) for alternatives in candidates]
+    complete = [passes for passes, accepted in results if accepted]
+    if len(complete) == 1:
+        return complete[0]
+    remaining = [passes for passes, _ in results if passes]
+    names = [name for passes in remaining for name in {name for _, result in passes for name in result.shapes}]
+    ambiguous = {name for name in names if names.count(name) > 1}
+    for _, result in (pair for passes in remaining for pair in passes):
+        result.shapes = {name: shape for name, shape in result.shapes.items() if name not in ambiguous}
+    return [pair for passes in remaining for pair in passes]
 
 
 def _first_accepted(
-    ladder: Sequence[Sequence[_Resized]], trace: Callable[[int, _Resized], tuple[Trace, bool]]
+    alternatives: Sequence[Sequence[_Resized]], trace: Callable[[int, _Resized], tuple[Trace, bool]]
 ) -> tuple[Passes, bool]:
-    """The passes of the first other size that a network accepts; else what ran of the one that came furthest."""
+    """The passes of the first alternative that the network accepts, and True; else the passes with most outputs, and False."""
     best: Passes = []
-    for sizes in ladder:
-        passes = [(resized.change, *trace(_ROWS[0], resized)) for resized in sizes]
-        pairs = [(change, shapes) for change, shapes, _ in passes]
-        if all(whole for _, _, whole in passes):
-            return pairs, True
-        if min(len(shapes.shapes) for _, shapes in pairs) > min((len(shapes.shapes) for _, shapes in best), default=0):
-            best = pairs
+    for sizes in alternatives:
+        results = [(resized.change, *trace(_ROWS[0], resized)) for resized in sizes]
+        passes = [(change, result) for change, result, _ in results]
+        if all(complete for _, _, complete in results):
+            return passes, True
+        if min(len(result.shapes) for _, result in passes) > min((len(result.shapes) for _, result in best), default=0):
+            best = passes
     return best, False
 
 
-def _alternatives(inputs: Inputs) -> Iterator[list[list[list[_Resized]]]]:
-    """Other sizes to try, for each kind of input that a batch holds: alternatives, each a ladder of passes."""
+def _size_candidates(inputs: Inputs) -> Iterator[list[list[list[_Resized]]]]:
+    """Other sizes to try for each kind of input in a batch.
+
+    Yields for each kind a list of candidate axes; for each of these the alternative sizes, in the order in which to try them;
+    for each alternative the passes that measure it.
+    """
     tensors = [x for x in tensors_in((inputs.args, inputs.kwargs)) if x.ndim > 1 and not x.is_nested and len(x) == inputs.rows]
     for shape in dict.fromkeys(tuple(x.shape) for x in tensors if x.is_floating_point() and x.ndim in (4, 5)):
         yield [_image_sizes(shape)]
@@ -221,17 +227,17 @@ def _alternatives(inputs: Inputs) -> Iterator[list[list[list[_Resized]]]]:
 
 
 def _lengths(kind: Literal["sequence", "vector"], length: int, axis: int) -> list[list[_Resized]]:
-    """Half the length, and twice."""
-    others = [*([(length + 1) // 2] if length > 3 else []), 2 * length]
-    return [[_Resized(Change(kind, (length,), (other,)), (axis,))] for other in others]
+    """Alternatives to a length: half of it and twice."""
+    new_lengths = [*([(length + 1) // 2] if length > 3 else []), 2 * length]
+    return [[_Resized(Change(kind, (length,), (new_length,)), (axis,))] for new_length in new_lengths]
 
 
 def _image_sizes(shape: tuple[int, ...]) -> list[list[_Resized]]:
-    """Other heights and widths, for channels first, then for channels last."""
-    ladder: list[list[_Resized]] = []
-    inner = len(shape) - 2
-    for axes in (tuple(range(2, len(shape))), tuple(range(1, 1 + inner)), (1, *range(3, len(shape)))):
-        if len(axes) != inner or (len(shape) == 4 and axes[0] == 1 and axes[-1] == 3):
+    """Alternatives to the height and width of images or clips, for channels first, then for channels last."""
+    alternatives: list[list[_Resized]] = []
+    count = len(shape) - 2
+    for axes in (tuple(range(2, len(shape))), tuple(range(1, 1 + count)), (1, *range(3, len(shape)))):
+        if len(axes) != count or (len(shape) == 4 and axes[0] == 1 and axes[-1] == 3):
             continue
         before = tuple(shape[axis] for axis in axes)
         *time, height, width = before
@@ -239,36 +245,36 @@ def _image_sizes(shape: tuple[int, ...]) -> list[list[_Resized]]:
         large = min(height, width) >= _LARGE
         sizes = [(height // 32 * 32 - 32, width // 32 * 32 - 64), (height // 14 * 14 - 28, width // 14 * 14 - 56)]
         single = [(2 * height, 3 * width)] if not large else [size for size in sizes if size[0] != height and size[1] != width]
-        ladder += [[_Resized(Change("image", before, (*frames, *size)), axes)] for size in single]
+        alternatives += [[_Resized(Change("image", before, (*frames, *size)), axes)] for size in single]
         pair = [(*frames, 2 * height, width), (*time, height, 2 * width)]
-        ladder.append([_Resized(Change("image", before, tuple(size)), axes) for size in pair])
-    return ladder
+        alternatives.append([_Resized(Change("image", before, tuple(size)), axes) for size in pair])
+    return alternatives
 
 
-def _taken(inputs: Inputs, rows: int, resized: _Resized | None) -> Inputs:
-    """The first rows of a batch, repeated where there are fewer, of another size if wanted."""
+def _batch_of(inputs: Inputs, rows: int, resized: _Resized | None) -> Inputs:
+    """A batch of `rows` samples, taken from the first ones and repeated if there are fewer, and resized by `resized`."""
     batch = inputs.take(rows)
     if batch.rows < rows:
         order = [row % inputs.rows for row in range(rows)]
-        batch = _changed(batch, lambda value: _ordered(value, order, inputs.rows, listed=inputs.listed), rows)
+        batch = _map_values(batch, lambda value: _select_samples(value, order, inputs.rows, listed=inputs.listed), rows)
     if resized is None:
         return batch
-    return _changed(batch, lambda x: resized(x) if isinstance(x, Tensor) and x.ndim and len(x) == rows else x, rows)
+    return _map_values(batch, lambda x: resized(x) if isinstance(x, Tensor) and x.ndim and len(x) == rows else x, rows)
 
 
-def _changed(inputs: Inputs, change: Callable[[Any], Any], rows: int) -> Inputs:
-    """The same call with other tensors."""
+def _map_values(inputs: Inputs, function: Callable[[Any], Any], rows: int) -> Inputs:
+    """The inputs with a function applied to every value, however nested; they have `rows` samples afterwards."""
 
-    def inner(value: Any) -> Any:
-        value = change(value)
-        return value if isinstance(value, Tensor | PackedSequence) else rebuilt(value, inner)
+    def apply(value: Any) -> Any:
+        value = function(value)
+        return value if isinstance(value, Tensor | PackedSequence) else rebuilt(value, apply)
 
-    args = tuple(inner(value) for value in inputs.args)
-    return replace(inputs, args=args, kwargs={key: inner(value) for key, value in inputs.kwargs.items()}, rows=rows)
+    args = tuple(apply(value) for value in inputs.args)
+    return replace(inputs, args=args, kwargs={key: apply(value) for key, value in inputs.kwargs.items()}, rows=rows)
 
 
-def _ordered(value: Any, order: Sequence[int], rows: int, *, listed: bool) -> Any:
-    """The samples of a tensor or a list in another order; anything else as it is."""
+def _select_samples(value: Any, order: Sequence[int], rows: int, *, listed: bool) -> Any:
+    """The samples with the indices `order` of a tensor or list of `rows` samples; any other value unchanged."""
     if isinstance(value, Tensor):
         return (
             value[torch.tensor(order, device=value.device)]
@@ -279,12 +285,12 @@ def _ordered(value: Any, order: Sequence[int], rows: int, *, listed: bool) -> An
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Random state, buffers and modules' attributes are afterwards what they were."""
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Restore random state, buffers and modules' attributes at the end of the block."""
     modules = list(model.modules())
     attributes = [(module, dict(module.__dict__), dict(module._buffers)) for module in modules]
     buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()]
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002  # the network's own draws may be from there
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002  # the network may draw from it
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     try:
         with torch.random.fork_rng(devices):
@@ -292,13 +298,13 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
-        for module, before, held in attributes:
+        for module, before, module_buffers in attributes:
             for name in module.__dict__.keys() - before.keys():
                 del module.__dict__[name]
             module.__dict__.update(before)
             module._buffers.clear()
-            module._buffers.update(held)
+            module._buffers.update(module_buffers)
         with torch.no_grad(), suppress(RuntimeError):
-            for buffer, version, copy in buffers:
+            for buffer, version, original in buffers:
                 if buffer._version != version:
-                    buffer.copy_(copy)
+                    buffer.copy_(original)

@@ -1,1 +1,1 @@
-"""Features that people have already, in the files that they have them in: `probes.open` reads them like activations."""
+"""Readers of features that other programs have saved; `probes.open` returns them like recorded activations."""

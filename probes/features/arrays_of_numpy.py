@@ -1,7 +1,7 @@
-"""`.npy`, a folder of them, and `.npz`: arrays that numpy saved. Pickled objects are refused.
+"""Arrays that numpy saved: `.npy`, a folder of `.npy` files, and `.npz`. Pickled objects are refused.
 
-An `.npy` file is mapped into memory: what is not read is not loaded. An array of an `.npz` file is read as a whole, and its
-checksum compared, when its first row is asked for; one array is held at a time.
+An `.npy` file is mapped into memory. An array of an `.npz` file is read as a whole, and its checksum verified, at the first
+access; only the latest array stays in memory.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def read_npy(path: Path) -> Content:
 
 
 def read_npy_folder(path: Path) -> Content:
-    """A folder of arrays, called like their files."""
+    """A folder of arrays, named after their files."""
     return Content({file.stem: _mapped(file) for file in sorted(path.glob("*.npy"))}, ordered=False)
 
 
 def _mapped(path: Path) -> Rows:
-    """An array, mapped into memory; one of text is read."""
+    """An array, mapped into memory."""
     try:
         array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         objects = "object" in str(error).lower() or "pickle" in str(error).lower()
-        why = _OBJECTS if objects else "it was cut off" if "mmap length" in str(error) else reason_of(error)
-        raise FormatError(f"{path} can't be read as an npy file: {why}.") from error
+        reason = _OBJECTS if objects else "it was cut off" if "mmap length" in str(error) else reason_of(error)
+        raise FormatError(f"{path} can't be read as an npy file: {reason}.") from error
     if array.dtype.names:
         raise FormatError(
             f"{path} holds a table of named columns ({', '.join(array.dtype.names[:4])}); save it as .csv or .parquet."
@@ -48,7 +48,7 @@ def _mapped(path: Path) -> Rows:
 
 
 class _Archive:
-    """The arrays of an npz file, the last of which is held."""
+    """The arrays of an npz file; the latest one read stays in memory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -90,7 +90,7 @@ def read_npz(path: Path) -> Content:
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an npy file, by its header."""
+    """Shape and type of the array in an npy file, from the header."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)

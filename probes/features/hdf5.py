@@ -1,10 +1,10 @@
-"""`.h5`, `.hdf5`, `.nc` and `.h5ad` that others wrote, or exports of ours: read with h5py, a few rows at a time.
+"""`.h5`, `.hdf5`, `.nc` and `.h5ad` files of other programs or of `probes.export`: read with h5py, a few rows at a time.
 
-    plain HDF5    every data set, in groups with `/` between the names
-    netCDF-4      every variable but those that only count a dimension; labels, ids and splits are coordinates (xarray)
+    plain HDF5    every data set, named by its path, with `/` between groups
+    netCDF-4      every variable except dimensions without coordinates; labels, ids and splits are coordinates (xarray)
     AnnData       X, layers/NAME and obsm/NAME; labels, ids and splits are columns of obs
 
-What makes a reader open another file is refused, as in a file of activations.
+Links and data sets that refer to another file are refused, as in a file of activations.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from probes.storage.store import _refuse_foreign
 __all__ = ["read_hdf5"]
 
 
-_OF_A_RECORDING = ("format", "format_version", "n_committed", "complete", "seal")  # say what the file is that an export is of
+_OF_A_RECORDING = ("format", "format_version", "n_committed", "complete", "seal")  # attributes of the exported recording
 
 
 def read_hdf5(path: Path) -> tuple[Content, h5py.File]:
-    """What a file holds, and the open file.
+    """The content of a file, and the open file.
 
     Raises
     ------
     FormatError
-        If it is damaged, or holds what is refused.
+        If it is damaged, or refers to another file.
     """
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        what = "it ends before its data does" if "truncated" in str(error) else reason_of(error)
-        raise FormatError(f"{path} can't be read as an HDF5 file ({what}); copy it again.") from error
+        reason = "it ends before its data does" if "truncated" in str(error) else reason_of(error)
+        raise FormatError(f"{path} can't be read as an HDF5 file ({reason}); copy it again.") from error
     try:
         _refuse_foreign(file, path)
         content = _of_anndata(file, path) if file.attrs.get("encoding-type") == "anndata" else _of_groups(file, path)
@@ -64,7 +64,7 @@ def _of_groups(file: h5py.File, path: Path) -> Content:
     ordered = _is_ordered(file["/"])
     for name, data in _datasets(file, path):
         if data.attrs.get("CLASS") == b"DIMENSION_SCALE" and name != "target_name":
-            continue  # counts a dimension
+            continue  # a dimension without coordinates
         if "scale_factor" in data.attrs or "add_offset" in data.attrs:
             skipped[name] = "its numbers are packed (scale_factor, add_offset); write them as they are"
         elif data.shape is None or data.shape == ():
@@ -81,15 +81,15 @@ def _of_groups(file: h5py.File, path: Path) -> Content:
     return Content(arrays, columns, info, attrs, ordered, skipped)
 
 
-def _name_classes(columns: dict[str, Any], arrays: Mapping[str, Rows], named: Any, path: Path) -> None:
-    """Class names from the name of every sample's class: beside labels their names, alone the labels."""
+def _name_classes(columns: dict[str, Any], arrays: Mapping[str, Rows], sample_names: Any, path: Path) -> None:
+    """Add class names from the class name of every sample; without labels, these names are the labels."""
     key = label_key((name for name in arrays if name not in ("target", "targets")), where=str(path), advice="")
     if key is None:
-        columns["labels"] = named
+        columns["labels"] = sample_names
     elif "class_names" not in columns:
         labels = np.asarray(arrays[key][:])
         if labels.dtype.kind in "iu" and len(labels):
-            name_of = dict(zip(labels.tolist(), named.tolist(), strict=True))
+            name_of = dict(zip(labels.tolist(), sample_names.tolist(), strict=True))
             columns["class_names"] = [name_of.get(label, str(label)) for label in range(int(labels.max()) + 1)]
 
 
@@ -104,20 +104,20 @@ def _datasets(group: h5py.Group, path: Path, prefix: str = "") -> Iterator[tuple
 
 
 def _is_ordered(group: h5py.Group) -> bool:
-    """Whether a group, and all groups in it, keep the order in which they were written; h5py then lists them in it."""
+    """Whether a group and all groups in it store the order of creation, in which h5py then lists their entries."""
     tracked = bool(group.id.get_create_plist().get_link_creation_order())
     return tracked and all(_is_ordered(node) for node in group.values() if isinstance(node, h5py.Group))
 
 
 def _rows(data: h5py.Dataset) -> Rows:
-    """Rows of a data set; text as text."""
+    """Rows of a data set, decoded if it holds text."""
     if h5py.check_string_dtype(data.dtype) is not None:
         return ReadRows(data.shape, np.dtype(np.str_), lambda rows: np.asarray(data.asstr()[rows], dtype=np.str_))
     return data  # type: ignore[no-any-return]
 
 
 def _plain_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes that are one text or number."""
+    """Attributes that are a single text or number."""
     plain: dict[str, Any] = {}
     for key, value in attrs.items():
         item = value.item() if isinstance(value, np.generic | np.ndarray) and np.size(value) == 1 else value
@@ -127,7 +127,7 @@ def _plain_attrs(attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_anndata(file: h5py.File, path: Path) -> Content:
-    """An annotated matrix."""
+    """Content of an AnnData file."""
     arrays: dict[str, Rows] = {}
     skipped: dict[str, str] = {}
     uns = file.get("uns", {})
@@ -141,30 +141,30 @@ def _of_anndata(file: h5py.File, path: Path) -> Content:
             skipped[name] = reason
         elif name == "X" and "name" in described:
             shape = tuple(json.loads(described.pop("shape", "[]")))
-            own = info_of(described, str(path))
-            arrays[own.name], info[own.name] = _shaped(rows, shape), own
+            layer = info_of(described, str(path))
+            arrays[layer.name], info[layer.name] = _shaped(rows, shape), layer
         else:
             arrays[name] = rows
     obs = file["obs"]
     columns: dict[str, Any] = {"ids": _column(obs[obs.attrs["_index"]])}
-    beside = {name: _column(node) for name, node in obs.items() if name != obs.attrs["_index"]}
+    annotations = {name: _column(node) for name, node in obs.items() if name != obs.attrs["_index"]}
     for key in ("class_names", "target_names"):
         if key in uns:
             columns[key] = json.loads(_value(uns[key]))
     if "target_names" in columns:
-        columns["targets"] = np.stack([beside.pop(name) for name in columns["target_names"]], axis=1)
-    if "class_name" in beside:
-        _name_classes(columns, beside, beside.pop("class_name"), path)
-    if (labels := label_key(beside, where=str(path), advice="")) is not None:
-        columns["labels"] = beside[labels]
-    if "split" in beside:
-        columns["split"] = beside["split"]
+        columns["targets"] = np.stack([annotations.pop(name) for name in columns["target_names"]], axis=1)
+    if "class_name" in annotations:
+        _name_classes(columns, annotations, annotations.pop("class_name"), path)
+    if (labels := label_key(annotations, where=str(path), advice="")) is not None:
+        columns["labels"] = annotations[labels]
+    if "split" in annotations:
+        columns["split"] = annotations["split"]
     attrs = {key: _value(item) for key, item in uns.get("provenance", {}).items() if isinstance(item, h5py.Dataset)}
     return Content(arrays, columns, info, attrs, ordered=False, skipped=skipped)
 
 
 def _shaped(rows: Rows, shape: tuple[int, ...]) -> Rows:
-    """Rows of the shape that they had before a matrix was made of them."""
+    """Rows reshaped to the shape that they had before flattening."""
     if not shape or shape == rows.shape[1:] or int(np.prod(shape)) != rows.shape[1]:
         return rows
     return ReadRows(
@@ -173,7 +173,7 @@ def _shaped(rows: Rows, shape: tuple[int, ...]) -> Rows:
 
 
 def _matrix(node: Any) -> tuple[Rows | None, str]:
-    """A matrix of an AnnData file, or why it is none."""
+    """The rows of a matrix in an AnnData file, or None and the reason why it can't be read."""
     kind = node.attrs.get("encoding-type", "")
     if isinstance(node, h5py.Dataset):
         return (None, "it is empty") if node.shape in (None, ()) else (_rows(node), "")
@@ -186,13 +186,13 @@ def _matrix(node: Any) -> tuple[Rows | None, str]:
 
 
 def _value(node: Any) -> Any:
-    """A scalar."""
+    """The value of a scalar data set."""
     value = node[()]
     return value.decode() if isinstance(value, bytes) else value.item() if isinstance(value, np.generic) else value
 
 
 def _column(node: Any) -> NDArray[Any]:
-    """A column of obs."""
+    """A column of obs: plain, categorical or nullable."""
     if isinstance(node, h5py.Group):
         if "categories" in node:
             categories, codes = _column(node["categories"]), np.asarray(node["codes"][()])

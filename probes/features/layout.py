@@ -1,13 +1,15 @@
-"""What the arrays of a file are: layers, labels, ids, splits; which axis counts the samples; in which order layers come.
+"""Interpretation of a file's arrays as layers, labels, ids and splits; the number of samples; the order of layers.
 
-- Labels are what is called so (`probes.labels.label_key`), ids `id`, `ids`, `index`, `sample_id`; splits `split`; `class_names`
-  are names. Where something else is called labels, `target` or `targets` are continuous targets.
-- The samples are the first axis. Their number n is the length that most arrays share there; where two lengths are shared by
-  equally many, that of labels and ids; where that does not decide, the file is refused.
-- What has another length, or holds no numbers, is left out, with the reason and a warning. Labels, ids or splits of another
+- Labels, ids and splits are recognized by name: labels by `probes.labels.label_key`, ids by `id`, `ids`, `index` or
+  `sample_id`,
+  splits by `split`, names of classes by `class_names`. `target` or `targets` are continuous targets if another array has a name
+  of labels.
+- The samples are along the first axis. Their number n is the most frequent length of the arrays. If two lengths are equally
+  frequent, n is that of labels and ids; if these do not decide, the file is refused.
+- Arrays of another length, or that hold no numbers, are skipped with the reason and a warning. Labels, ids or splits of another
   length are an error.
-- Layers come in the order of the file, where it keeps one; otherwise in the natural order of their names (layer2 before
-  layer10), and `layer_order` says so.
+- Layers are in the order of the file if it stores one, otherwise in the natural order of their names (layer2 before layer10).
+  `layer_order` in the provenance states which.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from probes.errors import DataError, FormatError, UsageError
 from probes.features.rows import Rows, unfit
 from probes.labels import LABEL_NAMES, label_key, split_of
 
-__all__ = ["Content", "Layout", "info_of", "is_beside", "laid_out"]
+__all__ = ["Content", "Layout", "info_of", "is_annotation", "laid_out"]
 
 _TARGETS = ("target", "targets")
 _IDS = ("id", "ids", "index", "sample_id", "sample_ids")
@@ -42,23 +44,23 @@ _TUPLES = ("dims", "source_shape", "source_dims")
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds.
+    """The content of a file.
 
     Attributes
     ----------
     arrays : mapping of str to Rows
-        Whatever may be a layer or stand beside the samples, in the order of the file.
+        Arrays that may be layers, or labels, targets, ids, splits or names, in the order of the file.
     columns : mapping of str to array
-        What the kind of file says is `labels`, `targets`, `target_names`, `ids`, `split` or `class_names`; the others are
-        found by name.
+        `labels`, `targets`, `target_names`, `ids`, `split` or `class_names`, if the file's format identifies them; otherwise
+        they are found among `arrays` by name.
     info : mapping of str to LayerInfo
-        Layers that the file itself describes.
+        Descriptions of layers that the file contains.
     attrs : mapping
-        Provenance that it holds.
+        Provenance that the file contains.
     ordered : bool
-        Whether it keeps the order in which it was written.
-    left_out : mapping of str to str
-        What can be none of all that, each with the reason.
+        Whether the file stores the order in which its arrays were written.
+    skipped : mapping of str to str
+        Arrays that can't be used, each with the reason.
     """
 
     arrays: Mapping[str, Rows]
@@ -71,7 +73,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Layout:
-    """Layers in order, what stands beside the n samples, and what was left out."""
+    """Layers in order, the labels, targets, ids, splits and names of the n samples, and the skipped arrays."""
 
     n: int
     rows: Mapping[str, Rows]
@@ -81,20 +83,20 @@ class Layout:
     order: str
 
 
-def is_beside(name: str) -> bool:
-    """Whether an array of that name is labels, targets, ids, splits or names, and no layer."""
-    others = (*_IDS, *_SPLITS, *_NAMES, *_TARGET_NAMES)
-    return split_of(name, LABEL_NAMES) is not None or _last(name).lower() in others
+def is_annotation(name: str) -> bool:
+    """Whether an array of that name holds labels, targets, ids, splits or names, and so is no layer."""
+    annotation_names = (*_IDS, *_SPLITS, *_NAMES, *_TARGET_NAMES)
+    return split_of(name, LABEL_NAMES) is not None or _last(name).lower() in annotation_names
 
 
 def laid_out(content: Content, path: Path) -> Layout:
-    """Tell layers from what stands beside the samples; see the module.
+    """Separate layers from labels, targets, ids, splits and names; see the module.
 
     Raises
     ------
     UsageError, DataError, FormatError
-        If several arrays may be the labels, or the ids, lengths do not fit, no array can be a layer, or the file holds
-        something else: a data set, or the weights of a network.
+        If several arrays may be the labels or the ids, lengths differ, no array can be a layer, or the file holds a data set or
+        the weights of a network.
     """
     where = str(path)
     if sets := [name for name in content.arrays if _DATA_SET.fullmatch(_last(name))]:
@@ -104,22 +106,22 @@ def laid_out(content: Content, path: Path) -> Layout:
         raise DataError(
             f"{where} holds the weights of a network ({parameters[0]}, ...), not features: `extract MODEL --weights {where}`."
         )
-    columns = _beside(content, where)
+    columns = _annotations(content, where)
     skipped = dict(content.skipped)
     candidates: dict[str, Rows] = {}
     for name, rows in content.arrays.items():
-        if is_beside(name):
+        if is_annotation(name):
             continue
         if reason := unfit(rows):
             skipped[name] = reason
         else:
             candidates[name] = rows
-    beside: dict[str, int] = {}
+    lengths: dict[str, int] = {}
     for key in ("labels", "targets", "ids", "split"):
         if key in columns and np.ndim(columns[key]):
-            beside[key] = len(columns[key])
-    n = _samples({name: rows.shape[0] for name, rows in candidates.items()}, beside, where, skipped)
-    for key, length in beside.items():
+            lengths[key] = len(columns[key])
+    n = _samples({name: rows.shape[0] for name, rows in candidates.items()}, lengths, where, skipped)
+    for key, length in lengths.items():
         if length != n:
             raise DataError(f"{where} has {n:,} rows of features and {length:,} {key}; each sample needs one.")
     layers = {name: rows for name, rows in candidates.items() if rows.shape[0] == n}
@@ -128,38 +130,36 @@ def laid_out(content: Content, path: Path) -> Layout:
     names = list(layers) if content.ordered else sorted(layers, key=_natural)
     if layers.keys() <= content.info.keys():
         order, names = "as described", sorted(layers, key=lambda name: content.info[name].order)
-    described = {
-        name: content.info.get(name) or _info(name, layers[name], place, len(names)) for place, name in enumerate(names)
-    }
-    return Layout(n, {name: layers[name] for name in names}, described, columns, skipped, order)
+    info = {name: content.info.get(name) or _info(name, layers[name], place, len(names)) for place, name in enumerate(names)}
+    return Layout(n, {name: layers[name] for name in names}, info, columns, skipped, order)
 
 
 def _misfit(rows: Rows, n: int) -> str:
     """Why an array can't be a layer of n samples."""
-    turned = ""
+    advice = ""
     if n in rows.shape:
-        turned = f"; its axis {rows.shape.index(n)} has: if that one counts the samples, transpose it"
-    return f"its first axis has {rows.shape[0]:,} entries, not {n:,}, as samples have{turned}"
+        advice = f"; its axis {rows.shape.index(n)} has: if that one counts the samples, transpose it"
+    return f"its first axis has {rows.shape[0]:,} entries, not {n:,}, as samples have{advice}"
 
 
-def _beside(content: Content, where: str) -> dict[str, Any]:
-    """What stands beside the samples, by kind."""
+def _annotations(content: Content, where: str) -> dict[str, Any]:
+    """Labels, targets, ids, splits and names, by these keys."""
     columns = dict(content.columns)
-    called = [name for name in content.arrays if split_of(name, LABEL_NAMES) is not None]
-    targets = [name for name in called if _last(name).lower() in _TARGETS]
+    label_names = [name for name in content.arrays if split_of(name, LABEL_NAMES) is not None]
+    targets = [name for name in label_names if _last(name).lower() in _TARGETS]
     names: dict[str, str | None] = {}
     for key, candidates in (("ids", _IDS), ("split", _SPLITS), ("class_names", _NAMES), ("target_names", _TARGET_NAMES)):
-        names[key] = _named(content.arrays, candidates, key, where)
-    named = "target_names" in columns or names["target_names"] is not None
-    if len(targets) == 1 and (len(called) > 1 or "labels" in columns or named):
+        names[key] = _only_match(content.arrays, candidates, key, where)
+    has_target_names = "target_names" in columns or names["target_names"] is not None
+    if len(targets) == 1 and (len(label_names) > 1 or "labels" in columns or has_target_names):
         names["targets"] = targets[0]
-        called.remove(targets[0])
-    names["labels"] = label_key(called, where=where, advice="")
+        label_names.remove(targets[0])
+    names["labels"] = label_key(label_names, where=where, advice="")
     return {key: np.asarray(content.arrays[name][:]) for key, name in names.items() if name is not None} | columns
 
 
-def _samples(lengths: Mapping[str, int], beside: Mapping[str, int], where: str, skipped: Mapping[str, str]) -> int:
-    """The number of samples, by the lengths of the arrays' first axes."""
+def _samples(lengths: Mapping[str, int], annotation_lengths: Mapping[str, int], where: str, skipped: Mapping[str, str]) -> int:
+    """The number of samples, from the lengths of layers, and of labels, targets, ids and splits if these do not decide."""
     if not lengths:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:3])
         raise DataError(f"{where} holds no array that can be a layer{f' ({reasons})' if reasons else ''}.")
@@ -167,12 +167,12 @@ def _samples(lengths: Mapping[str, int], beside: Mapping[str, int], where: str, 
     most = max(votes.values())
     winners = [length for length, count in votes.items() if count == most]
     if len(winners) > 1:
-        columns = set(beside.values())
-        winners = [length for length in winners if length in columns] or winners
+        preferred = set(annotation_lengths.values())
+        winners = [length for length in winners if length in preferred] or winners
     if len(winners) > 1:
-        shown = ", ".join(f"{name}: {length:,}" for name, length in list(lengths.items())[:4])
+        examples = ", ".join(f"{name}: {length:,}" for name, length in list(lengths.items())[:4])
         raise DataError(
-            f"{where} does not say how many samples there are: its arrays have different numbers of rows ({shown}). Keep "
+            f"{where} does not say how many samples there are: its arrays have different numbers of rows ({examples}). Keep "
             f"those of one row per sample, or add their labels or ids."
         )
     if not winners[0]:
@@ -180,20 +180,21 @@ def _samples(lengths: Mapping[str, int], beside: Mapping[str, int], where: str, 
     return winners[0]
 
 
-def _named(names: Iterable[str], candidates: Iterable[str], what: str, where: str) -> str | None:
+def _only_match(names: Iterable[str], candidates: Iterable[str], kind: str, where: str) -> str | None:
+    """The one name that is among the candidates, None without any; raises `UsageError` if there are several."""
     matches = [name for name in names if _last(name).lower() in candidates]
     if len(matches) > 1:
-        raise UsageError(f"{where} has {' and '.join(map(repr, matches[:3]))}, and each may hold the {what}: leave one.")
+        raise UsageError(f"{where} has {' and '.join(map(repr, matches[:3]))}, and each may hold the {kind}: leave one.")
     return matches[0] if matches else None
 
 
 def _last(name: str) -> str:
-    """A name without the groups that it is in."""
+    """A name without its groups."""
     return name.rpartition("/")[2]
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Sorts numbers within names as numbers.
+    """A key that sorts numbers within names by value.
 
     Examples
     --------
@@ -205,7 +206,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def _info(name: str, rows: Rows, place: int, count: int) -> LayerInfo:
-    """What is known of a layer that nothing describes."""
+    """The default description of a layer that the file does not describe."""
     shape = tuple(int(size) for size in rows.shape[1:])
     dims = ("sample", "channel", *(f"axis{axis}" for axis in range(2, len(shape) + 1)))
     dtype = rows.dtype if isinstance(rows.dtype, str) else np.dtype(rows.dtype).name
@@ -214,17 +215,17 @@ def _info(name: str, rows: Rows, place: int, count: int) -> LayerInfo:
     )
 
 
-def info_of(described: Mapping[str, Any], where: str) -> LayerInfo:
-    """The `LayerInfo` that an export of ours wrote, field by field.
+def info_of(fields: Mapping[str, Any], where: str) -> LayerInfo:
+    """The `LayerInfo` from its fields, as `probes.export` writes them.
 
     Raises
     ------
     FormatError
-        If it is none.
+        If they are invalid.
     """
     try:
-        values = {key: np.asarray(value).item() for key, value in described.items() if key in LayerInfo.__dataclass_fields__}
+        values = {key: np.asarray(value).item() for key, value in fields.items() if key in LayerInfo.__dataclass_fields__}
         values |= {key: tuple(json.loads(values[key])) for key in _TUPLES if key in values}
         return LayerInfo(**values)
     except (TypeError, ValueError) as error:
-        raise FormatError(f"{where} describes a layer in a way that is not understood ({error}).") from error
+        raise FormatError(f"{where} contains an invalid description of a layer ({error}).") from error

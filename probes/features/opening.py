@@ -1,4 +1,4 @@
-"""Which reader a file of features takes: by its ending, after a look at its first bytes."""
+"""Opening a file of features with the reader for its ending, if its first bytes agree."""
 
 from __future__ import annotations
 
@@ -44,13 +44,15 @@ _PICKLES = (
 
 
 def is_recording(path: Path) -> bool:
-    """Whether an HDF5 file is one of activations that we wrote, or a damaged one, which its own reader speaks of."""
+    """Whether an HDF5 file is a recording of activations, possibly damaged; the reader of recordings then reports the
+    damage.
+    """
     if uuid_of(path) is not None or is_interrupted(path):
         return True
     try:
         with h5py.File(path, "r") as file:
-            return file.attrs.get("format") == FORMAT and "_NCProperties" not in file.attrs  # not what to_xarray made of one
-    except Exception:  # of HDF5, whatever is damaged
+            return file.attrs.get("format") == FORMAT and "_NCProperties" not in file.attrs  # which exports by to_xarray have
+    except Exception:  # h5py raises various types for damaged files
         return path.suffix.lower() in (".h5", ".hdf5")
 
 
@@ -62,19 +64,19 @@ def open_features(path: Path, *, quiet: bool = False) -> Features:
     path : pathlib.Path
         The file.
     quiet : bool, default False
-        Whether not to warn of arrays that are left out.
+        Suppresses the warning about skipped arrays.
 
     Returns
     -------
     Features
-        Read a few rows at a time, where the kind of file allows it.
+        The features; rows are read on request if the kind of file allows it.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     FormatError, DataError, UsageError
-        If it is of another kind than its ending says, is damaged, or does not say what its arrays are.
+        If its content does not match its ending, it is damaged, or the meaning of its arrays is ambiguous.
     """
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
@@ -104,7 +106,7 @@ def open_features(path: Path, *, quiet: bool = False) -> Features:
 
 
 def _reopened(path: Path, stamp: Stamp) -> Features:
-    """The file again, in another process."""
+    """Open the file again in another process; raises `FormatError` if it has changed."""
     source = open_features(path, quiet=True)
     if source.stamp != stamp:
         raise FormatError(f"{path} is not the file that was opened: it was written to since then.")
@@ -112,7 +114,7 @@ def _reopened(path: Path, stamp: Stamp) -> Features:
 
 
 def _kind_of(path: Path) -> str:
-    """The kind of a file, by its ending and its first bytes, which must agree."""
+    """The kind of a file, from its ending and its first bytes, which must agree."""
     if not path.is_file():
         raise FormatError(f"{path} is no plain file.")
     with path.open("rb") as file:
@@ -120,26 +122,26 @@ def _kind_of(path: Path) -> str:
     if not head:
         raise FormatError(f"{path} is empty (0 bytes).")
     if ENDINGS.get(path.suffix.lower()) == "safetensors":
-        return "safetensors"  # begins with a number, which may be any bytes
-    what, kinds = next((about for magic, about in _FIRST_BYTES.items() if head.startswith(magic)), ("", ""))
+        return "safetensors"  # begins with the header's length, so any first bytes are possible
+    description, kinds = next((entry for magic, entry in _FIRST_BYTES.items() if head.startswith(magic)), ("", ""))
     ending = path.suffix.lower()
     expected = ENDINGS.get(ending)
     if head[:1] == b"\x80" and expected != "torch":
         raise FormatError(f"{path} is not read: {_PICKLES}.")
-    if what.startswith("a netCDF-3"):
+    if description.startswith("a netCDF-3"):
         raise FormatError(
-            f"{path} is {what}; write it as netCDF-4: xarray.open_dataset(old).to_netcdf(new, engine='h5netcdf')."
+            f"{path} is {description}; write it as netCDF-4: xarray.open_dataset(old).to_netcdf(new, engine='h5netcdf')."
         )
-    if expected is None and what == "an HDF5 file":
+    if expected is None and description == "an HDF5 file":
         return "hdf5"
     if expected is None:
         endings = ", ".join(ENDINGS)
         raise FormatError(
             f"{path} is no file of activations or features.{did_you_mean(ending, ENDINGS)} Features are read from {endings}."
         )
-    if what and expected not in kinds:
-        raise FormatError(f"{path} is {what} by its first bytes, and none of the kind that its ending {ending} says.")
-    if not what and expected in ("npy", "npz", "hdf5", "parquet"):
+    if description and expected not in kinds:
+        raise FormatError(f"{path} is {description} by its first bytes, which does not match its ending {ending}.")
+    if not description and expected in ("npy", "npz", "hdf5", "parquet"):
         raise FormatError(f"{path} can't be read as {_article(expected)} file: it does not begin like one, or is damaged.")
     return expected
 

@@ -1,8 +1,8 @@
-"""Rows of an array that lies in a file: what every kind of file gives, read a few rows at a time, as floating-point numbers.
+"""Arrays in files, read a few rows at a time and converted to floating-point numbers.
 
-float16, float32, float64    as they are, in the machine's order of bytes
-bfloat16                     float32, which holds it exactly
-bool, integers of 8, 16 bits float32, which holds them exactly
+float16, float32, float64    the same type, in native byte order
+bfloat16                     float32, without loss
+bool, integers of 8, 16 bits float32, without loss
 wider integers, long double  float64
 complex, text, objects       no features: refused
 """
@@ -20,32 +20,32 @@ __all__ = ["ReadRows", "Rows", "SparseRows", "as_floats", "unfit"]
 
 
 class Rows(Protocol):
-    """Rows of an array: numpy's arrays and memory maps, h5py's data sets, and those below."""
+    """An array whose rows can be read: a numpy array or memory map, an h5py data set, `ReadRows` or `SparseRows`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the whole array, the number of rows first."""
+        """Shape of the whole array, the number of rows first."""
 
     @property
     def dtype(self) -> Any:
-        """Of the numbers, as they are stored."""
+        """Type of the stored numbers."""
 
     def __getitem__(self, rows: slice, /) -> Any:
-        """Some rows."""
+        """The rows of a slice."""
 
 
 @dataclass(frozen=True)
 class ReadRows:
-    """Rows that a function reads.
+    """An array whose rows are read by a function.
 
     Attributes
     ----------
     shape : tuple of int
-        Of the whole array.
+        Shape of the whole array.
     dtype : numpy.dtype or str
-        As stored; a string where numpy has no such type.
+        Type of the stored numbers; a string if numpy has no such type.
     read : callable
-        From a slice to an array.
+        Takes a slice and returns an array.
     """
 
     shape: tuple[int, ...]
@@ -58,14 +58,14 @@ class ReadRows:
 
 @dataclass(frozen=True)
 class SparseRows:
-    """Rows of a compressed sparse row matrix, dense where they are read.
+    """A compressed sparse row matrix, whose rows are read as dense arrays.
 
     Attributes
     ----------
     shape : tuple of int
         (n, d).
     data, indices, pointers : arrays
-        Nonzero numbers, their columns, and where each row begins among them.
+        Nonzero numbers, their columns, and the index of each row's first number.
     """
 
     shape: tuple[int, ...]
@@ -75,7 +75,7 @@ class SparseRows:
 
     @property
     def dtype(self) -> Any:
-        """Of the numbers."""
+        """Type of the stored numbers."""
         return self.data.dtype
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
@@ -83,13 +83,13 @@ class SparseRows:
 
         start, stop, _ = rows.indices(self.shape[0])
         ends = np.asarray(self.pointers[start : max(start, stop) + 1])
-        held = slice(int(ends[0]), int(ends[-1]))
-        part = csr_array((self.data[held], self.indices[held], ends - ends[0]), shape=(len(ends) - 1, self.shape[1]))
+        entries = slice(int(ends[0]), int(ends[-1]))
+        part = csr_array((self.data[entries], self.indices[entries], ends - ends[0]), shape=(len(ends) - 1, self.shape[1]))
         return np.asarray(part.toarray())
 
 
 def unfit(rows: Rows) -> str:
-    """Why an array can't be features; empty where it can."""
+    """Why an array can't be features; empty if it can."""
     dtype = rows.dtype
     kind = "f" if isinstance(dtype, str) else np.dtype(dtype).kind
     if kind == "c":
@@ -104,7 +104,7 @@ def unfit(rows: Rows) -> str:
 
 
 def as_floats(array: Any) -> NDArray[Any]:
-    """Numbers as features; see the module.
+    """Numbers converted to floating point; see the module.
 
     Examples
     --------

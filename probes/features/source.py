@@ -1,4 +1,4 @@
-"""A file of features as a `Source`: rows are read when they are asked for, as many as a batch holds."""
+"""A file of features as a `Source`, whose rows are read on request."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ __all__ = ["Features", "Stamp"]
 
 _BATCH_BYTES = 32 << 20
 _INTEGER = re.compile("0|-?[1-9][0-9]{0,18}")
-_EXACT = 2.0**53  # whole floats beyond are no integers any more
+_EXACT = 2.0**53  # larger floats may differ from the integers they were converted from
 
 
 class Stamp(NamedTuple):
-    """Which file it was: its size, and when it was written."""
+    """Size and modification time of a file, which identify its version."""
 
     size: int
     modified: int
 
     @classmethod
     def of(cls, path: Path) -> Stamp:
-        """Of a file, or of the files of a folder."""
+        """The stamp of a file, or of the files in a folder together."""
         parts = [part.stat() for part in (sorted(path.iterdir()) if path.is_dir() else [path])]
         return cls(sum(part.st_size for part in parts), max((part.st_mtime_ns for part in parts), default=0))
 
@@ -48,19 +48,19 @@ class Features(Arrays):
     path : pathlib.Path
         The file.
     kind : str
-        What kind of file it is, for the provenance.
+        Kind of the file, for the provenance.
     layout : Layout
-        What is in it.
+        Its layers, labels, targets, ids and splits.
     attrs : mapping
-        Provenance that it holds itself.
+        Provenance that the file contains.
     reopen : callable
         Opens the file again in another process, given its path and stamp.
     close : callable, optional
-        Closes what was opened for it.
+        Closes the open file.
 
     Notes
     -----
-    It can be pickled: the copy opens the file anew, and refuses one that is no longer the same.
+    It can be pickled: the copy opens the file again, and raises `FormatError` if its size or modification time has changed.
     """
 
     def __init__(
@@ -76,29 +76,29 @@ class Features(Arrays):
         self.path, self.stamp, self._reopen, self._close = path, Stamp.of(path), reopen, close
         self._rows: dict[str, Rows] = dict(layout.rows)
         self._skipped = dict(layout.skipped)
-        beside: dict[str, Any] = dict(layout.columns)
-        if "class_names" in beside:
-            beside["class_names"] = [str(name) for name in beside["class_names"]]
-        if "ids" in beside:
-            beside["ids"] = _ids(beside["ids"], str(path))
-        if (names := beside.pop("target_names", None)) is not None and "targets" in beside:
-            beside["targets"] = _framed(beside["targets"], names)
+        annotations: dict[str, Any] = dict(layout.columns)
+        if "class_names" in annotations:
+            annotations["class_names"] = [str(name) for name in annotations["class_names"]]
+        if "ids" in annotations:
+            annotations["ids"] = _ids(annotations["ids"], str(path))
+        if (names := annotations.pop("target_names", None)) is not None and "targets" in annotations:
+            annotations["targets"] = _as_frame(annotations["targets"], names)
         with self._wrap_errors():
-            columns = from_arrays({"": np.zeros((layout.n, 1), np.int8)}, **beside)  # reads labels, ids and splits for us
+            columns = from_arrays({"": np.zeros((layout.n, 1), np.int8)}, **annotations)  # checks labels, ids and splits
         modified = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.stamp.modified / 1e9))
-        facts = {
+        provenance = {
             "features": str(path),
             "kind": kind,
             "bytes": self.stamp.size,
             "modified": modified,
             "layer_order": layout.order,
         }
-        super().__init__(columns._whole, columns.class_names, {"dataset": str(path), **attrs, **facts}, str(path))
+        super().__init__(columns._whole, columns.class_names, {"dataset": str(path), **attrs, **provenance}, str(path))
         self.info: dict[str, LayerInfo] = dict(layout.info)
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Arrays of the file that are no layers, each with the reason."""
+        """Arrays of the file that can't be used, each with the reason."""
         return dict(self._skipped)
 
     def __getitem__(self, layer: str) -> NDArray[Any]:
@@ -107,7 +107,7 @@ class Features(Arrays):
         return self._read(layer, slice(0, len(self)))
 
     def take(self, layer: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Chosen rows of one layer, (len(rows), ...); others are not read, but for those between."""
+        """Selected rows of one layer, (len(rows), ...); each run of consecutive rows is read at once."""
         self.check_layer(layer)
         rows = np.asarray(rows, np.int64)
         if not len(rows):
@@ -149,7 +149,7 @@ class Features(Arrays):
 
     @contextmanager
     def _wrap_errors(self) -> Iterator[None]:
-        """Turn whatever a damaged file provokes into one sentence."""
+        """Convert any error that a damaged file causes to a `FormatError`."""
         try:
             yield
         except (ReportedError, FileNotFoundError, MemoryError):
@@ -162,7 +162,7 @@ class Features(Arrays):
 
 
 def _ids(values: Any, where: str) -> NDArray[Any]:
-    """Ids of a file; those that are written like integers are such: tables and AnnData write them as text, or as floats."""
+    """Ids of a file, converted to integers if all are integers written as text or floats, as in tables and AnnData."""
     ids = np.asarray(values)
     if ids.dtype.kind == "f" and ids.size and np.array_equal(ids, np.trunc(ids)) and np.abs(ids).max() <= _EXACT:
         ids = ids.astype(np.int64)
@@ -172,8 +172,8 @@ def _ids(values: Any, where: str) -> NDArray[Any]:
     return ids
 
 
-def _framed(targets: Any, names: Any) -> Any:
-    """Targets with the names of their columns."""
+def _as_frame(targets: Any, names: Any) -> Any:
+    """Targets as a data frame with the names of their columns."""
     import pandas as pd
 
     targets = np.asarray(targets)

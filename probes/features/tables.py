@@ -1,7 +1,8 @@
-"""`.csv`, `.tsv`, `.txt` and `.parquet`: a sample a row. Columns of numbers are the features of one layer, `features`.
+"""Tables in `.csv`, `.tsv`, `.txt` and `.parquet`: one row per sample; columns of numbers form one layer, `features`.
 
-Columns called like labels, ids or splits are that; so is the nameless first column that pandas writes for an index. Files that
-`numpy.savetxt` wrote have no header, or one behind `#`. A column of lists of numbers in a parquet file is a layer of its own.
+Labels, ids and splits are recognized by their columns' names. A first column without a name, which pandas writes for an index,
+holds ids. Files from `numpy.savetxt` have no header, or one after `#`. In a parquet file each column of lists of numbers is a
+separate layer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.errors import DataError, FormatError, UsageError, reason_of
-from probes.features.layout import Content, is_beside
+from probes.features.layout import Content, is_annotation
 from probes.features.rows import Rows
 
 __all__ = ["read_csv", "read_parquet"]
@@ -28,23 +29,24 @@ _LAYER = "features"
 
 
 def read_csv(path: Path) -> Content:
-    """A table in text, its columns separated by commas, semicolons, tabs or blanks."""
+    """A text table with columns separated by commas, semicolons, tabs or spaces."""
     try:
         comments, first, last = _ends(path)
         delimiter = next((mark for mark in (";", ",", "\t") if mark in first), " ")
         fields = _split(first, delimiter)
-        headed = not all(_is_number(field) for field in fields)
-        named = _split(comments[-1].lstrip("# "), delimiter) if comments else []
-        names = fields if headed else named if len(named) == len(fields) else [str(index) for index in range(len(fields))]
+        has_header = not all(_is_number(field) for field in fields)
+        comment_names = _split(comments[-1].lstrip("# "), delimiter) if comments else []
+        default_names = comment_names if len(comment_names) == len(fields) else [str(index) for index in range(len(fields))]
+        names = fields if has_header else default_names
         names = [name or ("index" if place == 0 else f"column {place}") for place, name in enumerate(names)]
-        if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise ValueError(f"two columns are called {twice[0]!r}")
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"two columns are called {repeated[0]!r}")
         if len(_split(last, delimiter)) < len(names):
             raise ValueError(f"its last row has {len(_split(last, delimiter))} of {len(names)} columns: it was cut off")
         frame = _read_text(
-            path, sep=r"\s+" if delimiter == " " else delimiter, names=names, skiprows=len(comments) + headed, header=None,
-            index_col=False, dtype={name: "str" for name in names if is_beside(name)}, keep_default_na=False,
-            skipinitialspace=True, na_values={name: _MISSING for name in names if not is_beside(name)},
+            path, sep=r"\s+" if delimiter == " " else delimiter, names=names, skiprows=len(comments) + has_header, header=None,
+            index_col=False, dtype={name: "str" for name in names if is_annotation(name)}, keep_default_na=False,
+            skipinitialspace=True, na_values={name: _MISSING for name in names if not is_annotation(name)},
             float_precision="round_trip", low_memory=False,
         )  # fmt: skip
     except (ValueError, OSError, csv.Error, UnicodeError) as error:
@@ -54,7 +56,7 @@ def read_csv(path: Path) -> Content:
 
 
 def _read_text(path: Path, **options: Any) -> Any:
-    """A frame; a row with more columns than the first is an error, not cut."""
+    """A data frame; raises `ValueError` if a row has more columns than the first."""
     import pandas as pd
 
     with warnings.catch_warnings():
@@ -66,7 +68,7 @@ def _read_text(path: Path, **options: Any) -> Any:
 
 
 def _ends(path: Path) -> tuple[list[str], str, str]:
-    """The lines before the table that begin with #, the first line, and the last."""
+    """The comment lines before the table, which begin with #, the table's first line, and its last."""
     with path.open(encoding="utf-8-sig") as file:
         comments = []
         first = file.readline()
@@ -98,7 +100,7 @@ def _is_number(text: str) -> bool:
 
 
 def _plain(column: NDArray[Any]) -> NDArray[Any]:
-    """A column of texts as integers or floats where all of them are."""
+    """A column of texts converted to integers or floats if all of them can be."""
     if column.dtype.kind != "O" or not all(isinstance(item, str) for item in column):
         return column
     for kind in (np.int64, np.float64):
@@ -110,7 +112,7 @@ def _plain(column: NDArray[Any]) -> NDArray[Any]:
 
 
 def read_parquet(path: Path) -> Content:
-    """A table as Arrow has it."""
+    """A parquet table."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -120,29 +122,29 @@ def read_parquet(path: Path) -> Content:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(f"{path} can't be read as a parquet file; it is none, or was cut off.") from error
-    if twice := [name for name, count in Counter(table.column_names).items() if count > 1]:
-        raise FormatError(f"{path} has two columns called {twice[0]!r}.")
+    if repeated := [name for name, count in Counter(table.column_names).items() if count > 1]:
+        raise FormatError(f"{path} has two columns called {repeated[0]!r}.")
     columns: dict[str, NDArray[Any]] = {}
     layers: dict[str, Rows] = {}
     skipped: dict[str, str] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
-        called = "index" if name.startswith("__index_level_") else name
+        key = "index" if name.startswith("__index_level_") else name
         kind = column.type
         if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
             array = _lists(column.combine_chunks())
             if array is None:
-                skipped[called] = "its lists have different lengths, or hold no numbers"
+                skipped[key] = "its lists have different lengths, or hold no numbers"
             else:
-                layers[called] = array
+                layers[key] = array
         elif pa.types.is_dictionary(kind):
-            columns[called] = column.cast(kind.value_type).to_numpy()
+            columns[key] = column.cast(kind.value_type).to_numpy()
         else:
-            columns[called] = column.to_numpy()
+            columns[key] = column.to_numpy()
     return _table(columns, layers, path, skipped)
 
 
 def _lists(column: Any) -> NDArray[Any] | None:
-    """Lists of equally many numbers as (n, d); nested ones as (n, a, b)."""
+    """Lists of equal length as an array (n, d), nested ones as (n, a, b); None if lengths differ or they hold no numbers."""
     import pyarrow as pa
 
     sizes: list[int] = []
@@ -168,31 +170,34 @@ def _lists(column: Any) -> NDArray[Any] | None:
 def _table(
     columns: dict[str, NDArray[Any]], layers: dict[str, Rows], path: Path, skipped: dict[str, str] | None = None
 ) -> Content:
-    """Columns of numbers joined to a layer; the others beside it."""
+    """The columns of numbers as one layer; columns of labels, ids and splits separately; other columns skipped."""
     skipped = dict(skipped or {})
     features: list[str] = []
-    beside: dict[str, Rows] = {}
+    annotations: dict[str, Rows] = {}
     for name, column in columns.items():
-        if is_beside(name):
+        if is_annotation(name):
             texts = column.dtype.kind == "O" and all(isinstance(item, str) for item in column)
-            beside[name] = column.astype(np.str_) if texts else column
+            annotations[name] = column.astype(np.str_) if texts else column
         elif column.dtype.kind in "fiub":
             features.append(name)
         else:
-            if problem := _mostly_numbers(column):
+            if text := _text_among_numbers(column):
                 raise DataError(
-                    f"Column {name!r} of {path} holds {problem} among numbers; leave the cell empty where one is missing."
+                    f"Column {name!r} of {path} holds {text} among numbers; leave the cell empty where one is missing."
                 )
-            skipped[name] = "it holds text; labels are called so (label, class, target), ids id"
+            skipped[name] = "it holds text; a column of labels is named label, class or target, one of ids id"
     if features:
         kinds = {columns[name].dtype for name in features}
         dtype = kinds.pop() if len(kinds) == 1 else np.float64
         layers = {_LAYER: np.stack([columns[name].astype(dtype) for name in features], axis=1), **layers}
-    return Content(layers | beside, skipped=skipped)
+    return Content(layers | annotations, skipped=skipped)
 
 
-def _mostly_numbers(column: Sequence[Any] | NDArray[Any]) -> str:
-    """The first text of a column that holds numbers for the most part, with its row."""
+def _text_among_numbers(column: Sequence[Any] | NDArray[Any]) -> str:
+    """The first text in a column that is mostly numbers, with its row; empty if there is none or the column is mostly text."""
     texts = [str(item) for item in islice(column, 10_000)]
-    others = [(row, text) for row, text in enumerate(texts) if not _is_number(text)]
-    return f"{others[0][1]!r} (row {others[0][0] + 1})" if others and 2 * len(others) < len(texts) else ""
+    not_numbers = [(row, text) for row, text in enumerate(texts) if not _is_number(text)]
+    if not not_numbers or 2 * len(not_numbers) >= len(texts):
+        return ""
+    row, text = not_numbers[0]
+    return f"{text!r} (row {row + 1})"

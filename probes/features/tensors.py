@@ -1,7 +1,8 @@
-"""`.safetensors`, `.pt` and `.pth`: tensors that were saved, mapped into memory.
+"""Saved tensors in `.safetensors`, `.pt` and `.pth`, mapped into memory.
 
-Files of torch are read by its weights-only loader, which runs nothing: dictionaries of tensors, nested ones with `/` between
-the names. A list of tensors may be layers or batches, and is refused. Files of safetensors need no torch.
+Files of torch are read by its weights-only loader, which runs no code in the file. They may hold a tensor or a dictionary of
+tensors; keys of nested dictionaries are joined with `/`. A list of tensors is refused, since it may hold layers or batches.
+Reading safetensors does not need torch.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ _TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4",
     "U16": "<u2", "U8": "u1", "BOOL": "?",
 }  # fmt: skip
-_TEXT_COLUMNS = ("ids", "split")  # which exports of ours keep in the header
+_TEXT_COLUMNS = ("ids", "split")  # which `probes.export` stores in the header
 
 
 def read_safetensors(path: Path) -> Content:
-    """Tensors by name; what an export of ours says of them stands in the header."""
+    """Tensors by name, with the labels and descriptions that `probes.export` stores in the header."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -43,14 +44,14 @@ def read_safetensors(path: Path) -> Content:
     header.pop("__metadata__", None)
     arrays: dict[str, Rows] = {}
     skipped: dict[str, str] = {}
-    for name, about in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        shape, (start, _) = tuple(about["shape"]), about["data_offsets"]
-        if about["dtype"] == "BF16":
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        shape, (start, _) = tuple(entry["shape"]), entry["data_offsets"]
+        if entry["dtype"] == "BF16":
             arrays[name] = _bfloat16(_mapped(path, np.dtype("<u2"), 8 + length + start, shape))
-        elif about["dtype"] in _TYPES:
-            arrays[name] = _mapped(path, np.dtype(_TYPES[about["dtype"]]), 8 + length + start, shape)
+        elif entry["dtype"] in _TYPES:
+            arrays[name] = _mapped(path, np.dtype(_TYPES[entry["dtype"]]), 8 + length + start, shape)
         else:
-            skipped[name] = f"its type {about['dtype']} is not read; save it as float32"
+            skipped[name] = f"its type {entry['dtype']} is not read; save it as float32"
     attrs: dict[str, Any] = {}
     columns: dict[str, Any] = {}
     described: dict[str, Any] = {}
@@ -66,7 +67,7 @@ def read_safetensors(path: Path) -> Content:
     if "splits" in columns and "split" in arrays:
         columns["split"] = np.asarray(columns.pop("splits"), dtype=np.str_)[arrays["split"][:]]
     columns.pop("splits", None)
-    info = {name: info_of(about, str(path)) for name, about in described.items() if name in arrays}
+    info = {name: info_of(fields, str(path)) for name, fields in described.items() if name in arrays}
     return Content(arrays, columns, info, attrs, ordered=False, skipped=skipped)
 
 
@@ -84,7 +85,7 @@ def _mapped(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...
 
 
 def _bfloat16(bits: NDArray[np.uint16]) -> Rows:
-    """The upper halves of float32 numbers."""
+    """bfloat16 numbers as float32, of which `bits` are the upper 16 bits."""
     return ReadRows(bits.shape, "bfloat16", lambda rows: (np.asarray(bits[rows], np.uint32) << np.uint32(16)).view(np.float32))
 
 
@@ -120,17 +121,17 @@ def read_torch(path: Path) -> Content:
 
 
 def _loaded(path: Path) -> Mapping[Any, Any]:
-    """What the weights-only loader gives, as a dictionary."""
+    """The tensors that the weights-only loader returns, as a dictionary."""
     import torch
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, on sparse tensors
+            warnings.simplefilter("ignore")  # torch warns about sparse tensors
             try:
                 loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except RuntimeError:  # files of older versions can't be mapped
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what it says advises to load unsafely
+    except Exception as error:  # torch's message advises unsafe loading
         raise FormatError(
             f"{path} can't be read as a file of tensors: it was cut off, or holds Python objects (arrays of numpy among them), "
             f"which only unpickling reads. Save tensors alone: torch.save({{'layer': tensor, 'labels': labels}}, path)."
@@ -146,7 +147,7 @@ def _loaded(path: Path) -> Mapping[Any, Any]:
 
 
 def _leaves(value: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """What nested dictionaries hold, by the names on the way."""
+    """The values of nested dictionaries by their keys joined with `/`."""
     for key, item in value.items():
         if isinstance(item, Mapping) and item:
             yield from _leaves(item, f"{prefix}{key}/")
@@ -155,7 +156,7 @@ def _leaves(value: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _rows_of(tensor: Any) -> tuple[Rows | None, str]:
-    """The rows of a tensor, or why it has none."""
+    """The rows of a tensor, or None and the reason why it can't be read."""
     import torch
 
     if tensor.layout is not torch.strided or tensor.is_quantized:
@@ -164,12 +165,12 @@ def _rows_of(tensor: Any) -> tuple[Rows | None, str]:
             f"it is {'quantized' if tensor.is_quantized else 'sparse'}; save it dense, with .to_dense() or .dequantize()",
         )
     plain = tensor.detach()
-    half = (
+    unknown_to_numpy = (
         not plain.is_complex()
         and plain.is_floating_point()
         and plain.dtype not in (torch.float16, torch.float32, torch.float64)
     )
-    if half:  # bfloat16, and smaller ones, which numpy lacks
+    if unknown_to_numpy:  # bfloat16 and the 8-bit types
         return ReadRows(
             tuple(plain.shape), str(plain.dtype).removeprefix("torch."), lambda rows: plain[rows].float().numpy()
         ), ""

@@ -60,7 +60,7 @@ def test_invalid_axes_are_refused(axes: str, message: str) -> None:
 
 def test_stated_axes_take_precedence_also_in_files(tmp_path: Path) -> None:
     net, x = SequenceFirst(), torch.randn(5, 5, 6)
-    with pytest.warns(UserWarning, match="'fc' contradict what was measured"):
+    with pytest.warns(UserWarning, match="'fc' contradict the measurement"):
         store = probes.record(net, [x], tmp_path / "x.h5", layers=["fc", "act"], axes={"fc": "BTC"})
     np.testing.assert_allclose(store["fc"], outputs(net, x)["fc"].mean(1), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(store["act"], outputs(net, x)["act"].mean(0), rtol=1e-5, atol=1e-6)
@@ -82,6 +82,6 @@ def test_stated_axes_that_contradict_measurements_are_used_with_a_warning() -> N
     """Regression: with as many tokens as samples, wrong axes fitted without a warning."""
     x = torch.randn(4, 4, 8, generator=torch.Generator().manual_seed(0))
     net = nn.Sequential(nn.Linear(8, 5)).eval()
-    with pytest.warns(UserWarning, match=r"Axes 'TBC' of '0' contradict what was measured: axis 0"):
+    with pytest.warns(UserWarning, match=r"Axes 'TBC' of '0' contradict the measurement: axis 0"):
         batch = next(iter(probes.capture(net, [x], axes="0=TBC")))
     np.testing.assert_allclose(batch.layers["0"], net(x).detach().numpy().mean(axis=0), rtol=1e-5, atol=1e-6)

@@ -104,9 +104,9 @@ def test_an_invalid_description_is_refused() -> None:
     }
     assert info_of(described, "x") == probes.LayerInfo("a", 1, 0.5, ("sample", "channel"))
     for bad in ({"dims": "{"}, {"order": [1, 2]}):
-        with pytest.raises(probes.FormatError, match="x describes a layer"):
+        with pytest.raises(probes.FormatError, match="x contains an invalid description of a layer"):
             info_of(described | bad, "x")
-    with pytest.raises(probes.FormatError, match="x describes a layer"):
+    with pytest.raises(probes.FormatError, match="x contains an invalid description of a layer"):
         info_of({"name": "a"}, "x")
 
 

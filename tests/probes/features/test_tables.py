@@ -96,8 +96,8 @@ def test_other_encodings_byte_order_marks_and_line_ends_are_read(tmp_path: Path)
         probes.open(tmp_path / "y.csv")
 
 
-def test_other_text_columns_are_left_out_with_a_warning(tmp_path: Path) -> None:
-    with pytest.warns(probes.IgnoredWarning, match="'file' left out, since it holds text; labels are called so"):
+def test_a_text_column_that_is_no_label_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    with pytest.warns(probes.IgnoredWarning, match="'file' left out, since it holds text; a column of labels"):
         source = text(tmp_path / "x.csv", "file,a\nx.png,1\ny.png,2\n")
     assert source["features"].shape == (2, 1)
 
