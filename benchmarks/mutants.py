@@ -6,9 +6,9 @@
 The changes ("mutants") are those of cosmic-ray's operators, at every place where they apply: an arithmetic operator becomes
 another, a comparison is turned and its boundary moved, a number grows by one, a sign or a condition is turned, `and` becomes
 `or`, True becomes False, a decorator, a loop or an exception handler goes. Of the up to eleven replacements of an operator one
-is used, as `REPLACEMENTS` says; annotations are left alone, because nothing is computed from them. A mutant is killed if the
-tests fail, or run for `TIMEOUT` seconds; the tests of its own file run first, then those of what is built on it. Before
-that, the tests have to pass on the unchanged code.
+is used, as `REPLACEMENTS` says. Annotations and the `*` between parameters are left alone: nothing is computed from them. A
+mutant is killed if the tests fail, or run for `TIMEOUT` seconds; the tests of its own file run first, then those of what is
+built on it. Before that, the tests have to pass on the unchanged code.
 
 Every mutant runs in a fork of a process that has already loaded torch and the other libraries, which saves 5 s of 7. It is
 compiled in memory, and pytest leaves assertions as they are, because it would read the file: no file changes. A process that a
@@ -40,7 +40,7 @@ import pandas as pd
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMEOUT = 120.0
+TIMEOUT = 600.0  # s; ten times what the slowest file's tests take on two idle cores
 LIBRARIES = [
     *("torch", "torchvision", "timm", "scipy.stats", "sklearn.linear_model", "sklearn.neighbors", "h5py", "hdf5plugin"),
     *("hypothesis", "jaxtyping", "beartype.door", "typer", "matplotlib.pyplot", "xxhash", "safetensors", "cosmic_ray.plugins"),
@@ -96,13 +96,17 @@ class Mutant:
     occurrence: int
 
     def source(self) -> str | None:
-        """The file's text with the change."""
+        """The file's text with the change; None if it is not Python."""
         import cosmic_ray.plugins
         from cosmic_ray.mutating import MutationVisitor
 
         changed: str | None = MutationVisitor.mutate_code(
             self.path.read_text(), cosmic_ray.plugins.get_operator(self.operator)(), self.occurrence
         )
+        try:
+            ast.parse(changed or "")
+        except SyntaxError:  # an operator took the star of `[*a]` for a product
+            return None
         return changed
 
 
@@ -119,7 +123,7 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
     from cosmic_ray.ast import ast_nodes, get_ast
 
     source = path.read_text()
-    nodes, annotations = list(ast_nodes(get_ast(source))), _annotations(source)
+    nodes, annotations, lines = list(ast_nodes(get_ast(source))), _annotations(source), source.splitlines()
     for name in sorted(cosmic_ray.plugins.operator_names()):
         if not _used(name.rpartition("/")[2]):
             continue
@@ -127,7 +131,8 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
         starts = [start for node in nodes for start, _ in operator.mutation_positions(node)]
         for occurrence, start in enumerate(starts):
             lower = name.endswith("NumberReplacer") and occurrence % 2  # numbers grow, and are not made smaller as well
-            if not lower and not any(first <= start < last for first, last in annotations):
+            separator = lines[start[0] - 1][start[1] :].startswith("*,")  # of parameters, not a product
+            if not lower and not separator and not any(first <= start < last for first, last in annotations):
                 yield Mutant(path, start[0], name, occurrence)
 
 
@@ -223,7 +228,8 @@ def main() -> None:
     """Draw mutants, run them, print the share per folder, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", help="files or folders; by default all that TESTS names")
-    parser.add_argument("--share", type=float, default=1.0, help="of the mutants of each file, drawn with a fixed seed")
+    parser.add_argument("--share", type=float, default=1.0, help="of the mutants of each file, drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("-o", "--output", type=Path, default=Path("mutants.csv"))
     args = parser.parse_args()
@@ -235,7 +241,7 @@ def main() -> None:
     files = [path for pattern in TESTS for path in sorted(ROOT.glob(pattern)) if path.name != "__init__.py"]
     named = [(ROOT / name).resolve() for name in args.files]
     files = [path for path in dict.fromkeys(files) if not named or any(path.is_relative_to(name) for name in named)]
-    rng = random.Random(0)
+    rng = random.Random(args.seed)
     mutants = [mutant for path in files for mutant in mutants_of(path) if rng.random() < args.share]
     rng.shuffle(mutants)
     rows: list[dict[str, Any]] = []

@@ -27,3 +27,17 @@ def test_the_metric_equals_the_statistics_of_class_means(classes: Classes) -> No
 def test_a_head_on_spatial_positions_gives_no_value() -> None:
     moments = ClassMoments().of(np.random.default_rng(0).normal(size=(60, 32)), np.arange(60) % 3)
     assert np.isnan(filter_clusters(moments, head=Head(np.eye(3, 32), np.zeros(3)).at(32, (8, 8, 8)))["SNR"])
+
+
+def test_only_measures_of_clusters_are_undefined_for_a_head_without_clusters() -> None:
+    """Equal weights of all classes are 0 once they are centred."""
+    rng = np.random.default_rng(0)
+    moments = ClassMoments().of(rng.normal(size=(40, 3)), np.arange(40) % 4)
+    values = filter_clusters(moments, head=Head(np.ones((4, 3)), np.zeros(4)))
+    undefined = [variant for variant, value in values.items() if np.isnan(value)]
+    assert values["empty filters"] == 3
+    assert 0 < len(undefined) < len(values)
+    for variant, value in values.items():
+        assert (value.note == "no filter has a cluster") == (variant in undefined), variant
+    defined = filter_clusters(moments, head=Head(rng.normal(size=(4, 3)), np.zeros(4)))
+    assert not any("no filter has a cluster" in value.note for value in defined.values() if np.isfinite(value))

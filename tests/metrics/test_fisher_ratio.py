@@ -267,3 +267,12 @@ def test_constant_features_change_nothing_and_only_constant_features_are_undefin
     assert "rank 4 of 6" in after[""].note
     constant = metric(ClassMoments().of(np.ones((200, 3)), y))
     assert all(np.isnan(value) and value.note == "every feature is constant" for value in constant.values())
+
+
+def test_the_note_on_bias_is_given_for_the_exact_estimator_alone() -> None:
+    """With a ridge or with shrinkage, the inverse is not that of a Wishart matrix, and its bias is unknown."""
+    x, y = np.random.default_rng(0).normal(size=(60, 12)), np.arange(60) % 3
+    assert "debiased=true" in fisher_ratio(ClassMoments().of(x, y)).get("").note
+    assert "debiased=true" not in fisher_ratio(ClassMoments().of(x, y), ridge=0.1)[""].note
+    shrunk = metrics.get("fisher_ratio", estimator="ledoit_wolf")
+    assert all("debiased=true" not in value.note for value in shrunk(shrunk.needs.of(x, y)).values())

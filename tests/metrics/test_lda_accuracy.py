@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import norm
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from repanalysis.metrics.lda_accuracy import lda_accuracy
+from repanalysis.metrics._readout import halves
+from repanalysis.metrics.lda_accuracy import _shrunk, lda_accuracy
 from repanalysis.statistics import Samples
 from tests.metrics.fits import error, left_out
 
@@ -53,3 +54,28 @@ def test_constant_features_do_not_matter_and_constant_data_is_undefined(classes:
     with_dead = np.c_[x, np.full(300, 7.0)]
     assert lda_accuracy(Samples().of(with_dead, y))[""] == lda_accuracy(Samples().of(x, y))[""]
     assert math.isnan(lda_accuracy(Samples().of(np.ones((300, 2)), y))[""])
+
+
+def test_each_class_covariance_is_shrunk_in_units_of_its_features() -> None:
+    """Oracle: scikit-learn's standard scaler and Ledoit and Wolf's estimate, class by class, scaled back."""
+    from sklearn.covariance import ledoit_wolf
+    from sklearn.preprocessing import StandardScaler
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(400, 3)) * [1e3, 1.0, 1e-3], np.arange(400) % 2
+    split = halves(Samples().of(x, y))
+    assert not isinstance(split, str)
+    expected = np.zeros((3, 3))
+    for label in (0, 1):
+        rows = split.train[split.train_y == label]
+        scaler = StandardScaler().fit(rows)
+        scale = np.outer(scaler.scale_, scaler.scale_)
+        expected += len(rows) / len(split.train) * scale * ledoit_wolf(scaler.transform(rows), assume_centered=True)[0]
+    np.testing.assert_allclose(_shrunk(split)[0], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e15])
+def test_tiny_and_huge_features_are_not_taken_for_constant_ones(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200, 3)) + 2.0 * (np.arange(200) % 2)[:, None], np.arange(200) % 2
+    assert lda_accuracy(Samples().of(scale * x, y))[""] == lda_accuracy(Samples().of(x, y))[""]

@@ -9,8 +9,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.preprocessing import StandardScaler
 
-from repanalysis.metrics._readout import one_hot
-from repanalysis.metrics.linear_probe_accuracy import linear_probe_accuracy
+from repanalysis.metrics._readout import halves, one_hot
+from repanalysis.metrics.linear_probe_accuracy import _guess, _left_out, linear_probe_accuracy, ridge_by_leave_one_out
 from repanalysis.statistics import Samples
 from tests.metrics.fits import error, left_out
 
@@ -76,3 +76,23 @@ def test_logistic_agrees_with_scikit_learn(classes: Classes) -> None:
         without.append(refitted.predict(scaler.transform(samples.x[~training])) == samples.labels[~training])
     correct = fitted.predict(scaler.transform(samples.x[~training])) == samples.labels[~training]
     assert value.se == pytest.approx(error(correct, without), rel=0.1)  # lbfgs ends elsewhere from another start
+
+
+def test_refits_without_a_group_equal_ridge_regressions_on_the_other_samples() -> None:
+    """Oracle: scikit-learn's Ridge at the same penalty m lambda, fitted again without each group."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(160, 5)), np.arange(160) % 3
+    x[:, 0] += 0.7 * y
+    split = halves(Samples().of(x, y))
+    assert not isinstance(split, str)
+    train, test = 3.0 + split.train, 3.0 + split.test
+    targets = one_hot(split.train_y, 3)
+    probe = ridge_by_leave_one_out(train, targets)
+    refits = list(_left_out(train, test, split, probe))
+    assert len(refits) == len(np.unique(split.groups)) > 2
+    for group, correct in zip(np.unique(split.groups), refits, strict=True):
+        rest = split.groups != group
+        fitted = Ridge(len(train) * probe.penalty).fit(train[rest], targets[rest])
+        np.testing.assert_array_equal(correct, fitted.predict(test).argmax(axis=1) == split.test_y)
+    fitted = Ridge(len(train) * probe.penalty).fit(train, targets)
+    np.testing.assert_array_equal(_guess(test, probe), fitted.predict(test).argmax(axis=1))

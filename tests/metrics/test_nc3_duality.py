@@ -60,3 +60,14 @@ def test_rows_that_match_no_class_are_undefined_with_the_reason(rng: np.random.G
     value = nc3_duality(ClassMoments().of(np.eye(3), np.arange(3)), head=Head(np.eye(3), np.zeros(3), unmatched="for a reason"))
     assert math.isnan(value)
     assert value.note == "the classes are not matched to the rows of the head: for a reason"
+
+
+def test_the_note_on_permuted_rows_states_the_distance_in_the_best_order(rng: np.random.Generator) -> None:
+    means = simplex(4, 6, 2.0, rng)
+    weights = means + 0.05 * rng.normal(size=means.shape)
+    moments = ClassMoments().of(*isotropic(means, 0.3, 1, rng))
+    exact = moments.centred_means()
+    best = np.linalg.norm(weights / np.linalg.norm(weights) - exact / np.linalg.norm(exact))
+    value = nc3_duality(moments, head=Head(weights[[1, 2, 3, 0]], np.zeros(4)))
+    assert f"in another order it would be {best:.2g}:" in value.note
+    assert nc3_duality(moments, head=Head(weights, np.zeros(4))).note == ""

@@ -49,3 +49,19 @@ def test_an_unfit_head_is_undefined(classes: Classes) -> None:
     value = nc4_ncc_mismatch(Samples().of(*classes(100, 5, 4)), head=Head(np.zeros((4, 6)), np.zeros(4)))
     assert math.isnan(value)
     assert "takes 6 features" in value.note
+
+
+def test_a_prediction_that_no_label_has_is_a_mismatch(rng: np.random.Generator) -> None:
+    """The head has rows below, between and above the labels; only predictions of a label can agree."""
+    x, y = rng.normal(size=(120, 4)), 2 * (np.arange(120) % 3) + 1  # labels 1, 3, 5 of a head of 8 classes
+    weight, bias = rng.normal(size=(8, 4)), np.zeros(8)
+    samples = Samples().of(x, y)
+    value = nc4_ncc_mismatch(samples, head=Head(weight, bias))
+    test = ~samples.training()
+    train_x, train_y = samples.x[samples.training()], samples.labels[samples.training()]
+    means = np.stack([train_x[train_y == label].mean(axis=0) for label in (1, 3, 5)])
+    nearest = np.array([1, 3, 5])[np.linalg.norm(samples.x[test][:, None] - means, axis=2).argmin(axis=1)]
+    predicted = (samples.x[test] @ weight.T).argmax(axis=1)
+    assert {0, 7} & set(predicted.tolist())
+    assert value == pytest.approx((predicted != nearest).mean())
+    assert value.se > 0

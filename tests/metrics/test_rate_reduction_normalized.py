@@ -42,3 +42,9 @@ def test_is_between_zero_and_one_for_any_data(classes: Classes) -> None:
         assert rate_reduction(moments) > 0
     assert math.isnan(values["ideal"])
     assert math.isnan(rate_reduction_normalized(ClassMoments().of(np.arange(4.0)[:, None], np.arange(4) % 2))[""])
+
+
+def test_the_default_distortion_is_a_half(rng: np.random.Generator) -> None:
+    moments = ClassMoments().of(rng.normal(size=(60, 5)), np.arange(60) % 3)
+    assert rate_reduction_normalized(moments) == rate_reduction_normalized(moments, eps_sq=0.5)
+    assert rate_reduction_normalized(moments) != rate_reduction_normalized(moments, eps_sq=1.0)

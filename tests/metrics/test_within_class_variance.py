@@ -40,3 +40,10 @@ def test_empirical_weights_give_the_trace_of_the_covariance(classes: Classes) ->
         + between_class_variance(moments, class_weight="empirical")[""]
     )
     assert total == pytest.approx(np.var(x, axis=0).sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_relative_variance_does_not_depend_on_the_scale(scale: float) -> None:
+    x, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 4
+    expected = within_class_variance(ClassMoments().of(x, y))["relative"]
+    assert within_class_variance(ClassMoments().of(scale * x, y))["relative"] == pytest.approx(expected, rel=1e-10)

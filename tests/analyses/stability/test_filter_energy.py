@@ -79,3 +79,17 @@ def test_zero_filters_are_undefined() -> None:
 def test_a_model_without_spatial_layers_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError, match="no filters in space"):
         filter_energy(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4, 2)))
+
+
+def test_standard_errors_are_over_filters_and_per_direction_of_the_eigenspace() -> None:
+    torch.manual_seed(1)
+    layer = nn.Conv2d(4, 6, 3)
+    values, vectors = np.linalg.eigh(laplacian(3, 3))
+    filters = layer.weight.detach().double().numpy().reshape(-1, 9)
+    table = filter_energy(layer)
+    for eigenvalue, dimension in ((0, 1), (1, 2), (3, 2)):
+        energy = np.square(filters @ vectors[:, np.isclose(values, eigenvalue)]).sum(1)
+        expected = np.array([energy.mean(), energy.std(ddof=1) / np.sqrt(24)])
+        for metric, divisor in (("filter_energy", 1), ("filter_energy_per_direction", dimension)):
+            row = table.select(metric=metric, variant=f"lambda={eigenvalue}").frame.iloc[0]
+            np.testing.assert_allclose(row[["value", "se"]].astype(float), expected / divisor, rtol=1e-10)

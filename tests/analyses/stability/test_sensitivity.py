@@ -333,3 +333,34 @@ def test_standard_errors_are_the_delta_method_on_per_image_values(images: Tensor
             label = "" if metric == "squared_distance" else "diffeo"
             (row,) = table.select(layer=layer, metric=metric, variant=variant, perturbation=label).frame["se"]
             assert row == pytest.approx(se, rel=1e-9, abs=2e-9), (layer, metric, variant)
+
+
+def test_the_input_is_the_first_layer_and_every_run_says_how_it_was_computed(images: Tensor) -> None:
+    table = stability(net().eval(), [images], perturbations("shift:1"), layers=["0", "2"])
+    layers = table.frame.drop_duplicates("layer")
+    assert layers["layer"].tolist() == ["input", "0", "2"]
+    assert layers["order"].iloc[0] == 0
+    assert layers["order"].is_monotonic_increasing
+    assert table.provenance["run"]["analysis"] == "stability"
+    assert table.provenance["run"]["parameters"]["statistic"] == "mean"
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_progress_bar_is_shown_if_asked_for(
+    images: Tensor,
+    progress: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stability(net().eval(), [images], perturbations("shift:1"), run="shifts", progress=progress)
+    assert ("shifts" in capsys.readouterr().err) == progress
+
+
+def test_a_data_set_is_read_in_batches_of_64_images(images: Tensor) -> None:
+    sizes: list[int] = []
+    model = nn.Sequential(nn.Flatten())
+    model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    repeated = torch.rand(70, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    stability(model, TensorDataset(repeated), perturbations("shift:1"))
+    assert 128 in sizes
+    assert 12 in sizes
+    assert max(sizes) == 128  # images and their perturbed versions

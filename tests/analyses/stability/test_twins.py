@@ -74,3 +74,33 @@ def test_a_deterministic_factory_has_no_random_initialisation(monkeypatch: pytes
     monkeypatch.setattr(module, "fixed", fixed, raising=False)
     with pytest.raises(UsageError, match="the same weights every time"):
         stability_runs("py:repanalysis.networks.digits_cnn:fixed", "digits", "shift:1", init=1, limit=10)
+
+
+def test_the_seeds_of_initialisations_and_shuffles_are_recorded_and_reproduce_them() -> None:
+    import torch
+
+    from repanalysis.analyses.stability.sensitivity import stability
+    from repanalysis.inputs.data import load_data
+    from repanalysis.inputs.models import load_model
+    from repanalysis.perturbations import perturbations
+
+    spec, seed = "py:repanalysis.networks.digits_cnn:digits_cnn", 3
+    options = {"layers": "*", "batch_size": 20}
+    table = stability_runs(spec, "digits", "shift:1", weights="random", init=1, shuffled=1, limit=20, seed=seed, **options)
+    runs = table.provenance[next(run for run in table.provenance if run.endswith(", init"))]["geometric_mean_of"]
+    (about,) = runs.values()
+    assert about["init_seed"] == seed + 1
+    torch.manual_seed(about["init_seed"])
+    model = load_model(spec, weights="random")
+    assert model.card["weights_sha256"] == about["weights_sha256"]
+    samples = load_data("digits", transform=model.transform, colours=1).sample(20, seed=seed)
+    again = stability(
+        model.module, samples.loader(20), perturbations("shift:1", seed=seed), layers="*", batch_norm="batch", run="again"
+    )
+    expected = again.select(metric="sensitivity", variant="").frame["value"].to_numpy()
+    values = table.frame[table.frame["run"].str.endswith(", init")].query("metric == 'sensitivity' and variant == ''")["value"]
+    assert values.to_numpy() == pytest.approx(expected, rel=1e-6)
+    (shuffle,) = table.provenance[next(run for run in table.provenance if run.endswith(", shuffled"))][
+        "geometric_mean_of"
+    ].values()
+    assert shuffle["shuffle_seed"] == seed
