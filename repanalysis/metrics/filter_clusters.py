@@ -93,5 +93,7 @@ def filter_clusters(
     assert head is not None
     means, weights = moments.mean[indices], head.weight[labels]
     summary = clusters_of(means[:, :, None], weights[:, :, None], ClusterOptions(theta, order, gauge), fields=False).summary()
-    note = "" if np.isfinite(summary["clusters"]) else "no filter has a cluster"
-    return {variant: Value(summary[name], "" if name in ("kept", "empty") else note) for variant, name in _SHOWN.items()}
+    return {
+        variant: Value(summary[name], "no filter has a cluster" if np.isnan(summary[name]) else "")
+        for variant, name in _SHOWN.items()
+    }

@@ -29,7 +29,7 @@ def test_a_head_on_spatial_positions_gives_no_value() -> None:
     assert np.isnan(filter_clusters(moments, head=Head(np.eye(3, 32), np.zeros(3)).at(32, (8, 8, 8)))["SNR"])
 
 
-def test_only_measures_of_clusters_are_undefined_for_a_head_without_clusters() -> None:
+def test_a_head_without_clusters_has_undefined_measures_with_the_reason() -> None:
     """Equal weights of all classes are 0 once they are centred."""
     rng = np.random.default_rng(0)
     moments = ClassMoments().of(rng.normal(size=(40, 3)), np.arange(40) % 4)
