@@ -1,12 +1,11 @@
-"""`"timm:resnet18"` -> a network, the preprocessing it was trained with, and an identity card.
+"""`"timm:resnet18"` -> a network, the preprocessing it was trained with, and a model card.
 
 Specifications: `timm:NAME`, `torchvision:NAME` and `hf:NAME` (a repository of the Hugging Face hub, or a folder), pretrained
 unless weights are given; `scattering:J=3,L=8,phases=4` and, with learned projections and frames, `scattering:variant=SC,J=4`,
 with the parameters of `Scattering` and `concentrated`; `scale-net:blocks=7,width=2,stride=2`, with those of `ScaleNet`;
-`small:lenet,colours=3,size=32`, a network of `networks.small`; and
-`py:package.module:factory`, a function of yours without arguments that returns a `torch.nn.Module`. A network made by a
-factory may say how it wants its images the way timm's do, in a dictionary `pretrained_cfg`: input_size, mean, std,
-interpolation, crop_pct.
+`small:lenet,colours=3,size=32`, a network of `networks.small`; and `py:package.module:factory`, a function of yours without
+required arguments that returns a `torch.nn.Module`. Such a module may have a dictionary `pretrained_cfg`, as timm's have, with
+input_size, mean, std, interpolation and crop_pct of its images.
 """
 
 from __future__ import annotations
@@ -37,12 +36,13 @@ from repanalysis.specs import options
 __all__ = ["Model", "Size", "load_model", "sample_shape"]
 
 _SCHEMES = ("timm", "torchvision", "hf", "py", "scattering", "scale-net", "small")
-_ALONE = ("scattering", "scale-net", "small")  # need nothing behind the colon
+_COMPLETE = ("scattering", "scale-net", "small")  # schemes that need no name after the colon
 _FORMS = "Write timm:NAME, torchvision:NAME, hf:NAME, scattering:J=3,L=8 or py:package.module:factory."
-_SYMBOLS = {"J": "scales", "L": "angles"}
-_INSTEAD = "Give --weights FILE, or --weights random for the untrained network."
-_LARGEST = 2**28  # numbers of a sample
-_FRAMES = 16  # of the clips that torchvision's video networks were trained on
+_SYMBOLS = {"J": "scales", "L": "angles"}  # the literature's symbols for parameters of scattering
+_SCALE_NET_SYMBOLS = {"L": "blocks", "F": "width", "s": "stride", "H": "channels"}
+_WITHOUT_DOWNLOAD = "Give --weights FILE, or --weights random for the untrained network."
+_LARGEST = 2**28  # limit on the numbers of a sample
+_FRAMES = 16  # length of the clips that torchvision's video networks were trained on
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Model:
     module : torch.nn.Module
         The network, in eval mode.
     transform : callable or None
-        From a PIL image to the tensor that the network takes; None where the network does not say.
+        From a PIL image to the tensor that the network takes; None if it is not known.
     input_size : tuple of int or None
-        Shape of one sample, where it is known.
+        Shape of one sample; None if it is not known.
     card : dict
-        What identifies it: model, weights_sha256, preprocessing.
+        Identifies the network: model, weights_sha256, preprocessing.
     """
 
     module: nn.Module
@@ -68,7 +68,7 @@ class Model:
 
     @property
     def takes_tokens(self) -> bool:
-        """Whether the network begins with an embedding, and so takes integers: token ids."""
+        """Whether the network begins with an embedding, so that its input is token ids."""
         return isinstance(_first_layer(self.module), nn.Embedding | nn.EmbeddingBag)
 
 
@@ -87,24 +87,24 @@ def load_model(
     spec : str
         `timm:NAME`, `torchvision:NAME`, `hf:NAME`, `scattering:...` or `py:package.module:factory`.
     weights : path-like or "random", optional
-        A safetensors file or a torch file of tensors; "random" leaves the initialisation of the seed. By default timm
-        and the other collections are pretrained, and factories are taken as they come.
+        A safetensors file or a torch file of tensors; "random" keeps the random initialisation. By default networks of
+        timm, torchvision and the hub are pretrained, and others have the weights that their function gives them.
     size : int, str or tuple of int, optional
-        Side of the square images, where the model's own is not wanted; of a network that begins with an embedding, a
-        one-dimensional convolution or a linear layer of so many inputs, the length of what it takes. Or a sample's whole
-        shape, `"3x16x112x112"`; a single axis is written `"16000x"`.
+        Side of square images, in place of that of the model; for a network that begins with an embedding, a one-dimensional
+        convolution or a linear layer, the length of its input. Or the complete shape of a sample, `"3x16x112x112"`; a single
+        axis is written `"16000x"`.
     mean, std : tuple of float, optional
-        Normalisation per colour, likewise.
+        Mean and standard deviation per colour, in place of those of the model.
 
     Returns
     -------
     Model
-        The network in eval mode, its preprocessing and its identity card.
+        The network in eval mode, its preprocessing and its card.
 
     Raises
     ------
     UsageError
-        If the specification, the name or the weights don't fit.
+        If the specification or name is unknown, or the weights don't fit.
     FileNotFoundError
         If there is no weights file.
 
@@ -115,16 +115,16 @@ def load_model(
     _check_colours(mean, std)
     scheme, _, name = spec.partition(":")
     installed = entry_points("networks")
-    if scheme not in installed and (scheme not in _SCHEMES or not (name or scheme in _ALONE)):
+    if scheme not in installed and (scheme not in _SCHEMES or not (name or scheme in _COMPLETE)):
         raise UsageError(f"Unknown model {spec!r}.{did_you_mean(scheme, _SCHEMES)} {_FORMS}")
     build: dict[str, Callable[[str, Weights], tuple[nn.Module, Transform | None]]] = {
         "timm": _timm, "torchvision": _torchvision, "hf": _hf, "py": _factory, "scattering": _scattering,
         "scale-net": _scale_net, "small": _small,
     }  # fmt: skip
     if scheme in installed:
-        module, own = _installed(installed[scheme], name)
+        module, native_transform = _installed(installed[scheme], name)
     else:
-        module, own = build[scheme](name, weights)
+        module, native_transform = build[scheme](name, weights)
     random = weights is not None and str(weights) == "random"
     if weights is not None and not random:
         load_weights(module, Path(weights))
@@ -141,14 +141,19 @@ def load_model(
         "weights_sha256": weights_sha256(module),
         "preprocessing": config or "none",
     }
-    transform = None if config is None else own if own is not None and not override else _transform(config)
+    if config is None:
+        transform = None
+    elif native_transform is not None and not override:
+        transform = native_transform
+    else:
+        transform = _transform(config)
     if images:
         shape = None if config is None else tuple(config["input_size"])
     return Model(module.eval(), transform, shape, card)
 
 
 def _check_colours(mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> None:
-    """Refuse numbers that no image could be normalised with."""
+    """Raise UsageError for a mean or standard deviation by which images can't be normalised."""
     if mean is not None and not all(map(math.isfinite, mean)):
         raise UsageError(f"The mean is {mean}; finite numbers are needed.")
     if std is not None and not all(0 < value < math.inf for value in std):
@@ -167,12 +172,12 @@ def _timm(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
         raise UsageError(f"timm has no model {name!r}.{did_you_mean(name, names)} timm.list_models() lists all.")
     if weights is not None:
         return timm.create_model(name), None
-    with download(f"timm:{name}", _hub(), instead=_INSTEAD):
+    with download(f"timm:{name}", _hub(), instead=_WITHOUT_DOWNLOAD):
         return timm.create_model(name, pretrained=True), None
 
 
 def _torchvision(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
-    """A classification network of torchvision's, with the images of its default weights."""
+    """A network of torchvision, with the preprocessing of its default weights."""
     from torchvision import models
     from torchvision.transforms import InterpolationMode
 
@@ -184,7 +189,7 @@ def _torchvision(name: str, weights: Weights) -> tuple[nn.Module, Transform | No
     default = models.get_model_weights(name).DEFAULT
     cached = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(urlsplit(default.url).path).name).exists()
     hub = None if weights is not None or cached else f"https://{urlsplit(default.url).netloc}"
-    with download(f"torchvision:{name}", hub, instead=_INSTEAD, cached=False):
+    with download(f"torchvision:{name}", hub, instead=_WITHOUT_DOWNLOAD, cached=False):
         module = models.get_model(name, weights=default if weights is None else None)
     preset = default.transforms()
     if type(preset).__name__ == "VideoClassification":
@@ -218,7 +223,7 @@ def _hf(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
     sizes = dict(getattr(processor, "crop_size", None) or processor.size)
     height = int(sizes.get("height") or sizes.get("shortest_edge") or 224)
     width = int(sizes.get("width") or height)
-    module.pretrained_cfg = {  # type: ignore[assignment]  # as timm's networks have it
+    module.pretrained_cfg = {  # type: ignore[assignment]  # like timm's networks
         "input_size": (3, height, width), "mean": tuple(processor.image_mean), "std": tuple(processor.image_std),
         "interpolation": {0: "nearest", 2: "bilinear", 3: "bicubic"}.get(int(processor.resample or 2), "bilinear"),
         "crop_pct": 1.0,
@@ -228,7 +233,7 @@ def _hf(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
 
 @dataclass(frozen=True)
 class _Processed:
-    """A Hugging Face image processor as a transform of one image, which can go to another process."""
+    """A Hugging Face image processor as a transform of one image, which can be pickled."""
 
     processor: Any
 
@@ -243,7 +248,7 @@ def _hub() -> str:
     return str(constants.ENDPOINT)
 
 
-def _scattering(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # loaded as any other's
+def _scattering(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # load_model loads them
     from repanalysis.networks.concentrated import concentrated
     from repanalysis.networks.scattering import Scattering
 
@@ -252,22 +257,20 @@ def _scattering(name: str, weights: Weights) -> tuple[nn.Module, Transform | Non
     return build(**options(name, build, "scattering", symbols=_SYMBOLS)), None
 
 
-def _scale_net(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # loaded as any other's
+def _scale_net(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # load_model loads them
     from repanalysis.networks.scale_net import ScaleNet
 
-    return ScaleNet(
-        **options(name, ScaleNet, "scale-net", symbols={"L": "blocks", "F": "width", "s": "stride", "H": "channels"})
-    ), None
+    return ScaleNet(**options(name, ScaleNet, "scale-net", symbols=_SCALE_NET_SYMBOLS)), None
 
 
-def _small(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # loaded as any other's
+def _small(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # load_model loads them
     from repanalysis.networks.small import small
 
-    which, _, rest = name.partition(",")
-    return small(which, **options(rest, small, f"small:{which}")), None
+    architecture, _, parameters = name.partition(",")
+    return small(architecture, **options(parameters, small, f"small:{architecture}")), None
 
 
-def _factory(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # taken as it comes
+def _factory(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # load_model loads them
     factory = attribute_of(name)
     _refuse_uncallable(name, factory)
     module = factory()
@@ -277,7 +280,7 @@ def _factory(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
 
 
 def _installed(point: EntryPoint, text: str) -> tuple[nn.Module, Transform | None]:
-    """The network of an installed package's factory, whose parameters the specification chooses."""
+    """The network that an installed package's function builds, with the parameters of the specification."""
     factory = point.load()
     module = factory(**options(text, factory, point.name))
     if not isinstance(module, nn.Module):
@@ -286,30 +289,30 @@ def _installed(point: EntryPoint, text: str) -> tuple[nn.Module, Transform | Non
 
 
 def _refuse_uncallable(name: str, factory: Any) -> None:
-    """Refuse, before it runs, what is neither a class of networks nor a Python function without required arguments."""
-    plain = factory
-    while isinstance(plain, partial):
-        plain = plain.func
-    is_network = isinstance(plain, type) and issubclass(plain, nn.Module)
-    if not (is_network or inspect.isroutine(plain := inspect.unwrap(plain))) or inspect.isbuiltin(plain):
-        kind = "a built-in function" if inspect.isbuiltin(plain) else f"a {type(factory).__name__}"
+    """Raise UsageError unless `factory` is a class of networks or a Python function, without required arguments."""
+    function = factory
+    while isinstance(function, partial):
+        function = function.func
+    is_network = isinstance(function, type) and issubclass(function, nn.Module)
+    if not (is_network or inspect.isroutine(function := inspect.unwrap(function))) or inspect.isbuiltin(function):
+        kind = "a built-in function" if inspect.isbuiltin(function) else f"a {type(factory).__name__}"
         raise UsageError(f"'py:{name}' is {kind}; a function or class that makes a torch.nn.Module is needed.")
     parameters = inspect.signature(factory).parameters.values()
     required = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if required:
         raise UsageError(
-            f"'py:{name}' needs {', '.join(required)}; a function without required arguments is called, such as one of yours "
-            f"that calls it with them."
+            f"'py:{name}' has required arguments ({', '.join(required)}); write a function without them that calls it, and "
+            f"name that."
         )
 
 
 def sample_shape(module: nn.Module, size: Size) -> tuple[int, ...]:
-    """Shape of one sample of a network, from what `load_model` takes as its size.
+    """Shape of one sample of a network, from the `size` of `load_model`.
 
     Raises
     ------
     UsageError
-        If the size is not understood, or one number does not say what a clip's shape is.
+        If the size can't be parsed, or is one number although samples have several lengths, as clips have.
 
     Examples
     --------
@@ -319,7 +322,7 @@ def sample_shape(module: nn.Module, size: Size) -> tuple[int, ...]:
     """
     if isinstance(size, str):
         if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*x?", size):
-            raise UsageError(f"{size!r} is no size; write it like 224, or like 3x16x112x112 for a sample's whole shape.")
+            raise UsageError(f"{size!r} is not a size; write 224, or 3x16x112x112 for the complete shape of a sample.")
         numbers = tuple(int(part) for part in size.split("x") if part)
         if math.prod(numbers) > _LARGEST:
             raise UsageError(f"A sample of size {size} has more than {_LARGEST} numbers; give a smaller one.")
@@ -340,30 +343,30 @@ def sample_shape(module: nn.Module, size: Size) -> tuple[int, ...]:
 
 
 def _first_layer(module: nn.Module) -> nn.Module | None:
-    """The first layer that takes a network's inputs, in the order of definition."""
+    """The first layer, in the order of definition, of a type that determines the shape of the inputs."""
     kinds = (nn.Embedding, nn.EmbeddingBag, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
     return next((inner for inner in module.modules() if isinstance(inner, kinds)), None)
 
 
 def _config(module: nn.Module, override: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Timm's data configuration of a network, or of one that speaks timm's language; None if it says nothing."""
-    own = getattr(module, "pretrained_cfg", None) or {}
-    if not own and not override:
+    """The data configuration, as timm's, of a network with a `pretrained_cfg`; None without it and without `override`."""
+    native = getattr(module, "pretrained_cfg", None) or {}
+    if not native and not override:
         return None
     from timm.data.config import resolve_data_config
 
-    if not own and "input_size" not in override:
-        raise UsageError("The network does not say how large its images are; give --size with --mean and --std.")
-    colours = int((override.get("input_size") or own.get("input_size") or (3,))[0])
-    for what in ("mean", "std"):
-        if len(override.get(what, ())) not in (0, 1, colours):
+    if not native and "input_size" not in override:
+        raise UsageError("The size of the network's images is not known; give --size with --mean and --std.")
+    colours = int((override.get("input_size") or native.get("input_size") or (3,))[0])
+    for name in ("mean", "std"):
+        if len(override.get(name, ())) not in (0, 1, colours):  # timm repeats a single number
             raise UsageError(
-                f"--{what} has {len(override[what])} numbers, and the network takes images of {colours} colours; give one "
+                f"--{name} has {len(override[name])} numbers, and the network takes images of {colours} colours; give one "
                 f"for each."
             )
-    if not own:
+    if not native:
         override = {"mean": (0.0,), "std": (1.0,), "crop_pct": 1.0} | dict(override)
-    config = resolve_data_config(args=dict(override), pretrained_cfg=dict(own))
+    config = resolve_data_config(args=dict(override), pretrained_cfg=dict(native))
     keys = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
     return {key: list(value) if isinstance(value := config[key], tuple) else value for key in keys if key in config}
 

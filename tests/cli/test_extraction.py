@@ -101,7 +101,7 @@ def test_plan_meets_a_budget_with_pools_that_extract_accepts(tmp_path: Path) -> 
     pools = [word for pool in planned["pools"] for word in ("--pool", pool)]
     with h5py.File(extracted(tmp_path / "x.h5", *pools)) as raw:
         assert planned["bytes"] == sum(raw[f"layers/{name}/x"].nbytes for name in raw["layers"])
-    assert "'20 apples' is no size" in refused(*words[:-1], "20 apples", code=2)
+    assert "'20 apples' is not a size" in refused(*words[:-1], "20 apples", code=2)
     assert "more than 10 bytes" in refused(*words[:-1], "10B", code=2)
 
 

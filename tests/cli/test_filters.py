@@ -68,7 +68,7 @@ def test_a_network_is_trained_pruned_saved_and_loaded_again(tmp_path: Path) -> N
     words = ("filters", "prune", net, "--weights", weights, "--data", "digits", "-o", tmp_path / "p.csv")
     result = run(*words, "-f", tmp_path / "p.svg", "--save", tmp_path / "p.safetensors")
     assert result.exit_code == 0, result.output
-    assert "of all products are left at theta = 0.3" in result.stdout
+    assert "of all multiplications remain at theta = 0.3" in result.stdout
     assert (tmp_path / "p.svg").stat().st_size > 5000
     saved = load_file(tmp_path / "p.safetensors")
     table = Table.load(tmp_path / "p.csv")

@@ -109,7 +109,7 @@ def test_files_without_weights_are_refused(tmp_path: Path) -> None:
         ("py:os:get_exec_path", "returned a list; a torch.nn.Module is needed"),
         ("py:os:system", "is a built-in function; a function or class that makes a torch.nn.Module is needed"),
         ("py:os:abort", "is a built-in function"),
-        ("py:shutil:rmtree", "needs path; a function without required arguments is called"),
+        ("py:shutil:rmtree", "has required arguments (path); write a function"),
         ("py:os:sep", "is a str; a function or class"),
         ("py:pathlib:Path", "is a type; a function or class"),
         ("py:tests.inputs.test_models:RESNET", "is a str"),
@@ -298,7 +298,7 @@ def test_images_may_be_rectangular() -> None:
 
 def test_invalid_sizes_have_one_sentence_errors() -> None:
     for size in ("0", "3x0x2", "big", "3,4"):
-        with pytest.raises(UsageError, match="is no size; write it like 224, or like 3x16x112x112"):
+        with pytest.raises(UsageError, match="is not a size; write 224, or 3x16x112x112"):
             load_model("py:tests.inputs.test_models:Clips", size=size)
     with pytest.raises(UsageError, match="takes clips, whose shape one number does not say; write 3x16x112x112"):
         load_model("py:tests.inputs.test_models:Clips", size=112)
