@@ -1,4 +1,4 @@
-r"""How smooth a network's filters are: their energy on the eigenspaces of the grid's Laplacian, layer by layer.
+r"""Smoothness of a network's filters: their energy on the eigenspaces of the grid's Laplacian, layer by layer.
 
 For filters w_c (F x F) of a layer and orthonormal eigenvectors Psi of the Laplacian of the grid of F x F pixels (four
 neighbours, free border), which are the products of cosines of the DCT-II with eigenvalues 4 - 2 cos(pi a / F) - 2 cos(pi b /
@@ -6,7 +6,7 @@ F),
 
     q_lambda = mean_c sum_{Psi with eigenvalue lambda} <w_c, Psi>^2,
 
-so that sum_lambda q_lambda = mean_c ||w_c||^2. A filter that only pools is constant: all its energy is at lambda = 0.
+so that sum_lambda q_lambda = mean_c ||w_c||^2. A filter that averages is constant: all its energy is at lambda = 0.
 Independent weights have the same q for every eigenvector (docs/stability.md, Formulas; Tomasini et al. 2023).
 """
 
@@ -34,9 +34,9 @@ class Eigenspaces:
     Attributes
     ----------
     values : (m,) array
-        Different eigenvalues, ascending; the first is 0.
+        Distinct eigenvalues, ascending; the first is 0.
     space : (h, w) int array
-        Which eigenspace the cosines with frequencies (a, b) belong to.
+        Index of the eigenspace of the cosines with frequencies (a, b).
     """
 
     values: Float[np.ndarray, " m"]
@@ -44,7 +44,7 @@ class Eigenspaces:
 
     @property
     def multiplicities(self) -> np.ndarray:
-        """Dimension of each."""
+        """Dimension of each eigenspace."""
         return np.bincount(self.space.ravel())
 
 
@@ -53,19 +53,19 @@ def eigenspaces(height: int, width: int) -> Eigenspaces:
 
     Examples
     --------
-    >>> found = eigenspaces(3, 3)
-    >>> found.values.round(12).tolist(), found.multiplicities.tolist()
+    >>> spaces = eigenspaces(3, 3)
+    >>> spaces.values.round(12).tolist(), spaces.multiplicities.tolist()
     ([0.0, 1.0, 2.0, 3.0, 4.0, 6.0], [1, 2, 1, 2, 2, 1])
     """
     down, across = (2 - 2 * np.cos(np.pi * np.arange(side) / side) for side in (height, width))
-    every = np.add.outer(down, across)
-    values, space = np.unique(every.round(9), return_inverse=True)
-    exact = np.array([every.ravel()[space.ravel() == index][0] for index in range(len(values))])
+    eigenvalues = np.add.outer(down, across)
+    values, space = np.unique(eigenvalues.round(9), return_inverse=True)
+    exact = np.array([eigenvalues.ravel()[space.ravel() == index][0] for index in range(len(values))])
     return Eigenspaces(exact, space.reshape(height, width))
 
 
 def energies(filters: Float[np.ndarray, "n h w"]) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """Q per eigenspace, and its standard error over filters."""
+    """The energy q of each eigenspace, and its standard error over filters."""
     spaces = eigenspaces(*filters.shape[1:])
     squares = np.square(dctn(filters, axes=(1, 2), norm="ortho")).reshape(len(filters), -1)
     q = np.stack([squares[:, spaces.space.ravel() == index].sum(1) for index in range(len(spaces.values))], axis=1)
@@ -81,25 +81,25 @@ def filter_energy(model: nn.Module, *, run: str = "run", name: str = "") -> Tabl
     model : torch.nn.Module
         Any network with convolutions.
     run, name : str
-        What the table calls the run and the network.
+        Names of the run and the network in the table.
 
     Returns
     -------
     Table
         Per two-dimensional convolution with more than one pixel: `filter_energy`, variants "lambda=0", "lambda=1", ..., with
-        the standard error over the filters; `filter_energy_per_direction`, the same over the dimension of the eigenspace,
-        which is flat for independent weights; and `filter_homogeneity`, the share of lambda = 0, in [0, 1]: 1 for filters that
-        only pool, 1 / F^2 on average for independent weights. `n` is the number of filters. `depth` is the share of the
-        convolutions passed.
+        the standard error over the filters; `filter_energy_per_direction`, divided by the dimension of the eigenspace,
+        which is the same for all lambda if weights are independent; and `filter_homogeneity`, the share of lambda = 0, in [0,
+        1]: 1 for constant filters, 1 / F^2 on average for independent weights. `n` is the number of filters. `depth` is the
+        share of the convolutions up to this one.
 
     Raises
     ------
     UsageError
-        If there is no such layer.
+        If the network has no such layer.
 
     Notes
     -----
-    1 x 1 filters have lambda = 0 alone and are left out. Layers come in the order in which the network holds them.
+    1 x 1 filters have only lambda = 0 and are skipped. Layers are in the order of definition.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def filter_energy(model: nn.Module, *, run: str = "run", name: str = "") -> Tabl
         filters = module.weight.detach().double().cpu().numpy().reshape(-1, *module.kernel_size)
         spaces = eigenspaces(*module.kernel_size)
         q, se = energies(filters)
-        depth = (1 + [other_name for other_name, _ in layers].index(layer)) / len(layers)
+        depth = (1 + [name_of_layer for name_of_layer, _ in layers].index(layer)) / len(layers)
         base = {"run": run, "model": name, "layer": layer or "model", "order": order, "depth": depth, "n": len(filters)}
         for value, energy, error, size in zip(spaces.values, q, se, spaces.multiplicities, strict=True):
             variant = f"lambda={round(value, 4) + 0.0:g}"

@@ -1,6 +1,6 @@
-"""From what a user types to stability curves: networks as trained, as initialised, and shuffled, over the same images.
+"""Stability of networks as trained, as initialised and with shuffled channels, for the same images.
 
-The command line and the notebook call `stability_runs`; what it measures is in `stability.py`.
+The command line and the notebook call `stability_runs`; `sensitivity.py` defines the measures.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["stability_runs"]
 
 
 class StabilityKeywords(PassKeywords, total=False):
-    """Options of `stability` that every network is measured with."""
+    """Options of `stability`, the same for all networks."""
 
     statistic: Reduction
     self_pairs: bool
@@ -40,7 +40,7 @@ class StabilityKeywords(PassKeywords, total=False):
     strict: bool
 
 
-_ROWS = 96  # images, with their perturbed versions, that go through together by default
+_BATCH_ROWS = 96  # default size of a batch of images and their perturbed versions
 
 
 @analysis
@@ -54,10 +54,10 @@ def stability_runs(
         Doc("Weights file, one per model; or several checkpoints of one model."),
         Read(list, list[str]),
     ] = None,
-    init: Annotated[int, Ge(0), Doc("Untrained networks to average over, beside the model.")] = 0,
-    shuffled: Annotated[int, Ge(0), Doc("Channel-shuffled copies to average over, beside the model.")] = 0,
+    init: Annotated[int, Ge(0), Doc("Number of untrained networks to average over.")] = 0,
+    shuffled: Annotated[int, Ge(0), Doc("Number of channel-shuffled copies to average over.")] = 0,
     split: SplitOption = None,
-    limit: Annotated[int | None, Ge(0), Doc("Random subset of so many images; 0 for all.")] = 500,
+    limit: Annotated[int | None, Ge(0), Doc("Size of a random subset of the images; 0 for all.")] = 500,
     size: SizeOption = None,
     mean: ColoursOption = None,
     std: ColoursOption = None,
@@ -66,7 +66,7 @@ def stability_runs(
     progress: bool | None = None,
     **options: Unpack[StabilityKeywords],
 ) -> Table:
-    """Stability of one or several networks, and of their untrained and shuffled twins.
+    """Stability of one or several networks, and of untrained and channel-shuffled copies of them.
 
     Parameters
     ----------
@@ -77,67 +77,67 @@ def stability_runs(
     perturb : str or sequence of str
         As for `repanalysis.perturbations.perturbations`.
     weights : path-like or sequence of path-like, optional
-        One for all, one per model, or several checkpoints of one model: a run each.
+        One for all models, one per model, or several checkpoints of one model; each is a run.
     init : int, default 0
-        So many random initialisations of every model, whose geometric mean is a run of its own. Batch norms normalise with the
-        batch there, whatever `batch_norm` says: their running statistics are those of no data.
+        Number of random initialisations of every model; their geometric mean is a run. Their batch norms use batch statistics
+        for any `batch_norm`, since their running statistics are not those of the data.
     shuffled : int, default 0
-        So many copies of every network with shuffled channels, likewise.
+        Number of copies of every network with shuffled channels; their geometric mean is a run.
     limit : int or None, default 500
-        Random subset of so many images; None or 0 for all.
+        Size of a random subset of the images; None or 0 for all.
     size, mean, std
         As for `load_model`.
     device : str, optional
         By default the GPU, if there is one.
     seed : int, default 0
-        Of the subset, the perturbations, the initialisations and the shuffles.
+        Seed of the subset, the perturbations, the initialisations and the shuffles.
     progress : bool, optional
         Show progress bars; by default only on a terminal.
     **options
         `statistic`, `self_pairs`, `batch_norm`, `strict`, `layers`, `ops`, `precision`, `channels_last`, as for `stability`.
-        The running statistics of a shuffled network are those of another wiring; with batch_norm="batch", all networks
-        normalise alike, which is what to compare them with. `batch_size` images go through per step; by default as many as
-        make 96 with their perturbed versions.
+        The running statistics of a shuffled network are those of the unshuffled one; to compare networks, use
+        batch_norm="batch". `batch_size` is the number of images per step; by default that of 96 rows with their perturbed
+        versions.
 
     Returns
     -------
     Table
-        A run per network: its name, "NAME, init" and "NAME, shuffled"; where both are there, "NAME, parts" with
+        A run per network: its name, "NAME, init" and "NAME, shuffled"; with both, "NAME, parts" with
         `spatial_pooling` and `channel_pooling`.
 
     Raises
     ------
     UsageError
-        If the numbers of models and weights don't go together, a network to be initialised comes with its weights, or as the
-        functions above say.
+        If the numbers of models and weights don't match, a network has the same weights for every seed of initialisation, or as
+        for `load_model`, `load_data` and `stability`.
     """
     specs, files = _paired(models, weights)
     all_perturbations = perturbations(perturb, seed=seed)
-    look: dict[str, Any] = {"size": size, "mean": mean, "std": std}
+    preprocessing: dict[str, Any] = {"size": size, "mean": mean, "std": std}
     images: dict[str, Any] = {"split": split, "limit": limit or None, "seed": seed}
-    options.setdefault("batch_size", max(4, _ROWS // (len(all_perturbations) + 1)))
-    measuring = _Measuring(all_perturbations, device_of(device), options, progress)
+    options.setdefault("batch_size", max(4, _BATCH_ROWS // (len(all_perturbations) + 1)))
+    measure = _Measurement(all_perturbations, device_of(device), options, progress)
     tables: list[Table] = []
     for spec, file in zip(specs, files, strict=True):
         torch.manual_seed(seed)
-        model = load_model(spec, weights=file, **look)
+        model = load_model(spec, weights=file, **preprocessing)
         samples = _images(model, data, **images)
         names = [run for table in tables for run in table.provenance]
         run = _run_name(spec, file, several=len(set(map(str, files))) > 1, used_names=names)
-        facts = {"dataset": data, "split": split or "", "seed": seed, "batch_size": options["batch_size"]}
-        tables.append(measuring(model, samples, run, facts))
+        provenance = {"dataset": data, "split": split or "", "seed": seed, "batch_size": options["batch_size"]}
+        tables.append(measure(model, samples, run, provenance))
         seen = {str(model.card["weights_sha256"])}
-        initial = [
-            measuring(_initialised(spec, seen, look, seed + 1 + number), samples, f"{run}, init {number}",
-                      facts | {"init_seed": seed + 1 + number}, batch_norm="batch")
+        initial_tables = [
+            measure(_initialised(spec, seen, preprocessing, seed + 1 + number), samples, f"{run}, init {number}",
+                      provenance | {"init_seed": seed + 1 + number}, batch_norm="batch")
             for number in range(init)
         ]  # fmt: skip
-        rewired = [
-            measuring(replace(model, module=shuffled_channels(model.module, seed=seed + number)), samples,
-                      f"{run}, shuffled {number}", facts | {"shuffle_seed": seed + number})
+        shuffled_tables = [
+            measure(replace(model, module=shuffled_channels(model.module, seed=seed + number)), samples,
+                      f"{run}, shuffled {number}", provenance | {"shuffle_seed": seed + number})
             for number in range(shuffled)
         ]  # fmt: skip
-        groups = ((initial, "init"), (rewired, "shuffled"))
+        groups = ((initial_tables, "init"), (shuffled_tables, "shuffled"))
         means = [geometric_mean(group, run=f"{run}, {kind}") for group, kind in groups if group]
         parts = [pooling_parts(tables[-1], means[1], means[0], run=f"{run}, parts")] if len(means) == 2 else []
         tables += means + parts
@@ -145,7 +145,7 @@ def stability_runs(
 
 
 def _paired(models: str | Sequence[str], weights: Any) -> tuple[list[str], list[Any]]:
-    """Models and weights, as many of both."""
+    """Models and weights as lists of equal length."""
     specs = [models] if isinstance(models, str) else list(models)
     files: list[Any] = [weights] if weights is None or isinstance(weights, str | PathLike) else list(weights)
     if len(specs) == 1:
@@ -153,41 +153,43 @@ def _paired(models: str | Sequence[str], weights: Any) -> tuple[list[str], list[
     elif len(files) == 1:
         files *= len(specs)
     if len(specs) != len(files):
-        raise UsageError(f"{len(specs)} models and {len(files)} weights; give one of them once, or as many of both.")
+        raise UsageError(f"{len(specs)} models and {len(files)} weights; give one model, one weights file, or as many of both.")
     return specs, files
 
 
 @dataclass(frozen=True)
-class _Measuring:
-    """Measures one network after another in the same way."""
+class _Measurement:
+    """What is the same for all networks: perturbations, device and options; a call measures a network."""
 
     perturbations: Sequence[Perturbation]
     device: str
     options: StabilityKeywords
     progress: bool | None
 
-    def __call__(self, model: Model, samples: Data, run: str, facts: Mapping[str, Any], **changed: Any) -> Table:
-        """Stability of a network that is called `run`."""
+    def __call__(self, model: Model, samples: Data, run: str, provenance: Mapping[str, Any], **changed: Any) -> Table:
+        """Stability of a network; `run` is its name in the table."""
         model.module.to(self.device)
         options: Any = {**self.options, **changed}
         return stability(
             model.module, samples.loader(self.options["batch_size"]), self.perturbations, run=run, name=model.card["model"],
-            recorded={**model.card, **facts}, device=self.device, progress=self.progress, **options,
+            recorded={**model.card, **provenance}, device=self.device, progress=self.progress, **options,
         )  # fmt: skip
 
 
-def _initialised(spec: str, seen: set[str], look: Mapping[str, Any], seed: int) -> Model:
+def _initialised(spec: str, seen: set[str], preprocessing: Mapping[str, Any], seed: int) -> Model:
     """The network with random weights of a seed.
 
     Raises
     ------
     UsageError
-        If a network had the same before: it does not draw them.
+        If the weights are among `seen`: the network does not draw them at random.
     """
-    torch.manual_seed(seed)  # the network itself may be random, from the seed
-    model = load_model(spec, weights="random", **look)
+    torch.manual_seed(seed)  # the function that builds the network may draw weights itself
+    model = load_model(spec, weights="random", **preprocessing)
     if (weights := str(model.card["weights_sha256"])) in seen:
-        raise UsageError(f"{spec} gives the same weights every time: it has no random initialisation to compare with.")
+        raise UsageError(
+            f"{spec} has the same weights for every seed, so that there is no random initialisation to compare with."
+        )
     seen.add(weights)
     return model
 
@@ -198,10 +200,10 @@ def _images(model: Model, data: str, *, split: str | None, limit: int | None, se
 
 
 def _run_name(spec: str, file: Any, *, several: bool, used_names: Sequence[str]) -> str:
-    """A run's name: the model's, with its weights where there are several."""
-    scheme, _, last = spec.rpartition(":")
-    first = last.partition(",")[0]
-    name = scheme if "=" in first else first  # not all the parameters of a network
+    """A run's name: that of the model, with that of the weights if there are several."""
+    scheme, _, argument = spec.rpartition(":")
+    first = argument.partition(",")[0]
+    name = scheme if "=" in first else first  # without the parameters of a network
     if several and file is not None:
         name = f"{name} {Path(file).stem}"
     elif str(file) == "random":

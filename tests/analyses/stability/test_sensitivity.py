@@ -147,7 +147,7 @@ def test_a_constant_layer_is_undefined_with_a_reason(images: Tensor, last: nn.Mo
     rows = table.select(layer="1", metric="sensitivity", variant="").frame
     assert rows["value"].isna().all()
     assert set(rows["note"]) == {"all images give the same output here"}
-    assert table.select(layer="1", metric="relative_stability").frame["note"].item() == "no image is moved"
+    assert table.select(layer="1", metric="relative_stability").frame["note"].item() == "the perturbation changes no image"
 
 
 def test_constant_images_do_not_change_relative_stability(images: Tensor) -> None:
@@ -222,10 +222,10 @@ def test_stability_leaves_the_model_unchanged(images: Tensor) -> None:
 @pytest.mark.parametrize(
     ("loader", "sentence"),
     [
-        ([torch.rand(1, 3, 16, 16)], "1 image came; distances between images need at least two"),
+        ([torch.rand(1, 3, 16, 16)], "The loader has 1 image; distances between images need at least two"),
         ([torch.rand(4, 9)], "Images are"),
         ([{"pixels": torch.rand(4, 3, 16, 16)}], "the loader's x is a dict"),
-        ([torch.full((4, 3, 16, 16), torch.nan)], "hold NaN"),
+        ([torch.full((4, 3, 16, 16), torch.nan)], "contain NaN"),
     ],
 )
 def test_invalid_images_have_one_sentence_errors(loader: list[Tensor], sentence: str) -> None:
@@ -270,10 +270,10 @@ def test_a_non_finite_layer_does_not_stop_others_and_is_not_called_constant(imag
     batches = list(images.split(size))
     both = perturbations(BOTH)
     with pytest.warns(
-        LeftOutWarning, match="2 of 4 layers could not be analyzed, '1' first: gives NaN or infinite values for image 3"
+        LeftOutWarning, match="2 of 4 layers could not be analyzed, '1' first: has NaN or infinite outputs for image 3"
     ):
         table = stability(model, batches, both, **options)  # type: ignore[arg-type]
-    reason = "gives NaN or infinite values for image 3, the first of 2 of 24"
+    reason = "has NaN or infinite outputs for image 3, the first of 2 of 24"
     assert table.failures == {"1": reason, "2": reason}
     finite_layers = stability(model[:1], batches, both, **options)  # type: ignore[arg-type]
     np.testing.assert_array_equal(table.select(layer="0").frame["value"], finite_layers.select(layer="0").frame["value"])
@@ -281,7 +281,7 @@ def test_a_non_finite_layer_does_not_stop_others_and_is_not_called_constant(imag
     assert len(rows) == len(table.select(layer="0").frame)
     assert rows["value"].isna().all()
     assert set(rows["note"]) == {reason}
-    with pytest.raises(DataError, match="Layer '1' gives NaN or infinite values for image 3"):
+    with pytest.raises(DataError, match="Layer '1' has NaN or infinite outputs for image 3"):
         stability(model, batches, both, strict=True, **options)  # type: ignore[arg-type]
     mean = geometric_mean([alone_like(table), table], run="both")
     assert mean.select(layer="1").frame["note"].tolist() == [reason] * len(rows)

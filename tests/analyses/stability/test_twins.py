@@ -72,7 +72,7 @@ def test_a_deterministic_factory_has_no_random_initialisation(monkeypatch: pytes
         return module.digits_cnn()
 
     monkeypatch.setattr(module, "fixed", fixed, raising=False)
-    with pytest.raises(UsageError, match="the same weights every time"):
+    with pytest.raises(UsageError, match="the same weights for every seed"):
         stability_runs("py:repanalysis.networks.digits_cnn:fixed", "digits", "shift:1", init=1, limit=10)
 
 
