@@ -37,7 +37,7 @@ def test_every_metric_is_on_the_page_with_all_sections() -> None:
 
 def test_code_in_the_page_on_plugins_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(encoding="utf-8"), re.DOTALL)
-    metric, check, perturbation, plot = blocks
+    metric, calls, check, perturbation, plot = blocks
     for name, code in (("my_metrics", metric), ("my_parts", perturbation), ("my_plots", plot)):
         (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
     code = f"""{check}
@@ -53,7 +53,9 @@ x = np.random.default_rng(0).normal(size=(60, 4))
 source = from_arrays({{"a": x, "b": 2 * x}}, labels=np.arange(60) % 3)
 table = analyze(source, "py:my_metrics:largest_gap,power=2,fisher_ratio")
 assert table.frame["value"].notna().all() and table.frame["se"].notna().any()
-assert metrics.get("largest_gap", power=2.0)
+from my_metrics import largest_gap
+store = source
+{calls}assert metrics.get("largest_gap", power=2.0)
 (darker,) = perturbations("py:my_parts:Darker,share=0.25")
 assert torch.equal(darker(torch.ones(1, 1, 2, 2), [0]), torch.full((1, 1, 2, 2), 0.75))
 assert plots.own("py:my_plots:last_layer", table).axes

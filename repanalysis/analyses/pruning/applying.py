@@ -1,4 +1,4 @@
-"""Keeping masked weights at 0, and counting the products that are left."""
+"""Set masked weights to 0, and count the remaining multiplications."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch import Tensor, nn
 
 from probes.errors import UsageError, did_you_mean
 
-__all__ = ["kept_masked", "masked", "multiplications"]
+__all__ = ["apply_masks", "masked", "multiplications"]
 
 
-def kept_masked(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Set masked weights to 0; to be called after every step of an optimiser, whose momentum would bring them back.
+def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Set masked weights to 0; call it after every step of an optimiser, since momentum changes them.
 
     Parameters
     ----------
     model : torch.nn.Module
         Changed in place.
     masks : mapping of parameter name to bool tensor
-        What stays: of the parameter's shape, or of its first axes, the rest (places of a kernel) being alike.
+        True for weights that stay: of the shape of the parameter, or of its first axes if it is the same along the others.
 
     Raises
     ------
     UsageError
-        If there is no such parameter, or a mask does not fit.
+        If there is no such parameter, or a mask has another shape.
     """
-    named = dict(model.named_parameters())
+    parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, mask in masks.items():
-            if name not in named:
-                raise UsageError(f"The model has no parameter {name!r}.{did_you_mean(name, named)}")
-            weight = named[name]
+            if name not in parameters:
+                raise UsageError(f"The model has no parameter {name!r}.{did_you_mean(name, parameters)}")
+            weight = parameters[name]
             if tuple(mask.shape) != tuple(weight.shape[: mask.ndim]):
                 raise UsageError(f"The mask of {name} is {tuple(mask.shape)}, and its weights are {tuple(weight.shape)}.")
             weight.mul_(mask.to(weight.device).view(*mask.shape, *(1,) * (weight.ndim - mask.ndim)))
@@ -42,7 +42,7 @@ def kept_masked(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[nn.Module]:
-    """The model with masked weights inside the block; afterwards it is as it was.
+    """Mask weights inside the block; they are restored at its end.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[nn.Module]
     """
     before = {name: weight.detach().clone() for name, weight in model.named_parameters() if name in masks}
     try:
-        kept_masked(model, masks)
+        apply_masks(model, masks)
         yield model
     finally:
         with torch.no_grad():
@@ -66,9 +66,9 @@ def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[nn.Module]
 
 
 def multiplications(model: nn.Module, example: Tensor, masks: Mapping[str, Tensor] | None = None) -> dict[str, int]:
-    """Products that each convolution and linear layer makes of one image, masked ones left out.
+    """Number of multiplications of each convolution and linear layer for one image, without those of masked weights.
 
-    A layer that is called several times, or on many tokens, makes its products each time.
+    A layer that is called several times, or on many tokens, counts each time.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from probes.errors import UsageError
-from repanalysis.analyses.pruning.applying import kept_masked, masked, multiplications
+from repanalysis.analyses.pruning.applying import apply_masks, masked, multiplications
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_masked_weights_stay_0_through_steps_with_momentum(net: nn.Sequential) -
         optimizer.zero_grad()
         net(torch.rand(2, 3, 6, 6)).square().sum().backward()
         optimizer.step()
-        kept_masked(net, masks)
+        apply_masks(net, masks)
         assert not net[2].weight[~masks["2.weight"]].any()
         assert not net[4].weight[~masks["4.weight"]].any()
 
@@ -51,9 +51,9 @@ def test_multiplications_are_counted_without_masked_weights(net: nn.Sequential) 
 
 def test_masks_of_the_wrong_shape_have_one_sentence_errors(net: nn.Sequential) -> None:
     with pytest.raises(UsageError, match="has no parameter '3.weight'"):
-        kept_masked(net, {"3.weight": torch.ones(2, 2)})
+        apply_masks(net, {"3.weight": torch.ones(2, 2)})
     with pytest.raises(UsageError, match="and its weights are"):
-        kept_masked(net, {"2.weight": torch.ones(3, 3)})
+        apply_masks(net, {"2.weight": torch.ones(3, 3)})
 
 
 def test_multiplications_are_counted_for_every_token_and_call() -> None:

@@ -18,20 +18,20 @@ IMAGES = torch.rand(3, 3, 32, 32)
 def test_filters_are_followed_through_maxima_norms_and_flattening() -> None:
     torch.manual_seed(0)
     chains, _ = links(small("vgg_bn", width=4).eval(), IMAGES, "*")
-    assert [(link.name, link.seen) for link in chains.values()] == [
+    assert [(link.name, link.observed_at) for link in chains.values()] == [
         ("conv2", "conv3"), ("conv3", "conv4"), ("conv4", "conv5"), ("conv5", "conv6"), ("conv6", "head"), ("head", OUTPUT),
     ]  # fmt: skip
-    assert (chains["head"].before, chains["head"].places, chains["head"].after) == (16, 16, 10)
-    assert (chains["conv5"].before, chains["conv5"].places, chains["conv5"].after) == (8, 1, 16)
+    assert (chains["head"].n_inputs, chains["head"].places, chains["head"].n_outputs) == (16, 16, 10)
+    assert (chains["conv5"].n_inputs, chains["conv5"].places, chains["conv5"].n_outputs) == (8, 1, 16)
 
 
 def test_filters_of_a_residual_block_are_followed_past_its_shortcut() -> None:
     torch.manual_seed(0)
     chains, _ = links(resnet20().eval(), IMAGES, "*")
-    assert chains["layer1.0.conv1"].seen == "layer1.0.conv2"
-    assert chains["layer1.0.conv2"].seen == "layer1.1.conv1"
-    assert chains["layer2.2.conv2"].seen == "layer3.0.conv1"
-    assert chains["layer3.2.conv2"].seen == "linear"
+    assert chains["layer1.0.conv1"].observed_at == "layer1.0.conv2"
+    assert chains["layer1.0.conv2"].observed_at == "layer1.1.conv1"
+    assert chains["layer2.2.conv2"].observed_at == "layer3.0.conv1"
+    assert chains["layer3.2.conv2"].observed_at == "linear"
     assert chains["linear"].places == 1
     assert "conv1" not in chains
 
@@ -39,18 +39,18 @@ def test_filters_of_a_residual_block_are_followed_past_its_shortcut() -> None:
 def test_filters_are_followed_through_shortcuts_with_convolutions() -> None:
     torch.manual_seed(0)
     chains, _ = links(small("resnet", width=4).eval(), IMAGES, "*")
-    assert chains["block1.conv2"].seen == "block2.conv1"
-    assert chains["block2.shortcut"].seen == "block3.conv1"
-    assert chains["block3.conv2"].seen == "head"
+    assert chains["block1.conv2"].observed_at == "block2.conv1"
+    assert chains["block2.shortcut"].observed_at == "block3.conv1"
+    assert chains["block3.conv2"].observed_at == "head"
 
 
 def test_filters_are_followed_through_inverted_bottlenecks() -> None:
     torch.manual_seed(0)
     net = timm.create_model("efficientnet_b0", num_classes=10).eval()
     chains, omitted = links(net, torch.rand(2, 3, 64, 64), "*")
-    assert chains["blocks.1.0.conv_pw"].seen == "blocks.1.0.conv_dw"
-    assert chains["blocks.1.0.conv_pwl"].seen == "blocks.1.1.conv_pw"
-    assert chains["conv_head"].seen == "classifier"
+    assert chains["blocks.1.0.conv_pw"].observed_at == "blocks.1.0.conv_dw"
+    assert chains["blocks.1.0.conv_pwl"].observed_at == "blocks.1.1.conv_pw"
+    assert chains["conv_head"].observed_at == "classifier"
     assert omitted["blocks.1.0.conv_dw"] == "its channels come in groups"
 
 
@@ -68,7 +68,7 @@ def test_layers_before_channel_mixing_are_left_out_with_a_reason() -> None:
                         nn.Linear(5 * 26 * 26, 4), nn.Linear(4, 2))  # fmt: skip
     chains, omitted = links(net.eval(), IMAGES, "*")
     assert list(chains) == ["3", "5", "6"]
-    assert omitted == {"1": "its filters are not seen at any later layer's input"}
+    assert omitted == {"1": "its filters are not observed at any later layer's input"}
     tokens = timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=32, depth=1).eval()
     chains, omitted = links(tokens, IMAGES, "*")
     assert list(chains) == ["head"]
@@ -87,7 +87,7 @@ def test_unknown_or_unprunable_layers_have_one_sentence_errors() -> None:
     net = small("vgg", width=4).eval()
     with pytest.raises(UsageError, match=r"No convolution or linear layer matches 'cnv5'. Did you mean 'conv5'"):
         links(net, IMAGES, "cnv5")
-    with pytest.raises(UsageError, match="only the first is meant, which takes the image"):
+    with pytest.raises(UsageError, match="only the first layer matches, which takes the image"):
         links(net, IMAGES, "conv1")
 
 
@@ -95,4 +95,4 @@ def test_grouped_convolutions_are_linked_to_the_next_layer() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 28 * 28, 2))
     chains, _ = links(net.eval(), IMAGES)
-    assert [(link.name, link.before, link.places) for link in chains.values()] == [("4", 4, 784)]
+    assert [(link.name, link.n_inputs, link.places) for link in chains.values()] == [("4", 4, 784)]

@@ -104,7 +104,7 @@ def test_t19_pruning_by_clusters_costs_little_accuracy_and_beats_random_masks(tr
     assert accuracy(net, digits[1], 50, "cpu") == pytest.approx(pruned[1])
     layers = table.select(metric="kept_weights").frame
     assert set(layers["layer"]) == {"conv6", "head"}
-    assert table.provenance["digits"]["seen"] == {"conv6": "head", "head": "(output)"}
+    assert table.provenance["digits"]["observed_at"] == {"conv6": "head", "head": "(output)"}
 
 
 def test_the_original_network_is_unchanged(trained: nn.Module, digits: Parts) -> None:
@@ -114,9 +114,9 @@ def test_the_original_network_is_unchanged(trained: nn.Module, digits: Parts) ->
 
 
 def test_invalid_input_has_a_one_sentence_error(trained: nn.Module, digits: Parts) -> None:
-    with pytest.raises(DataError, match="only a network that was trained on these classes"):
+    with pytest.raises(DataError, match="give a network that was trained on these classes"):
         prune(small("vgg_bn", width=4, colours=1, size=8, classes=7), *digits, progress=False)
-    with pytest.raises(UsageError, match="take fewer images or fewer layers"):
+    with pytest.raises(UsageError, match="Use fewer images or fewer layers"):
         prune(trained, *digits, state_budget=1000, progress=False)
     with pytest.raises(UsageError, match="theta is"):
         prune(trained, *digits, layers="head", thetas=(1.5,), config=replace(RETRAINING, epochs=1), progress=False)
@@ -132,5 +132,5 @@ def test_invalid_input_has_a_one_sentence_error(trained: nn.Module, digits: Part
     ):
         table, _ = prune(net, *digits, layers="*", controls=0, config=replace(RETRAINING, epochs=1), progress=False)
     assert table.select(variant="full").frame["note"].item() == "no better than chance, 0.100"
-    with pytest.raises(UsageError, match="digits is trained on and scored"):
+    with pytest.raises(UsageError, match="digits is both trained and tested on"):
         prune(trained, digits[0], digits[0], progress=False)
