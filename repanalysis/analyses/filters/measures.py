@@ -184,39 +184,33 @@ def filters(
     selected = select(layers, shared, f"{train_source.name} and {test_source.name}")
     labels = [_labels(*part) for part in parts]
     classes, missing = _common(labels)
-    measure = _LayerMeasurement(parts, labels, classes, clusters, heads, dict(groups or {}), bootstrap, seed, state_budget)
+    note = f"labels {missing} are missing in the training or the test samples" if missing else ""
+    measure = _LayerMeasurement(
+        parts, labels, classes, note, clusters, heads, dict(groups or {}), bootstrap, seed, state_budget
+    )
     name = run or train_source.name.rpartition("/")[2].partition(".")[0]
+    model = str(train_source.attrs.get("model", ""))
     rows: list[dict[str, Any]] = []
     measured: dict[str, LayerFilters] = {}
     failures: dict[str, str] = {}
     for layer in tqdm(selected, desc=name, unit=" layers", disable=None if progress is None else not progress):
         info = train_source.info[layer]
         base = {
-            "run": name, "model": str(train_source.attrs.get("model", "")),
-            "layer": layer, "order": info.order, "depth": info.depth, "n": int(np.isin(labels[1], classes).sum()),
+            "run": name, "model": model, "layer": layer, "order": info.order, "depth": info.depth,
+            "n": int(np.isin(labels[1], classes).sum()),
         }  # fmt: skip
-        try:
-            measured[layer], note, errors = measure(layer)
-        except UsageError:  # an invalid argument, not a fault of this layer
-            raise
-        except Exception as error:
-            if strict:
-                error.add_note(f"layers='!{layer}', --layers '!{layer}' leaves it out")
-                raise
-            failures[layer] = reason_of(error)
-            rows.append(base | {"metric": "layer_accuracy", "value": np.nan, "note": failures[layer]})
-            continue
-        note = "; ".join(
-            filter(None, [note, f"labels {missing} are missing in the training or the test samples" if missing else ""])
-        )
-        rows += [base | row for row in _table(measured[layer], errors, note)]
-    provenance: dict[str, Any] = {
-        "source": train_source.name, "test": test_source.name, "model": str(train_source.attrs.get("model", "")),
-        "places": {name: layer.clusters.places for name, layer in measured.items()},
-    }  # fmt: skip
-    table = Table.from_rows(
-        _with_all_metrics(rows, failures), {name: provenance | ({"failures": failures} if failures else {})}
-    )
+        result = _rows_or_failure(measure, layer, strict=strict)
+        if isinstance(result, str):
+            failures[layer] = result
+            rows.append(base | {"metric": "layer_accuracy", "value": np.nan, "note": result})
+        else:
+            measured[layer] = result[0]
+            rows += [base | row for row in result[1]]
+    places = {layer: filters.clusters.places for layer, filters in measured.items()}
+    provenance = {"source": train_source.name, "test": test_source.name, "model": model, "places": places}
+    if failures:
+        provenance["failures"] = failures
+    table = Table.from_rows(_with_all_metrics(rows, failures), {name: provenance})
     if failures:
         warnings.warn(f"{table.failure}; its values are NaN.", LeftOutWarning, stacklevel=3)
     return Result(table, measured)
@@ -229,6 +223,7 @@ class _LayerMeasurement:
     parts: Sequence[Part]
     labels: Sequence[NDArray[np.int64]]
     classes: NDArray[np.int64]
+    note: str
     clusters: ClusterOptions
     heads: HeadOptions
     groups: Mapping[str, int]
@@ -251,6 +246,22 @@ class _LayerMeasurement:
         head = _head(data[0], len(self.classes), self.heads, self.seed)
         filters, note = _measure(head, data[1], self.classes, self.clusters)
         return filters, note, _bootstrap_se(data, filters, self.heads.alpha, self.bootstrap, self.seed)
+
+
+def _rows_or_failure(
+    measure: _LayerMeasurement, layer: str, *, strict: bool
+) -> tuple[LayerFilters, list[dict[str, Any]]] | str:
+    """A layer's head and clusters, and its rows; or the reason why it could not be analyzed."""
+    try:
+        filters, note, errors = measure(layer)
+    except UsageError:  # an invalid argument, not a fault of this layer
+        raise
+    except Exception as error:
+        if strict:
+            error.add_note(f"layers='!{layer}', --layers '!{layer}' leaves it out")
+            raise
+        return reason_of(error)
+    return filters, _table(filters, errors, "; ".join(filter(None, [note, measure.note])))
 
 
 def _with_all_metrics(rows: Sequence[dict[str, Any]], failures: Mapping[str, str]) -> list[dict[str, Any]]:

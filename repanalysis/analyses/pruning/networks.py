@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
@@ -46,6 +47,9 @@ __all__ = ["RETRAINING", "UntrainedWarning", "cluster_masks", "filter_fields", "
 
 RETRAINING = TrainConfig(2, 100, 0.01, "constant", momentum=0.95, weight_decay=0.0)
 """Default retraining of a pruned network: two epochs, batches of 100, rate 0.01, momentum 0.95."""
+
+
+_UNTRAINED = "The network's accuracy {:.3f} is no better than chance; give the weights of a trained one."
 
 
 class UntrainedWarning(UserWarning):
@@ -104,42 +108,18 @@ def filter_fields(
         for link in chain.values()
         if link.observed_at != OUTPUT and link.observed_at not in filters
     }
-    activations: dict[str, NDArray[np.float32]] = {}
-
-    def pooled(name: str, x: Tensor) -> NDArray[np.float32]:
-        if x.ndim == 4 and max(x.shape[-2:]) > places:
-            x = functional.adaptive_avg_pool2d(x, places)
-        fields: NDArray[np.float32] = x.float().reshape(len(x), filters[name], -1).cpu().numpy()
-        return fields
-
-    rows = [0]
-
-    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            x = pooled(name, args[0])
-            if name not in activations:
-                activations[name] = np.empty((len(images), *x.shape[1:]), np.float32)
-                if (n_bytes := sum(array.nbytes for array in activations.values())) > state_budget:
-                    raise UsageError(
-                        f"Activations of {len(activations)} layers and {len(images):,} images need at least "
-                        f"{n_bytes / 2**30:.1f} GiB; state_budget is "
-                        f"{state_budget / 2**30:.1f} GiB. Use fewer images or fewer layers."
-                    )
-            activations[name][rows[0] : rows[0] + len(x)] = x
-
-        return hook
-
-    handles = [network.get_submodule(name).register_forward_pre_hook(keep(name)) for name in filters]
+    observer = _Observer(filters, len(images), places, state_budget)
+    handles = [network.get_submodule(name).register_forward_pre_hook(observer.hook(name)) for name in filters]
     with hooked(handles), torch.no_grad():
-        parts = torch.split(torch.arange(len(images)), batch_size)
-        for part in tqdm(parts, desc="activations", unit=" batches", leave=False, disable=hidden):
-            network(images.batch(part)[0].to(device))
-            rows[0] += len(part)
+        batches = torch.split(torch.arange(len(images)), batch_size)
+        for rows in tqdm(batches, desc="activations", unit=" batches", leave=False, disable=hidden):
+            network(images.batch(rows)[0].to(device))
+            observer.row += len(rows)
     y = images.labels.numpy()
     fit_mask = fitted_on(images.data.ids)
     fields = {}
     for name in tqdm(filters, desc="heads", unit=" layers", leave=False, disable=hidden):
-        x = activations.pop(name)
+        x = observer.activations.pop(name)
         if name in chain and chain[name].observed_at == OUTPUT:
             layer: Any = network.get_submodule(name)
             weights = layer.weight.detach().double().cpu().numpy().reshape(classes, x.shape[1], -1)
@@ -147,6 +127,42 @@ def filter_fields(
             weights = heads.fit(x[fit_mask].reshape(int(fit_mask.sum()), -1), y[fit_mask], classes)
         fields[name] = (class_means(x[~fit_mask], y[~fit_mask], classes), weights.reshape(classes, *x.shape[1:]))
     return fields
+
+
+@dataclass
+class _Observer:
+    """Activations at the inputs of layers, averaged to `places` x `places` positions; `row` is the first of the next batch."""
+
+    filters: Mapping[str, int]
+    n_images: int
+    places: int
+    state_budget: int
+    activations: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    row: int = 0
+
+    def hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        """A pre-hook that stores the input of a layer, (n, F, P)."""
+
+        def store(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            x = args[0]
+            if x.ndim == 4 and max(x.shape[-2:]) > self.places:
+                x = functional.adaptive_avg_pool2d(x, self.places)
+            x = x.float().reshape(len(x), self.filters[name], -1)
+            if name not in self.activations:
+                self.activations[name] = np.empty((self.n_images, *x.shape[1:]), np.float32)
+                self._check_budget()
+            self.activations[name][self.row : self.row + len(x)] = x.cpu().numpy()
+
+        return store
+
+    def _check_budget(self) -> None:
+        n_bytes = sum(array.nbytes for array in self.activations.values())
+        if n_bytes > self.state_budget:
+            raise UsageError(
+                f"Activations of {len(self.activations)} layers and {self.n_images:,} images need at least "
+                f"{n_bytes / 2**30:.1f} GiB; state_budget is {self.state_budget / 2**30:.1f} GiB. "
+                "Use fewer images or fewer layers."
+            )
 
 
 def cluster_masks(
@@ -230,7 +246,7 @@ def retrain(
 
 
 @analysis
-def prune(  # noqa: PLR0915
+def prune(
     network: nn.Module,
     train: Images,
     test: Images,
@@ -302,66 +318,101 @@ def prune(  # noqa: PLR0915
     if skipped:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         warnings.warn(f"{len(skipped)} layers are not pruned: {reasons}.", LeftOutWarning, stacklevel=3)
-    options: dict[str, Any] = {"batch_size": config.batch_size, "device": device}
     fields = filter_fields(
-        network, chain, train, classes=classes, places=places, heads=heads, state_budget=state_budget, hidden=hidden, **options
-    )
-    n_multiplications = sum(multiplications(network, example[:1]).values())
-    n = len(test)
+        network, chain, train, classes=classes, places=places, heads=heads, batch_size=config.batch_size, device=device,
+        state_budget=state_budget, hidden=hidden,
+    )  # fmt: skip
     columns = {"run": run, "model": str((card or {}).get("model", ""))}
-    base = {**columns, "layer": "network", "metric": "network_accuracy", "perturbation": "dilution", "n": n}
-    rows: list[dict[str, Any]] = []
     steps = tqdm(total=2 + len(thetas) * (2 + controls), desc=run, unit=" networks", disable=hidden)
-
-    def evaluate(variant: str, model: nn.Module, **strength_and_note: Any) -> float:
-        share = accuracy(model, test, config.batch_size, device)
-        rows.append(base | {"variant": variant, "value": share, "se": share_error(share, n)} | strength_and_note)
-        steps.update()
-        return share
-
-    def retrained(masks: Mapping[str, NDArray[np.bool_]]) -> nn.Module:
-        model = copy.deepcopy(network)
-        retrain(model, train, _weight_masks(chain, masks), config, device=device, hidden=hidden)
-        return model
-
+    trial = _Trial(network, chain, train, test, config, device, hidden, columns, steps)
+    n_multiplications = sum(multiplications(network, example[:1]).values())
     pruned: dict[float, nn.Module] = {}
     with steps:
-        share = evaluate("full", network, strength=0.0)
-        if not above_chance(share, rows[-1]["se"], classes):
-            rows[-1]["note"] = f"no better than chance, {1 / classes:.3f}"
-            message = f"The network's accuracy {share:.3f} is no better than chance; give the weights of a trained one."
-            warnings.warn(message, UntrainedWarning, stacklevel=3)
+        share = trial.evaluate("full", network, strength=0.0)
+        if not above_chance(share, share_error(share, len(test)), classes):
+            trial.rows[-1]["note"] = f"no better than chance, {1 / classes:.3f}"
+            warnings.warn(_UNTRAINED.format(share), UntrainedWarning, stacklevel=3)
         all_weights = {name: np.ones((link.n_outputs, link.n_inputs), bool) for name, link in chain.items()}
-        evaluate("full retrained", retrained(all_weights), strength=0.0)
+        trial.evaluate("full retrained", trial.retrained(all_weights), strength=0.0)
         for theta in thetas:
             masks = cluster_masks(chain, fields, ClusterOptions(theta))
-            tensors = _weight_masks(chain, masks)
             common: dict[str, Any] = {"strength": 1 - _kept_share(chain, masks, network), "note": f"theta = {theta:g}"}
-            with masked(network, tensors):
-                evaluate("clusters masked", network, **common)
-            pruned[theta] = retrained(masks)
-            evaluate("clusters retrained", pruned[theta], **common)
-            random_accuracies = []
-            for seed in range(controls):
-                random = {name: random_alike(mask, seed=config.seed + seed) for name, mask in masks.items()}
-                random_accuracies.append(accuracy(retrained(random), test, config.batch_size, device))
-                steps.update()
-            if random_accuracies:
-                mean = float(np.mean(random_accuracies))
-                error = np.std(random_accuracies, ddof=1) / controls**0.5 if controls > 1 else (mean * (1 - mean) / n) ** 0.5
-                rows.append(base | {"variant": "random retrained", "value": mean, "se": float(error)} | common)
-            remaining = sum(multiplications(network, example[:1], tensors).values())
-            rows.append(base | {"metric": "kept_multiplications", "value": remaining / n_multiplications} | common)
-            for order, (name, mask) in enumerate(masks.items()):
-                base_of_layer = {**columns, "layer": name, "order": order, "perturbation": "theta", "strength": theta, "n": n}
-                rows.append(base_of_layer | {"metric": "kept_weights", "value": float(mask.mean())})
-                rows.append(base_of_layer | {"metric": "empty_filters", "value": float((~mask.any(0)).sum())})
+            pruned[theta] = trial.evaluate_clusters(masks, **common)
+            trial.evaluate_random(masks, controls, **common)
+            remaining = sum(multiplications(network, example[:1], _weight_masks(chain, masks)).values())
+            trial.add("kept_multiplications", remaining / n_multiplications, **common)
+            trial.add_layers(theta, masks)
     provenance = {
         **(card or {}), "layers": list(chain), "observed_at": {name: link.observed_at for name, link in chain.items()},
         "left_out": skipped,
         "train": train.data.spec, "test": test.data.spec, "n_train": len(train), "multiplications": n_multiplications,
     }  # fmt: skip
-    return Result(Table.from_rows(rows, {run: provenance}), pruned)
+    return Result(Table.from_rows(trial.rows, {run: provenance}), pruned)
+
+
+@dataclass
+class _Trial:
+    """The variants of one network: retrains and evaluates them, and collects the rows of the table."""
+
+    network: nn.Module
+    chain: Mapping[str, Link]
+    train: Images
+    test: Images
+    config: TrainConfig
+    device: str
+    hidden: bool | None
+    columns: Mapping[str, Any]
+    steps: Any
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, metric: str, value: float, **columns: Any) -> None:
+        """Add a row of the whole network."""
+        base = {"layer": "network", "metric": metric, "perturbation": "dilution", "n": len(self.test), "value": value}
+        self.rows.append({**self.columns, **base, **columns})
+
+    def add_layers(self, theta: float, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+        """Add the rows of every layer for one threshold."""
+        for order, (name, mask) in enumerate(masks.items()):
+            base = {"layer": name, "order": order, "perturbation": "theta", "strength": theta}
+            self.add("kept_weights", float(mask.mean()), **base)
+            self.add("empty_filters", float((~mask.any(0)).sum()), **base)
+
+    def accuracy_of(self, model: nn.Module) -> float:
+        """Accuracy on the test images."""
+        share = accuracy(model, self.test, self.config.batch_size, self.device)
+        self.steps.update()
+        return share
+
+    def evaluate(self, variant: str, model: nn.Module, **columns: Any) -> float:
+        """Add the row of a variant; returns its accuracy."""
+        share = self.accuracy_of(model)
+        self.add("network_accuracy", share, variant=variant, se=share_error(share, len(self.test)), **columns)
+        return share
+
+    def evaluate_clusters(self, masks: Mapping[str, NDArray[np.bool_]], **columns: Any) -> nn.Module:
+        """Add the rows of the network with masks, without and with retraining; returns the retrained network."""
+        with masked(self.network, _weight_masks(self.chain, masks)):
+            self.evaluate("clusters masked", self.network, **columns)
+        model = self.retrained(masks)
+        self.evaluate("clusters retrained", model, **columns)
+        return model
+
+    def evaluate_random(self, masks: Mapping[str, NDArray[np.bool_]], controls: int, **columns: Any) -> None:
+        """Add the row of the control: mean accuracy over random masks of the size of `masks`."""
+        accuracies = []
+        for seed in range(self.config.seed, self.config.seed + controls):
+            random = {name: random_alike(mask, seed=seed) for name, mask in masks.items()}
+            accuracies.append(self.accuracy_of(self.retrained(random)))
+        if accuracies:
+            mean = float(np.mean(accuracies))
+            error = np.std(accuracies, ddof=1) / controls**0.5 if controls > 1 else (mean * (1 - mean) / len(self.test)) ** 0.5
+            self.add("network_accuracy", mean, variant="random retrained", se=float(error), **columns)
+
+    def retrained(self, masks: Mapping[str, NDArray[np.bool_]]) -> nn.Module:
+        """A copy of the network, retrained with masks."""
+        model = copy.deepcopy(self.network)
+        retrain(model, self.train, _weight_masks(self.chain, masks), self.config, device=self.device, hidden=self.hidden)
+        return model
 
 
 def _kept_share(chain: Mapping[str, Link], masks: Mapping[str, NDArray[np.bool_]], network: nn.Module) -> float:
