@@ -99,7 +99,7 @@ def plain_file(path: str | PathLike[str]) -> Path:
     Raises
     ------
     UsageError
-        If it is no plain file.
+        If it is not a plain file.
 
     Examples
     --------

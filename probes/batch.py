@@ -122,7 +122,7 @@ class Batch:
     Raises
     ------
     DataError
-        If the lengths differ, an id stands twice, or labels are no integers.
+        If the lengths differ, an id stands twice, or labels are not integers.
 
     Examples
     --------

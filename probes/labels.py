@@ -30,7 +30,7 @@ __all__ = [
 
 MISSING = -1  # the label of a sample without one
 IGNORED = (-1, -100)  # what others write for it; -100 is torch's
-_EXACT = 2.0**53  # whole floats beyond are no integers any more
+_EXACT = 2.0**53  # whole floats beyond are not integers any more
 _ABSENT = ("", "nan")  # texts that stand for nothing
 LABEL_NAMES = ("y", "label", "labels", "target", "targets", "class", "cls")
 _SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval")
@@ -152,7 +152,7 @@ def as_labels(values: NDArray[Any], *, what: str = "The labels", ignore: Collect
     [3, -1, -1]
     """
     if values.dtype.kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
-        raise DataError(f"{what} go up to {values.max()}, which is no class.")
+        raise DataError(f"{what} go up to {values.max()}, which is not a class.")
     labels = np.where(np.isin(values, [*IGNORED, *ignore]), MISSING, values.astype(np.int64))
     if labels.min(initial=0) < MISSING:
         worst = int(labels[labels < MISSING][0])
@@ -272,7 +272,7 @@ def _column(values: Any, what: str) -> tuple[NDArray[Any], list[str] | None, lis
     try:
         array = np.asarray(values)
     except (ValueError, TypeError) as error:
-        raise DataError(f"{what} are a {type(values).__name__} that is no array ({error}).") from None
+        raise DataError(f"{what} are a {type(values).__name__} that is not an array ({error}).") from None
     if array.dtype == object or array.dtype.kind == "T":
         array = _of_objects(array.astype(object), what)
     return (np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array), None, None

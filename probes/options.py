@@ -76,7 +76,7 @@ class CaptureOptions:
         What is kept of each output: `mean`, `max`, `mean_std`, `cls`, `tokens`, `flatten`, `none`, `grid:G`, `project:K`; or
         pools by layer pattern, the first that matches: `layer4*=none`.
     ops : bool
-        Whether to record operations that are no modules as well: `layer1.0.add`, `layer1.0.relu_1`.
+        Whether to record operations that are not modules as well: `layer1.0.add`, `layer1.0.relu_1`.
     prefix_tokens : int or None
         Tokens at the front that are no place in the image (CLS, registers), which no pool mixes with the others. None: those
         that the network has parameters for.
@@ -118,7 +118,7 @@ class CaptureOptions:
             "'layer4*=none'. Repeat it; the first pattern that matches decides."
         ),
     ] = ("mean",)
-    ops: Annotated[bool, Doc("Record operations too that are no modules (+, torch.cat, F.relu).")] = False
+    ops: Annotated[bool, Doc("Record operations too that are not modules (+, torch.cat, F.relu).")] = False
     prefix_tokens: Annotated[int | None, Ge(0), Doc("CLS and register tokens; default: the model's own.")] = None
     dtype: Annotated[str, Doc("Type to keep: auto, float32 or float16.")] = "auto"
     seed: int = 0

@@ -42,7 +42,7 @@ def as_patterns(patterns: Patterns) -> list[str] | None:
             try:
                 re.compile(body[3:])
             except re.error as error:
-                raise UsageError(f"Layer pattern {pattern!r} is no regular expression: {error}.") from error
+                raise UsageError(f"Layer pattern {pattern!r} is not a regular expression: {error}.") from error
     return texts
 
 

@@ -94,7 +94,7 @@ def parse_options(text: str, what: str) -> dict[str, str]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = (side.strip() for side in part.partition("="))
         if not equals or not key or not value:
-            raise UsageError(f"{part!r} in {what} is no parameter; write key=value,key=value.")
+            raise UsageError(f"{part!r} in {what} is not a parameter; write key=value,key=value.")
         if key in options:
             raise UsageError(f"{key} of {what} is given twice.")
         options[key] = value

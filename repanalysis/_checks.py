@@ -98,7 +98,7 @@ def writable(path: Path, *, folder: bool = False) -> Path:
     >>> writable(Path("/dev/null/results.csv"))
     Traceback (most recent call last):
     ...
-    probes.errors.UsageError: /dev/null/results.csv can't be written: /dev/null is no folder.
+    probes.errors.UsageError: /dev/null/results.csv can't be written: /dev/null is not a folder.
     """
     try:
         os.lstat(path)  # too long a name is too long whether or not the file exists
@@ -111,7 +111,7 @@ def writable(path: Path, *, folder: bool = False) -> Path:
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir():
-        raise UsageError(f"{path} can't be written: {place} is no folder.")
+        raise UsageError(f"{path} can't be written: {place} is not a folder.")
     try:
         with tempfile.TemporaryFile(dir=place):
             pass

@@ -247,7 +247,7 @@ def _shard_path(folder: Path, rank: int, shards: int) -> Path:
         raise UsageError(f"{shards} processes write one shard each: give a folder (-o acts), not the file {folder}.")
     names = {shard_name(shard, shards) for shard in range(shards)}
     if other := sorted(file.name for file in folder.glob("*.h5") if file.name not in names):
-        raise UsageError(f"{folder} holds {other[0]}, which is no shard of {shards}; give an empty folder.")
+        raise UsageError(f"{folder} holds {other[0]}, which is not a shard of {shards}; give an empty folder.")
     return folder / shard_name(rank, shards)
 
 

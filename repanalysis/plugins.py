@@ -42,7 +42,7 @@ def load_plugin(path: Path) -> None:
     if not path.is_file():
         raise UsageError(f"There is no plugin {path}.")
     if not name.isidentifier() or path.suffix != ".py":
-        raise UsageError(f"{path} is no plugin: a Python file is needed whose name is an identifier, such as my_metrics.py.")
+        raise UsageError(f"{path} is not a plugin: a Python file is needed whose name is an identifier, such as my_metrics.py.")
     loaded = sys.modules.get(name)
     if loaded is not None and Path(str(getattr(loaded, "__file__", ""))).resolve() == path.resolve():
         return

@@ -174,10 +174,10 @@ class Table:
             for column in (name for name, kind in COLUMNS.items() if kind == "float64" and name in frame):
                 frame[column] = [float(value or "nan") for value in frame[column]]
         except (ValueError, UnicodeDecodeError) as error:
-            raise FormatError(f"{path} is no table of results: {error}".strip()) from error
+            raise FormatError(f"{path} is not a table of results: {error}".strip()) from error
         table = cls._from_frame(frame, path)
         if not len(table):
-            raise FormatError(f"{path} is no table of results: it has no rows below its header; it may have been cut.")
+            raise FormatError(f"{path} is not a table of results: it has no rows below its header; it may have been cut.")
         return table
 
     @classmethod
@@ -190,7 +190,7 @@ class Table:
         except ImportError as error:
             raise UsageError("Parquet files need pyarrow: pip install 'repanalysis[parquet]'.") from error
         except (ValueError, OSError) as error:
-            raise FormatError(f"{path} is no table of results: {error}") from error
+            raise FormatError(f"{path} is not a table of results: {error}") from error
         return cls._from_frame(frame, path)
 
     @classmethod
@@ -214,7 +214,7 @@ class Table:
     @classmethod
     def _from_frame(cls, frame: pd.DataFrame, path: str | PathLike[str]) -> Self:
         if missing := [column for column in COLUMNS if column not in frame and column not in _ADDED]:
-            raise FormatError(f"{path} is no table of results: it lacks the columns {', '.join(missing)}.")
+            raise FormatError(f"{path} is not a table of results: it lacks the columns {', '.join(missing)}.")
         provenance: dict[str, Mapping[str, Any]] = {}
         if "provenance" in frame:
             stated_rows = frame[frame["provenance"].fillna("") != ""]
@@ -232,7 +232,7 @@ class Table:
         try:
             return cls(frame.astype(COLUMNS), provenance)
         except ValueError as error:
-            raise FormatError(f"{path} is no table of results: {error}") from error
+            raise FormatError(f"{path} is not a table of results: {error}") from error
 
 
 def read_whole_lines(path: str | PathLike[str], what: str) -> bytes:
@@ -251,7 +251,7 @@ def read_whole_lines(path: str | PathLike[str], what: str) -> bytes:
         raise FileNotFoundError(f"There is no file {path}.") from None
     if not content.endswith(b"\n"):
         raise FormatError(
-            f"{path} is no {what}: its last line has no end, so it was cut, or never written whole. Write it again, or end it "
+            f"{path} is not a {what}: its last line has no end, so it was cut, or never written whole. Write it again, or end it "
             "with a line break if you know that it is whole."
         )
     return content
@@ -264,7 +264,7 @@ def _facts(text: str, path: str | PathLike[str]) -> tuple[dict[str, Any], tuple[
         written = facts.pop("written", None)
         return facts, None if written is None else (int(written["rows"]), int(written.get("runs", 0)))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise FormatError(f"{path} is no table of results: its provenance can't be read ({error!r}).") from error
+        raise FormatError(f"{path} is not a table of results: its provenance can't be read ({error!r}).") from error
 
 
 def _refuse_missing_rows(

@@ -93,7 +93,7 @@ def has_documentation(metric: Metric) -> None:
     text = inspect.getdoc(metric.function) or ""
     missing = [section.strip() for section in SECTIONS if section not in text]
     assert not missing, f"The documentation of {metric.name} lacks {', '.join(missing)}."
-    assert metric.summary.endswith("."), f"The first line of the documentation of {metric.name} is no sentence."
+    assert metric.summary.endswith("."), f"The first line of the documentation of {metric.name} is not a sentence."
 
 
 def needs_a_statistic(metric: Metric) -> None:

@@ -105,7 +105,7 @@ def test_unsupported_outputs_of_several_processes_are_refused(
     with pytest.raises(probes.UsageError, match="2 processes write one shard each: give a folder"):
         write(run, tmp_path / "x.h5")
     (tmp_path / shard_name(0, 5)).touch()
-    with pytest.raises(probes.UsageError, match="which is no shard of 2; give an empty folder"):
+    with pytest.raises(probes.UsageError, match="which is not a shard of 2; give an empty folder"):
         write(run, tmp_path)
     with pytest.raises(probes.UsageError, match="Metrics are computed by one process"):
         stream(run)

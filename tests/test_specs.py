@@ -33,8 +33,8 @@ def test_symbols_and_further_parameters() -> None:
     ("text", "sentence"),
     [
         ("cuont=1", "Did you mean 'count'"),
-        ("count", "'count' in it is no parameter; write key=value"),
-        ("count=", "is no parameter"),
+        ("count", "'count' in it is not a parameter; write key=value"),
+        ("count=", "is not a parameter"),
         ("count=1,count=2", "count of it is given twice"),
         ("count=1.5", "count of it is '1.5'; it must be a whole number"),
         ("count=true", "must be a whole number"),

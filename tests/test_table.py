@@ -84,13 +84,13 @@ def test_other_files_than_tables_are_refused(tmp_path: Path) -> None:
         Table.load(tmp_path / "t.xlsx")
     for name, content in {"a.csv": "x,y\n1,2\n", "b.csv": "", "c.parquet": "hello"}.items():
         (tmp_path / name).write_text(content)
-        with pytest.raises(FormatError, match="is no table of results"):
+        with pytest.raises(FormatError, match="is not a table of results"):
             Table.load(tmp_path / name)
     with pytest.raises(FormatError, match="lacks the columns run"):
         Table(pd.DataFrame({"value": [1.0]}))
     Table.from_rows(ROWS).to_csv(tmp_path / "d.csv")
     (tmp_path / "d.csv").write_text((tmp_path / "d.csv").read_text().replace("0.30000000000000004", "much"))
-    with pytest.raises(FormatError, match="is no table of results"):
+    with pytest.raises(FormatError, match="is not a table of results"):
         Table.load(tmp_path / "d.csv")
 
 

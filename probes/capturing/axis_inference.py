@@ -270,7 +270,7 @@ class AxisInference:
             )
         size = shape[stated.sample]
         if rows is not None and (size % rows if stated.fold else size != rows):
-            description = f"{size}, which is no multiple of {rows}" if stated.fold else f"{size}"
+            description = f"{size}, which is not a multiple of {rows}" if stated.fold else f"{size}"
             raise UsageError(
                 f"Axes {letters!r} put the samples on axis {stated.sample} of {name!r}, whose size is {description} for {rows} "
                 f"samples; its shape is {shape}."

@@ -348,7 +348,7 @@ def _are_token_pairs(output: Output, axes: list[int]) -> bool:
 
 
 def measured_prefix(change: Change, tokens: int, after: int) -> int | None:
-    """The number p of prefix tokens in tokens = positions / s^2 + p, from two sizes; None if s^2 or p is no integer.
+    """The number p of prefix tokens in tokens = positions / s^2 + p, from two sizes; None if s^2 or p is not an integer.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ def options_of(forward: Callable[..., Any] | None = None, /, **keywords: Unpack[
     """
     for name in keywords:
         if name not in CaptureKeywords.__annotations__:
-            raise TypeError(f"{name!r} is no option of a capture.{did_you_mean(name, CaptureKeywords.__annotations__)}")
+            raise TypeError(f"{name!r} is not an option of a capture.{did_you_mean(name, CaptureKeywords.__annotations__)}")
     values: dict[str, Any] = dict(keywords)
     pools = Pooling(keywords.get("pool", "mean"), seed=int(keywords.get("seed", 0)))
     patterns = as_patterns(keywords.get("layers"))

@@ -84,7 +84,7 @@ class Layout:
 
 
 def is_annotation(name: str) -> bool:
-    """Whether an array of that name holds labels, targets, ids, splits or names, and so is no layer."""
+    """Whether an array of that name holds labels, targets, ids, splits or names, and so is not a layer."""
     annotation_names = (*_IDS, *_SPLITS, *_NAMES, *_TARGET_NAMES)
     return split_of(name, LABEL_NAMES) is not None or _last(name).lower() in annotation_names
 

@@ -116,7 +116,7 @@ def _reopened(path: Path, stamp: Stamp) -> Features:
 def _kind_of(path: Path) -> str:
     """The kind of a file, from its ending and its first bytes, which must agree."""
     if not path.is_file():
-        raise FormatError(f"{path} is no plain file.")
+        raise FormatError(f"{path} is not a plain file.")
     with path.open("rb") as file:
         head = file.read(16)
     if not head:
@@ -137,7 +137,7 @@ def _kind_of(path: Path) -> str:
     if expected is None:
         endings = ", ".join(ENDINGS)
         raise FormatError(
-            f"{path} is no file of activations or features.{did_you_mean(ending, ENDINGS)} Features are read from {endings}."
+            f"{path} is not a file of activations or features.{did_you_mean(ending, ENDINGS)} Features are read from {endings}."
         )
     if description and expected not in kinds:
         raise FormatError(f"{path} is {description} by its first bytes, which does not match its ending {ending}.")

@@ -76,7 +76,7 @@ def _ends(path: Path) -> tuple[list[str], str, str]:
             comments.append(first.rstrip("\r\n"))
             first = file.readline()
         if "\0" in first:
-            raise ValueError("it holds bytes that are no text")
+            raise ValueError("it holds bytes that are not text")
     size = path.stat().st_size
     with path.open("rb") as raw:
         raw.seek(max(0, size - max(1 << 20, 4 * len(first))))

@@ -45,7 +45,7 @@ def as_loader(source: Iterable[Any] | Dataset[Any], batch_size: int) -> Iterable
     """
     pair = isinstance(source, tuple) and len(source) == 2 and are_integers(source[1])  # (x, labels), not two batches
     if isinstance(source, Tensor | np.ndarray) or (pair and len(source[0]) == len(source[1])):  # type: ignore[index]
-        raise UsageError("An array is no loader of batches: give [(x, labels)], a DataLoader or a data set.")
+        raise UsageError("An array is not a loader of batches: give [(x, labels)], a DataLoader or a data set.")
     if isinstance(source, IterableDataset):
         return _streamed(source, batch_size)
     kind = type(source)

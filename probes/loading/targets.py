@@ -63,8 +63,8 @@ def annotations_of(
     rows, values = inputs.rows, _array(labels)
     if values is None or values.ndim > 2 or (values.ndim == 2 and _like_inputs(values, inputs)):
         return (
-            f"The loader's targets ({_described(labels)}) are no classes of samples: recorded without labels. Give one integer "
-            f"per sample, or None."
+            f"The loader's targets ({_described(labels)}) are not classes of samples: recorded without labels. Give one "
+            f"integer per sample, or None."
         )
     if values.ndim == 0 and rows != 1:
         raise DataError(f"The loader gives a single label for {rows} rows of x: samples without a batch axis? Give batches.")

@@ -67,11 +67,11 @@ class Shards(Source):
             if ours != theirs:
                 mismatched = next(name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
                 raise FormatError(
-                    f"{store.path} and {first.path} are no shards of one run: layer {mismatched!r} is not the same in both."
+                    f"{store.path} and {first.path} are not shards of one run: layer {mismatched!r} is not the same in both."
                 )
             for key in _IDENTITY:
                 if (first.attrs.get(key) or "") != (store.attrs.get(key) or ""):  # older files have no attribute forward
-                    raise FormatError(f"{store.path} and {first.path} are no shards of one run: their {key} differs.")
+                    raise FormatError(f"{store.path} and {first.path} are not shards of one run: their {key} differs.")
             if _column_signature(store) != _column_signature(first):
                 raise FormatError(
                     f"Only one of {store.path} and {first.path} has labels, targets or splits; shards need the same columns."
@@ -211,7 +211,7 @@ def _refuse_missing(stores: Sequence[Store]) -> None:
     present = [int(store.attrs["shard"]) for store in stores if "shard" in store.attrs]
     folder = stores[0].path.parent
     if len(totals) > 1 or len(set(present)) < len(stores):
-        raise FormatError(f"The files in {folder} are no shards of one run: their shard numbers are inconsistent.")
+        raise FormatError(f"The files in {folder} are not shards of one run: their shard numbers are inconsistent.")
     total = totals.pop()
     if missing := sorted(set(range(total)) - set(present)):
         names = ", ".join(shard_name(shard, total) for shard in missing[:3])

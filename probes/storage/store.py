@@ -386,7 +386,7 @@ def _mapping(text: Any, kind: Callable[[Any], Any]) -> dict[str, Any]:
     """A JSON object whose values are of one kind."""
     value = json.loads(text or "{}")
     if not isinstance(value, dict):
-        raise TypeError(f"{value!r} is no mapping")
+        raise TypeError(f"{value!r} is not a mapping")
     return {str(key): kind(item) for key, item in value.items()}
 
 
@@ -430,10 +430,10 @@ def _own_dataset(file: h5py.File, where: str, path: Path) -> h5py.Dataset:
     for part in parts[:-1]:
         group = _member(group, part, path)
         if not isinstance(group, h5py.Group):
-            raise KeyError(f"{group.name} is no group")
+            raise KeyError(f"{group.name} is not a group")
     data = _member(group, parts[-1], path)
     if not isinstance(data, h5py.Dataset):
-        raise KeyError(f"{data.name} is no data set")
+        raise KeyError(f"{data.name} is not a data set")
     _refuse_foreign_data(data, path)
     return data
 

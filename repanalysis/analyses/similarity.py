@@ -143,9 +143,9 @@ class Similarity:
                 float_precision="round_trip",
             )
         except (ValueError, UnicodeDecodeError) as error:
-            raise FormatError(f"{path} is no table of similarities: {error}".strip()) from error
+            raise FormatError(f"{path} is not a table of similarities: {error}".strip()) from error
         if missing := [column for column in _COLUMNS if column not in frame and column not in _DEFAULTS]:
-            raise UsageError(f"{path} is no table of similarities: it lacks the columns {', '.join(missing)}.")
+            raise UsageError(f"{path} is not a table of similarities: it lacks the columns {', '.join(missing)}.")
         row_counts = Counter(frame["rows"]) if "rows" in frame else {}  # earlier versions did not count
         if frame.empty or any(rows < 1 or count % rows for rows, count in row_counts.items()):  # several tables may be joined
             raise FormatError(
@@ -156,7 +156,7 @@ class Similarity:
         try:
             provenances = [json.loads(text) for text in frame.get("provenance", []) if text]
         except ValueError as error:
-            raise FormatError(f"{path} is no table of similarities: its provenance can't be read ({error}).") from error
+            raise FormatError(f"{path} is not a table of similarities: its provenance can't be read ({error}).") from error
         return cls(
             frame[list(_COLUMNS)],
             provenance=provenances[0] if len(provenances) == 1 else {"joined": provenances} if provenances else {},

@@ -141,7 +141,7 @@ def _each(value: Any) -> Iterator[Any]:
 def _refusal(value: Any) -> str:
     """Why no option may have this value; empty if it may."""
     if isinstance(value, float) and not math.isfinite(value):
-        return f"{value} is no finite number."
+        return f"{value} is not a finite number."
     if isinstance(value, int) and abs(value) > _LARGEST:
         return f"{value} is beyond {_LARGEST}."
     if isinstance(value, str | Path) and "\0" in str(value):

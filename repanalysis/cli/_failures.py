@@ -22,7 +22,7 @@ _ADVICE = {
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.ENAMETOOLONG: "the name is too long",
-    errno.ENOTDIR: "a part of the path is no folder",
+    errno.ENOTDIR: "a part of the path is not a folder",
     errno.EISDIR: "it is a folder",
     errno.EMFILE: "too many open files; raise the limit with ulimit -n",
 }

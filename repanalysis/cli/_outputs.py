@@ -20,7 +20,7 @@ TABLES, FIGURES = (".csv", ".parquet"), (".svg", ".pdf", ".png")
 
 
 def check_output_path(what: str, path: Path | None, endings: tuple[str, ...], *, overwrite: bool) -> None:
-    """Refuse a file that exists, is no plain file, is of no kind that can be written, or could not be written there."""
+    """Refuse a file that exists, is not a plain file, is of no kind that can be written, or could not be written there."""
     from probes.storage.writer import check_target
 
     if path is not None:

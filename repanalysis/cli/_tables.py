@@ -28,7 +28,7 @@ def columns(header: Sequence[Heading], rows: Sequence[Sequence[Any]], *, numeric
     header : sequence of str or tuple of str
         A heading per column; a tuple's parts stand on lines of their own.
     rows : sequence of sequences
-        Cells; a column is of numbers if its first cell is no text.
+        Cells; a column is of numbers if its first cell is not text.
     numeric : bool, default False
         Whether all columns but the first hold numbers that have been made texts.
     """

@@ -131,7 +131,7 @@ def _bytes(text: str) -> int:
     except ValueError:
         number = -1.0
     if not match or not 0 < number < 1e30:
-        raise UsageError(f"{text!r} is no size; write it like 20GB, 500MB or 2GiB.")
+        raise UsageError(f"{text!r} is not a size; write it like 20GB, 500MB or 2GiB.")
     return int(number * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
 
 

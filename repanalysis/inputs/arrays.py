@@ -117,7 +117,7 @@ def _arrays(x: NDArray[Any], name: str, integers: str) -> tuple[NDArray[Any], Li
         return x.astype(np.float32) if x.dtype == np.uint8 else x, "numbers"
     if x.dtype == np.uint8 and not pixels:
         raise UsageError(
-            f"{name} holds 8-bit numbers in shape {x.shape}, which are no images; write npz:FILE,integers=tokens for token "
+            f"{name} holds 8-bit numbers in shape {x.shape}, which are not images; write npz:FILE,integers=tokens for token "
             f"ids, or integers=numbers for numbers as they are."
         )
     if not pixels:

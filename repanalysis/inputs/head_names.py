@@ -41,14 +41,14 @@ def names_in(path: Path) -> Names:
     Raises
     ------
     FileNotFoundError, FormatError
-        If there is no such file, it is no text, or a line is empty.
+        If there is no such file, it is not text, or a line is empty.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     try:
         lines = path.read_text(encoding="utf-8").rstrip().splitlines()
     except UnicodeDecodeError as error:
-        raise FormatError(f"{path} is no text in UTF-8 ({error}).") from error
+        raise FormatError(f"{path} is not text in UTF-8 ({error}).") from error
     if empty := [number for number, line in enumerate(lines, 1) if not line.strip()]:
         raise FormatError(f"Line {empty[0]} of {path} is empty; every row of the head needs a name.")
     return [[part.strip() for part in line.split("\t")] for line in lines]

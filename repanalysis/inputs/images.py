@@ -151,7 +151,7 @@ def _labels(
 ) -> tuple[Annotations, str]:
     """Classes of the folders that images lie in, or what lies beside the images; where both are, they must agree.
 
-    A single folder is no class: it is the one that was packed, or a split.
+    A single folder is not a class: it is the one that was packed, or a split.
     """
     annotations, labels_from = labels_beside(files, names)
     folders = [parent.name for parent in parents]

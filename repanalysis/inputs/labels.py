@@ -94,7 +94,7 @@ def column_of(content: bytes, where: str, name: str = "") -> Column:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FormatError(f"{where} is no text in UTF-8 ({error}).") from error
+        raise FormatError(f"{where} is not text in UTF-8 ({error}).") from error
     if ending == ".jsonl":
         return _of_table(_objects(text, where), where, name)
     if ending in _TABLES:
@@ -103,7 +103,7 @@ def column_of(content: bytes, where: str, name: str = "") -> Column:
         if rows and len(rows[0]) == 1 and label_key(rows[0]) is None and not name:
             return Column(where, typed([row[0] for row in rows]))
         if not rows or any(len(row) != len(rows[0]) for row in rows):
-            raise FormatError(f"{where} is no table: its rows are of different lengths, or it has none.")
+            raise FormatError(f"{where} is not a table: its rows are of different lengths, or it has none.")
         columns = {title.strip(): [row[index] for row in rows[1:]] for index, title in enumerate(rows[0])}
         return _of_table(columns, where, name)
     if name:
@@ -268,7 +268,7 @@ def _numbers(values: Sequence[Any], name: str, where: str) -> NDArray[np.float64
     try:
         return np.array([np.nan if value is None else float(value) for value in typed(values)], np.float64)
     except (TypeError, ValueError):
-        raise DataError(f"Column {name!r} of {where} is no column of numbers; several columns are targets.") from None
+        raise DataError(f"Column {name!r} of {where} is not a column of numbers; several columns are targets.") from None
 
 
 def _named(name: str, names: Collection[str]) -> str:

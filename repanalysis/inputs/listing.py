@@ -62,7 +62,7 @@ def files_of(folder: Path, endings: Collection[str]) -> list[str]:
                     yield from walk(entry.path, f"{name}/", above | {place})
                 elif PurePosixPath(entry.name).suffix.lower() in endings:
                     if not entry.is_file():
-                        what = "a link to nothing" if entry.is_symlink() else "no plain file"
+                        what = "a link to nothing" if entry.is_symlink() else "not a plain file"
                         raise DataError(f"{entry.path} is {what}; remove it, or put the file there.")
                     yield name
 

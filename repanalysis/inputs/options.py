@@ -40,7 +40,7 @@ def numbers(text: str) -> tuple[float, ...]:
     except ValueError:
         values = (math.nan,)
     if not all(map(math.isfinite, values)):
-        raise UsageError(f"{text!r} is no list of numbers; write them like 0.5,0.5,0.5.")
+        raise UsageError(f"{text!r} is not a list of numbers; write them like 0.5,0.5,0.5.")
     return values
 
 

@@ -39,7 +39,7 @@ def read_image(file: IO[bytes], colours: int, name: str) -> Image:
     Raises
     ------
     DataError
-        If it is no image, was cut off, or is of a kind that is refused.
+        If it is not an image, was cut off, or is of a kind that is refused.
     """
     from PIL import Image, ImageFile, UnidentifiedImageError
 

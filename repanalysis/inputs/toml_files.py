@@ -24,7 +24,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
     if not path.is_file():
-        raise FormatError(f"{path} is no plain file; a TOML file is needed.")
+        raise FormatError(f"{path} is not a plain file; a TOML file is needed.")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:

@@ -64,7 +64,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         raise FileNotFoundError(f"There is no weights file {path}.")
     if not path.is_file():
-        raise UsageError(f"{path} is no plain file; a safetensors or torch file of weights is needed.")
+        raise UsageError(f"{path} is not a plain file; a safetensors or torch file of weights is needed.")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -91,7 +91,7 @@ def _reason(error: Exception) -> str:
         return f"it holds {held[1] if held else 'more than tensors'}, which is not run; save model.state_dict() alone"
     if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
         return text.partition("\n")[0]
-    return f"it is no torch file, or a damaged one: {type(error).__name__}"
+    return f"it is not a torch file, or a damaged one: {type(error).__name__}"
 
 
 def load_head(spec: str) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ t = s_p sqrt(2 log p) gives
     E ||Phi(x_c) - mu_c||^2 <= (2 log p + 1) (s_p^2 + sum_m min((f_m^T mu_c)^2, s_p^2)),
 
 while E ||x_c - mu_c||^2 may be p s_p^2: where few coefficients of the mean stand out, the spread falls by about p over their
-number, and the mean moves by no more than the same bound. It is no law of the Fisher ratio, which falls where means are not
+number, and the mean moves by no more than the same bound. It is not a law of the Fisher ratio, which falls where means are not
 sparse.
 
 Closed forms: docs/separation.md, Concentration by a soft threshold (after Donoho and Johnstone).

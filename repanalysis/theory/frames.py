@@ -21,7 +21,7 @@ def random_tight_frame(p: int, d: int, *, seed: int = 0) -> Float64[np.ndarray, 
     Raises
     ------
     UsageError
-        If p < d: fewer vectors than dimensions are no frame.
+        If p < d: fewer vectors than dimensions are not a frame.
 
     References
     ----------
@@ -35,7 +35,7 @@ def random_tight_frame(p: int, d: int, *, seed: int = 0) -> Float64[np.ndarray, 
     (True, True)
     """
     if p < d or d < 1:
-        raise UsageError(f"{p} vectors are no frame of R^{d}: at least {max(d, 1)} are needed.")
+        raise UsageError(f"{p} vectors are not a frame of R^{d}: at least {max(d, 1)} are needed.")
     frame = np.random.default_rng(seed).normal(size=(p, d))
     for _ in range(_ROUNDS):
         left, _, right = np.linalg.svd(frame, full_matrices=False)

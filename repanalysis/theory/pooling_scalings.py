@@ -53,7 +53,7 @@ class PoolingNet:
     def __post_init__(self) -> None:
         if self.pixels < 2 or not 1 <= self.width <= self.pixels or self.stride < 1 or self.dimensions not in (1, 2):
             raise UsageError(
-                f"N = {self.pixels}, F = {self.width}, s = {self.stride} in {self.dimensions} dimensions is no such net."
+                f"N = {self.pixels}, F = {self.width}, s = {self.stride} in {self.dimensions} dimensions is not such a network."
             )
 
     @property

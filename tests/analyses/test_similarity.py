@@ -192,7 +192,7 @@ def test_a_table_of_similarities_survives_writing_and_reading(layers: dict[str, 
     reread = Similarity.from_csv(tmp_path / "cka.csv")
     np.testing.assert_array_equal(reread.matrix().to_numpy(), similarity.matrix().to_numpy())
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UsageError, match="no table of similarities"):
+    with pytest.raises(UsageError, match="not a table of similarities"):
         Similarity.from_csv(tmp_path / "x.csv")
 
 

@@ -68,7 +68,7 @@ def test_wrong_arguments_have_one_sentence_errors(acts: Path, tmp_path: Path) ->
     )
     assert "Unknown table format '.txt'" in refused("analyze", acts, "-o", tmp_path / "r.txt", code=2)
     assert "Unknown figure format '.jpeg'" in refused("plot", acts, "-o", tmp_path / "r.jpeg", code=2)
-    assert "is no list of numbers" in refused(
+    assert "is not a list of numbers" in refused(
         "extract", DIGITS, "--data", "digits", "-o", tmp_path / "x.h5", "--mean", "a", code=2
     )
     assert not (tmp_path / "x.h5").exists()

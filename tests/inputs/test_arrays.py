@@ -74,7 +74,7 @@ def test_eight_bit_clips_become_colour_first_arrays(tmp_path: Path, shape: tuple
 @pytest.mark.parametrize(
     ("x", "sentence"),
     [
-        (np.zeros((4, 9), np.uint8), "no images; write npz:FILE,integers=tokens for token ids"),
+        (np.zeros((4, 9), np.uint8), "not images; write npz:FILE,integers=tokens for token ids"),
         (np.zeros((4, 3, 9, 3), np.uint8), "2 axes may be the colours; store it as float32"),
         (np.zeros((4, 10, 9, 9), np.uint8), "0 axes may be the colours"),
     ],

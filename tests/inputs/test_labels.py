@@ -61,8 +61,8 @@ def test_samples_missing_from_the_file_are_unlabelled_and_reported() -> None:
         ("id,label\nx,1\n", "No id of l.csv is one of the data"),
         ("id,age\n0.png,1\n", "l.csv has no column of labels; it has id, age. Name one: --labels l.csv:COLUMN"),
         ("id,label,y\n0.png,1,2\n", "l.csv has 'label' and 'y', and each may hold the labels"),
-        ("id,label\n0.png\n", "l.csv is no table"),
-        ("", "l.csv is no table"),
+        ("id,label\n0.png\n", "l.csv is not a table"),
+        ("", "l.csv is not a table"),
         ("label\n1\n2\n", "l.csv has 2 labels, and the data has 3 samples"),
     ],
 )
@@ -113,7 +113,7 @@ def test_unreadable_label_files_have_one_sentence_errors(tmp_path: Path) -> None
         label_file(str(tmp_path / "l.csv"))
     for name, content, sentence in (
         ("l.npy", b"nothing", "can't be read as plain numpy arrays"),
-        ("l.csv", b"\xff\xfe", "is no text in UTF-8"),
+        ("l.csv", b"\xff\xfe", "is not text in UTF-8"),
         ("l.jsonl", b"{", "has a line that is no JSON"),
         ("l.jsonl", b"[1]", "one JSON object a line"),
     ):

@@ -66,7 +66,7 @@ def test_a_dangling_link_is_named(tmp_path: Path) -> None:
         files_of(root, PNG)
     (root / "cat" / "2.png").unlink()
     os.mkfifo(root / "cat" / "3.png")
-    with pytest.raises(DataError, match=r"cat/3.png is no plain file"):
+    with pytest.raises(DataError, match=r"cat/3.png is not a plain file"):
         files_of(root, PNG)
 
 

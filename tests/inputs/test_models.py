@@ -85,7 +85,7 @@ def test_files_without_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="There is no weights file"):
         load_model(RESNET, weights=tmp_path / "none.pt")
     for name in ("text.pt", "text.safetensors"):
-        (tmp_path / name).write_text("hello, this is no file of weights at all")
+        (tmp_path / name).write_text("hello, this is not a file of weights at all")
         with pytest.raises(UsageError, match="can't be read as weights"):
             load_model(RESNET, weights=tmp_path / name)
     torch.save([1, 2], tmp_path / "list.pt")

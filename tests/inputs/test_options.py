@@ -14,5 +14,5 @@ def test_lists_of_numbers_are_separated_by_commas() -> None:
 
 @pytest.mark.parametrize("text", ["", "a", "0.5,", "nan", "1,inf", "0.5;0.4"])
 def test_invalid_lists_of_numbers_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="is no list of numbers; write them like 0.5,0.5,0.5"):
+    with pytest.raises(UsageError, match="is not a list of numbers; write them like 0.5,0.5,0.5"):
         numbers(text)

@@ -29,5 +29,5 @@ def test_invalid_toml_has_a_one_sentence_error(tmp_path: Path, content: bytes, s
 def test_a_missing_file_has_a_one_sentence_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"There is no file .*a\.toml\."):
         read_toml(tmp_path / "a.toml")
-    with pytest.raises(FormatError, match="no plain file"):
+    with pytest.raises(FormatError, match="not a plain file"):
         read_toml(tmp_path)

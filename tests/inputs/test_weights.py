@@ -88,7 +88,7 @@ def test_a_refusal_describes_the_file_without_advice_to_load_it(tmp_path: Path) 
             assert advice not in refused[path.name]
         assert str(path) in refused[path.name]
     assert "it holds torch.nn.modules.linear.Linear, which is not run" in refused["module"]
-    assert "it is no torch file, or a damaged one" in refused["text"]
+    assert "it is not a torch file, or a damaged one" in refused["text"]
     assert not (tmp_path / "ran").exists()
 
 

@@ -144,7 +144,7 @@ def test_probes_record_every_scale() -> None:
         (lambda: Scattering(filters="haar"), "Unknown filters 'haar'"),
         (lambda: load_model("scattering:J=3,LL=8"), "Unknown parameter of scattering 'LL'. Did you mean 'L'"),
         (lambda: load_model("scattering:J=x"), "J of scattering is 'x'; it must be a whole number"),
-        (lambda: load_model("scattering:J"), "is no parameter; write key=value"),
+        (lambda: load_model("scattering:J"), "is not a parameter; write key=value"),
     ],
 )
 def test_invalid_parameters_have_one_sentence_errors(make: object, sentence: str) -> None:

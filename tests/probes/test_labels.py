@@ -168,8 +168,8 @@ def test_integral_floats_are_classes_with_a_note() -> None:
         ([np.nan, np.nan], "are all absent"),
         ([None, None], "are all absent"),
         (["", ""], "are all absent"),
-        ([[0, 1], [1]], "is no array|have shape"),
-        (np.array([2**63], "u8"), "go up to 9223372036854775808, which is no class"),
+        ([[0, 1], [1]], "is not an array|have shape"),
+        (np.array([2**63], "u8"), "go up to 9223372036854775808, which is not a class"),
         ([{"a": 1}], "hold dict"),
     ],
 )

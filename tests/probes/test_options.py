@@ -77,7 +77,7 @@ def test_keywords_reproduce_the_options() -> None:
     ids=["capture", "record", "plan"],
 )
 def test_unknown_keywords_are_refused_before_anything_runs(function: Callable[..., Any], arguments: list[Any]) -> None:
-    with pytest.raises(TypeError, match="'poool' is no option of a capture. Did you mean 'pool'"):
+    with pytest.raises(TypeError, match="'poool' is not an option of a capture. Did you mean 'pool'"):
         function(nn.ReLU(), *arguments, poool="mean")
 
 

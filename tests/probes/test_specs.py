@@ -38,7 +38,7 @@ def test_a_list_item_includes_its_options() -> None:
 
 @pytest.mark.parametrize("text", ["a:b,c", "a:x=1,y", "a:x=1,=2", "a:x=1,y="])
 def test_invalid_options_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"in a is no parameter; write key=value,key=value\."):
+    with pytest.raises(UsageError, match=r"in a is not a parameter; write key=value,key=value\."):
         parse_spec(text)
 
 

@@ -42,5 +42,5 @@ def test_a_sign_invariant_frame_is_tight_and_contains_both_signs(rng: np.random.
 
 
 def test_too_few_vectors_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"3 vectors are no frame of R\^4: at least 4 are needed"):
+    with pytest.raises(UsageError, match=r"3 vectors are not a frame of R\^4: at least 4 are needed"):
         random_tight_frame(3, 4)

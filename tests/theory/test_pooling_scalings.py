@@ -80,7 +80,7 @@ def test_strides_that_overlap_or_do_not_fit() -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: PoolingNet(4, 5), "is no such net"),
+        (lambda: PoolingNet(4, 5), "is not such a network"),
         (lambda: predicted(PoolingNet(64, 4, stride=2), np.array([1])), "Closed forms are for stride 1"),
         (lambda: predicted(PoolingNet(64, 2, stride=2), np.array([1]), shift=2), "Closed forms are for stride 1"),
         (lambda: predicted(PoolingNet(64, 2, stride=2), np.array([6])), "has 5 layers with more than one pixel"),

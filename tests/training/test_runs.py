@@ -175,7 +175,7 @@ def test_a_checkpoint_that_can_not_be_resumed_has_a_one_sentence_error(tmp_path:
         with pytest.raises(UsageError, match=r"holds weights, but no last\.safetensors"):
             tiny(tmp_path, resume=resume)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"file can't be written: .*file is no folder"):
+    with pytest.raises(UsageError, match=r"file can't be written: .*file is not a folder"):
         tiny(tmp_path / "file")
 
 

@@ -381,7 +381,7 @@ def _failure_rows(info: LayerInfo, job: Job, n: int, error: Exception) -> LayerR
 def _merged(results: Sequence[LayerRows], job: Job) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]], dict[str, str]]:
     """Rows of all layers, attributes by layer, and reasons of failure by layer."""
     errors = [result.error for result in results if result.error is not None]
-    if errors and len(errors) == len(results):  # a failure of all layers is no property of one
+    if errors and len(errors) == len(results):  # a failure of all layers is not a property of one
         raise errors[0]
     head_metrics = {metric.name for metric in job.metrics if metric.needs_head or "head" in metric.params}  # few layers fit
     layer_attrs: dict[str, dict[str, Any]] = {}

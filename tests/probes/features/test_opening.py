@@ -159,7 +159,7 @@ OTHERS = {
     "x.pt": (pickle.dumps([1.0]), "only unpickling reads"),
     "x.safetensors": (b"\x08\0\0\0\0\0\0\0{}      ", "holds no array that can be a layer"),
     "y.safetensors": (b"\xff" * 40, "can't be read as a safetensors file"),
-    "x.feather": (b"ARROW1" + bytes(40), r"is no file of activations or features. .*Features are read from \.npy, \.npz"),
+    "x.feather": (b"ARROW1" + bytes(40), r"is not a file of activations or features. .*Features are read from \.npy, \.npz"),
     "x.parquett": (b"PARQ" + bytes(40), r"Did you mean '\.parquet'\?"),
 }  # fmt: skip
 

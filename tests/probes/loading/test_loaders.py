@@ -177,5 +177,5 @@ def test_a_single_worker_yields_every_sample_once() -> None:
 
 @pytest.mark.parametrize("loader", [torch.zeros(6, 3), (torch.zeros(6, 3), torch.zeros(6, dtype=torch.long)), np.zeros((6, 3))])
 def test_arrays_are_not_loaders(loader: Any) -> None:
-    with pytest.raises(probes.UsageError, match="An array is no loader of batches: give"):
+    with pytest.raises(probes.UsageError, match="An array is not a loader of batches: give"):
         next(iter(probes.capture(nn.Linear(3, 2), loader)))

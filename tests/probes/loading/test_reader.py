@@ -118,7 +118,7 @@ def test_a_list_of_images_has_a_sample_per_entry(labels: Any) -> None:
     with torch.no_grad():
         expected = model(images)
     if isinstance(labels, list):
-        with pytest.warns(IgnoredWarning, match="targets .a list of dict. are no classes of samples: recorded without labels"):
+        with pytest.warns(IgnoredWarning, match="targets .a list of dict. are not classes of samples: recorded without labels"):
             batch = captured(model, (images, labels))
         assert batch.labels is None
     elif labels is None:
@@ -184,7 +184,7 @@ def test_a_transformer_accepts_an_encoding_and_pairs_by_position() -> None:
     for labels in (Y, torch.arange(4)):  # integers that could be taken for ids
         with pytest.raises(UsageError, match=r"write \(\(x1, x2\), labels\) if the second is an input of BertModel.forward"):
             captured(model, (tokens, mask, labels), "pooler.activation")
-    with pytest.warns(IgnoredWarning, match="no classes of samples"):  # a class per token
+    with pytest.warns(IgnoredWarning, match="not classes of samples"):  # a class per token
         batch = captured(model, {"input_ids": tokens, "labels": tokens}, "pooler.activation")
     assert batch.labels is None
 

@@ -120,7 +120,7 @@ def test_texts_are_numbered_by_the_class_names() -> None:
 def test_other_targets_are_left_out_with_a_warning(targets: Any) -> None:
     x = X if targets is X else IMAGES
     model = nn.Sequential(nn.Linear(x.shape[-1], 2))
-    with pytest.warns(IgnoredWarning, match="no classes of samples: recorded without labels") as caught:
+    with pytest.warns(IgnoredWarning, match="not classes of samples: recorded without labels") as caught:
         batches = list(probes.capture(model, [(x, targets), (x, targets)]))
     assert [batch.labels for batch in batches] == [None, None]
     assert len(caught) == 1, "one sentence for all batches"

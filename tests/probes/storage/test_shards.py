@@ -41,7 +41,7 @@ def test_samples_in_two_shards_are_refused(tmp_path: Path) -> None:
 
 def test_shards_of_different_runs_are_refused(tmp_path: Path) -> None:
     a = shard(tmp_path / "a.h5", range(6))
-    with pytest.raises(probes.FormatError, match="are no shards of one run: layer 'x' is not the same in both"):
+    with pytest.raises(probes.FormatError, match="are not shards of one run: layer 'x' is not the same in both"):
         probes.open([a, shard(tmp_path / "b.h5", range(6, 9), width=4)])
     with pytest.raises(probes.FormatError, match="Only one of .* has labels"):
         probes.open([a, shard(tmp_path / "c.h5", range(6, 9), labelled=False)])
@@ -71,7 +71,7 @@ def test_shards_of_different_counts_or_models_are_refused(tmp_path: Path) -> Non
     written(tmp_path / "c", 2, model="other")
     with pytest.raises(probes.FormatError, match="their shard numbers are inconsistent"):
         probes.open([*(tmp_path / "a").glob("*.h5"), *(tmp_path / "b").glob("*.h5")])
-    with pytest.raises(probes.FormatError, match="are no shards of one run: their model differs"):
+    with pytest.raises(probes.FormatError, match="are not shards of one run: their model differs"):
         probes.open([tmp_path / "a" / shard_name(0, 2), tmp_path / "c" / shard_name(1, 2)])
 
 
@@ -127,7 +127,7 @@ def test_shards_of_one_run_have_equal_attributes(tmp_path: Path) -> None:
     assert len(probes.open([first, written(tmp_path / "same", 2, **facts) / shard_name(1, 2)])) == 20
     for key in facts:
         second = written(tmp_path / key, 2, **(facts | {key: "another"})) / shard_name(1, 2)
-        with pytest.raises(probes.FormatError, match=f"are no shards of one run: their {key} differs"):
+        with pytest.raises(probes.FormatError, match=f"are not shards of one run: their {key} differs"):
             probes.open([first, second])
     older = {key: value for key, value in facts.items() if key != "forward"}
     assert len(probes.open([first, written(tmp_path / "older", 2, **older) / shard_name(1, 2)])) == 20

@@ -342,7 +342,7 @@ def damaged() -> dict[str, Callable[[h5py.File], None]]:
         "the attribute note is of type bytes": attribute("note", np.bytes_(b"hello")),
         "n_committed is 50.0": attribute("n_committed", 50.0),
         "an attribute has the wrong type": wrong_type_attribute,
-        "no mapping": invalid_json,
+        "not a mapping": invalid_json,
     }
 
 
