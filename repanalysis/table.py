@@ -251,8 +251,8 @@ def read_whole_lines(path: str | PathLike[str], what: str) -> bytes:
         raise FileNotFoundError(f"There is no file {path}.") from None
     if not content.endswith(b"\n"):
         raise FormatError(
-            f"{path} is not a {what}: its last line has no end, so it was cut, or never written whole. Write it again, or end it "
-            "with a line break if you know that it is whole."
+            f"{path} is not a {what}: its last line has no end, so it is truncated. Write it again, or end it with a line "
+            "break if you know that it is complete."
         )
     return content
 
