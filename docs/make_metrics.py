@@ -1,8 +1,8 @@
-"""Write docs/metrics.md from the registry: what every metric is, what leaves it as it is, its bias, cost and source.
+"""Write docs/metrics.md from the registry: formula, invariances, bias, cost and source of every metric.
 
     python docs/make_metrics.py
 
-A test holds the page to what this would write.
+A test compares the page with the output of this script.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ Throughout, a layer is n samples of d features (more axes are flattened) in K cl
 
     mu_G = sum_c pi_c mu_c,   Sigma_W = sum_c pi_c Sigma_c,   Sigma_B = sum_c pi_c (mu_c - mu_G)(mu_c - mu_G)^T.
 
-Choose parameters as `name:key=value,key=value`; they then stand in the table's column `variant`. What is undefined is NaN with
-a note that says why.
+Set parameters by `name:key=value,key=value`; the table has them in the column `variant`. Undefined values are NaN with a note
+that gives the reason.
 
-**Standard errors.** Metrics that are functions of moments have delete-a-group jackknife errors (10 groups of samples, by a hash
-of their ids; `groups=`, `--groups`). Read-out accuracies have the error of a share of the scored samples, which is never 0, and
-a jackknife of what was fitted. They tell how much a value would vary with other samples, not how biased it is at this n: for
-that look at the null. How often value +- 1.96 se covers is measured in [uncertainty.md](uncertainty.md).
+**Standard errors.** Metrics that are functions of moments have delete-a-group jackknife errors (10 groups of samples, by a
+hash of their ids; `groups=`, `--groups`). Read-out accuracies have the error of a proportion of the scored samples, which
+is never 0, and a jackknife of the fit. They estimate the variation over samples, not the bias at this n, which the null
+distribution shows. How often value +- 1.96 se covers is measured in [uncertainty.md](uncertainty.md).
 
-**Null.** `null=20` / `--null 20` permutes the labels 20 times and computes what looks at them anew, in rows of their own, with
-columns `p` and `tail`: p = (b + 1)/(B + 1) for b of B permutations that reach the value, ties included, in the tail in which
-more structure of the classes lies (below: higher, lower, or neither, where p is two-sided).
-With n not far above d much of a Fisher ratio, with few samples a class for its dimensions much of a rate reduction, is bias.
-Notes say so where it is more than a tenth by the formula in the metric's entry, `debiased=true` takes it away where that can be
-done, and the null shows it.
+**Null.** `null=20` / `--null 20` permutes the labels 20 times and recomputes the metrics of classes, in separate rows with
+columns `p` and `tail`: p = (b + 1)/(B + 1) for b of B permutations that reach the value, ties included, in the tail of more
+class structure (below: higher (`up`), lower (`down`), or neither (`either`), for which p is two-sided). If n is not much
+larger than d, a large part of a Fisher ratio is bias, and so it is of a rate reduction with few samples per class for its
+dimensions. A note says so if the bias is more than a tenth by the formula in the metric's entry; `debiased=true` removes it
+where that is possible.
 
-**Labels and targets.** Metrics that look at classes pass over samples without a label, `ridge_r2` over those without a target;
-the note says how many, and the column `n` how many are left. The others look at all samples.
+**Labels and targets.** Metrics of classes omit samples without a label, `ridge_r2` those without a target; the note has
+their number, and the column `n` that of the others. Other metrics use all samples.
 
-**Which samples.** Metrics of samples look at up to `max_samples` of them, drawn by a hash of their ids; what is fitted is
-fitted on one half (again by id) and scored on the other. The same ids give the same samples in every layer, run and shard.
+**Samples.** Metrics of samples use up to `max_samples` of them, drawn by a hash of their ids; models are fitted to
+one half (again by id) and scored on the other. The same ids give the same samples in every layer, run and shard.
 """
 
 
