@@ -1,1 +1,1 @@
-"""What a data loader gives: inputs, labels and ids of samples. Never imports h5py."""
+"""Reading data loaders: inputs, labels and ids of samples. Never imports h5py."""

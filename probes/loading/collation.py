@@ -1,7 +1,7 @@
-"""Does a collate function keep the order of samples? Sequences are often sorted by length, and some functions draw at random.
+"""Whether a collate function keeps the order of samples. Some sort sequences by length, some draw at random.
 
-One that is not torch's is called a second time, with the first sample moved to the end: what keeps the order of samples then
-gives the same rows, the first of them at the end.
+A function other than torch's is called twice, the second time with the first sample moved to the end. If it keeps the order,
+the second result has the same rows, with the first one at the end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Collated(NamedTuple):
 
 @dataclass(frozen=True)
 class InOrder:
-    """A collate function that also says whether it kept the order of samples.
+    """A collate function that also checks whether it kept the order of samples.
 
     Examples
     --------
@@ -45,14 +45,14 @@ class InOrder:
     collate: Callable[[list[Any]], Any]
 
     def __call__(self, samples: list[Any]) -> Collated:
-        """The batch; what the function draws from torch the second time, it draws as if it had not."""
+        """The batch. The state of torch's random generator is that after one call."""
         content = self.collate(_copied(samples))
         try:
             with torch.random.fork_rng(devices=[]):
                 again = self.collate(_turned(_copied(samples)))
             rows = _hashes(content, len(samples))
             return Collated(content, in_order=bool(rows) and _turned(rows) == _hashes(again, len(samples)))
-        except Exception:  # whatever goes wrong in somebody's function: the order is then not known
+        except Exception:  # any error in a user's function: the order is then unknown
             return Collated(content, in_order=False)
 
 
@@ -66,15 +66,15 @@ def _turned(entries: list[Any]) -> list[Any]:
 
 
 def _copied(samples: list[Any]) -> list[Any]:
-    """A list that a collate function may sort, of mappings that it may take entries out of."""
+    """A copy that a collate function may change: a list that it may sort, of mappings whose entries it may remove."""
     return [copy.copy(sample) if isinstance(sample, dict | list) else sample for sample in samples]
 
 
 def _hashes(content: Any, rows: int) -> list[int]:
-    """A hash of what a batch holds of each sample; empty where it has no row, or entry, per sample."""
+    """A hash of each sample's part of a batch; empty if the batch has no row or entry per sample."""
     content = as_tensors(content)
     if isinstance(content, list | tuple) and all(isinstance(part, list | tuple) and len(part) == rows for part in content):
-        entries = [list(tensors_in(entry)) for entry in zip(*content, strict=True)]  # as detection has it: (images, targets)
+        entries = [list(tensors_in(entry)) for entry in zip(*content, strict=True)]  # as in detection: (images, targets)
         return [
             xxhash.xxh3_64_intdigest(b"".join(tensor.numpy(force=True).tobytes() for tensor in own)) for own in entries if own
         ]

@@ -1,6 +1,6 @@
-"""Inputs of a network, however they are nested: how many samples, the first of them, on another device.
+"""Nested inputs of a network: number of samples, the first k samples, other devices.
 
-A tensor holds a row per sample along its first axis. A list of images, as detection networks take it, holds a sample per entry.
+A tensor holds a row per sample along its first axis. A list of images, as for detection networks, has a sample per entry.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _COLOURS = (1, 3, 4)
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What a network is called with: `forward(*args, **kwargs)`.
+    """The arguments of a network's call: `forward(*args, **kwargs)`.
 
     Attributes
     ----------
     args, kwargs : tuple, dict
         Positional and keyword arguments.
     rows : int
-        Samples.
+        Number of samples.
     listed : bool
         Whether an argument is a list with an entry per sample.
     guess : str
-        What is assumed of the network, where its signature does not say it; for the message, should it fail.
+        What is assumed about the network if its signature does not say it; part of the message if the call fails.
     """
 
     args: tuple[Any, ...]
@@ -48,21 +48,21 @@ class Inputs:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one sample of the first tensor; while it stays the same, so do the shapes inside the network."""
+        """Shape of a sample of the first tensor; if it is constant, so are the shapes inside the network."""
         first = next(tensors_in((self.args, self.kwargs)), None)
         if first is not None and self.listed:
             return tuple(first.shape)
         return _sample_shape(first) or ()
 
     def to(self, device: torch.device, *, channels_last: bool = False) -> Inputs:
-        """The same on a device; images in channels-last memory, if wanted."""
+        """The inputs on a device; optionally with images in channels-last memory."""
 
         def moved(value: Any) -> Any:
             if isinstance(value, Tensor):
                 layout = torch.channels_last if channels_last and value.ndim == 4 else torch.preserve_format
                 return value.to(device, non_blocking=True, memory_format=layout)
             if isinstance(value, PackedSequence):
-                return value.to(device)  # type: ignore[arg-type]  # torch declares types alone
+                return value.to(device)  # type: ignore[arg-type]  # torch declares only types
             return rebuilt(value, moved)
 
         return replace(
@@ -77,12 +77,12 @@ class Inputs:
         return replace(self, args=args, kwargs=kwargs, rows=k)
 
     def call(self, forward: Callable[..., Any]) -> Any:
-        """Run a network on them."""
+        """Call a network with the inputs."""
         return forward(*self.args, **self.kwargs)
 
 
 def rows_of(inputs: Any) -> int | None:
-    """Number of samples in the inputs, however they are nested; None where they hold no tensor with a first axis.
+    """Number of samples in nested inputs; None if they contain no tensor with a first axis.
 
     Examples
     --------
@@ -99,32 +99,33 @@ def rows_of(inputs: Any) -> int | None:
 
 
 def samples_of(arguments: Sequence[Any]) -> tuple[int | None, tuple[int, ...] | None]:
-    """Number of samples in the arguments of a call, and the shape of one in the first tensor; None where there is no tensor."""
+    """Number of samples in the arguments of a call, and the shape of a sample in the first tensor; None without a tensor."""
     rows = next((rows for value in arguments if (rows := rows_of(value)) is not None), None)
     return rows, _sample_shape(next(tensors_in(tuple(arguments)), None))
 
 
 def _sample_shape(first: Tensor | None) -> tuple[int, ...] | None:
-    """Shape of a tensor's samples; a nested one has none that holds for all."""
+    """Shape of a tensor's samples; None for nested tensors, whose samples have different shapes."""
     return None if first is None or first.is_nested else tuple(first.shape[1:])
 
 
 def take_rows(inputs: Any, k: int, *, rows: int | None = None) -> Any:
-    """The first k samples of inputs, however they are nested.
+    """The first k samples of nested inputs.
 
     Parameters
     ----------
     inputs : Inputs, tensor, list, tuple, mapping
-        As a network takes them.
+        Inputs of a network.
     k : int
-        How many samples; all of them where there are fewer.
+        Number of samples; all if there are fewer.
     rows : int, optional
-        How many there are, by default what `rows_of` says. A tensor of another length is shared by all samples, and stays.
+        Number of samples in the inputs; by default that of `rows_of`. A tensor of another length belongs to all samples and is
+        unchanged.
 
     Returns
     -------
     object
-        Of the same kind and nesting; tensors are views.
+        Of the same type and nesting; tensors are views.
 
     Examples
     --------
@@ -140,7 +141,7 @@ def take_rows(inputs: Any, k: int, *, rows: int | None = None) -> Any:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor with an axis, however nested."""
+    """All nested tensors with at least one axis."""
     if isinstance(value, Tensor):
         if value.ndim:
             yield value
@@ -152,7 +153,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def are_images(parts: Sequence[Any]) -> bool:
-    """Whether all are images (C, H, W), of one, three or four colours."""
+    """Whether all values are images (C, H, W) with one, three or four channels."""
     shaped = bool(parts) and all(isinstance(part, Tensor) and not part.is_nested and part.ndim == 3 for part in parts)
     return shaped and all(part.shape[0] in _COLOURS and part.is_floating_point() for part in parts)
 
@@ -172,12 +173,12 @@ def _cut(value: Any, k: int, rows: int, *, listed: bool) -> Any:
 
 
 def _entries(value: Any) -> Iterator[Any]:
-    """What a mapping, a list or a tuple holds."""
+    """The entries of a mapping, list or tuple."""
     return iter(value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ())
 
 
 def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A mapping, list or tuple of the same kind with its entries changed; anything else as it is."""
+    """A mapping, list or tuple of the same type with changed entries; other objects unchanged."""
     if isinstance(value, UserDict):
         result = copy.copy(value)  # keeps the class, and with it access by attribute
         result.update({key: change(item) for key, item in value.items()})
@@ -185,7 +186,7 @@ def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, Mapping):
         changed = {key: change(item) for key, item in value.items()}
         try:
-            return type(value)(changed)  # type: ignore[call-arg]  # most mappings are made of one
+            return type(value)(changed)  # type: ignore[call-arg]  # most mapping types take a mapping
         except TypeError:
             return changed
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -194,7 +195,7 @@ def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def as_tensors(value: Any) -> Any:
-    """Numpy arrays of numbers turned into tensors, however nested."""
+    """Nested inputs with numpy arrays of numbers converted to tensors."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         return torch.from_numpy(np.ascontiguousarray(value))
     if isinstance(value, Tensor | PackedSequence) or not any(_holds_arrays(entry) for entry in _entries(value)):
@@ -207,21 +208,21 @@ def _holds_arrays(value: Any) -> bool:
 
 
 def length_of(value: Tensor | PackedSequence) -> int | None:
-    """Samples of a tensor: its first axis."""
+    """Number of samples of a tensor: the length of its first axis."""
     if isinstance(value, PackedSequence):
         return int(value.batch_sizes[0])
     return value.size(0) if value.ndim else None
 
 
 def rows_among(value: Any, count: int | None) -> int:
-    """Samples of several inputs: as many as labels, if some tensor has so many rows, or those of the first."""
+    """Number of samples of several inputs: that of the labels if a tensor has as many rows, else that of the first."""
     if count is not None and any(length_of(tensor) == count for tensor in tensors_in(value)):
         return count
     return rows_of(value) or 0
 
 
 def explained(error: Exception, inputs: Inputs, model: nn.Module) -> UsageError | None:
-    """The sentence that an error of the network's own stands for, where the inputs' types or a guess are its cause."""
+    """A sentence for an error that the network raises, if the types of the inputs or a guess caused it."""
     if isinstance(error, ReportedError):
         return None
     own = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), None)

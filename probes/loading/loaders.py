@@ -1,7 +1,8 @@
-"""What a loader gives over a whole run: batches of a data set that comes in its place, and workers that share it out.
+"""Loaders over a complete run: batches of a data set given in place of a loader, and workers that must share the samples.
 
-An `IterableDataset` that does not share itself out gives every worker all samples. torch takes a batch from each worker in
-turn, so that W batches in a row are then alike; and at the end every sample has come a multiple of W times.
+An `IterableDataset` that does not divide its samples among W workers yields all of them in every worker. Torch takes batches
+from the workers in turn, so that W successive batches are then equal, and at the end every sample has been yielded a multiple
+of W times.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ __all__ = ["as_loader", "batches_of", "row_hashes", "stacked"]
 
 
 def as_loader(source: Iterable[Any] | Dataset[Any], batch_size: int) -> Iterable[Any]:
-    """A loader as it is; a data set of samples in batches of `batch_size`, in order.
+    """A loader unchanged; a data set of samples in batches of `batch_size`, in order.
 
-    A data set is what torch or Hugging Face call one, or what has `__getitem__` and `__len__` and can't be iterated. What an
-    `IterableDataset` gives may be samples or batches: a label per item, or one per row of x, says which.
+    A data set is one of torch or Hugging Face, or an object with `__getitem__` and `__len__` that can't be iterated. Items of
+    an `IterableDataset` may be samples or batches; a label per item, or one per row of x, decides.
 
     Raises
     ------
     UsageError
-        If an `IterableDataset` gives no labels that say it.
+        If an `IterableDataset` has no labels that decide it.
 
     Examples
     --------
@@ -76,7 +77,7 @@ def _streamed(source: IterableDataset[Any], batch_size: int) -> Iterator[Any]:
 
 
 def stacked(samples: list[Any]) -> Any:
-    """Torch's own collation; a sentence where samples can't be stacked."""
+    """Torch's collation; raises a sentence if samples can't be stacked."""
     try:
         return default_collate(samples)
     except (TypeError, RuntimeError) as error:
@@ -88,7 +89,7 @@ def stacked(samples: list[Any]) -> Any:
 
 
 def batches_of(loader: Iterable[Any]) -> Iterable[Any]:
-    """The loader's items, watched where several workers may each give all samples."""
+    """The loader's items, checked for duplicates if several workers may each yield all samples."""
     if not isinstance(loader, DataLoader) or not loader.num_workers:
         return loader
     if isinstance(loader.dataset, IterableDataset) and loader.num_workers > 1:
@@ -122,7 +123,7 @@ def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
     Raises
     ------
     DataError
-        If each worker gives the same samples: after one batch of each, or, where those could be alike by chance, at the end.
+        If each worker yields the same samples: after one batch of each, or at the end if these could be equal by chance.
     """
     workers = loader.num_workers
     sentence = (
@@ -136,7 +137,7 @@ def _watched(loader: DataLoader[Any]) -> Iterator[Any]:
         counts.update(contents)
         if step < workers:
             round_.append(contents)
-            # Equal batches of different samples; data whose samples are all alike say nothing.
+            # Batches are equal although their samples differ; if all samples are equal, nothing follows.
             if len(round_) == workers and len(set(contents)) > 1 and all(other == contents for other in round_):
                 raise DataError(sentence)
         yield item

@@ -1,11 +1,11 @@
-"""Which sample is which, whatever order a loader draws them in: a loader's items with one id per sample.
+"""Identity of samples for any order of a loader: its items with one id per sample.
 
-The first of these counts: ids that the item gives; `sample_ids` of the data set, one per position; the position or key that the
-sampler drew, in the data set that a `Subset` (or a `Subset` of one) is taken from; the order of a list; and, with a warning,
-the order of arrival. Samplers draw in the process that iterates, in the order in which batches come; a shallow copy of the
-loader, whose sampler takes notes, so gives the same batches from the same random state.
+The first available of these is used: ids in the item; `sample_ids` of the data set, one per position; the position or key that
+the sampler drew, in the data set of which a `Subset` (possibly nested) is a part; the order of a list; and, with a warning, the
+order of arrival. Samplers draw in the iterating process, in the order of the batches. Therefore a shallow copy of the loader
+with a sampler that logs its draws yields the same batches for the same random state.
 
-A collate function that does not keep the order of samples (`collation.py`) leaves no more than the order of arrival.
+If a collate function does not keep the order of samples (`collation.py`), only the order of arrival is left.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["Identified", "base_of", "identified", "ids_at", "in_fixed_order"]
 
 
 class Identified(NamedTuple):
-    """An item of a loader, what each of its samples is called, and where that comes from, a key of `probes.ids.IDS_FROM`."""
+    """An item of a loader, the ids of its samples, and their origin, a key of `probes.ids.IDS_FROM`."""
 
     item: Item
     ids: Ids
@@ -40,23 +40,23 @@ class Identified(NamedTuple):
 
 
 def identified(loader: Iterable[Any], reader: Reader, *, first: int = 0) -> Iterator[Identified]:
-    """A loader's items, read, each with an id per sample; empty ones are passed over.
+    """The parsed items of a loader, each with an id per sample; empty items are skipped.
 
     Parameters
     ----------
     loader : iterable
-        As `probes.capture` takes it; or items that are identified already, which are let through.
+        As for `probes.capture`; items that are `Identified` already are passed unchanged.
     reader : Reader
-        Of the network.
+        Reader of the network.
     first : int, default 0
-        Number of the first sample, where samples are numbered in the order in which they come.
+        Number of the first sample, if samples are numbered by arrival.
 
     Raises
     ------
     UsageError
         If a `DistributedSampler` repeats samples.
     DataError
-        If an id comes twice, or it is not known any more which samples came.
+        If an id is repeated, or samples can no longer be identified.
     """
     seen, done, origin, by_position = SeenIds(), first, "", False
     _refuse_repeated(loader)
@@ -89,7 +89,7 @@ def identified(loader: Iterable[Any], reader: Reader, *, first: int = 0) -> Iter
 
 
 def ids_at(data: Any, positions: Sequence[Any]) -> tuple[NDArray[Any], str] | None:
-    """Ids of the samples at some positions of a data set, and where they come from; None where positions do not say it.
+    """Ids of the samples at positions of a data set, and their origin; None if positions do not identify them.
 
     Examples
     --------
@@ -122,7 +122,7 @@ def _are_numbers(positions: Sequence[Any]) -> bool:
 
 
 def base_of(data: Any) -> Any:
-    """The data set that a `Subset`, or a `Subset` of one, is taken from."""
+    """The data set of which a (nested) `Subset` is a part."""
     while isinstance(data, Subset):
         data = data.dataset
     return data
@@ -135,57 +135,57 @@ def in_fixed_order(loader: Any) -> bool:
     return mapped and isinstance(sampler, SequentialSampler)
 
 
-class _Drawn(NamedTuple):
-    """What a sampler drew for one item of a loader.
+class _Draw(NamedTuple):
+    """The draw of a sampler for one item of a loader.
 
     Attributes
     ----------
     positions : sequence or None
-        Of each sample; one alone where the item is what the data set holds there, samples or batches.
+        Position of each sample; a single one if the item is the entry of the data set at that position.
     data : Any
         The data set.
-    whole : bool
-        Whether the item is what the data set holds at one position.
+    is_entry : bool
+        Whether the item is the entry of the data set at one position, a sample or a batch.
     ordered : bool
         Whether the rows are in the order of the positions.
-    why : str
-        Why nothing is known; empty where it is.
+    reason : str
+        The reason if positions are unknown; else empty.
     """
 
     positions: Sequence[Any] | None = None
     data: Any = None
-    whole: bool = False
+    is_entry: bool = False
     ordered: bool = True
-    why: str = ""
+    reason: str = ""
 
     @property
     def origin(self) -> str:
-        """Where the ids would come from; empty where there are none."""
-        named = None if self.positions is None or self.why else ids_at(self.data, self.positions)
+        """Origin of the ids; empty if there are none."""
+        named = None if self.positions is None or self.reason else ids_at(self.data, self.positions)
         return "" if named is None else named[1]
 
     def ids(self, rows: int) -> Ids | None:
-        """One id per row, where that can be said."""
+        """One id per row, if known."""
         named = None if self.positions is None or self.unknown(rows) else ids_at(self.data, self.positions)
         if named is None:
             return None
-        if self.whole and rows > 1:
+        if self.is_entry and rows > 1:
             return as_ids([f"{named[0][0]}/{row}" for row in range(rows)])
         return named[0]
 
     def unknown(self, rows: int) -> str:
-        """Why rows have no ids; empty where they have."""
-        if self.why:
-            return self.why
+        """The reason why rows have no ids; empty if they have."""
+        if self.reason:
+            return self.reason
         if not self.ordered:
             return "its collate_fn changes the order of samples, or draws at random"
         if self.positions is None or ids_at(self.data, self.positions) is None:
             return "its sampler gives no numbers or keys"
-        return "" if self.whole or len(self.positions) == rows else f"its sampler drew {len(self.positions)} samples"
+        return "" if self.is_entry or len(self.positions) == rows else f"its sampler drew {len(self.positions)} samples"
 
 
-def _origin(loader: Any, item: Item, drawn: _Drawn) -> str:
-    """Where ids come from, by the first item; a warning where it is the order of arrival."""
+def _origin(loader: Any, item: Item, drawn: _Draw) -> str:
+    """Origin of ids, from the first item; warns if it is the order of arrival."""
     if item.ids is not None:
         return str(getattr(base_of(getattr(loader, "dataset", None)), "ids_from", "given"))
     if isinstance(loader, list | tuple):
@@ -196,7 +196,7 @@ def _origin(loader: Any, item: Item, drawn: _Drawn) -> str:
             f"Without ids, the samples of a DistributedSampler can't be told apart ({why}): yield (x, labels, ids)."
         )
     warnings.warn(
-        f"The loader gives no ids, and {why}: samples are numbered in the order in which they come. Recordings in another "
+        f"The loader gives no ids, and {why}: samples are numbered in the order of arrival. Recordings in another "
         f"order can't be compared with this one; yield (x, labels, ids), or give a data set or its DataLoader.",
         ArrivalOrderWarning,
         stacklevel=4,
@@ -205,7 +205,7 @@ def _origin(loader: Any, item: Item, drawn: _Drawn) -> str:
 
 
 def _shared_out(loader: Any) -> DistributedSampler[Any] | None:
-    """The sampler by which several processes each run over a part of the data set."""
+    """The sampler that divides a data set among processes, if there is one."""
     for sampler in (getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None)):
         if isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
             return sampler
@@ -213,66 +213,71 @@ def _shared_out(loader: Any) -> DistributedSampler[Any] | None:
 
 
 def _refuse_repeated(loader: Any) -> None:
-    """Raise where processes get some samples twice, so that each has as many as the others."""
+    """Raise UsageError if the sampler repeats samples to give all processes equally many."""
     sampler = _shared_out(loader)
     if sampler is None or sampler.drop_last or not len(sampler.dataset) % sampler.num_replicas:  # type: ignore[arg-type]
         return
     n, parts = len(sampler.dataset), sampler.num_replicas  # type: ignore[arg-type]
     raise UsageError(
-        f"The DistributedSampler repeats {-n % parts} of the {n} samples, so that {parts} processes have equally many, and a "
-        f"sample may stand in one shard only: give each process Subset(data, range(rank, len(data), {parts}))."
+        f"The DistributedSampler repeats {-n % parts} of the {n} samples, so that {parts} processes have equally many, but a "
+        f"sample must be in one shard only: give each process Subset(data, range(rank, len(data), {parts}))."
     )
 
 
-def _with_positions(loader: Iterable[Any]) -> Iterator[tuple[Any, _Drawn]]:
-    """A loader's items, and what its sampler drew for each."""
-    why = _unknown(loader)
-    if why:
+def _with_positions(loader: Iterable[Any]) -> Iterator[tuple[Any, _Draw]]:
+    """The items of a loader, each with the draw of its sampler."""
+    reason = _unknown(loader)
+    if reason:
         for value in batches_of(loader):
-            yield value, _Drawn(why=why)
+            yield value, _Draw(reason=reason)
         return
     assert isinstance(loader, DataLoader)
-    notes: deque[Any] = deque()
-    whole = loader.batch_sampler is None
-    noting = {"sampler": _Noting(loader.sampler, notes)} if whole else {"batch_sampler": _Noting(loader.batch_sampler, notes)}
-    twin = copy.copy(loader)
-    vars(twin).update(noting, _iterator=None)  # past the guard of DataLoader, and without workers that another iteration has
-    if not whole and not keeps_order(loader.collate_fn):
-        twin.collate_fn = InOrder(loader.collate_fn)
-    for value in batches_of(twin):
-        if not notes:
-            yield value, _Drawn(why=f"the {type(loader).__name__} does not draw from its own sampler")
+    log: deque[Any] = deque()
+    is_entry = loader.batch_sampler is None
+    samplers = (
+        {"sampler": _LoggingSampler(loader.sampler, log)}
+        if is_entry
+        else {"batch_sampler": _LoggingSampler(loader.batch_sampler, log)}
+    )
+    logging_loader = copy.copy(loader)
+    # vars: DataLoader refuses to set these; without _iterator it does not reuse the workers of another iteration
+    vars(logging_loader).update(samplers, _iterator=None)
+    if not is_entry and not keeps_order(loader.collate_fn):
+        logging_loader.collate_fn = InOrder(loader.collate_fn)
+    for value in batches_of(logging_loader):
+        if not log:
+            yield value, _Draw(reason=f"the {type(loader).__name__} does not draw from its own sampler")
             continue
-        drawn = notes.popleft()
-        positions = [drawn] if whole else drawn.tolist() if isinstance(drawn, Tensor | np.ndarray) else list(drawn)
+        drawn = log.popleft()
+        positions = [drawn] if is_entry else drawn.tolist() if isinstance(drawn, Tensor | np.ndarray) else list(drawn)
         if isinstance(value, Collated):
-            yield value.content, _Drawn(positions, loader.dataset, ordered=value.in_order)
+            yield value.content, _Draw(positions, loader.dataset, ordered=value.in_order)
         else:
-            yield value, _Drawn(positions, loader.dataset, whole)
+            yield value, _Draw(positions, loader.dataset, is_entry)
 
 
 def _unknown(loader: Any) -> str:
-    """Why a loader does not say which samples it draws; empty where it does."""
+    """The reason why the samples that a loader draws are unknown; empty if they are known."""
     if not isinstance(loader, DataLoader):
-        return f"the {type(loader).__name__} does not say which samples it gives"
+        return f"the {type(loader).__name__} does not state which samples it yields"
     if isinstance(loader.dataset, IterableDataset):
-        return f"the {type(loader.dataset).__name__} does not say which samples it gives"
+        return f"the {type(loader.dataset).__name__} does not state which samples it yields"
     if type(loader).__iter__ is not DataLoader.__iter__:
-        return f"the {type(loader).__name__} iterates in a way of its own"
+        return f"the {type(loader).__name__} has its own __iter__"
     if loader.num_workers and not getattr(loader, "in_order", True):
         return "its batches come in any order (in_order=False)"
     return ""
 
 
-class _Noting:
-    """A sampler that takes notes of what it draws."""
+class _LoggingSampler:
+    """A sampler that logs its draws."""
 
-    def __init__(self, sampler: Any, notes: deque[Any]) -> None:
-        self._sampler, self._notes = sampler, notes
+    def __init__(self, sampler: Any, log: deque[Any]) -> None:
+        self._sampler, self._log = sampler, log
 
     def __iter__(self) -> Iterator[Any]:
         for drawn in self._sampler:
-            self._notes.append(drawn)
+            self._log.append(drawn)
             yield drawn
 
     def __len__(self) -> int:

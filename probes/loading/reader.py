@@ -1,7 +1,7 @@
-"""What an item of a loader means to a network: its arguments, one class and one id per sample.
+"""Interprets an item of a loader for a network: arguments of the call, a class and an id per sample.
 
-The network's signature decides what it can: how many inputs it takes, by which names. Counts decide what is left: a label per
-sample says how many samples there are. What neither decides is refused with a sentence that says what to write.
+The network's signature determines the number and names of its inputs. Counts decide the rest: one label per sample gives the
+number of samples. Items that neither decides are refused with a sentence that says what to write.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _IDS = ("__key__", "ids", "id", "index", "idx")
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One item of a loader, read.
+    """A parsed item of a loader.
 
     Attributes
     ----------
     inputs : Inputs
-        What the network is called with.
+        Arguments of the network's call.
     labels : (n,) int64 array or None
-        Class of each sample, where the loader gives them.
+        Class of each sample.
     ids : (n,) int64 or text array, or None
-        What each sample is called, where the loader says it.
+        Id of each sample.
     targets : (n, t) float64 array or None
-        Continuous targets of each sample, likewise.
+        Continuous targets of each sample.
     target_names : tuple of str
-        Names of their columns, where they have any.
+        Names of the columns of targets; may be empty.
     """
 
     inputs: Inputs
@@ -58,7 +58,7 @@ class Item:
 
 @dataclass(frozen=True)
 class _Signature:
-    """What a network's forward can be called with."""
+    """The arguments that a network's forward accepts."""
 
     name: str
     positional: tuple[str, ...]
@@ -75,7 +75,7 @@ class _Signature:
         called = forward.forward if isinstance(forward, nn.Module) else forward
         try:
             parameters = list(inspect.signature(called).parameters.values())
-        except (TypeError, ValueError):  # compiled code without a signature: anything may fit
+        except (TypeError, ValueError):  # compiled code without a signature: any arguments are possible
             return cls(title, (), 0, frozenset(), frozenset(), any_positional=True, any_name=True, annotation="")
         kinds = inspect.Parameter
         positional = [
@@ -95,7 +95,7 @@ class _Signature:
 
     @property
     def most(self) -> float:
-        """Most positional arguments."""
+        """Maximal number of positional arguments."""
         return float("inf") if self.any_positional else len(self.positional)
 
     @property
@@ -104,23 +104,23 @@ class _Signature:
 
 
 def _annotation(parameter: inspect.Parameter) -> str:
-    """`"list"`, `"tuple"`, ...: what an argument is annotated as, whether that stands there as an object or as text."""
+    """`"list"`, `"tuple"`, ...: the annotated type of an argument, given as an object or as text."""
     kind = parameter.annotation
     text = kind if isinstance(kind, str) else str(kind) if get_origin(kind) else getattr(kind, "__name__", "")
     return re.split(r"\W", text.removeprefix("typing."), maxsplit=1)[0].lower()
 
 
 class Reader:
-    """Reads the items that a loader gives to one network: the first one says what the others must be like.
+    """Parses the items of a loader for one network; all items must have the form of the first.
 
     Parameters
     ----------
     forward : torch.nn.Module or callable
-        The network, or what is run in its place.
+        The network, or a function that is called in its place.
     labels : bool, default True
-        Whether labels are read; without, they may be anything.
+        Whether labels are read; if not, they are not checked.
     class_names : sequence of str, optional
-        Name of class 0, 1, ..., where labels are text.
+        Name of class 0, 1, ..., if labels are text.
 
     Examples
     --------
@@ -148,11 +148,11 @@ class Reader:
         Raises
         ------
         UsageError
-            If the network can't be called with what comes.
+            If the network can't be called with the item.
         DataError
-            If labels are not one integer per sample or ids not one integer or text, or if either come and go.
+            If labels are not one integer per sample or ids not one integer or text, or if only some items have them.
         """
-        inputs, labels, ids, name = self._apart(value)
+        inputs, labels, ids, name = self._split(value)
         count = count_of(labels)
         inputs = inputs if isinstance(inputs, Inputs) else self._called(as_tensors(inputs), count)
         annotations = self._annotated(labels, inputs) if self._wants_labels else Annotations()
@@ -163,7 +163,7 @@ class Reader:
         return item
 
     def _same(self, item: Item) -> None:
-        """Raise where labels or ids come and go."""
+        """Raise DataError if only some items have labels or ids."""
         first = self._first = self._first or item
         columns = (
             ("labels", first.labels, item.labels),
@@ -179,7 +179,7 @@ class Reader:
         self._rows += item.inputs.rows
 
     def _annotated(self, labels: Any, inputs: Inputs) -> Annotations:
-        """Labels and targets; neither, and a warning, where they are something else."""
+        """Labels and targets; neither, with a warning, if the values are not of samples."""
         result = annotations_of(labels, inputs, self._class_names, before=self._annotations) if inputs.rows else None
         if isinstance(result, str):
             self._warn(result)
@@ -191,7 +191,7 @@ class Reader:
         return result or Annotations()
 
     def _checked(self, read: Callable[..., NDArray[Any] | str | None], *what: Any) -> NDArray[Any] | None:
-        """Ids; None, and a warning, where they are something else."""
+        """Ids; None, with a warning, if the values are not ids."""
         result = read(*what)
         if isinstance(result, str):
             self._warn(result)
@@ -203,13 +203,13 @@ class Reader:
             self._warned.add(sentence)
             warnings.warn(sentence, IgnoredWarning, stacklevel=2)
 
-    def _apart(self, value: Any) -> tuple[Any, Any, Any, str]:
-        """Inputs, labels, ids, and what the ids are called."""
+    def _split(self, value: Any) -> tuple[Any, Any, Any, str]:
+        """Inputs, labels, ids, and the name of the ids."""
         if isinstance(value, Mapping):
             return self._mapping(value)
         if isinstance(value, PackedSequence) or not isinstance(value, list | tuple):
             return value, None, None, ""
-        if hasattr(value, "_asdict") and self._fits(named := self._rest(value._asdict())):
+        if hasattr(value, "_asdict") and self._fits(named := self._input_entries(value._asdict())):
             return self._mapping(value._asdict()) if named else (None, None, None, "")
         if len(value) > 1 and are_images(value):
             raise UsageError(
@@ -227,10 +227,10 @@ class Reader:
             )
         return inputs, labels, ids, "third element"
 
-    def _rest(self, items: Mapping[str, Any]) -> dict[str, Any]:
-        """The entries that are inputs: all but labels and ids that forward does not ask for.
+    def _input_entries(self, items: Mapping[str, Any]) -> dict[str, Any]:
+        """The entries that are inputs: all but labels, and ids that are not arguments of forward.
 
-        Many networks take `labels` to compute a loss, which is not wanted here.
+        Many networks take `labels` to compute a loss, which is not needed here.
         """
         ask = self._signature
         label = next((key for key in LABELS if key in items), "")
@@ -240,18 +240,18 @@ class Reader:
         return {key: item for key, item in items.items() if key not in drop}
 
     def _fits(self, items: Mapping[str, Any]) -> bool:
-        """Whether forward takes these entries by name; some may be too many, but one at least is an input."""
+        """Whether forward accepts these entries by name. Extra entries are allowed, but at least one must be an input."""
         ask = self._signature
         return ask.needed <= set(items) and (bool(ask.names & set(items)) or (ask.any_name and not ask.positional))
 
     def _mapping(self, items: Mapping[str, Any], count: int | None = None) -> tuple[Inputs, Any, Any, str]:
-        """Keyword arguments, or the whole mapping as one argument: whichever the signature takes."""
-        ask, rest = self._signature, self._rest(items)
+        """Keyword arguments, or the mapping as a single argument, depending on the signature."""
+        ask, rest = self._signature, self._input_entries(items)
         label = next((key for key in LABELS if key in items), "")
         number = next((key for key in _IDS if key in items and key not in rest), "")
         labels = items.get(label)
         if label in rest and not are_integers(labels):
-            labels = None  # an input that happens to be called y
+            labels = None  # an input named y
         count = count_of(labels) if count is None else count
         rest = as_tensors(rest)
         if not any(True for _ in tensors_in(rest)):
@@ -280,7 +280,7 @@ class Reader:
         )
 
     def _called(self, value: Any, count: int | None) -> Inputs:
-        """The first element of an item as the network's arguments."""
+        """The arguments of the network's call from the first element of an item."""
         ask = self._signature
         if isinstance(value, Mapping):
             return self._mapping(value, count)[0]
@@ -301,7 +301,7 @@ class Reader:
     def _sequence(self, parts: Sequence[Any], count: int | None) -> Inputs:
         """Several arguments `(x1, x2)`, or one that is a list.
 
-        Where the signature leaves both open, the number of labels says whether the list holds samples or inputs.
+        If the signature allows both, the number of labels decides whether the list contains samples or inputs.
         """
         ask, m = self._signature, len(parts)
         if not any(True for _ in tensors_in(parts)):
@@ -334,7 +334,7 @@ class Reader:
 
 
 def as_inputs(forward: Callable[..., Any], value: Any) -> Inputs:
-    """Inputs as they stand in a loader's item, without labels: a tensor, several, or a mapping.
+    """Inputs of a loader's item without labels: a tensor, several tensors, or a mapping.
 
     Examples
     --------

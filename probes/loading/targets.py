@@ -1,7 +1,7 @@
-"""Labels and ids of a loader's item: classes or targets of samples, a sentence, or an error; never classes that nobody meant.
+"""Labels and ids of a loader's item: classes or targets of samples, or the reason why they are neither.
 
-What belongs to no single sample (boxes, masks, images, a class per token) is left out with a sentence. What the rest means is
-decided by `probes.labels`, and stays what it was in the first batch.
+Annotations of parts of a sample (boxes, masks, images, a class per token) are skipped with a sentence. `probes.labels` decides
+whether the others are classes or targets; the first batch decides for all.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from probes.loading.inputs import Inputs, tensors_in
 __all__ = ["LABELS", "annotations_of", "are_integers", "count_of", "ids_of", "label_of"]
 
 _WHAT = "The loader's labels"
-LABELS = ("labels", "label", "targets", "target", "y")  # what mappings call them
+LABELS = ("labels", "label", "targets", "target", "y")  # keys of mappings
 
 
 def annotations_of(
     labels: Any, inputs: Inputs, class_names: Sequence[str] | None = None, *, before: Annotations | None = None
 ) -> Annotations | str | None:
-    """Classes or continuous targets of samples, of whatever a loader gives as labels.
+    """Classes or continuous targets of samples, from the labels of a loader's item.
 
     Parameters
     ----------
     labels : object
-        A tensor on any device, an array, a list, a number for a single sample; None where there are none.
+        A tensor on any device, an array, a list, a number for a single sample; None without labels.
     inputs : Inputs
-        What they belong to.
+        Inputs of the same item.
     class_names : sequence of str, optional
-        Name of class 0, 1, ..., by which text is numbered.
+        Name of class 0, 1, ...; text is converted to their numbers.
     before : Annotations, optional
-        Those of the batch before: what were classes stay classes, what were targets stay targets.
+        Annotations of the previous batch: classes stay classes, and targets stay targets.
 
     Returns
     -------
     Annotations, str or None
-        What they are; a sentence where they belong to no single sample.
+        The annotations; a sentence if they are not of samples.
 
     Raises
     ------
     DataError
-        If they might be classes or targets, but it can't be said which.
+        If they may be classes or targets.
 
     Examples
     --------
@@ -90,21 +90,21 @@ def annotations_of(
 
 
 def ids_of(ids: Any, rows: int, name: str) -> Ids | str | None:
-    """One id per sample; a sentence where what may be ids is something else, such as metadata.
+    """One id per sample; a sentence if the values are not ids, such as metadata.
 
     Parameters
     ----------
     ids : object
-        As labels may be given; integers or texts.
+        In the forms of labels; integers or texts.
     rows : int
-        Samples.
+        Number of samples.
     name : str
-        What the loader calls them; `"ids"` can be nothing else.
+        Name of the entry; `"ids"` must be ids.
 
     Raises
     ------
     DataError
-        If an id stands twice, or `"ids"` are not one integer or one text per sample.
+        If an id is repeated, or `"ids"` are not one integer or one text per sample.
     """
     if ids is None:
         return None
@@ -140,14 +140,14 @@ def _listed(ids: Any, what: str) -> Any:
 
 
 def label_of(item: Any) -> Any:
-    """The labels, or the label, of an item; None where it has none."""
+    """The labels, or the label, of an item; None without one."""
     if isinstance(item, Mapping):
         return next((item[key] for key in LABELS if key in item), None)
     return item[1] if isinstance(item, list | tuple) and len(item) > 1 else None
 
 
 def count_of(labels: Any) -> int | None:
-    """How many samples labels are for, as far as they say it."""
+    """Number of samples that labels belong to; None if unknown."""
     if isinstance(labels, Annotations):
         column = labels.targets if labels.labels is None else labels.labels
         return None if column is None else len(column)
@@ -168,18 +168,18 @@ def _is_text(values: NDArray[Any]) -> bool:
 
 
 def _like_inputs(values: NDArray[Any], inputs: Inputs) -> bool:
-    """Whether targets have the shape of an input of several numbers: a class per token, what an autoencoder is to give."""
+    """Whether targets have the shape of an input of several numbers: a class per token, or the target of an autoencoder."""
     parts = tensors_in((inputs.args, inputs.kwargs))
     return values.shape[1] > 1 and any(not x.is_nested and tuple(x.shape) == values.shape for x in parts)
 
 
 def _flat(values: NDArray[Any]) -> NDArray[Any]:
-    """A number, or a column, of one per sample as a row."""
+    """A number, or a column with one number per sample, as an array of one axis."""
     return values.reshape(-1) if values.ndim == 0 or values.shape[1:] == (1,) else values
 
 
 def _array(values: Any) -> NDArray[Any] | None:
-    """Numbers or texts as an array; None where they are nested otherwise."""
+    """Numbers or texts as an array; None if they are ragged."""
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         return np.asarray(values.float() if values.dtype == torch.bfloat16 else values)

@@ -1,4 +1,4 @@
-"""Arguments and options that are the command line's own: names of networks and data, files to write."""
+"""Arguments and options of the command line only: names of networks and data, files to write."""
 
 from __future__ import annotations
 

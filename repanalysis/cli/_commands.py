@@ -1,7 +1,7 @@
-"""How words become options: what no option may be is refused for all of them, and a wrong word is one sentence.
+"""Parsing of the command line: invalid values are refused for all options, and every error is one sentence.
 
-An option given twice, a number that is not finite or beyond 32 bits, an empty text, a path that is a pipe or a device: refused
-here, once, also for options that are yet to come. Types and bounds are those that each option declares.
+A repeated option, a number that is not finite or beyond 32 bits, an empty text, a path of a pipe or a device are refused here
+for all options. Types and bounds are those that each option declares.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from repanalysis.cli._signals import stoppable
 __all__ = ["Command", "Group"]
 
 _LARGEST = 2**32 - 1
-_ClickError: type[Exception] = typer.BadParameter.__mro__[2]  # click's own, which typer carries with it since 0.26
+_ClickError: type[Exception] = typer.BadParameter.__mro__[2]  # click's, which is part of typer since 0.26
 
 
 class Command(typer.core.TyperCommand):
-    """A verb, whose options are checked."""
+    """A command with checked options."""
 
     def make_parser(self, ctx: Any) -> Any:
-        """The parser of the words, which refuses an option that comes twice."""
+        """The parser, which refuses repeated options."""
         parser: Any = super().make_parser(ctx)
         parse = parser.parse_args
 
@@ -47,7 +47,7 @@ class Command(typer.core.TyperCommand):
         return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """The words that are left once the options are read."""
+        """The arguments after the options."""
         rest = super().parse_args(ctx, args)
         parameter: Any
         for parameter in self.params:
@@ -58,7 +58,7 @@ class Command(typer.core.TyperCommand):
 
 
 class Group(typer.core.TyperGroup):
-    """All commands; whatever goes wrong before one of them runs is one sentence, too."""
+    """All commands; errors before a command runs are one sentence, too."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -70,13 +70,13 @@ class Group(typer.core.TyperGroup):
         return list(self.commands)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """A command; for the list of all of them, one that has its summary alone."""
+        """A command; for the list of commands, one with only its summary."""
         if self._lists:
             return Command(cmd_name, help=summary_of(cmd_name))
         return super().get_command(ctx, cmd_name)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help, for which no command is imported."""
+        """Print the help without importing commands."""
         self._lists = True
         try:
             super().format_help(ctx, formatter)
@@ -85,10 +85,10 @@ class Group(typer.core.TyperGroup):
 
     def main(
         self, args: Sequence[str] | None = None, *words: Any, standalone_mode: bool = True, **options: Any
-    ) -> Any:  # the words' names are those of click
+    ) -> Any:  # names of click's arguments
         """Run the command line."""
         for stream in (sys.stdout, sys.stderr):
-            with suppress(AttributeError):  # whatever an encoding lacks is written as an escape
+            with suppress(AttributeError):  # characters that the encoding lacks are escaped
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         with stoppable() as stop:
             try:
@@ -104,7 +104,7 @@ class Group(typer.core.TyperGroup):
                     complain(sentence_of(error))
             except KeyboardInterrupt:
                 code = stop.exit_code
-            if stop.signal is not None and not stop.reported:  # it came before the verb, or behind it
+            if stop.signal is not None and not stop.reported:  # before or after the command
                 stop.report()
                 code = stop.exit_code
         if standalone_mode:
@@ -112,14 +112,14 @@ class Group(typer.core.TyperGroup):
         return code
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """The words that belong to the verb."""
+        """The arguments of the command."""
         if any(word == "" or (word.startswith("--") and word.endswith("=")) for word in args):
             ctx.fail("An argument is empty; leave it out, or see whether a variable of the shell is not set.")
         return super().parse_args(ctx, args)
 
 
 def _usage(error: Any) -> int:
-    """Print what is wrong with the words, on one line."""
+    """Print a usage error, on one line."""
     if type(error).__name__ == "NoArgsIsHelpError":
         if error.format_message():
             error.show()
@@ -139,7 +139,7 @@ def _each(value: Any) -> Iterator[Any]:
 
 
 def _refusal(value: Any) -> str:
-    """Why no option may have this value; empty if it may."""
+    """The reason why a value is refused for any option; else empty."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value} is not a finite number."
     if isinstance(value, int) and abs(value) > _LARGEST:

@@ -1,4 +1,4 @@
-"""TOML files: a verb's options, checked against the types that the verb declares."""
+"""TOML files of options, checked against the types that the command declares."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["configured", "kind_of"]
 
 
 def configured(ctx: typer.Context, path: Path | None) -> Path | None:
-    """Take a verb's defaults from a TOML file: keys at its top, or in a table with the verb's name."""
+    """Read a command's defaults from a TOML file: top-level keys, or a table with the command's name."""
     if path is None:
         return None
     try:
@@ -28,7 +28,7 @@ def configured(ctx: typer.Context, path: Path | None) -> Path | None:
 
 
 def _defaults(ctx: typer.Context, path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Values by parameter: those of all verbs, of the verb's group, of the verb."""
+    """Values by parameter: top-level, of the command's group, of the command."""
     assert ctx.command.callback is not None
     parameters = inspect.signature(ctx.command.callback).parameters
     own = {name: parameter.annotation for name, parameter in parameters.items() if name != "config"}
@@ -41,7 +41,7 @@ def _defaults(ctx: typer.Context, path: Path, content: dict[str, Any]) -> dict[s
         for key, value in content.items():
             option = key.replace("-", "_")
             if isinstance(value, dict) and key in verbs:
-                continue  # of another verb, or the next one here
+                continue  # a table of another command, or of the next in this group
             if isinstance(value, dict) and option not in own:
                 one_of(f"table in {path}", key, [*verbs] or [*own])
             one_of(f"key of {ctx.info_name} in {path}", option, [*own])
@@ -50,7 +50,7 @@ def _defaults(ctx: typer.Context, path: Path, content: dict[str, Any]) -> dict[s
 
 
 def _fitting(what: str, value: Any, annotation: Any) -> Any:
-    """A value as an option takes it: true or false for a switch, a number for a number, a text or a number for a text."""
+    """A value converted to an option's type: a boolean for a switch, a number for a number, a text or a number for a text."""
     kind, several = kind_of(annotation)
     if several:
         items = value if isinstance(value, list) else [value]
@@ -71,7 +71,7 @@ _ALLOWED: dict[type, tuple[tuple[type, ...], str]] = {
 
 
 def kind_of(annotation: Any) -> tuple[type, bool]:
-    """The type of an option's values, and whether it takes several.
+    """The type of an option's values, and whether it is repeatable.
 
     Examples
     --------
@@ -88,6 +88,6 @@ def kind_of(annotation: Any) -> tuple[type, bool]:
 
 
 def _shown(value: Any) -> str:
-    """A value of a TOML file, in a sentence."""
+    """A value of a TOML file, for a message."""
     kinds = {list: "a list", dict: "a table", bool: str(value).lower()}
     return kinds.get(type(value)) or (repr(value) if isinstance(value, str) else str(value))

@@ -1,8 +1,8 @@
 """Options of a command from what the library declares: the documented parameters of a function, the fields of a dataclass.
 
-A command writes `Annotated[Any, Options(function)]` for a parameter; its place is taken by an option for every parameter of
-that function that carries a `Doc`, with its type, bounds, default and help. The command gets them back together: a dictionary
-of keyword arguments, or the dataclass. A function's or dataclass's `seed` and `progress` come from the common options.
+A command writes `Annotated[Any, Options(function)]` for a parameter; it is replaced by an option for every parameter of
+that function that has a `Doc`, with its type, bounds, default and help. The command receives their values as a dictionary
+of keyword arguments, or as the dataclass. A function's or dataclass's `seed` and `progress` come from the common options.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Options:
     Parameters
     ----------
     declared : callable, dataclass or instance of one
-        Where they are declared; an instance has defaults of its own.
+        Declares the parameters; an instance also their defaults.
     only, without : iterable of str, optional
-        Names of those that are meant, or of those that are not.
+        Names of the parameters to include, or to exclude.
     """
 
     declared: Any
@@ -72,7 +72,7 @@ class Options:
 
 
 def parameters_of(signature: inspect.Signature) -> list[inspect.Parameter]:
-    """A command's parameters as typer takes them, with an option for every one that `Options` stands for."""
+    """A command's parameters for typer, with `Options` replaced by its options."""
     parameters = []
     for parameter in signature.parameters.values():
         options = _options_in(parameter.annotation)
@@ -86,7 +86,7 @@ def parameters_of(signature: inspect.Signature) -> list[inspect.Parameter]:
 
 
 def regrouped(signature: inspect.Signature, values: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
-    """A command's arguments from the command line's values, those that `Options` stands for together."""
+    """A command's arguments from the values of the command line, with the options of each `Options` combined."""
     grouped = {name: _options_in(parameter.annotation) for name, parameter in signature.parameters.items()}
     return {
         name: values[name] if options is None else options.value(values, common)
@@ -102,7 +102,7 @@ def option_of(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     if read is not None:
         kind, *bounds = get_args(read.kind) if get_origin(read.kind) is Annotated else (read.kind,)
         parts += bounds
-        default = None  # the function has its own
+        default = None  # the default of the function
     words, several = _words_of(kind)
     flags = next((part.names for part in parts if isinstance(part, Names)), (f"--{name.replace('_', '-')}",))
     if words is bool and default is not False:
@@ -121,7 +121,7 @@ def option_of(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _words_of(kind: Any) -> tuple[Any, bool]:
-    """The type of an option's words, and whether there may be several."""
+    """The type of an option's value, and whether it is repeatable."""
     if get_origin(kind) in (Union, UnionType):
         kind = next(part for part in get_args(kind) if part is not NoneType)
     if get_origin(kind) is Literal:

@@ -1,4 +1,4 @@
-"""What a failure is to the user: one sentence, in which nothing acts on the terminal, and an exit code."""
+"""Reports of failures: one sentence without control characters, and an exit code."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _MEMORY = ("not enough memory", "out of memory", "unable to allocate", "cannot a
 
 
 def sentence_of(error: BaseException, *, output: object = None) -> str:
-    """One line: the message, the kind of error where the message was not written for users, and the notes.
+    """One line: the message, the type of error if the message is not one of ours, and the notes.
 
     Parameters
     ----------
     error : BaseException
         The failure.
     output : path-like, optional
-        What was being written, for failures of the system that name no file.
+        The output file, for errors of the system that name no file.
     """
     return " ".join([printable(_message(error, output)), *notes_of(error)])
 
 
 def notes_of(error: BaseException) -> list[str]:
-    """What was noted of a failure on its way."""
+    """The notes of an exception."""
     return [f"({printable(note)})" for note in getattr(error, "__notes__", ())]
 
 
@@ -52,7 +52,7 @@ def _message(error: BaseException, output: object) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return _of_system(error, output)
     if isinstance(error, ReportedError | FileNotFoundError):
-        return str(error).strip()  # a line feed in it is one of a name
+        return str(error).strip()  # a line feed can only be part of a name
     if isinstance(error, MemoryError) or any(words in first.lower() for words in _MEMORY):
         more = f" ({first})" if first else ""
         return f"The memory does not suffice{more}; try a smaller --batch-size, a coarser --pool, fewer layers or a --limit."
@@ -81,7 +81,7 @@ def exit_code_of(error: BaseException) -> int:
 
 def complain(sentence: str) -> None:
     """Print a failure's sentence."""
-    with suppress(OSError):  # who closes stderr wants to hear nothing
+    with suppress(OSError):  # stderr is closed: nothing to report
         typer.echo(f"Error: {sentence}", err=True)
 
 
@@ -91,7 +91,7 @@ def say(text: str) -> None:
     Raises
     ------
     typer.Exit
-        Without a word if the reader went away, as `head` does; with a sentence if the output can't be written.
+        Silently if the reader has closed the pipe, as `head` does; with a sentence if the output can't be written.
     """
     try:
         typer.echo(text)
@@ -101,13 +101,13 @@ def say(text: str) -> None:
 
 
 def flush() -> None:
-    """Write what stdout still holds back."""
+    """Flush stdout."""
     if sys.stdout is not None:
         sys.stdout.flush()
 
 
 def lost_output(error: OSError) -> int:
-    """The exit code where stdout can't be written; what it holds back goes nowhere, also when Python ends."""
+    """The exit code if stdout can't be written; its buffer is discarded, also when Python exits."""
     with suppress(OSError, ValueError, AttributeError), Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):

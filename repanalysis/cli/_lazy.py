@@ -14,7 +14,7 @@ import typer.main
 
 __all__ = ["COMMANDS", "LazyCommands", "summary_of"]
 
-# The modules of this folder that hold commands, and these in the order of the help.
+# Modules of this folder with commands, which are in the order of the help.
 COMMANDS = {
     "demo": "demo:demo",
     "layers": "extraction:layers",
@@ -36,7 +36,7 @@ COMMANDS = {
 
 
 class LazyCommands(MutableMapping[str, Any]):
-    """Commands by name; a command is made of its function when it is looked up.
+    """Commands by name; a command is imported when it is looked up.
 
     Parameters
     ----------

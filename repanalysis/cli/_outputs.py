@@ -1,4 +1,4 @@
-"""Files that verbs write: never over one that is there, and only of a kind that can be written."""
+"""Output files of commands: existing files are not overwritten, and the format must be known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TABLES, FIGURES = (".csv", ".parquet"), (".svg", ".pdf", ".png")
 
 
 def check_output_path(what: str, path: Path | None, endings: tuple[str, ...], *, overwrite: bool) -> None:
-    """Refuse a file that exists, is not a plain file, is of no kind that can be written, or could not be written there."""
+    """Raise UsageError if a file exists, is not a plain file, has an unknown format, or can't be written there."""
     from probes.storage.writer import check_target
 
     if path is not None:
@@ -30,7 +30,7 @@ def check_output_path(what: str, path: Path | None, endings: tuple[str, ...], *,
 
 
 def file_plots() -> Any:
-    """The plots, drawn to files and not to a screen."""
+    """The plots module, with a backend that draws to files."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -46,7 +46,7 @@ def save_figure(figure: Any, path: Path) -> None:
 
 
 def save_table(table: Table, output: Path | None) -> CommandResult:
-    """A table, written if wanted."""
+    """Save a table if there is an output path."""
     if output is not None:
         table.save(output)
     hint = "" if output is None else f"\n\n{output}: {len(table)} values. Next: repanalysis plot {output} -o depth.svg"
@@ -54,7 +54,7 @@ def save_table(table: Table, output: Path | None) -> CommandResult:
 
 
 def missing(failures: Mapping[str, str], sentence: str) -> str:
-    """The sentence on layers that could not be analyzed, with what to do; empty where all could."""
+    """The sentence on layers that could not be analyzed, with advice; empty if there are none."""
     if not failures:
         return ""
     layer = next(iter(failures)).rpartition(", ")[2]
@@ -62,7 +62,7 @@ def missing(failures: Mapping[str, str], sentence: str) -> str:
 
 
 def recording_summary(store: Store | None, output: Path) -> CommandResult:
-    """What a recording has written."""
+    """The summary of a recording."""
     if store is None:
         return CommandResult(f"{output}: this process has nothing to do; there are fewer batches than processes.", {"n": 0})
     size_mb = store.path.stat().st_size / 2**20

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first stops a verb in order, so that what it writes is whole; the third ends the process at once."""
+"""Ctrl-C and SIGTERM: the first stops a command so that its output stays valid; the third ends the process at once."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _AGAIN = b"\nStopping: what was computed is being written. Once more ends this a
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM has come: whatever ends on Ctrl-C ends."""
+    """Raised by SIGTERM; a KeyboardInterrupt, so that it stops what Ctrl-C stops."""
 
 
 class Stop:
-    """The signal that has come first.
+    """The first signal that was received.
 
     Attributes
     ----------
     signal : int or None
-        Its number. It counts whatever becomes of the exception, which C code may turn into another.
+        Its number. It is valid even if C code replaces the exception by another.
     reported : bool
-        Whether the user has been told that it stopped the verb.
+        Whether the stop has been reported to the user.
     """
 
     def __init__(self) -> None:
@@ -40,18 +40,18 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """What shells say of a process that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM."""
+        """The exit code of shells for a process ended by a signal: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + (self.signal or signal.SIGINT)
 
     def report(self, notes: Iterable[str] = ()) -> None:
-        """Say that the verb was stopped, and what was noted on the way out."""
+        """Report that the command was stopped, with the notes of the exception."""
         self.reported = True
         with suppress(OSError):  # who closes stderr wants to hear nothing
             typer.echo(" ".join(["Stopped.", *notes]), err=True)
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
-        """Raise at the first signal, so that blocks are left; let them be left at the second."""
-        if os.getpid() != self._process:  # a forked worker is not asked to stop in order
+        """Raise at the first signal, so that blocks are left; ignore the second while they are left."""
+        if os.getpid() != self._process:  # forked workers end at once
             _end_by(number)
             return
         self._times += 1
@@ -72,7 +72,7 @@ def _end_by(number: int) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Handle both signals inside the block, where nobody has said how already; within such a block, its `Stop`."""
+    """Handle both signals inside the block, unless they have handlers; in a nested block, yields the outer `Stop`."""
     handler = signal.getsignal(signal.SIGINT)
     if isinstance(outer := getattr(handler, "__self__", None), Stop):
         yield outer

@@ -1,6 +1,6 @@
-"""Tables of a terminal, as wide as it: headings fold first, then columns continue below, beside the first column again.
+"""Tables that fit the terminal: headings wrap first, then further columns continue below, with the first column repeated.
 
-Output that goes to a file or a pipe is not folded: its lines stay whole, for grep and diff.
+Output to a file or a pipe has complete lines, for grep and diff.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["columns", "fits"]
 Heading = str | tuple[str, ...]
 
 _GAP = 2
-_FOLDS = (10_000, 16, 12, 9)  # widths of headings to try: as they are, then narrower
+_FOLDS = (10_000, 16, 12, 9)  # widths of headings to try, from wide to narrow
 
 
 def columns(header: Sequence[Heading], rows: Sequence[Sequence[Any]], *, numeric: bool = False) -> str:
@@ -26,11 +26,11 @@ def columns(header: Sequence[Heading], rows: Sequence[Sequence[Any]], *, numeric
     Parameters
     ----------
     header : sequence of str or tuple of str
-        A heading per column; a tuple's parts stand on lines of their own.
+        A heading per column; the parts of a tuple are on separate lines.
     rows : sequence of sequences
         Cells; a column is of numbers if its first cell is not text.
     numeric : bool, default False
-        Whether all columns but the first hold numbers that have been made texts.
+        Whether all columns but the first are numbers formatted as text.
     """
     limit = _terminal_width()
     cells = [[printable(row[i]) for row in rows] for i in range(len(header))]
@@ -43,13 +43,13 @@ def columns(header: Sequence[Heading], rows: Sequence[Sequence[Any]], *, numeric
 
 
 def fits(header: Sequence[Heading], rows: Sequence[Sequence[Any]]) -> bool:
-    """Whether the terminal is wide enough for all columns beside each other, headings folded."""
+    """Whether the terminal is wide enough for all columns, with wrapped headings."""
     cells = [[printable(row[i]) for row in rows] for i in range(len(header))]
     return _total(_folded(header, cells, _FOLDS[-1]), cells) <= _terminal_width()
 
 
 def _terminal_width() -> int:
-    """Columns of the terminal, or of the variable COLUMNS; without a bound where there is no terminal."""
+    """Columns of the terminal, or of the variable COLUMNS; infinite without a terminal."""
     return shutil.get_terminal_size(fallback=(0, 0)).columns or 1_000_000
 
 

@@ -1,4 +1,4 @@
-"""What a terminal shows of tables and numbers."""
+"""Text of tables and numbers for the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from repanalysis.table import Table
 
 
-MOST_COLUMNS = 12  # more columns than this do not fit a terminal
+MOST_COLUMNS = 12  # more columns don't fit a terminal
 
 
 MOST_EPOCHS = 12
@@ -36,9 +36,9 @@ def data_of(table: Table) -> dict[str, Any]:
 
 
 def pretty(table: Table) -> str:
-    """The headline metrics, a row per layer and a column per run; then what is undefined, and why.
+    """The main metrics, a row per layer and a column per run; then the undefined values with their reasons.
 
-    Metrics stand side by side where the terminal is wide enough, and below one another otherwise.
+    Metrics are side by side if the terminal is wide enough, otherwise one below the other.
     """
     frame, null = _apart(table.frame)
     present = list(dict.fromkeys(zip(frame["metric"], frame["variant"], strict=True)))
@@ -68,14 +68,16 @@ def pretty(table: Table) -> str:
 
 
 def _common_stem(names: list[str]) -> str:
-    """What all names begin with, up to a separator, if no name ends there: `net_epoch_` of net_epoch_10 and net_epoch_20."""
+    """The common prefix of all names, up to a separator, if no name ends there: `net_epoch_` of net_epoch_10 and
+    net_epoch_20.
+    """
     common = "".join(letters[0] for letters in takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
     stem = re.sub(r"[^_\-./ ]+$", "", common)
     return "" if stem in names else stem
 
 
 def _apart(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The rows that were measured, and a line on those of random labels, which stand beside them in the table."""
+    """The measured rows, and a line on the rows of the null distribution in the table."""
     is_null = frame["perturbation"] == "label permutation"
     if not is_null.any():
         return frame, ""
@@ -89,7 +91,7 @@ def _apart(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def frame_text(frame: pd.DataFrame, digits: int) -> str:
-    """A data frame without its index; numbers with so many digits."""
+    """A data frame without its index; numbers with the given number of digits."""
     rows = [
         [f"{value:.{digits}g}" if isinstance(value, float) else value for value in row] for row in frame.itertuples(index=False)
     ]
@@ -101,7 +103,7 @@ def number(value: float | None) -> str:
 
 
 def notes(frame: pd.DataFrame) -> str:
-    """What is undefined or infinite, and why, once per reason."""
+    """The undefined and infinite values with the reason, once per reason."""
     undefined = frame[~frame["value"].between(-math.inf, math.inf, inclusive="neither")]
     reasons = undefined.groupby("note", sort=False)["layer"].nunique()
     return "\n".join(

@@ -44,7 +44,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class CommandResult:
-    """A command's result: text, and data for --json; and, in a sentence, what is missing (exit code 3)."""
+    """A command's result: text, data for --json, and a sentence on missing layers (exit code 3)."""
 
     text: str
     data: Any
@@ -71,7 +71,7 @@ _DEFAULTS = {"seed": 0, "threads": None, "quiet": False, "as_json": False, "plug
 
 
 def command(function: Callable[..., CommandResult]) -> Callable[..., None]:
-    """Make a command of a function: with declared and common options, and a sentence and an exit code for every failure."""
+    """Convert a function to a command with declared and common options; failures become a sentence and an exit code."""
     whole = inspect.signature(function, eval_str=True)
     signature = whole.replace(parameters=[p for p in whole.parameters.values() if p.name != "settings"])
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -88,7 +88,7 @@ def command(function: Callable[..., CommandResult]) -> Callable[..., None]:
             try:
                 with _threads(settings.threads), warnings.catch_warnings():
                     warnings.showwarning = _print_warning
-                    for category in (LeftOutWarning, NonFiniteWarning):  # commands report these themselves
+                    for category in (LeftOutWarning, NonFiniteWarning):  # commands report these warnings
                         warnings.simplefilter("ignore", category)
                     for path in plugins or ():
                         load_plugin(path)
@@ -109,18 +109,18 @@ def command(function: Callable[..., CommandResult]) -> Callable[..., None]:
             raise typer.Exit(IncompleteError.exit_code)
 
     parameters = [parameter.replace(kind=keyword) for parameter in parameters_of(signature)] + common
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by typer
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning as a sentence, without the line of code that it came from."""
+    """Print a warning as a sentence, without the line of code."""
     typer.echo(f"Warning: {printable(str(message).partition(chr(10))[0])}", err=True)
 
 
 def _threads(threads: int | None) -> ExitStack:
-    """Limit BLAS, OpenMP and torch to so many threads."""
+    """Limit the threads of BLAS, OpenMP and torch."""
     stack = ExitStack()
     if threads is not None:
         from threadpoolctl import threadpool_limits
@@ -133,7 +133,7 @@ def _threads(threads: int | None) -> ExitStack:
 
 
 def as_plain_json(value: Any) -> Any:
-    """What JSON can hold: NaN and infinities become null and strings."""
+    """Values of JSON: NaN becomes null, infinities become strings."""
     if isinstance(value, dict):
         return {str(key): as_plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -74,7 +74,7 @@ def compare(
     figure: FigureFile = None,
     overwrite: Overwrite = False,
 ) -> CommandResult:
-    """Measure how similar layers are, within one file or between two of the same samples; with --null, whether by chance."""
+    """Measure how similar layers are, within a file or between two of the same samples; --null: random pairings."""
     check_output_path("table format", output, (".csv",), overwrite=overwrite)
     check_output_path("figure format", figure, FIGURES, overwrite=overwrite)
     similarity = compare_layers(a, b, **options)

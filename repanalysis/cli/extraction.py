@@ -46,7 +46,7 @@ def layers(
     capture: Capture = None,
     everything: Annotated[bool, typer.Option("--all", help="Containers too, not only leaf calls.")] = False,
 ) -> CommandResult:
-    """List the layers of a model in the order in which they run."""
+    """List the layers of a model in the order of execution."""
     torch.manual_seed(settings.seed)
     built = load_model(model, weights=weights, size=look["size"])
     keywords = capture.keywords()
@@ -69,7 +69,7 @@ def layers(
 
 
 def _example(model: Any, data: str | None, split: str | None) -> tuple[Any, str]:
-    """One sample for a model, and where the ids of its kind come from: from data, or zeros of the size that the model says."""
+    """One sample for a model, from data or zeros of the model's size, and the origin of its ids."""
     if data is not None:
         samples = load_data(data, split=split, **extraction.taken_by(model))
         return samples[0][0][None], samples.ids_from
@@ -90,7 +90,7 @@ def plan(
     inputs: Annotated[Any, Options(extraction.build_run, without=("workers",))] = None,
     capture: Capture = None,
 ) -> CommandResult:
-    """Say how much extracting would write, layer by layer, before anything is written."""
+    """Show the size of every layer that extract would write, before anything is written."""
     run = extraction.build_run(model, data, **inputs, **capture.keywords() | {"split": split, "seed": settings.seed})
     planned = extraction.plan(run)
     if budget is not None:
@@ -99,7 +99,7 @@ def plan(
 
 
 def _planned(planned: Any, classes: int) -> CommandResult:
-    """A plan as a table, with what it costs to analyse, and the command's pools."""
+    """A plan as a table, with the cost of the analysis and the pools of the command."""
     rows, data = [], []
     for layer in planned.layers:
         info, d = layer.info, math.prod(layer.shape)

@@ -39,7 +39,7 @@ def info(
     settings: Settings,
     path: SourceFile,
 ) -> CommandResult:
-    """Say where activations come from, and what is in them."""
+    """Show origin and content of activations."""
     with probes.open(path, partial=True) as source:
         complete = all(store.complete for store in getattr(source, "stores", [source]) if isinstance(store, probes.Store))
         state = "complete" if complete else f"INCOMPLETE: writing stopped after {len(source)} samples"
@@ -72,7 +72,7 @@ def verify(
     path: SourceFile,
     options: Annotated[Any, Options(extraction.verify)] = None,
 ) -> CommandResult:
-    """Run the model again on random samples of a file, and compare what its layers give out."""
+    """Run the model again on random samples of a file, and compare the outputs of its layers."""
     differences = extraction.verify(model, path, **options)
     rows = [
         [difference.layer, f"{difference.largest:.2g}", f"{difference.scale:.4g}", "equal" if difference.ok else "DIFFERENT"]
@@ -95,7 +95,7 @@ def doctor(
     settings: Settings,
     path: SourceFile,
 ) -> CommandResult:
-    """Read everything that a file holds; say what is whole, what is not, and what to do."""
+    """Read every byte of a file; report what is intact and what is damaged, with advice."""
     from probes.checking import doctor as examine
 
     findings = examine(path, progress=settings.progress)

@@ -45,7 +45,7 @@ def stability(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step, before they are perturbed.")] = None,
     overwrite: Overwrite = False,
 ) -> CommandResult:
-    """Measure how far perturbations of the images move the output of each layer."""
+    """Measure how much perturbations of the images change the output of each layer."""
     check_output_path("table format", output, TABLES, overwrite=overwrite)
     check_output_path("figure format", figure, FIGURES, overwrite=overwrite)
     options = {name: getattr(passes, name) for name in keywords_of(PassKeywords) if name != "batch_size"}
@@ -88,7 +88,7 @@ def filter_energy(
     weights: Annotated[list[str] | None, typer.Option(help="Weights file; repeat it for several checkpoints.")] = None,
     overwrite: Overwrite = False,
 ) -> CommandResult:
-    """Say how smooth the filters are: their energy on the eigenspaces of the grid's Laplacian, layer by layer."""
+    """Measure the smoothness of filters: their energy on the eigenspaces of the grid's Laplacian, layer by layer."""
     check_output_path("table format", output, TABLES, overwrite=overwrite)
     tables = []
     files: list[str | None] = list(weights) if weights else [None]

@@ -26,7 +26,7 @@ def train(
     config: Annotated[Any, Options(TrainConfig)] = None,
     options: Annotated[Any, Options(train_network)] = None,
 ) -> CommandResult:
-    """Train a network; its checkpoints go through extract and analyze."""
+    """Train a network; its checkpoints can be read by extract and analyze."""
     log = train_network(model, data, output, config, **options)
     shown = log if len(log) <= MOST_EPOCHS else log.iloc[[0, *range(len(log) - MOST_EPOCHS + 1, len(log))]]
     text = f"{frame_text(shown, 4)}\n\n{output}: {len(log)} epochs."
@@ -42,7 +42,7 @@ def study(
     config: Annotated[Any, Options(TRAINING, only=("epochs", "batch_size", "lr"))] = None,
     options: Annotated[Any, Options(noise_study)] = None,
 ) -> CommandResult:
-    """Train networks with noise, and set their test errors against their stability; the same command goes on."""
+    """Train networks with noise, and compare their test errors with their stability; the same command continues."""
     runs = noise_study(models, data, output, config=config, **options)
     text = frame_text(runs, 3)
     if len(runs) > 2:

@@ -1,1 +1,1 @@
-"""What people bring: data, by specification."""
+"""Networks, data, labels and weights, by specification."""

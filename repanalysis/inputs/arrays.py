@@ -75,7 +75,7 @@ def npz(
 
 
 def _keys(names: Sequence[str], split: str | None, path: Path, *, labels: bool) -> tuple[str, str | None]:
-    """Which arrays hold the samples of a split, and their labels."""
+    """Names of the arrays with the samples of a split and their labels."""
     ending = "" if split is None else f"_{split}"
     splits = {name: of for name in names if (of := split_of(name, _SAMPLES)) is not None}
     own = split_of(f"x{ending}", _SAMPLES)
@@ -92,21 +92,21 @@ def _keys(names: Sequence[str], split: str | None, path: Path, *, labels: bool) 
 
 
 def _all_labels(names: Sequence[str]) -> list[str]:
-    """The labels of all splits: their texts are the classes, the same in every split."""
+    """The labels of all splits, so that texts have the same class numbers in every split."""
     return [name for name in names if split_of(name, ("y", "label", "labels", "target", "targets", "class", "cls")) is not None]
 
 
 def _arrays(x: NDArray[Any], name: str, integers: str) -> tuple[NDArray[Any], Literal["images", "tokens", "numbers"]]:
-    """Stored samples as `as_tensor` and `as_tokens` take them, and what they are.
+    """Stored samples in the form of `as_tensor` and `as_tokens`, and their kind.
 
     Parameters
     ----------
     x : (n, ...) array
-        As stored.
+        Samples as stored.
     name : str
         For messages.
     integers : {"tokens", "numbers", ""}
-        What integers are; "" if nobody says it.
+        Meaning of integers; "" if it is not given.
     """
     if x.dtype.kind not in "iubf":
         raise FormatError(f"{name} holds {x.dtype}; numbers are needed.")

@@ -1,10 +1,11 @@
-"""Labels that lie beside images: one file for each, a table, or ImageNet's list.
+"""Labels in files beside images: one file per image, a table, or ImageNet's list.
 
-    000001.cls, 000001.json     of the image 000001.jpg, as in WebDataset's archives; of JSON, the entry that is called label
-    metadata.csv, .jsonl        a column of names and one of labels, as Hugging Face's image folders have them
-    *ground_truth*.txt          one ILSVRC id a line, of the images whose names end with the line's number
+    000001.cls, 000001.json     of the image 000001.jpg, as in WebDataset's archives; of JSON, the entry `label`
+    metadata.csv, .jsonl        a column of names and one of labels, as in Hugging Face's image folders
+    *ground_truth*.txt          one ILSVRC id per line, of the image whose name ends with the line's number
 
-ILSVRC ids are in the order of the devkit, not of any network's outputs. They become WordNet ids where its `meta.mat` is found.
+ILSVRC ids are in the order of the devkit, not of any network's outputs. They are converted to WordNet ids if its `meta.mat`
+exists.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Files(Protocol):
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """Path of the folder or archive."""
 
     def beside(self) -> list[str]:
         """Names of the files that may hold labels."""
@@ -46,14 +47,14 @@ class Files(Protocol):
 
 
 def labels_beside(files: Files, names: Sequence[str]) -> tuple[Annotations, str]:
-    """Labels or targets of images, and where they were; neither, and "", where nothing lies beside them.
+    """Labels or targets of images, and their origin; neither, and "", if there are no such files.
 
     Parameters
     ----------
     files : Files
-        Where the images are.
+        Folder or archive of the images.
     names : sequence of str
-        Of the images.
+        Names of the images.
     """
     others = files.beside()
     for read in (_of_each, _of_table, _of_imagenet):
@@ -68,7 +69,7 @@ def _content(files: Files, name: str) -> bytes:
 
 
 def _of_each(files: Files, others: Sequence[str], names: Sequence[str]) -> tuple[Annotations, str] | None:
-    """One file of a label for each image."""
+    """Labels from one file per image."""
     for ending in (".cls", ".json"):
         by_key = {_key(name): name for name in others if name.lower().endswith(ending)}
         if not any(_key(name) in by_key for name in names):
@@ -83,7 +84,7 @@ def _of_each(files: Files, others: Sequence[str], names: Sequence[str]) -> tuple
 
 
 def _key(name: str) -> str:
-    """What the parts of a sample share: its path up to the first dot of its name."""
+    """The part of a path that all files of a sample share: up to the first dot of the name."""
     folder, slash, own = name.rpartition("/")
     return folder + slash + own.partition(".")[0]
 
@@ -100,7 +101,7 @@ def _entry(text: str) -> Any:
 
 
 def _of_table(files: Files, others: Sequence[str], names: Sequence[str]) -> tuple[Annotations, str] | None:
-    """A table of names and labels."""
+    """Labels from a table of names and labels."""
     folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
     tables = [name for name in others if PurePosixPath(name).name in _TABLES and str(PurePosixPath(name).parent) in folders]
     if not tables:
@@ -125,7 +126,7 @@ def _of_table(files: Files, others: Sequence[str], names: Sequence[str]) -> tupl
 
 
 def _of_imagenet(files: Files, others: Sequence[str], names: Sequence[str]) -> tuple[Annotations, str] | None:
-    """ImageNet's list of the classes of its validation images."""
+    """Labels from ImageNet's list of the classes of its validation images."""
     numbers = [int(match[1]) if (match := _NUMBERED.search(name)) else 0 for name in names]
     if not all(numbers):
         return None

@@ -1,9 +1,9 @@
-"""`"imagefolder:DIR"` -> labelled images with ids that do not depend on the order in which they are read.
+"""`"imagefolder:DIR"` -> labelled images with ids that do not depend on the order of reading.
 
 Specifications: `digits` (scikit-learn's handwritten digits, with splits train and test of half each), `imagefolder:DIR`
 (a folder of class folders, or a .tar, .tar.gz of one), `npz:FILE` (arrays x and y, or x_train, y_train, x_test, ...;
-`npz:FILE,integers=tokens` keeps integers, `integers=numbers` makes them float32), `torchvision:NAME,root=DIR` (a data set of
-torchvision that lies there, such as CIFAR10; the root is `data` by default, and nothing is downloaded),
+`npz:FILE,integers=tokens` keeps integers, `integers=numbers` makes them float32), `torchvision:NAME,root=DIR` (a downloaded
+data set of torchvision, such as CIFAR10; the root is `data` by default, and nothing is downloaded),
 `gaussians:K=10,d=64,sparsity=1` (vectors of a mixture of Gaussians, with the parameters of `theory.mixtures`), and
 `scale-detection:task=1,dimensions=1` (two points in an image, with the parameters of `theory.scale_detection`, and `train=` and
 `seed=` of the splits train, validation and test).
@@ -28,7 +28,7 @@ from repanalysis.inputs.torchvision_sets import torchvision_set
 __all__ = ["Data", "labelled", "load_data"]
 
 _SCHEMES = ("digits", "imagefolder", "npz", "torchvision", "gaussians", "scale-detection")
-_ALONE = ("digits", "gaussians", "scale-detection")  # need nothing behind the colon
+_ALONE = ("digits", "gaussians", "scale-detection")  # schemes that need no name after the colon
 
 
 def load_data(
@@ -49,21 +49,21 @@ def load_data(
     spec : str
         `digits`, `imagefolder:DIR`, `npz:FILE`, `torchvision:NAME,root=DIR`, `gaussians:...` or `scale-detection:...`.
     split : str, optional
-        Which split: a folder below DIR, the ending of the array names, "train" or "test" of the others.
+        The split: a folder below DIR, the ending of the names of arrays, "train" or "test" for others.
     transform : callable, optional
         From a PIL image to a tensor, such as a model's; by default pixels in [0, 1].
     colours : int, default 3
-        What images are turned into for the transform: 3 for RGB, 1 for grey.
+        Channels of the images that the transform gets: 3 for RGB, 1 for grey.
     tokens : bool, default False
         Whether the network takes token ids: integers of an npz file then stay integers. Otherwise 8-bit images (n, H, W),
         (n, H, W, C), (n, C, H, W) and clips (n, C, T, H, W), (n, T, H, W, C), (n, T, C, H, W) of 1, 3 or 4 colours are scaled
         to [0, 1], and other integers become float32, with a warning unless the specification says `integers=numbers`.
     labels : str, optional
-        `FILE` or `FILE:COLUMN` of the labels, in place of those that the data bring; see `repanalysis.inputs.labels`.
+        `FILE` or `FILE:COLUMN` of the labels, in place of those of the data; see `repanalysis.inputs.labels`.
     targets : str, optional
         `FILE`, `FILE:COLUMN` or `FILE:A,B` of continuous targets.
     ignore_labels : collection of int, optional
-        Labels that mean that a sample has none, besides -1 and -100.
+        Labels that mean a missing label, in addition to -1 and -100.
 
     Returns
     -------
@@ -75,14 +75,14 @@ def load_data(
     UsageError
         If the specification or the split is unknown.
     FileNotFoundError, FormatError, DataError
-        If the files are not there, can't be read, or hold no image.
+        If the files don't exist, can't be read, or contain no image.
     """
     data = _opened(spec, split, transform, colours, tokens=tokens, ignore=None if labels else ignore_labels)
     return labelled(data, labels, targets, ignore_labels)
 
 
 def labelled(data: Data, labels: str | None, targets: str | None, ignore: Collection[int] = ()) -> Data:
-    """Data with the labels and targets of files in place of their own."""
+    """Data with labels and targets from files."""
     for text, continuous in ((labels, False), (targets, True)):
         if text is None:
             continue
@@ -102,7 +102,7 @@ def labelled(data: Data, labels: str | None, targets: str | None, ignore: Collec
 def _opened(
     spec: str, split: str | None, transform: Transform | None, colours: int, *, tokens: bool, ignore: Collection[int] | None
 ) -> Data:
-    """The data as they are; without their labels, where `ignore` is None."""
+    """The data with their own labels; without labels if `ignore` is None."""
     scheme, _, path = spec.partition(":")
     if scheme not in _SCHEMES or not (path or scheme in _ALONE):
         forms = "Write digits, imagefolder:DIR, npz:FILE, torchvision:NAME, gaussians:K=10,d=64 or scale-detection:task=1."

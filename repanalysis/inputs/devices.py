@@ -1,4 +1,4 @@
-"""Where a network runs."""
+"""The device of a network."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["device_of"]
 
 
 def device_of(name: str | None = None) -> str:
-    """A device on which tensors can be made.
+    """A device on which tensors can be created.
 
     Parameters
     ----------
     name : str, optional
-        Such as "cpu", "cuda", "cuda:1" or "mps"; by default the GPU, if there is one, and under torchrun the process's own.
+        Such as "cpu", "cuda", "cuda:1" or "mps"; by default the GPU, if there is one, and under torchrun that of the process.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def device_of(name: str | None = None) -> str:
     name = name or _default()
     try:
         with warnings.catch_warnings(action="ignore"):
-            torch.zeros(1, device=torch.device(name)).cpu()  # "meta" gives no numbers back
+            torch.zeros(1, device=torch.device(name)).cpu()  # "meta" computes no values
     except (RuntimeError, AssertionError, ValueError, ImportError) as error:
         raise UsageError(f"There is no device {name!r} on this machine; it has {', '.join(_devices())}.") from error
     return name

@@ -1,6 +1,6 @@
-"""What the rows of a pretrained network's last layer are called, where its collection says it.
+"""Class names of the rows of a pretrained network's last layer.
 
-timm's networks name their classes themselves or by the subset of ImageNet that they were trained on; torchvision's weights list
+timm's networks have their class names or name the subset of ImageNet that they were trained on; torchvision's weights list
 their categories; Hugging Face's configurations have `id2label`.
 """
 
@@ -18,7 +18,7 @@ Names = list[list[str]]
 
 
 def head_names(spec: str, module: Any, rows: int) -> Names:
-    """Names of every row, each a list of those that may stand for it; empty where nobody knows them.
+    """Names of every row, each a list of synonyms; empty if they are unknown.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def head_names(spec: str, module: Any, rows: int) -> Names:
 
 
 def names_in(path: Path) -> Names:
-    """Names in a file, a row of the head on each line; several for one row have tabs between them.
+    """Names in a file, one line per row of the head, with tabs between synonyms.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def _of_hf(name: str, module: Any) -> Names:  # noqa: ARG001
 
 
 def _spellings(words: str) -> list[str]:
-    """A description whole, and each of its names.
+    """A description, and each of the names in it.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Weights from hubs: in the cache or downloaded; where a hub can't be reached, a sentence within seconds.
+"""Weights from hubs, cached or downloaded; if a hub can't be reached, a sentence within seconds.
 
-The libraries that download try again and again, for minutes. So the hub is asked once whether it answers; if not, only what is
-in the cache is looked at.
+The libraries that download retry for minutes. Therefore one request tests whether the hub answers; if not, only the cache is
+used.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _SECONDS = 5.0
 
 @contextmanager
 def download(spec: str, hub: str | None, *, instead: str, cached: bool = True) -> Iterator[None]:
-    """Turn every failure of a download, whichever library reports it, into one sentence.
+    """Convert every failure of a download, from any library, to one sentence.
 
     Parameters
     ----------
     spec : str
         The model.
     hub : str or None
-        Address that answers if the hub can be reached; None if nothing is downloaded.
+        Address to test; None if nothing is downloaded.
     instead : str
-        What to do without the hub.
+        Advice if the hub can't be reached.
     cached : bool, default True
-        Whether what has been downloaded before will do, where the hub can't be reached.
+        Whether the cache may be used if the hub can't be reached.
 
     Raises
     ------
     UsageError
-        With the address, the reason and what to do.
+        With address, reason and advice.
     """
     unreachable = hub is not None and not is_reachable(hub)
     try:
@@ -56,7 +56,7 @@ def download(spec: str, hub: str | None, *, instead: str, cached: bool = True) -
 
 
 def is_reachable(address: str, *, seconds: float = _SECONDS) -> bool:
-    """Whether anything answers at an address, by way of the proxies that the environment names."""
+    """Whether an address answers, through the proxies of the environment."""
     answers: list[bool] = []
 
     def ask() -> None:
@@ -78,7 +78,7 @@ def is_reachable(address: str, *, seconds: float = _SECONDS) -> bool:
 
 @contextmanager
 def _offline(unreachable: bool) -> Iterator[None]:  # noqa: FBT001  # one call, above
-    """Keep libraries from trying again and again."""
+    """Stop libraries from retrying."""
     if not unreachable:
         yield
         return

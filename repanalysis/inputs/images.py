@@ -22,7 +22,7 @@ from repanalysis.inputs.samples import Data, Transform
 __all__ = ["imagefolder"]
 
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif"}
-_TAR_BYTES = 4 << 30  # compressed archives can't be read out of order: they are held in memory, up to this
+_TAR_BYTES = 4 << 30  # limit on a compressed archive, which is read into memory since it has no random access
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class _Folder:
 
 @dataclass(frozen=True)
 class _Archive:
-    """Files of a tar archive, by name: where each lies, or, of a compressed one, its content.
+    """Files of a tar archive, by name: the position of each, or its content if the archive is compressed.
 
-    Where it is anchored, names in it begin with `./`: the folder that was packed begins there.
+    If it is anchored, names in it begin with `./`, the packed folder.
     """
 
     path: Path
@@ -97,7 +97,7 @@ class _Archive:
 
 @dataclass(frozen=True)
 class _Images:
-    """Reads image after image, in so many colours."""
+    """Reads images with the given number of channels."""
 
     files: _Folder | _Archive
     names: Sequence[str]
@@ -116,7 +116,7 @@ class _Images:
 def imagefolder(
     spec: str, path: Path, split: str | None, transform: Transform | None, colours: int, *, labels: bool = True
 ) -> Data:
-    """Images of class folders, those of one split where there are several; without labels, if these are not looked for."""
+    """Images of class folders, or of one split; `ignore` None skips the labels."""
     if not path.exists():
         raise FileNotFoundError(f"There is no folder or archive {path}.")
     files = _Archive.of(path) if path.is_file() else _Folder(path)
@@ -149,9 +149,9 @@ def imagefolder(
 def _labels(
     files: _Folder | _Archive, names: Sequence[str], parents: Sequence[Path], split: str | None
 ) -> tuple[Annotations, str]:
-    """Classes of the folders that images lie in, or what lies beside the images; where both are, they must agree.
+    """Labels from class folders or from files beside the images; if both exist, they must agree.
 
-    A single folder is not a class: it is the one that was packed, or a split.
+    A single folder is not a class: it is the packed folder or a split.
     """
     annotations, labels_from = labels_beside(files, names)
     folders = [parent.name for parent in parents]
@@ -170,9 +170,9 @@ def _labels(
 
 
 def _ids(files: _Folder | _Archive, names: Sequence[str], split: str | None) -> tuple[NDArray[Any], str]:
-    """What each image is called, in a folder and in an archive of it alike, and where that comes from.
+    """Ids of images, equal for a folder and an archive of it, and their origin.
 
-    Its name below the folder; without its ending, where endings tell the parts of a sample apart (`000001.jpg`, `000001.cls`).
+    The name below the folder; without its ending, if files of one sample differ in their endings (`000001.jpg`, `000001.cls`).
     """
     if isinstance(files, _Archive):
         names = names if files.anchored else _below_root(names, files.names(), split)
@@ -183,9 +183,9 @@ def _ids(files: _Folder | _Archive, names: Sequence[str], split: str | None) -> 
 
 
 def _below_root(names: Sequence[str], every: Sequence[str], split: str | None) -> list[str]:
-    """Names in an archive as they are below the folder that was packed: `set/cat/1.png` is `cat/1.png`.
+    """Names in an archive relative to the packed folder: `set/cat/1.png` is `cat/1.png`.
 
-    A folder that all images lie in is the one that was packed, unless it holds them itself, or is the split.
+    A folder that contains all images is the packed folder, unless they are directly in it, or it is the split.
     """
     parts = [PurePosixPath(name).parts for name in every]
     tops = {own[0] for own in parts}

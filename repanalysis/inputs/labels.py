@@ -1,4 +1,4 @@
-"""`--labels FILE`: labels or targets that lie in a file of their own, matched to samples by id, or by order.
+"""`--labels FILE`: labels or targets in a separate file, matched to samples by id or by order.
 
     .npy            an array; matched by order
     .npz            an array, by its name or FILE:NAME; beside an array `ids`, matched by id
@@ -6,8 +6,8 @@
     .jsonl          the same, an object a line
     others          text, one label a line; matched by order
 
-By order only where there are as many as samples. Ids are compared as text: whole, or one as the end of the other's path
-(`cat/1.png` is `val/cat/1.png`), with or without the ending.
+Matching by order needs as many values as samples. Ids are compared as text: they are equal, or one is the end of the other's
+path (`cat/1.png` is `val/cat/1.png`), with or without the ending.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ _BINARY = (".npy", ".npz")
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """Values of some samples, as they stand in a file.
+    """Values of samples, as stored in a file.
 
     Attributes
     ----------
     where : str
-        What messages call it.
+        Name of the file in messages.
     values : object
-        What `probes.labels.annotated` reads.
+        Input of `probes.labels.annotated`.
     ids : list of str or None
-        Which samples they belong to; None: as many as there are, in order.
+        Ids of the samples; None if the values are in the order of the samples.
     by : str
-        What the ids are called.
+        Name of the column of ids.
     """
 
     where: str
@@ -58,14 +58,14 @@ class Column:
 
 
 def label_file(text: str) -> Column:
-    """The column that `FILE` or `FILE:COLUMN` names; several, as targets, by `FILE:A,B`.
+    """The column of `FILE` or `FILE:COLUMN`; several columns of targets by `FILE:A,B`.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     FormatError, UsageError
-        If it can't be read, or does not say which column holds the labels.
+        If it can't be read, or the column of labels is ambiguous.
     """
     path, name = Path(text), ""
     if not path.exists():
@@ -82,11 +82,11 @@ def column_of(content: bytes, where: str, name: str = "") -> Column:
     Parameters
     ----------
     content : bytes
-        All of it.
+        Content of the file.
     where : str
-        The file's name, whose ending says what it is.
+        Name of the file; the ending determines its type.
     name : str
-        Which column, or several with commas between them; by default the one whose name says that it holds labels.
+        Column, or several separated by commas; by default the one with a name of labels.
     """
     ending = PurePosixPath(where).suffix.lower()
     if ending in _BINARY:
@@ -112,7 +112,7 @@ def column_of(content: bytes, where: str, name: str = "") -> Column:
 
 
 def typed(values: Sequence[Any]) -> NDArray[Any]:
-    """Texts as integers, as floats, or as they are; None where they say nothing.
+    """Texts as integers, as floats, or unchanged; None for empty texts.
 
     Examples
     --------
@@ -132,16 +132,16 @@ def typed(values: Sequence[Any]) -> NDArray[Any]:
 def aligned(
     column: Column, ids: NDArray[Any], title: str, *, ignore: Collection[int] = (), continuous: bool = False
 ) -> tuple[Annotations, str]:
-    """Labels or targets of samples, and how they were matched.
+    """Labels or targets of samples, and the way of matching.
 
     Parameters
     ----------
     column : Column
-        As `label_file` reads it.
+        As `label_file` returns it.
     ids : (n,) array
         Ids of the samples.
     title : str
-        What messages call the samples' source.
+        Name of the samples' source in messages.
     ignore, continuous
         As for `probes.labels.annotated`.
 
@@ -168,7 +168,7 @@ def aligned(
 
 
 def _positions(samples: Sequence[str], keys: Sequence[str], column: Column, title: str) -> NDArray[np.int64]:
-    """Where each sample stands among the keys; -1 for those that do not."""
+    """Position of each sample among the keys; -1 if it is missing."""
     keys = [_path(key) for key in keys]
     samples = [_path(sample) for sample in samples]
     at = _matches(samples, keys, column)
@@ -189,12 +189,12 @@ def _positions(samples: Sequence[str], keys: Sequence[str], column: Column, titl
 
 
 def _matches(samples: Sequence[str], keys: Sequence[str], column: Column) -> NDArray[np.int64]:
-    """Positions of equal names, or of a name that is the end of the other's path.
+    """Positions of keys that equal a name, or one of which is the end of the other's path.
 
     Raises
     ------
     DataError
-        If a key stands twice, or belongs to two samples.
+        If a key is repeated, or matches two samples.
     """
     ends: dict[str, set[int]] = {}
     whole: dict[str, int] = {}
@@ -218,13 +218,13 @@ def _matches(samples: Sequence[str], keys: Sequence[str], column: Column) -> NDA
 
 
 def _ends(name: str) -> list[str]:
-    """What a path ends with, but for itself; the longest first."""
+    """The proper ends of a path, longest first."""
     parts = name.split("/")
     return ["/".join(parts[start:]) for start in range(1, len(parts))]
 
 
 def _path(name: str) -> str:
-    """A name as samples have it."""
+    """A name in the form of the samples' ids."""
     return name.strip().replace("\\", "/").removeprefix("./")
 
 
@@ -272,7 +272,7 @@ def _numbers(values: Sequence[Any], name: str, where: str) -> NDArray[np.float64
 
 
 def _named(name: str, names: Collection[str]) -> str:
-    """The half sentence on the names that there are."""
+    """Part of a sentence: the existing names."""
     return f"{f' {name!r}' if name else ''}; it has {', '.join(list(names)[:6])}.{did_you_mean(name, names) if name else ''}"
 
 

@@ -1,13 +1,13 @@
-"""Which files of a folder or of a tar archive count, and whether the archive is whole.
+"""Image files of a folder or tar archive; refuses truncated archives.
 
-Files that a system or an editor leaves beside images do not count: hidden ones (`.ipynb_checkpoints/`, `.DS_Store`, the
-`._x.png` that macOS writes), `__MACOSX/`, `@eaDir/`, the trash. Folders that are links are entered, except into one that they
-lie in.
+Files of systems and editors are ignored: hidden ones (`.ipynb_checkpoints/`, `.DS_Store`, the
+`._x.png` that macOS writes), `__MACOSX/`, `@eaDir/`, the trash. Links to folders are followed, except to a folder
+that contains them.
 
 A tar archive is a sequence of blocks of 512 bytes: for each file a header and its data, then two blocks of zeros. Python's
-`tarfile` takes an archive that was cut between two files, or within a header, for a shorter one; here it is refused. So is what
-would leave images out, or one image in two places: links to nothing, names that stand twice or point out of the archive, and
-archives joined end to end.
+`tarfile` reads an archive that was truncated between two files, or within a header, as a shorter one; here it is refused. Also
+refused are links to nothing, repeated names, names that point out of the archive, and concatenated archives: they would omit or
+repeat images.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BROKEN = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, Valu
 
 
 def _counts(parts: Collection[str]) -> bool:
-    """Whether a file counts, by the parts of its path."""
+    """Whether a file is not ignored, by the parts of its path."""
     return not any(part.startswith(".") or part in _LEFT_BEHIND for part in parts)
 
 
@@ -45,7 +45,7 @@ def files_of(folder: Path, endings: Collection[str]) -> list[str]:
     Raises
     ------
     DataError
-        If such a file is a link to nothing or no file, or a folder can't be listed.
+        If such a file is a link to nothing or not a file, or a folder can't be listed.
     """
 
     def walk(directory: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
@@ -80,9 +80,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 class Member(NamedTuple):
-    """A file in an archive: its name and size, where its data lies if the archive is not compressed, and what reads it.
+    """A file in an archive: name, size, offset of its data if the archive is not compressed, and a function that reads it.
 
-    `anchored` says whether the archive calls it `./name`. `read` works as long as the iteration has not gone on.
+    `anchored`: whether its name in the archive is `./name`. `read` must be called before the iteration continues.
     """
 
     name: str
@@ -100,12 +100,12 @@ def members_of(path: Path, endings: Collection[str]) -> Iterator[Member]:
     path : pathlib.Path
         A .tar, .tar.gz, .tar.bz2 or .tar.xz.
     endings : collection of str
-        Of files that count, in lower case; what is refused is refused of these.
+        Endings of the files to yield and to check, in lower case.
 
     Raises
     ------
     FormatError
-        If it is none, was cut off, or holds a file twice, under a name outside of it, or as a link to nothing in it.
+        If it is not an archive or is truncated, or a file is repeated, has a name outside the archive, or is a link to nothing.
     """
     try:
         with path.open("rb") as file:
@@ -121,7 +121,7 @@ def members_of(path: Path, endings: Collection[str]) -> Iterator[Member]:
 
 
 def _members(path: Path, tar: tarfile.TarFile, endings: Collection[str], *, plain: bool) -> Iterator[Member]:
-    """The files, as they come."""
+    """The files, in the order of the archive."""
     seen: dict[str, Member] = {}
     for entry in tar:
         parts = PurePosixPath(posixpath.normpath(entry.name)).parts
@@ -160,7 +160,7 @@ def _unreadable(path: Path, error: Exception) -> FormatError:
 
 
 def _refuse_cut(path: Path, stream: IO[bytes], end: int, plain: bool) -> None:  # noqa: FBT001  # one call, above
-    """Raise where no two blocks of zeros follow the last file, or anything follows them."""
+    """Raise FormatError unless two blocks of zeros, and nothing else, follow the last file."""
     stream.seek(end)
     blocks = stream.read(2 * _BLOCK)
     if len(blocks) < 2 * _BLOCK or any(blocks) or (plain and path.stat().st_size % _BLOCK):

@@ -274,13 +274,13 @@ class Anything:
 @pytest.mark.parametrize(
     ("loader", "why"),
     [
-        (Stream, "the generator does not say which samples it gives"),
+        (Stream, "the generator does not state which samples it yields"),
         (lambda: DataLoader(Stream(), 6), "the Stream does not say which samples"),
         (lambda: iter(DataLoader(DATA, 6)), "the _SingleProcessDataLoaderIter does not say"),
         (lambda: (x for x in DataLoader(DATA, 6)), "the generator does not say"),
         (Anything, "the Anything does not say"),
-        (lambda: Own(DATA, 6), "the Own iterates in a way of its own"),
-        (lambda: Repeating(DATA, 6), "the Repeating iterates in a way of its own"),
+        (lambda: Own(DATA, 6), "the Own has its own __iter__"),
+        (lambda: Repeating(DATA, 6), "the Repeating has its own __iter__"),
         (lambda: DataLoader(DATA, 6, num_workers=1, in_order=False), r"its batches come in any order \(in_order=False\)"),
     ],
 )
