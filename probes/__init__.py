@@ -1,4 +1,4 @@
-"""Record what every layer of a network gives out, and read it back.
+"""Record the outputs of all layers of a network, and read them.
 
 `attach`, `capture` and `record` put hooks on a PyTorch model; `open` reads the file that `record` writes, and needs no torch.
 `__init__.pyi` lists all public names; each is imported when it is first used.

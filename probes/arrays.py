@@ -1,4 +1,4 @@
-"""Features that you have already: arrays in memory, read like a file of activations. For files see `probes.features`."""
+"""Features in memory, with the interface of a file of activations. For files of features see `probes.features`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BATCH_BYTES = 32 << 20
 
 
 class Arrays(Source):
-    """Activations in memory; made by `from_arrays`."""
+    """Activations in memory; see `from_arrays`."""
 
     def __init__(self, whole: Batch, class_names: Sequence[str] | None, attrs: Mapping[str, Any], title: str) -> None:
         self.attrs = dict(attrs)
@@ -30,7 +30,7 @@ class Arrays(Source):
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name in messages."""
         return self._title
 
     @property
@@ -50,7 +50,7 @@ class Arrays(Source):
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        """Names of the columns of `targets`; empty where they have none."""
+        """Names of the columns of `targets`; may be empty."""
         return self._whole.target_names
 
     @property
@@ -99,15 +99,15 @@ def from_arrays(
     targets: ArrayLike | None = None,
     ignore_labels: Collection[int] = (),
 ) -> Arrays:
-    """Features that you have already, to analyse or export like a file of activations.
+    """Features in memory, to analyse or export like a file of activations.
 
     Parameters
     ----------
     layers : mapping of str to (n, ...) array
         Features by layer, in order of depth. They are not copied.
     labels : (n,) integers or text, or one-hot (n, K), optional
-        Class of each sample; -1, -100, NaN and None mean that it has none. Text is numbered in alphabetical order, names that
-        are all numbers by number, and becomes the class names. Floats that are not whole are continuous targets.
+        Class of each sample; -1, -100, NaN and None mean a missing label. Text is numbered in alphabetical order (names that
+        are all numbers by value) and becomes the class names. Floats that are not whole are continuous targets.
     ids : (n,) integers or texts, optional
         Sample ids, such as names of files; default 0, 1, ...
     split : str or (n,) text, optional
@@ -117,19 +117,19 @@ def from_arrays(
     attrs : mapping, optional
         Provenance, such as `{"model": "mine"}`.
     targets : (n,) or (n, t) numbers, optional
-        Continuous targets, NaN where a sample has none.
+        Continuous targets, NaN if missing.
     ignore_labels : collection of int, optional
-        Further labels that mean "none".
+        Further labels that mean a missing label.
 
     Returns
     -------
     Arrays
-        What `analyze` takes, and what has `to_xarray`, `to_anndata`, `to_safetensors`.
+        A source for `analyze`, with `to_xarray`, `to_anndata`, `to_safetensors`.
 
     Raises
     ------
     DataError
-        If lengths differ, an id stands twice, something is not numbers, or labels are neither classes nor targets.
+        If lengths differ, an id is repeated, features are not numbers, or labels are neither classes nor targets.
 
     Examples
     --------
@@ -155,7 +155,7 @@ def from_arrays(
     aims = read if targets is None else annotated(targets, what="The targets", continuous=True)
     splits = None if split is None else np.full(n, split) if isinstance(split, str) else np.asarray(split, dtype=np.str_)
     whole = Batch(
-        ids=np.arange(n) if ids is None else as_ids(ids),  # type: ignore[arg-type]  # numpy calls scalars array-like, too
+        ids=np.arange(n) if ids is None else as_ids(ids),  # type: ignore[arg-type]  # numpy's ArrayLike includes scalars
         layers=arrays,
         labels=read.labels,
         split=splits,

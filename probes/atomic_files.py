@@ -1,8 +1,8 @@
-"""Files that are whole or not there: a draft beside the target, fsync, rename, fsync of the folder.
+"""Atomic replacement of files: a draft beside the target, fsync, rename, fsync of the folder.
 
-A run that is killed leaves the old file or the new one under the name, never a part of one. What may be left is a draft, a
-hidden file `.NAME-XXXXXXXXXXXX.part.SUFFIX`, which the next writing of that name removes. The process that writes a draft
-holds a lock on it (`flock`), so that a draft without a lock belongs to nobody.
+A killed run leaves the old or the new file under the name, never an incomplete one. It may also leave a draft, a hidden file
+`.NAME-XXXXXXXXXXXX.part.SUFFIX`, which the next write of that name removes. The process that writes a draft holds a lock on it
+(`flock`), so that a draft without a lock is an orphan.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _NO_LOCKS = (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK)
 
 @contextmanager
 def replacing(path: str | PathLike[str]) -> Iterator[Path]:
-    """A draft to write to, which takes the file's place once the block is left without an error.
+    """A draft to write to; it replaces the file if the block ends without an error.
 
     Parameters
     ----------
     path : path-like
-        File to write; missing folders are made. A link stays: the file that it points to is replaced.
+        File to write; missing folders are created. For a link, the file that it points to is replaced.
 
     Yields
     ------
@@ -55,8 +55,8 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
 
     Notes
     -----
-    An error or an interrupt within the block removes the draft and leaves the old file as it is. The new file has the old one's
-    permissions, or those that the umask leaves.
+    An error or interrupt in the block removes the draft and leaves the old file unchanged. The new file has the permissions of
+    the old one, or those of the umask.
 
     Examples
     --------
@@ -73,7 +73,10 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         raise PermissionError(errno.EACCES, "The file is read-only", str(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     suffix = Path(path).suffix
-    start, end = f".{target.stem[:40]}-", f".part{suffix if len(os.fsencode(suffix)) < 32 else ''}"  # names have 255 bytes
+    start, end = (
+        f".{target.stem[:40]}-",
+        f".part{suffix if len(os.fsencode(suffix)) < 32 else ''}",
+    )  # limit of a name: 255 bytes
     _remove_orphans(target.parent, start, end)
     draft, fd = _create(target.parent, start, end, 0o666 if mode is None else mode & 0o666 | 0o600, str(path))
     try:
@@ -84,7 +87,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         draft.replace(target)
     except OSError as error:
         if error.errno is not None and error.filename in (None, str(draft)):
-            error.filename = str(path)  # the name that the user knows
+            error.filename = str(path)  # the user's name
         raise
     finally:
         draft.unlink(missing_ok=True)  # unless it was renamed
@@ -94,7 +97,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
 
 
 def plain_file(path: str | PathLike[str]) -> Path:
-    """The file that a name stands for, links followed; it need not exist.
+    """The file of a path, with links followed; it need not exist.
 
     Raises
     ------
@@ -119,7 +122,7 @@ def plain_file(path: str | PathLike[str]) -> Path:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, which ends with the process; where a system knows no locks, there is none.
+    """Hold a folder's lock, which ends with the process; without effect on a system without locks.
 
     Raises
     ------
@@ -128,7 +131,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         fd = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folders
+    except PermissionError:  # Windows can't open folders
         yield
         return
     try:
@@ -140,7 +143,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a rename to disk, where the system lets folders be opened."""
+    """Flush a rename to disk, if the system can open folders."""
     try:
         fd = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -153,8 +156,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Bring a file's content to disk."""
-    fd = os.open(path, os.O_RDWR)  # anew: whoever wrote may have made another file of that name
+    """Flush a file to disk."""
+    fd = os.open(path, os.O_RDWR)  # opened again: the writer may have created another file of that name
     try:
         os.fsync(fd)
     finally:
@@ -162,7 +165,7 @@ def _sync(path: Path) -> None:
 
 
 def _create(folder: Path, start: str, end: str, mode: int, name: str) -> tuple[Path, int | None]:
-    """An empty draft, and the descriptor that holds its lock, if there are locks."""
+    """An empty draft, and the descriptor of its lock, if the system has locks."""
     while True:
         draft = folder / f"{start}{secrets.token_hex(6)}{end}"
         try:
@@ -178,11 +181,11 @@ def _create(folder: Path, start: str, end: str, mode: int, name: str) -> tuple[P
         os.close(fd)
         if held is None:
             return draft, None
-        draft.unlink(missing_ok=True)  # another process took it for an orphan, before it had its lock
+        draft.unlink(missing_ok=True)  # another process removed it before it was locked
 
 
 def _remove_orphans(folder: Path, start: str, end: str) -> None:
-    """Remove the drafts of processes that were killed."""
+    """Remove the drafts of killed processes."""
     name = re.compile(f"{re.escape(start)}[0-9a-f]{{12}}{re.escape(end)}")
     for orphan in [entry for entry in folder.iterdir() if name.fullmatch(entry.name)]:
         with contextlib.suppress(OSError):
@@ -195,7 +198,7 @@ def _remove_orphans(folder: Path, start: str, end: str) -> None:
 
 
 def _lock(fd: int) -> bool | None:
-    """Whether this process holds the lock of an open file from now on; None where the system knows no locks."""
+    """Whether this process now holds the lock of an open file; None on a system without locks."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -1,7 +1,7 @@
-"""`Batch`: n samples with the activations of every recorded layer, the only type that crosses from capture to analysis.
+"""`Batch`: n samples with the activations of every recorded layer, the type between capture and analysis.
 
-Row i of every array belongs to sample `ids[i]`. A batch may come from a model, a file, many files or plain arrays: what
-reads it can't tell, and need not.
+Row i of every array belongs to sample `ids[i]`. A batch may come from a model, a file, several files or arrays; its
+form is the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Batch", "LayerInfo"]
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """Where a layer stands in its network, and what was kept of it.
+    """Position of a layer in its network, and form of its recorded output.
 
     Attributes
     ----------
@@ -33,11 +33,11 @@ class LayerInfo:
         Rank among the recorded layers, by first execution, from 0.
     depth : float
         Share of the forward pass's leaf calls that have run when this output exists: 0 is the input, 1 the output.
-        It does not depend on which layers were recorded, so curves of different networks can be laid over each other.
+        It does not depend on which layers were recorded, so that different networks can be compared.
     dims : tuple of str
-        Names of the kept array's axes, `("sample", "channel", ...)`.
+        Names of the recorded axes, `("sample", "channel", ...)`.
     pool : str
-        What was done to the output before it was kept.
+        Pool of the output.
     module_type : str
         Class name of the module.
     call_index : int
@@ -47,20 +47,19 @@ class LayerInfo:
     dtype_source : str
         Element type of the output before pooling.
     prefix_tokens : int
-        How many tokens at the front of `source_shape` belong to no place in the image (CLS, registers).
+        Number of tokens at the front of `source_shape` without a position in the image (CLS, registers).
     source_dims : tuple of str
-        Names of the axes of the whole output, in the module's order: `("token", "sample", "channel")`. `source_shape` has those
-        other than the samples'; `sample*window` is an axis that holds both.
+        Names of the axes of the output, in the module's order: `("token", "sample", "channel")`. `source_shape` has the sizes
+        of all but the samples' axis; `sample*window` is a shared axis.
     axes_from : str
-        How they were found: "measured" (by passes with other batch and input sizes), "weight" (the module's kind or weight says
-        it), "given" (by the option `axes`) or "guessed".
+        How they were determined: "measured" (by passes with other batch and input sizes), "weight" (from the module's type or
+        weight), "given" (by the option `axes`) or "guessed".
     padding : str
-        "excluded" where the batch had a padding mask and the pool left the padding out; "included: why" where it did not; empty
-        where there was no mask.
+        "excluded" if the pool omitted the padding by the batch's mask; "included: reason" if it did not; empty without a mask.
     averaged : float
-        Of means over places in networks that compute in half precision: how many independently rounded numbers each kept one is
-        as good as the mean of, P E[mean^2] / E[x^2] of P places in the first step; 1 where nothing was averaged. What rounding
-        adds to the variance of a feature is divided by it.
+        For means over P positions in half-precision networks: the effective number of independently rounded values in each
+        mean, P E[mean^2] / E[x^2] in the first step; 1 without averaging. The variance that rounding adds to a feature is
+        divided by it.
     """
 
     name: str
@@ -80,7 +79,7 @@ class LayerInfo:
 
 
 def default_info(layers: Mapping[str, NDArray[Any]]) -> dict[str, LayerInfo]:
-    """The `LayerInfo` of arrays that come without one: order and depth follow the mapping's order."""
+    """The default `LayerInfo` of arrays: order and depth follow the order of the mapping."""
     return {
         name: LayerInfo(
             name=name,
@@ -105,24 +104,24 @@ class Batch:
     layers : mapping of str to (n, ...) array
         Activations by layer name, in order of execution. The batch owns them.
     labels : (n,) integer array, optional
-        Class of each sample; -1 and -100 mean that it has none.
+        Class of each sample; -1 and -100 mean a missing label.
     split : (n,) string array, optional
         Split of each sample, such as `"train"`.
     info : mapping of str to LayerInfo, optional
         Defaults to the order of `layers`.
     left_out : mapping of str to str, optional
-        Layers that ran but are not here, each with the reason.
+        Layers that were not recorded, each with the reason.
     ids_from : str, optional
-        Where the ids come from, a key of `probes.ids.IDS_FROM`.
+        Origin of the ids, a key of `probes.ids.IDS_FROM`.
     targets : (n,) or (n, t) array of numbers, optional
-        Continuous targets of each sample, NaN where it has none; kept as (n, t) float64.
+        Continuous targets of each sample, NaN if missing; stored as (n, t) float64.
     target_names : tuple of str, optional
         Names of their columns.
 
     Raises
     ------
     DataError
-        If the lengths differ, an id stands twice, or labels are not integers.
+        If the lengths differ, an id is repeated, or labels are not integers.
 
     Examples
     --------

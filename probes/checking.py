@@ -1,8 +1,6 @@
-"""Can this file be trusted? `doctor` says whether it is whole and what to do; `compare` whether its numbers come out again.
+"""Integrity of files: `doctor` reports whether a file is intact, with advice.
 
-`compare` takes what a network gives out now for some of a file's samples, and measures how far that is from what the file
-holds. Re-running a network rarely gives the same bits (another batch size, another number of threads): differences are told
-relative to the largest value of the layer.
+It reads every byte. Whether a network still gives the numbers in a file is the question of `comparing`.
 """
 
 from __future__ import annotations
@@ -26,18 +24,18 @@ __all__ = ["FileStatus", "doctor"]
 
 @dataclass(frozen=True)
 class FileStatus:
-    """What `doctor` says of one file.
+    """Result of `doctor` for one file.
 
     Attributes
     ----------
     path : pathlib.Path
         The file, or the folder.
     state : {"whole", "features", "resumable", "empty", "busy", "damaged", "foreign", "missing"}
-        What it is; "features" are somebody's own, or an export, every number of which could be read.
+        State; "features" is a readable file of features or an export.
     what : str
-        One sentence on what was found.
+        One sentence on the state.
     advice : str
-        One sentence on what to do; empty where there is nothing to do.
+        One sentence of advice; may be empty.
     """
 
     path: Path
@@ -47,12 +45,12 @@ class FileStatus:
 
     @property
     def ok(self) -> bool:
-        """Whether the file is whole, or holds features that can be read."""
+        """Whether the file is intact, or readable features."""
         return self.state in ("whole", "features")
 
 
 def doctor(path: str | PathLike[str], *, progress: bool | None = None) -> list[FileStatus]:
-    """Read everything that a file, or every shard of a folder, holds, and say what is whole and what to do.
+    """Read every byte of a file, or of the shards in a folder, and report its state with advice.
 
     Parameters
     ----------
@@ -63,8 +61,8 @@ def doctor(path: str | PathLike[str], *, progress: bool | None = None) -> list[F
 
     Returns
     -------
-    list of Finding
-        One per file; for a folder, a last one on the shards as a whole.
+    list of FileStatus
+        One per file; for a folder, the last one is on the set of shards.
 
     Raises
     ------
@@ -151,7 +149,7 @@ def _examine_features(path: Path, *, progress: bool | None) -> FileStatus:
 
 
 def _broken_layers(store: Store, *, progress: bool | None) -> list[str]:
-    """Layers of which not every row can be read."""
+    """Layers with unreadable rows."""
     broken = []
     hidden = None if progress is None else not progress
     for name in tqdm(store.layers, desc=store.path.name, unit=" layers", disable=hidden):

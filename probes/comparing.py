@@ -1,4 +1,4 @@
-"""Do a file's numbers come out again? `compare` measures how far a network's outputs now are from those in a file.
+"""Reproducibility of a file: `compare` measures the difference between a network's outputs and those in a file.
 
 Running a network again rarely gives the same bits (another batch size, another number of threads), so differences are relative
 to the largest value of the layer.
@@ -24,18 +24,18 @@ _TOLERANCE = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-
 
 @dataclass(frozen=True)
 class LayerDifference:
-    """How far a layer is from what the file holds.
+    """Difference of a layer's outputs from those in the file.
 
     Attributes
     ----------
     layer : str
-        Its name.
+        Name of the layer.
     largest : float
-        Largest absolute difference; NaN where one side is NaN and the other is not.
+        Largest absolute difference; NaN if only one of two values is NaN.
     scale : float
         Largest absolute value in the file, among the samples compared.
     tolerance : float
-        Share of `scale` that rounding may explain, by the type that the network computes in.
+        Share of `scale` that rounding in the network's dtype explains.
     """
 
     layer: str
@@ -45,19 +45,19 @@ class LayerDifference:
 
     @property
     def ok(self) -> bool:
-        """Whether rounding explains it."""
+        """Whether rounding explains the difference."""
         return self.largest <= self.tolerance * self.scale
 
 
 def compare(source: Source, batches: Iterable[Batch]) -> list[LayerDifference]:
-    """Compare what a network gives out now with what a file holds, sample by sample.
+    """Compare a network's outputs with those in a file, sample by sample.
 
     Parameters
     ----------
     source : Source
         The file.
     batches : iterable of Batch
-        The same layers and pools, for some of the samples.
+        Outputs of the same layers and pools, for some of the samples.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def compare(source: Source, batches: Iterable[Batch]) -> list[LayerDifference]:
     Raises
     ------
     DataError
-        If a layer or sample is missing on one side, or shapes differ.
+        If a layer or sample is missing, or shapes differ.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def compare(source: Source, batches: Iterable[Batch]) -> list[LayerDifference]:
 
 
 def _refuse_other_labels(source: Source, batch: Batch, rows: NDArray[np.int64]) -> None:
-    """Raise where a sample has another label now: then ids do not name the samples that they named."""
+    """Raise DataError if a sample has another label: then its id is that of another sample."""
     labels = source.labels
     if labels is None or batch.labels is None or np.array_equal(labels[rows], batch.labels):
         return

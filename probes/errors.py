@@ -1,6 +1,6 @@
-"""The failures a user can mend, each one clear sentence, and the exit code that the command line gives it.
+"""Errors that a user can correct, each one sentence, with the exit code of the command line.
 
-Every class below also is a standard exception, so that library users catch `ValueError` or `OSError` as usual.
+Every class is also a subclass of a standard exception, such as `ValueError` or `OSError`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ EXIT_CODES = {
     130: "stopped by Ctrl-C",
     141: "the reader of the output went away",
     143: "stopped by SIGTERM",
-}  # of the command line, all that there are
+}  # all exit codes of the command line
 
 
 class ReportedError(Exception):
-    """A failure whose message alone tells the user what to do; `exit_code` is the command line's.
+    """An error whose message is sufficient for the user; `exit_code` is that of the command line.
 
-    0 is success, 1 a failure, 2 a mistake in what was asked for, 3 an incomplete result: a file that was not written to its
-    end, or layers that could not be analyzed, whose values are NaN with the reason in their note.
+    0 is success, 1 a failure, 2 invalid arguments, 3 an incomplete result: an incomplete file, or layers that could not be
+    analyzed, whose values are NaN with the reason in their note.
 
     Examples
     --------
@@ -50,35 +50,35 @@ class ReportedError(Exception):
 
 
 class UsageError(ReportedError, ValueError):
-    """What was asked for does not exist or does not fit: a name, a pattern, an option, a path in the way."""
+    """Invalid arguments: an unknown name or pattern, an invalid option, an existing path."""
 
     exit_code = 2
 
 
 class DataError(ReportedError, ValueError):
-    """The data can't give what was asked: labels missing, one class only, NaN or inf in a layer."""
+    """The data are insufficient: missing labels, a single class, NaN or inf in a layer."""
 
 
 class FormatError(ReportedError, OSError):
-    """The file is not an activations file, is damaged, or holds what a trustworthy file never holds."""
+    """The file is not an activations file, is damaged, or has contents that are refused for safety."""
 
 
 class IncompleteError(FormatError):
-    """The file was not written to its end; what was committed is whole."""
+    """The file is incomplete; committed rows are intact."""
 
     exit_code = 3
 
 
 class LeftOutWarning(UserWarning):
-    """Some layers can't be recorded, read or analyzed; the message names them and says why."""
+    """Some layers can't be recorded, read or analyzed; the message has their names and the reason."""
 
 
 class IgnoredWarning(UserWarning):
-    """Something that a loader gives is not read; the message says what, and why."""
+    """A part of a loader's items is ignored; the message has the reason."""
 
 
 class ArrivalOrderWarning(UserWarning):
-    """Samples are known by the order in which they came alone; the message says why, and what that means."""
+    """Samples are identified only by their order of arrival; the message has the reason and the consequence."""
 
 
 class NonFiniteWarning(UserWarning):
@@ -86,14 +86,14 @@ class NonFiniteWarning(UserWarning):
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """The half sentence that proposes the closest option, empty where nothing is close.
+    """Part of a sentence that proposes the closest option; empty if none is close.
 
     Parameters
     ----------
     word : str
-        What the user typed.
+        The user's input.
     options : iterable of str
-        What would have been accepted.
+        Accepted values.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why something failed, for a note: the first line of the message, with the kind of error where it is none of ours.
+    """The reason of an error, for a note: the first line of the message, with the type of error if it is not one of ours.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Activations for other programs: xarray, anndata, safetensors. Everything exported is read into memory.
 
-What a layer is goes along: names of axes, pool, order and depth stand in the attributes (xarray, anndata) or in the
-header (safetensors) of what is made.
+The description of a layer (names of axes, pool, order and depth) is in the attributes (xarray, anndata) or in the
+header (safetensors).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def to_xarray(source: Source, layers: Patterns = None) -> xarray.Dataset:
     -------
     xarray.Dataset
         Variables named after the layers; coordinates `id`, `label`, `class_name`, `split`, `target` along `sample`. The other
-        dimensions are called `LAYER:channel` and so on, since layers differ in their widths.
+        dimensions have the names `LAYER:channel` and so on, since layers have different widths.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def to_anndata(source: Source, layer: str) -> anndata.AnnData:
     Returns
     -------
     anndata.AnnData
-        `X` of shape (n, features), with `obs` holding label, class_name, targets and split, and `uns` the provenance.
+        `X` of shape (n, features), with label, class_name, targets and split in `obs`, and the provenance in `uns`.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def to_anndata(source: Source, layer: str) -> anndata.AnnData:
 def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns = None) -> None:
     """Layers, `ids`, `labels`, `targets` and `split` (an index into the header's `splits`) as tensors of one safetensors file.
 
-    Ids that are texts stand as JSON in its header.
+    Text ids are in its header, as JSON.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
     Raises
     ------
     UsageError
-        If the file exists, a pattern matches nothing, or a layer is called `ids`, `labels`, `targets` or `split`.
+        If the file exists, a pattern matches nothing, or a layer has the name `ids`, `labels`, `targets` or `split`.
     """
     from safetensors.numpy import save_file
 
@@ -167,10 +167,10 @@ def to_safetensors(source: Source, path: str | PathLike[str], layers: Patterns =
 
 
 def _class_names(source: Source) -> dict[str, str]:
-    """Names of all classes, of those without samples too."""
+    """Names of all classes, including those without samples."""
     return {} if source.class_names is None else {"class_names": json.dumps(source.class_names)}
 
 
 def _described(info: LayerInfo) -> dict[str, Any]:
-    """A layer's description in types that every format can hold."""
+    """A layer's description in types of all formats."""
     return {key: json.dumps(value) if isinstance(value, tuple) else value for key, value in asdict(info).items()}

@@ -1,11 +1,10 @@
-"""Sample ids: what a sample is called wherever it turns up, an integer or a text, and the 64 bits by which it is drawn.
+"""Sample ids, integers or texts, and the 64-bit keys that determine random draws.
 
     key(id) = id                          of an integer
     key(id) = XXH3-64 of its UTF-8 bytes  of a text
 
-Everything that is drawn for a sample (its half, its group, its noise) depends on its key. Samples are matched by their ids
-themselves. Of a million texts two have equal keys with probability 3e-8; they are drawn alike, and where a run gives both, the
-second is refused like an id that comes twice.
+All random draws for a sample (its half, its group, its noise) depend on its key. Samples are matched by ids. Two of a million
+texts have equal keys with probability 3e-8; they have the same draws, and a run with both is refused, as for repeated ids.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ def as_ids(values: Iterable[Any], what: str = "The sample ids") -> NDArray[Any]:
     Parameters
     ----------
     values : (n,) integers, or (n,) texts, bytes or paths
-        Of any container: an array, a list, a pandas index. Bytes are read as UTF-8, paths are written with `/`. What is no
-        UTF-8, as in some files' names, is written as `\udcff`.
+        Of any container: an array, a list, a pandas index. Bytes are read as UTF-8, paths are written with `/`. Bytes that
+        are not UTF-8, as in some file names, become `\udcff`.
     what : str
-        What messages call them.
+        Name of the ids in messages.
 
     Returns
     -------
@@ -85,7 +84,7 @@ _ONE = "one integer or one text per sample is needed"
 
 
 def _array(values: Iterable[Any]) -> NDArray[Any]:
-    """A container as an array; a list as one of objects, so that integers among texts stay integers."""
+    """A container as an array; a list as an array of objects, so that integers among texts stay integers."""
     if hasattr(values, "dtype") or hasattr(values, "__array__"):
         return np.asarray(values)
     entries = list(values)
@@ -106,7 +105,7 @@ def _text(value: object, what: str) -> str:
 
 
 def _texts(array: NDArray[Any], texts: list[str], what: str) -> NDArray[Any]:
-    """Texts that UTF-8 can hold."""
+    """Texts that can be encoded as UTF-8."""
     whole = "".join(texts)
     if "\0" in whole:
         raise DataError(f"{what} hold the character NUL; {_ONE}, without it.")

@@ -61,7 +61,7 @@ def selects(hits: Iterable[str], patterns: Sequence[str], *, default: bool = Tru
     patterns : sequence of str
         All patterns.
     default : bool, default True
-        Whether the layer is selected where all patterns exclude.
+        Whether the layer is selected if all patterns exclude.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def selects(hits: Iterable[str], patterns: Sequence[str], *, default: bool = Tru
 
 
 def matches(pattern: str, name: str, types: Iterable[str]) -> bool:
-    """Whether a pattern, or what stands behind its `!`, matches a layer of that name and those type names (class and bases).
+    """Whether a pattern, without its `!`, matches a layer of that name and those type names (class and bases).
 
     Examples
     --------
@@ -92,7 +92,7 @@ def matches(pattern: str, name: str, types: Iterable[str]) -> bool:
 
 
 def closest(pattern: str, names: Iterable[str]) -> str:
-    """The half sentence that proposes a pattern which would have matched, empty where nothing is close.
+    """Part of a sentence that proposes a pattern that matches; empty if none is close.
 
     Examples
     --------
@@ -122,11 +122,11 @@ def select(patterns: Patterns, info: Mapping[str, LayerInfo], where: str) -> lis
     Parameters
     ----------
     patterns : str or sequence of str, optional
-        Wanted layers.
+        Layer patterns.
     info : mapping of str to LayerInfo
-        What there is.
+        All layers.
     where : str
-        What the layers belong to, for the message.
+        Name of the source in messages.
 
     Raises
     ------

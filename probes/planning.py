@@ -1,7 +1,7 @@
-"""What a recording would weigh, before anything is written; and pools that fit where it would weigh too much.
+"""Size of a recording before anything is written, and pools that fit a budget.
 
-One sample runs through the network; from the shapes that come out, the bytes of every layer follow, for its pool and for
-every coarser one. `fit` takes one coarser pool for all layers, so that they stay comparable, and says what is lost.
+One sample is passed through the network; the shapes of its outputs determine the bytes of every layer, for its pool and for
+every coarser one. `fit` selects one coarser pool for all layers, so that they stay comparable, and states what is lost.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _COARSER = ("grid:7", "grid:4", "grid:2", "mean", "project:256", "project:64")
 
 @dataclass(frozen=True)
 class PlannedLayer:
-    """What one layer would weigh.
+    """Size of one layer.
 
     Attributes
     ----------
     info : LayerInfo
-        As it would stand in the file.
+        Description of the layer in the file.
     layout : Layout
         The axes before pooling.
     shape : tuple of int
@@ -51,18 +51,18 @@ class PlannedLayer:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recording of n samples would weigh, layer by layer.
+    """Size of a recording of n samples, by layer.
 
     Attributes
     ----------
     layers : tuple of PlannedLayer
-        In order of execution.
+        Layers in order of execution.
     n : int
-        Samples.
+        Number of samples.
     left_out : dict of str to str
         Layers that could not be recorded, each with the reason.
     lost : tuple of str
-        Sentences on what was given up to fit a budget.
+        Sentences on what is lost to fit a budget.
     """
 
     layers: tuple[PlannedLayer, ...]
@@ -78,9 +78,9 @@ class Plan:
 
     @property
     def pools(self) -> list[str]:
-        """The pools as arguments: `["layer4*=none", "mean"]`, the most frequent one last and for all others.
+        """The pools as arguments: `["layer4*=none", "mean"]`, the last is the most frequent one, for all other layers.
 
-        Layers below one module that share a pool share a pattern.
+        Layers of one module with the same pool have one pattern.
         """
         names = {layer.info.name: layer.info.pool for layer in self.layers}
         pools = list(names.values())
@@ -101,18 +101,18 @@ def plan(
     n: int,
     **options: Unpack[CaptureKeywords],
 ) -> Plan:
-    """What recording `n` samples would weigh.
+    """Size of a recording of `n` samples.
 
     Parameters
     ----------
     model : torch.nn.Module
         The network; it is run in eval mode, once and, to measure its axes, on a few samples of other sizes.
     example : torch.Tensor, tuple or mapping
-        Inputs of one sample or a few, as the loader would give them; see `capture`.
+        Inputs of a few samples, as in the loader's items; see `capture`.
     n : int
-        Samples to come.
+        Number of samples to record.
     **options
-        As for `capture`; those that do not change what is written do not matter here.
+        As for `capture`; those without influence on the file are ignored.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def plan(
     Raises
     ------
     UsageError
-        If a pool or a pattern is not understood.
+        If a pool or a pattern is invalid.
 
     Examples
     --------
@@ -145,7 +145,7 @@ def plan(
 
 
 def _planned(info: LayerInfo, layout: Layout, spec: str, dtype: str, like: Tensor | torch.dtype) -> PlannedLayer:
-    """A layer under a pool, computed on a tensor without memory."""
+    """A layer with a pool, computed on a tensor without memory."""
     source = torch.empty(1, *info.source_shape, device="meta", dtype=like.dtype if isinstance(like, Tensor) else like)
     pooled, dims = apply_pool(source, layout, pool_named(spec)[1], DTYPES[dtype])
     shape = tuple(pooled.shape[1:])
@@ -153,26 +153,27 @@ def _planned(info: LayerInfo, layout: Layout, spec: str, dtype: str, like: Tenso
 
 
 def fit(planned: Plan, budget: int) -> Plan:
-    """A plan that weighs at most `budget` bytes: the finest of a ladder of pools, for all layers, with which it does.
+    """A plan of at most `budget` bytes, with the finest pool of a list that fits, for all layers.
 
-    The ladder is `grid:7`, `grid:4`, `grid:2`, `mean`, `project:256`, `project:64`; a layer that is lighter as it is stays so.
+    The list is `grid:7`, `grid:4`, `grid:2`, `mean`, `project:256`, `project:64`; a layer that is smaller with its pool keeps
+    it.
 
     Parameters
     ----------
     planned : Plan
-        What is wanted.
+        Plan without a budget.
     budget : int
-        Bytes for all samples.
+        Limit on the bytes of all samples.
 
     Returns
     -------
     Plan
-        With other pools, and `lost` saying what they give up; the plan itself where it fits.
+        With other pools, and `lost`; the same plan if it fits.
 
     Raises
     ------
     UsageError
-        If even the coarsest pools do not fit.
+        If the coarsest pools do not fit.
     """
     for spec in (None, *_COARSER):
         layers = planned.layers if spec is None else tuple(_under(layer, spec, planned.dtype) for layer in planned.layers)
@@ -186,7 +187,7 @@ def fit(planned: Plan, budget: int) -> Plan:
 
 
 def _under(layer: PlannedLayer, spec: str, dtype: str) -> PlannedLayer:
-    """The layer under a pool, unless that makes it heavier or can't be."""
+    """The layer with a pool, unless that makes it larger or is impossible."""
     like = getattr(torch, layer.info.dtype_source, torch.float32)
     for tried in (spec, "mean"):
         try:
@@ -198,7 +199,7 @@ def _under(layer: PlannedLayer, spec: str, dtype: str) -> PlannedLayer:
 
 
 def _losses(before: Sequence[PlannedLayer], after: Sequence[PlannedLayer]) -> tuple[str, ...]:
-    """Sentences on the layers that have become lighter."""
+    """Sentences on the layers that have become smaller."""
     changed: dict[tuple[str, str], list[str]] = {}
     for old, new in zip(before, after, strict=True):
         if new.bytes_per_sample < old.bytes_per_sample:
@@ -212,7 +213,7 @@ def _loss(old: str, new: str, names: Sequence[str]) -> str:
 
 
 def readable(count: float) -> str:
-    """Bytes for people.
+    """Bytes as text with a unit.
 
     Examples
     --------

@@ -1,9 +1,9 @@
-r"""Names as a terminal, a log or a figure can show them: characters that would act are written as escapes.
+r"""Names for terminals, logs and figures: control characters are escaped.
 
-A layer, a class or a file may be called anything, also by whoever sent the file. `\x1b[2J` clears a terminal, a carriage
-return hides what stands before it, U+202E reverses what follows, a lone surrogate (a file name that is no UTF-8) can't be
-encoded at all. Such characters are those of Unicode's categories Cc, Cf, Cs, Zl and Zp. They are escaped where text leaves
-the program, and nowhere else: files and tables hold names as they are.
+The name of a layer, class or file may be arbitrary, and chosen by the sender of a file. `\x1b[2J` clears a terminal, a carriage
+return hides the text before it, U+202E reverses the text after it, and a lone surrogate (a file name that is not UTF-8) can't
+be encoded. Such characters are those of Unicode's categories Cc, Cf, Cs, Zl and Zp. They are escaped only where text leaves the
+program; files and tables have names unchanged.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _SUSPECT = re.compile(r"[^\x20-\x7e]")
 
 
 def printable(value: object, *, lines: bool = False) -> str:
-    r"""A text in which nothing acts on whatever shows it.
+    r"""A text without characters that control a terminal.
 
     Parameters
     ----------
     value : object
-        A text, or what `str` makes one of.
+        A text, or an object that `str` converts.
     lines : bool, default False
-        Whether line feeds stay, as in a text of several lines.
+        Whether line feeds are kept, for a text of several lines.
 
     Returns
     -------
@@ -43,10 +43,10 @@ def printable(value: object, *, lines: bool = False) -> str:
 
 
 def as_label(value: object) -> str:
-    r"""A name as matplotlib shows it: printable, and never read as mathematics or as a hint.
+    r"""A name for matplotlib: printable, and not interpreted as mathematics.
 
-    matplotlib reads text between dollar signs as TeX, which fails on most names, and leaves labels that begin with an
-    underscore out of legends.
+    matplotlib interprets text between dollar signs as TeX, which fails for most names, and omits labels that begin with an
+    underscore from legends.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def as_label(value: object) -> str:
 
 
 def as_json(value: Any) -> str:
-    r"""JSON of several lines, in which nothing acts either: `json.dumps` leaves U+009B, U+202E and surrogates as they are.
+    r"""Indented JSON without control characters: `json.dumps` does not escape U+009B, U+202E and surrogates.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a number was computed with: versions of packages, and the command that was given."""
+"""Provenance of results: versions of packages, and the command."""
 
 from __future__ import annotations
 

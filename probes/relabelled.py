@@ -1,4 +1,4 @@
-"""Activations with other labels or targets than those that were recorded with them."""
+"""Activations with labels or targets in place of the recorded ones."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["Relabelled"]
 
 
 class Relabelled(Source):
-    """A source, of which only labels and targets are others.
+    """A source with other labels and targets.
 
     Parameters
     ----------
     source : Source
         Activations of n samples.
-    known : Annotations
-        Labels and targets in their place; what is None stays as it was.
+    annotations : Annotations
+        New labels and targets; None keeps those of the source.
     attrs : mapping
-        The provenance, which says where they come from.
+        Provenance, including the origin of the annotations.
 
     Raises
     ------
     DataError
-        If there are not n of them.
+        If their number is not n.
 
     Examples
     --------
@@ -42,21 +42,21 @@ class Relabelled(Source):
     ([1, 0], [1, 0], 'by hand')
     """
 
-    def __init__(self, source: Source, known: Annotations, attrs: Mapping[str, Any]) -> None:
-        for name, column in (("labels", known.labels), ("targets", known.targets)):
+    def __init__(self, source: Source, annotations: Annotations, attrs: Mapping[str, Any]) -> None:
+        for name, column in (("labels", annotations.labels), ("targets", annotations.targets)):
             if column is not None and len(column) != len(source):
                 raise DataError(
                     f"There are {len(column)} {name} for the {len(source)} samples of {source.name}; each needs one."
                 )
-        self._source, self._known = source, known
+        self._source, self._known = source, annotations
         self.info = source.info
         self.attrs = dict(attrs)
-        if known.targets is not None:
-            self.attrs["target_names"] = list(known.target_names)
+        if annotations.targets is not None:
+            self.attrs["target_names"] = list(annotations.target_names)
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name in messages."""
         return self._source.name
 
     @property
@@ -104,7 +104,7 @@ class Relabelled(Source):
         return self._source[layer]
 
     def take(self, layer: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Chosen rows of one layer."""
+        """Selected rows of one layer."""
         return self._source.take(layer, rows)
 
     def iter(self, layers: Sequence[str] | None = None, size: int | None = None) -> Iterator[Batch]:
@@ -121,5 +121,5 @@ class Relabelled(Source):
             start += len(batch)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close open files."""
         self._source.close()

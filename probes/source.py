@@ -1,7 +1,7 @@
-"""`Source`: activations of n samples, wherever they are: a file, many files, or arrays in memory.
+"""`Source`: activations of n samples in a file, several files, or memory.
 
-Whoever reads can't tell them apart. A kind of source says what it holds (the abstract members); what follows from that,
-such as iterating and exporting, is written once, here.
+All sources have the same interface. A subclass implements the abstract members; iterating and exporting are implemented
+here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Source(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What messages call it."""
+        """Name in messages."""
 
     @property
     @abstractmethod
@@ -52,7 +52,7 @@ class Source(ABC):
     @property
     @abstractmethod
     def labels(self) -> NDArray[np.int64] | None:
-        """Class of each sample, (n,), -1 where it has none; or None."""
+        """Class of each sample, (n,), -1 if missing; or None."""
 
     @property
     @abstractmethod
@@ -77,7 +77,7 @@ class Source(ABC):
         layers : sequence of str, optional
             Layer names; default all.
         size : int, optional
-            Rows per batch; by default as many as make about 32 MB.
+            Rows per batch; by default about 32 MB.
 
         Yields
         ------
@@ -87,17 +87,17 @@ class Source(ABC):
         Raises
         ------
         UsageError
-            If a layer is not there.
+            If there is no such layer.
         """
 
     @property
     def targets(self) -> NDArray[np.float64] | None:
-        """Continuous targets of each sample, (n, t), NaN where it has none; or None."""
+        """Continuous targets of each sample, (n, t), NaN if missing; or None."""
         return None
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        """Names of the columns of `targets`; empty where they have none."""
+        """Names of the columns of `targets`; may be empty."""
         names = self.attrs.get("target_names", ())
         return tuple(json.loads(names) if isinstance(names, str) else names)
 
@@ -107,7 +107,7 @@ class Source(ABC):
         return None
 
     def take(self, layer: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Chosen rows of one layer, (len(rows), ...)."""
+        """Selected rows of one layer, (len(rows), ...)."""
         return self[layer][rows]
 
     @property
@@ -129,7 +129,7 @@ class Source(ABC):
         return len(self.ids)
 
     def close(self) -> None:
-        """Close what is open, should anything be."""
+        """Close open files."""
         return
 
     def __enter__(self) -> Self:

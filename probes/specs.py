@@ -1,7 +1,7 @@
-"""`NAME:ARGUMENT,key=value,...`: the one way in which a text names a pool, metric, perturbation, model or data set.
+"""`NAME:ARGUMENT,key=value,...`: the syntax of specifications of pools, metrics, perturbations, models and data sets.
 
-White space around names, keys and values does not count. The argument is what stands behind the colon, up to the first
-comma, if it is no `key=value`; it may hold colons itself, as in `py:module:function`. A key that is given twice is refused.
+White space around names, keys and values is ignored. The argument is the text after the colon, up to the first comma, if it
+is not `key=value`; it may contain colons, as in `py:module:function`. Repeated keys are refused.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ __all__ = ["Spec", "parse_options", "parse_spec", "parse_specs"]
 
 @dataclass(frozen=True)
 class Spec:
-    """A specification, taken apart.
+    """A parsed specification.
 
     Attributes
     ----------
     name : str
-        What stands before the colon.
+        Text before the colon.
     argument : str
-        What stands behind it without a key; empty if nothing does.
+        Text after the colon without a key; may be empty.
     options : mapping of str to str
-        Keys and values, as they are written.
+        Keys and values, as text.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Spec:
 
 
 def parse_spec(text: str) -> Spec:
-    """Take a specification apart.
+    """Parse a specification.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def parse_spec(text: str) -> Spec:
 
 
 def parse_specs(text: str) -> list[Spec]:
-    """Take apart a list of specifications with commas between them.
+    """Parse a comma-separated list of specifications.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def parse_specs(text: str) -> list[Spec]:
 
 
 def parse_options(text: str, what: str) -> dict[str, str]:
-    """Take apart `key=value,key=value`; `what` names the thing whose options they are, in messages.
+    """Parse `key=value,key=value`; `what` is the name of the specification in messages.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Checks of what a user typed, and their sentences."""
+"""Checks of arguments and options, with one-sentence errors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from probes.errors import UsageError, did_you_mean
 
 __all__ = ["MOST_PROCESSES", "affordable", "not_negative", "one_of", "positive", "writable"]
 
-MOST_PROCESSES = max(64, 4 * (os.cpu_count() or 1))  # and threads; many more make libraries crash
-SYNTHETIC_BYTES = 4 << 30  # that data made from a specification may take
+MOST_PROCESSES = max(64, 4 * (os.cpu_count() or 1))  # also of threads; some libraries crash with many more
+SYNTHETIC_BYTES = 4 << 30  # limit on the memory of synthetic data
 
 
 def one_of(what: str, value: str, options: Collection[str]) -> str:
@@ -23,16 +23,16 @@ def one_of(what: str, value: str, options: Collection[str]) -> str:
     Parameters
     ----------
     what : str
-        What the value is, as the sentence begins.
+        Name of the argument, for the message.
     value : str
-        What came.
+        Value of the argument.
     options : collection of str
-        What is allowed.
+        Allowed values.
 
     Raises
     ------
     UsageError
-        With the closest option.
+        If it is not; the message proposes the closest option.
 
     Examples
     --------
@@ -83,10 +83,10 @@ def not_negative(what: str, value: float) -> float:
 
 
 def writable(path: Path, *, folder: bool = False) -> Path:
-    """`path`, if a file or folder can be written there now: known before the work rather than after it.
+    """`path`, if a file or folder can be written there now; checked before the computation.
 
-    A file without a name is made in the folder, or in the nearest one that exists, since permissions tell less: the file system
-    may be read-only, full of files, or of a kind that takes none.
+    An unnamed file is created in the folder, or in the nearest existing one, since permissions are not enough: the file system
+    may be read-only, out of inodes, or without support for files.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def writable(path: Path, *, folder: bool = False) -> Path:
     probes.errors.UsageError: /dev/null/results.csv can't be written: /dev/null is not a folder.
     """
     try:
-        os.lstat(path)  # too long a name is too long whether or not the file exists
+        os.lstat(path)  # a name that is too long is refused even if the file does not exist
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -123,7 +123,7 @@ def writable(path: Path, *, folder: bool = False) -> Path:
 
 
 def affordable(what: str, size: int) -> None:
-    """Refuse data made from a specification that would take more than 4 GiB of memory.
+    """Raise UsageError for synthetic data that would need more than 4 GiB of memory.
 
     Raises
     ------

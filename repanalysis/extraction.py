@@ -1,6 +1,7 @@
-"""From what a user types to activations: model, data and options make a `Run`, and a run becomes a file, a table or a plan.
+"""From specifications to activations: model, data and options form a `Run`; a run is written to a file, computed to a table, or
+planned.
 
-The command line and the demo call these functions; everything below them takes a model and a loader.
+The command line and the demo call these functions; the functions that they call take a model and a loader.
 """
 
 from __future__ import annotations
@@ -57,20 +58,20 @@ _COLLECTIONS = ("timm", "torchvision", "hf")
 
 @dataclass(frozen=True)
 class Run:
-    """A model, data, and how the one runs over the other.
+    """A model, data, and options of the forward passes.
 
     Attributes
     ----------
     model : Model
-        The network, where it will run.
+        The network, on its device.
     data : Data
-        The samples.
+        Data set of the samples.
     workers : int
-        Processes that load samples.
+        Number of processes that load samples.
     device : str
-        Where the network runs.
+        Device of the network.
     options : CaptureOptions
-        What is kept of the network, and how it is run.
+        What is recorded, and how the network is run.
     attrs : dict
         Provenance.
     """
@@ -106,7 +107,7 @@ def build_run(
     ] = None,
     **options: Unpack[CaptureKeywords],
 ) -> Run:
-    """Build the network, open the data, and choose where to run.
+    """Build the network, open the data, and select the device.
 
     Parameters
     ----------
@@ -115,22 +116,22 @@ def build_run(
     data
         As for `load_data`.
     limit : int, optional
-        Random subset of so many samples.
+        Size of a random subset.
     workers : int, default 0
         As for a torch `DataLoader`.
     device : str, optional
-        By default the GPU, if there is one; under torchrun each process has its own.
+        By default the GPU, if there is one; under torchrun that of the process.
     labels, targets, ignore_labels
         As for `load_data`.
     head_classes : pathlib.Path, optional
-        Names of the rows of the network's last layer, one a line, to match them with the classes of the data.
+        File with the names of the rows of the network's last layer, one per line, to match them with the classes of the data.
     **options
         As for `probes.capture`; the seed is also that of random weights and of the subset.
 
     Returns
     -------
     Run
-        What `write`, `stream` and `plan` take.
+        Argument of `write`, `stream` and `plan`.
     """
     where, capture_options = device_of(device), options_of(**options)
     torch.manual_seed(capture_options.seed)
@@ -141,7 +142,7 @@ def build_run(
         labels=labels,
         targets=targets,
         ignore_labels=ignore_labels,
-        **taken_by(built),
+        **data_options(built),
     )
     attrs = built.card | {"dataset": data, "limit": limit or 0}
     attrs |= _described(samples, labels=labels is not None or targets is not None)
@@ -153,14 +154,14 @@ def build_run(
 
 
 def _described(data: Data, *, labels: bool) -> dict[str, Any]:
-    """What a file says of its labels and targets, where they are not simply those of the data set."""
+    """The attribute on labels and targets, if they are not those of the data set."""
     beside = labels or data.labels_from not in ("", "class folders")
     names = {"target_names": list(data.target_names)} if data.target_names else {}
     return names | ({"labels": data.labels_from} if beside and data.labels_from else {})
 
 
 def _head_rows(model: Model, spec: str, data: Data, weights: Any, file: Path | None) -> dict[str, Any]:
-    """Which rows of a pretrained head the classes are; nothing where the classes themselves say it."""
+    """The rows of a pretrained head that correspond to the classes; empty if row c is class c."""
     head = final_linear(model.module)
     if head is None or str(weights) == "random":
         return {}
@@ -176,12 +177,12 @@ def _head_rows(model: Model, spec: str, data: Data, weights: Any, file: Path | N
     count = int(data.labels.max(initial=-1)) + 1 if data.class_names is None else len(data.class_names)
     matching_rows, how = matched(data.class_names, count, rows, names)
     if matching_rows is None and not pretrained and file is None:
-        return {}  # weights of one's own may have classes of their own
+        return {}  # a user's weights may have other classes
     return {"head_rows": attribute(matching_rows, how)}
 
 
 def without_labels(run: Run) -> str:
-    """A sentence where a run has neither labels nor targets; else empty."""
+    """A sentence if a run has neither labels nor targets; else empty."""
     if run.data.labels is not None or run.data.targets is not None:
         return ""
     return (
@@ -190,8 +191,8 @@ def without_labels(run: Run) -> str:
     )
 
 
-def taken_by(model: Model) -> dict[str, Any]:
-    """How `load_data` makes samples for a network."""
+def data_options(model: Model) -> dict[str, Any]:
+    """Options of `load_data` for a network."""
     return {"transform": model.transform, "colours": input_channels(model), "tokens": model.takes_tokens}
 
 
@@ -209,7 +210,7 @@ def write(
     Parameters
     ----------
     run : Run
-        As `build_run` makes it.
+        As `build_run` returns it.
     output : pathlib.Path
         A file, or the folder of the shards.
     compression, overwrite, resume, progress
@@ -218,12 +219,12 @@ def write(
     Returns
     -------
     Store or None
-        What was written; None where there are more processes than steps and this one has nothing to do.
+        The written file; None if there are more processes than steps and this one has none.
 
     Raises
     ------
     UsageError
-        If `output` is a file's name under torchrun, or holds shards of another number of processes.
+        If `output` is the name of a file under torchrun, or a folder with shards of another number of processes.
     """
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     path, attrs = output, run.attrs
@@ -260,26 +261,26 @@ def stream(
     progress: bool | None = None,
     strict: StrictOption = False,
 ) -> Table:
-    """Compute metrics while the network runs, and keep no activations.
+    """Compute metrics while the network runs, without storing activations.
 
     Parameters
     ----------
     run : Run
-        As `build_run` makes it.
+        As `build_run` returns it.
     metrics, state_budget, progress, strict
         As for `analyze`.
     name : str
-        What the table calls the run.
+        Name of the run in the table.
 
     Returns
     -------
     Table
-        The one that `analyze` gives for the file that `write` would write.
+        Equal to the table of `analyze` for the file of `write`.
 
     Raises
     ------
     UsageError
-        Under torchrun: the statistics of several processes are not joined here.
+        Under torchrun, since the statistics of several processes are not merged here.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("Metrics are computed by one process; extract to a folder of shards (-o acts) and analyze that.")
@@ -297,7 +298,7 @@ def stream(
 
 
 def plan(run: Run) -> Plan:
-    """What writing a run would weigh; see `probes.planning`."""
+    """Size of the file of a run; see `probes.planning`."""
     example = run.data[0][0][None].to(run.device)
     return plan_recording(run.model.module, example, len(run.data), **run.options.keywords())
 
@@ -314,24 +315,24 @@ def verify(
     seed: int = 0,
     trust_file: Annotated[bool, Doc("Without --data, open what the file names.")] = False,
 ) -> list[LayerDifference]:
-    """Run a network again on some of a file's samples, as the file says it was run, and compare.
+    """Run a network again on samples of a file, with the file's options, and compare the outputs.
 
     Parameters
     ----------
     model, weights
-        The network. What the file says of it is never run.
+        The network. The specification in the file is not used, since it could run code.
     path : pathlib.Path
         Activations: a file, or a folder of shards.
     data : str, optional
-        The data that the file was made from.
+        Data set of the file.
     samples : int, default 32
-        How many, drawn from the seed.
+        Number of samples, drawn at random.
     device, workers
         As for `build_run`.
     seed : int, default 0
-        Of the draw.
+        Seed of the draw.
     trust_file : bool, default False
-        Whether to open the data that the file names, where `data` says nothing: whoever sent the file chose that path.
+        Whether to open the data set that the file names, if `data` is None. The sender of the file chose that path.
 
     Returns
     -------
@@ -341,9 +342,9 @@ def verify(
     Raises
     ------
     UsageError
-        If the weights are not those that the file was made with, or nobody says which data to open.
+        If the weights differ from those of the file, or no data set is given.
     FormatError
-        If the file says in no way that can be read how it was made, or asks for samples of over 256 MiB.
+        If the file's options can't be read, or its samples are larger than 256 MiB.
     """
     where = device_of(device)
     with probes.open(path, partial=True) as source:
@@ -370,19 +371,19 @@ def verify(
                 f"{path} was made with other weights (sha256 {str(source.attrs.get('weights_sha256'))[:12]}..., now "
                 f"{built.card['weights_sha256'][:12]}...): give the model that it was made with, {source.attrs.get('model')}."
             )
-        opened = load_data(data or named, split=options.split or None, **taken_by(built))
+        opened = load_data(data or named, split=options.split or None, **data_options(built))
         ids = np.random.default_rng(seed).choice(source.ids, min(samples, len(source)), replace=False)
         loader = opened.pick(np.sort(ids)).loader(min(samples, options.batch_size or 64), workers=workers)
         return compare(source, probes.capture(built.module.to(where), loader, device=where, **options.keywords()))
 
 
-_SAMPLE_BYTES = 256 << 20  # that a file may ask for
-_POOLED = 1 << 20  # numbers that a pool of a file may make of a layer
+_SAMPLE_BYTES = 256 << 20  # limit on a sample's size in a file
+_POOLED = 1 << 20  # limit on the numbers of a pooled layer in a file
 
 
 @dataclass(frozen=True)
 class _Recorded:
-    """How a file says that it was made; nothing in it is run, and nothing in it may ask for much."""
+    """The options of a recording, from a file: data only, with limits on sizes."""
 
     options: CaptureOptions
     preprocessing: Any
@@ -407,7 +408,7 @@ class _Recorded:
         except (FormatError, KeyError, TypeError, ValueError, OverflowError) as error:
             reason = str(error).rstrip(".") or "a fact"
             raise FormatError(f"{path} says in no way that can be used how it was made: {reason}.") from error
-        if options.layers is not None:  # by name: a regular expression of somebody else's may take years
+        if options.layers is not None:  # names, since a regular expression of an untrusted file may run forever
             options = replace(options, layers=(f"re:{'|'.join(map(re.escape, source.layers))}",))
         return cls(options, preprocessing, images)
 

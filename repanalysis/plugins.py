@@ -1,7 +1,7 @@
-"""Code that is not ours: installed packages with entry points, a person's own module, a file, a notebook cell.
+"""Code outside this package: entry points of installed packages, modules, plugin files, notebook cells.
 
 `py:module:name`    an attribute of a module that can be imported, also from the current folder
-`--plugin FILE`     a Python file, run once; what it registers is known from then on, and its module is called like the file
+`--plugin FILE`     a Python file, run once; it registers its parts, and its module has the name of the file
 entry points        of the groups `repanalysis.metrics`, `.perturbations`, `.networks` and `.plots`
 """
 
@@ -24,12 +24,12 @@ __all__ = ["attribute_of", "by_value", "entry_points", "load_plugin", "origin_of
 
 
 def load_plugin(path: Path) -> None:
-    """Run a Python file as a module that is called like the file; a file that has run already is not run again.
+    """Run a Python file as a module with the name of the file; a file is run only once.
 
     Raises
     ------
     UsageError
-        If there is no such file, its name is no module's or that of another module, or running it fails.
+        If there is no such file, its name is not an identifier or that of another module, or running it fails.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def load_plugin(path: Path) -> None:
 
 
 def attribute_of(text: str) -> Any:
-    """The value that `module:name` names.
+    """The object `module:name`.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
 
 
 def by_value(content: Any, function: Any) -> bytes:
-    """A pickle in which the code of a function's module is contained, for processes that can't import it.
+    """A pickle that contains the code of a function's module, for processes that can't import it.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def by_value(content: Any, function: Any) -> bytes:
 
 
 def origin_of(function: Any) -> str:
-    """Where code that is not ours comes from, and a hash of its source, for the provenance; empty for ours.
+    """Origin of code outside this package, and a hash of its source, for the provenance; empty for this package.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""What binds a text to a callable: options of a specification as keyword arguments, checked against the signature.
+"""Options of a specification as keyword arguments of a function, checked against its signature.
 
-The signature is the declaration. Its annotations say which values an option takes: `bool`, `int`, `float`, `str`,
-`Literal[...]`, or one of these or None. A parameter without an annotation takes values of its default's type.
+The signature is the declaration. Its annotations give the type of an option: `bool`, `int`, `float`, `str`,
+`Literal[...]`, or one of these or None. A parameter without an annotation has the type of its default.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["Names", "Read", "bind", "convert", "options"]
 
 @dataclass(frozen=True)
 class Read:
-    """In an annotation: how the command line's words become the value, and of which type they are."""
+    """In an annotation: a function that converts the words of the command line, and their type."""
 
     function: Callable[[Any], Any]
     kind: Any = str
 
 
 class Names:
-    """In an annotation: names of the command line's option, where they are not that of the parameter."""
+    """In an annotation: names of the command line's option, if they differ from that of the parameter."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -49,7 +49,7 @@ def options(
     more: Mapping[str, Any] | None = None,
     symbols: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Keyword arguments that a text `key=value,key=value` chooses; see `bind`.
+    """Keyword arguments of a text `key=value,key=value`; see `bind`.
 
     Examples
     --------
@@ -74,13 +74,13 @@ def bind(
     values : mapping of str to str or value
         Options by name.
     function : callable
-        Whose parameters with a default may be chosen.
+        Function whose parameters with a default are options.
     what : str
-        What messages call it.
+        Name of the function in messages.
     more : mapping of str to value, optional
         Further parameters, with their defaults.
     symbols : mapping of str to str, optional
-        Short names that the field uses, such as `{"J": "scales"}`.
+        Symbols of the field for parameters, such as `{"J": "scales"}`.
 
     Raises
     ------
@@ -112,12 +112,12 @@ def bind(
 
 
 def convert(value: Any, hint: Any, what: str) -> Any:
-    """A value of the type that an annotation states; a text is read as one.
+    """A value converted to the type of an annotation; a text is parsed.
 
     Raises
     ------
     UsageError
-        If it is none.
+        If it has another type.
 
     Examples
     --------
@@ -143,7 +143,7 @@ def convert(value: Any, hint: Any, what: str) -> Any:
 
 
 def _literal(text: str) -> Any:
-    """The finite number or truth value that a text says; the text itself where it says none."""
+    """The finite number or boolean of a text; else the text."""
     try:
         number = ast.literal_eval(text.capitalize() if text.lower() in ("true", "false") else text)
     except (ValueError, SyntaxError):
@@ -152,7 +152,7 @@ def _literal(text: str) -> Any:
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of a function or a class's initialiser; none where they can't be evaluated."""
+    """Annotations of a function or of a class's initialiser; none if they can't be evaluated."""
     try:
         return get_type_hints(function.__init__ if inspect.isclass(function) else function)
     except (NameError, TypeError):

@@ -1,10 +1,10 @@
-"""`Table`: tidy results, one value a row, and the provenance that says how each was obtained.
+"""`Table`: tidy results, one value per row, and the provenance: how each was computed.
 
 Columns: run, model, layer, order, depth, metric, variant, split, perturbation, strength, value, se, p, tail, n, note. `p` and
-`tail` are those of a permutation test, in the rows of the null; elsewhere empty. A CSV file
-holds them and one column more, `provenance`: JSON in the first row of each run. So any tool reads it, nothing can be
-separated from it, and files may simply be concatenated. The JSON's key `written` counts the run's rows, and in the first row
-of a table its runs, so that a table which was cut is refused.
+`tail` belong to a permutation test and are empty except in the rows of the null distribution. A CSV file has one more column,
+`provenance`: JSON in the first row of each run. So any tool can read it, values and provenance stay together, and files can be
+concatenated. The key `written` of the JSON is the number of the run's rows, and in the first row of a table that of its runs,
+so that a truncated table is refused.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Table:
     Parameters
     ----------
     frame : pandas.DataFrame
-        One value a row, with the columns of `COLUMNS`.
+        One value per row, with the columns of `COLUMNS`.
     provenance : mapping of str to mapping
-        By run: source, its attributes, metrics with all their parameters, versions, when.
+        By run: source, its attributes, metrics with all parameters, versions, time.
 
     Examples
     --------
@@ -76,7 +76,7 @@ class Table:
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]], provenance: Mapping[str, Mapping[str, Any]] | None = None) -> Self:
-        """A table of rows; a column that a row lacks is empty or NaN."""
+        """A table of rows; missing columns are empty or NaN."""
         blank = {name: "" if kind == "str" else 0 if kind == "int64" else float("nan") for name, kind in COLUMNS.items()}
         frame = pd.DataFrame([blank | dict(row) for row in rows], columns=list(COLUMNS))
         return cls(frame.astype(COLUMNS), provenance or {})
@@ -100,7 +100,7 @@ class Table:
 
     @property
     def failures(self) -> dict[str, str]:
-        """Layers that could not be analyzed, each with the reason; with their run's name in front where there are several."""
+        """Layers that could not be analyzed, each with the reason; prefixed by the run if there are several."""
         several = len(self.provenance) > 1
         failures_by_layer = {}
         for run, facts in self.provenance.items():
@@ -110,7 +110,7 @@ class Table:
 
     @property
     def failure(self) -> str:
-        """How many layers could not be analyzed, which is the first, and why; empty where all could."""
+        """The number of layers that could not be analyzed, with the first and its reason; empty if there are none."""
         failures = self.failures
         if not failures:
             return ""
@@ -120,7 +120,7 @@ class Table:
         return f"{len(failures)} of {total} layers could not be analyzed, {first}: {reason}"
 
     def select(self, **equal: Any) -> Self:
-        """The rows in which every named column has the given value, or one of the given list.
+        """The rows whose columns have the given value, or one of a list.
 
         Raises
         ------
@@ -137,7 +137,7 @@ class Table:
         return len(self.frame)
 
     def to_csv(self, path: str | PathLike[str]) -> None:
-        """Write a CSV file; every number keeps all its digits."""
+        """Write a CSV file with all digits of every number."""
         with replacing(path) as draft:
             self._with_provenance().to_csv(draft, index=False)
 
@@ -150,7 +150,7 @@ class Table:
             raise UsageError("Parquet files need pyarrow: pip install 'repanalysis[parquet]', or write a .csv.") from error
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write CSV or parquet, by the file's ending."""
+        """Write CSV or parquet, by the ending of the name."""
         if one_of("table format", Path(path).suffix, (".csv", ".parquet")) == ".csv":
             self.to_csv(path)
         else:
@@ -158,18 +158,18 @@ class Table:
 
     @classmethod
     def from_csv(cls, path: str | PathLike[str]) -> Self:
-        """Read what `to_csv` wrote.
+        """Read a file of `to_csv`.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         FormatError
-            If it is not a table of results, or was cut.
+            If it is not a table of results, or is truncated.
         """
         content = read_whole_lines(path, "table of results")
         try:
-            # As text first: a layer may be called "NA", and every digit of a number counts.
+            # Read as text first: a layer may have the name "NA", and numbers must keep all digits.
             frame = pd.read_csv(BytesIO(content), dtype="str", keep_default_na=False)
             for column in (name for name, kind in COLUMNS.items() if kind == "float64" and name in frame):
                 frame[column] = [float(value or "nan") for value in frame[column]]
@@ -182,7 +182,7 @@ class Table:
 
     @classmethod
     def from_parquet(cls, path: str | PathLike[str]) -> Self:
-        """Read what `to_parquet` wrote; needs `pip install repanalysis[parquet]`."""
+        """Read a file of `to_parquet`; needs `pip install repanalysis[parquet]`."""
         if not Path(path).exists():
             raise FileNotFoundError(f"There is no file {path}.")
         try:
@@ -195,7 +195,7 @@ class Table:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
-        """Read CSV or parquet, by the file's ending."""
+        """Read CSV or parquet, by the ending of the name."""
         suffix = one_of("table format", Path(path).suffix, (".csv", ".parquet"))
         return cls.from_csv(path) if suffix == ".csv" else cls.from_parquet(path)
 
@@ -236,14 +236,14 @@ class Table:
 
 
 def read_whole_lines(path: str | PathLike[str], what: str) -> bytes:
-    """The content of a text file, every line of which has its end.
+    """The content of a text file whose last line is complete.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     FormatError
-        If the last line was cut.
+        If the last line is truncated.
     """
     try:
         content = Path(path).read_bytes()
@@ -258,7 +258,7 @@ def read_whole_lines(path: str | PathLike[str], what: str) -> bytes:
 
 
 def _facts(text: str, path: str | PathLike[str]) -> tuple[dict[str, Any], tuple[int, int] | None]:
-    """A run's provenance, and how many rows it and runs the table were written with; None in tables of earlier versions."""
+    """A run's provenance, and the numbers of rows and runs that were written; None in tables of earlier versions."""
     try:
         facts = dict(json.loads(text))
         written = facts.pop("written", None)
@@ -270,7 +270,7 @@ def _facts(text: str, path: str | PathLike[str]) -> tuple[dict[str, Any], tuple[
 def _refuse_missing_rows(
     stated: Sequence[tuple[str, tuple[int, int] | None]], rows: Mapping[str, int], path: str | PathLike[str]
 ) -> None:
-    """Raise where a table has other numbers of rows or runs than it says."""
+    """Raise FormatError if a table has not the numbers of rows and runs that were written."""
     uncounted = {run for run, written in stated if written is None}
     counted = [(run, *written) for run, written in stated if written is not None]
     expected: Counter[str] = Counter()
@@ -291,7 +291,7 @@ def _refuse_missing_rows(
 
 
 def _complete(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with columns that earlier versions did not write."""
+    """The frame with the columns that earlier versions lack."""
     missing = [name for name in _ADDED if name not in frame]
     frame = frame.copy(deep=False) if missing else frame
     for name in missing:

@@ -1,12 +1,12 @@
-"""Laws that every metric obeys, for those who write one: `check_metric` holds a metric to all of them.
+"""Laws of all metrics, for authors of metrics: `check_metric` tests a metric against all of them.
 
     from repanalysis.testing import check_metric
 
     def test_my_metric():
         check_metric("py:my_metrics:my_metric")
 
-Each law is a function of this module that raises AssertionError with a sentence; the conformance tests of this project run the
-same ones on all metrics of its own.
+Each law is a function of this module that raises AssertionError with a sentence; the conformance tests of this project apply
+the same functions to its own metrics.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ SECTIONS = ("Parameters\n", "Returns\n", "Notes\n", "References\n", "Examples\n"
 
 
 def check_metric(metric: Metric | str, *, documented: bool = False) -> None:
-    """Hold a metric to all laws.
+    """Test a metric against all laws.
 
     Parameters
     ----------
     metric : Metric or str
-        A metric, or its name, such as `"py:my_metrics:my_metric"`.
+        The metric or its name, such as `"py:my_metrics:my_metric"`.
     documented : bool, default False
-        Whether its documentation must have the sections that those of this project have.
+        Whether its docstring must have the sections of this project's metrics.
 
     Raises
     ------
     AssertionError
-        At the first law that does not hold; the message says which, and what happened.
+        If a law does not hold; the message describes the first.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def gaussian_classes(n: int, d: int, k: int, seed: int = 0) -> tuple[NDArray[np.
 
 
 def edge_cases() -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
-    """Data at which formulas break: one class, no variance, fewer samples than features, huge and tiny numbers."""
+    """Data at which formulas may be undefined: one class, no variance, fewer samples than features, huge and tiny numbers."""
     rng = np.random.default_rng(5)
     y = np.arange(40) % 4
     return {
@@ -89,7 +89,7 @@ def edge_cases() -> dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]:
 
 
 def has_documentation(metric: Metric) -> None:
-    """Its documentation has a formula, parameters, what it returns, notes, references, and an example."""
+    """The docstring has a formula and the sections Parameters, Returns, Notes, References and Examples."""
     text = inspect.getdoc(metric.function) or ""
     missing = [section.strip() for section in SECTIONS if section not in text]
     assert not missing, f"The documentation of {metric.name} lacks {', '.join(missing)}."
@@ -97,12 +97,12 @@ def has_documentation(metric: Metric) -> None:
 
 
 def needs_a_statistic(metric: Metric) -> None:
-    """What it needs is a statistic."""
+    """`needs` is a statistic."""
     assert isinstance(metric.needs, Statistic), f"{metric.name} needs a {type(metric.needs).__name__}, which is no Statistic."
 
 
 def invariances_hold(metric: Metric) -> None:
-    """What it declares not to change its value does not, and what it does not declare does, if it is smooth."""
+    """Declared invariances hold; those that a smooth metric does not declare do not hold."""
     x, y = gaussian_classes(300, 6, 4)
     before = _values(metric, x, y)
     for kind in INVARIANCES:
@@ -118,7 +118,7 @@ def invariances_hold(metric: Metric) -> None:
 
 
 def order_and_batches_do_not_matter(metric: Metric) -> None:
-    """Neither the order of samples, nor the names of classes, nor how the data are cut into batches changes its value."""
+    """The value does not depend on the order of samples, the numbers of classes, or the batches."""
     x, y = gaussian_classes(300, 6, 4)
     expected = _values(metric, x, y)
     order = np.random.default_rng(0).permutation(300)
@@ -132,14 +132,14 @@ def order_and_batches_do_not_matter(metric: Metric) -> None:
 
 
 def empty_classes_do_not_matter(metric: Metric) -> None:
-    """Classes that are known and have no samples change nothing."""
+    """Classes without samples do not change the value."""
     x, y = gaussian_classes(300, 6, 4)
     state = metric.needs.update(metric.needs.init(6, [0, 1, 2, 3, 9, 11]), x, y, np.arange(300))
     _assert_same(metric, _floats(metric(metric.needs.finish(state))), _values(metric, x, y), "with empty classes")
 
 
 def rows_give_the_same_as_moments(metric: Metric) -> None:
-    """A smooth metric has the same value where rows are kept in place of scatter matrices."""
+    """A smooth metric has the same value for `Rows` as for `ClassMoments`."""
     if not isinstance(metric.needs, ClassMoments):
         return
     rng = np.random.default_rng(20261121)
@@ -153,7 +153,7 @@ def rows_give_the_same_as_moments(metric: Metric) -> None:
 
 
 def state_is_not_changed(metric: Metric) -> None:
-    """The state that it is given is as before."""
+    """The metric does not change its state."""
     state: Any = metric.needs.of(*gaussian_classes(300, 6, 4))
     before = [np.copy(array) for array in state]
     metric(state)
@@ -163,13 +163,13 @@ def state_is_not_changed(metric: Metric) -> None:
 
 
 def float32_gives_the_same(metric: Metric) -> None:
-    """Features in float32 give the same value up to their rounding."""
+    """The value for float32 features is equal up to rounding."""
     x, y = gaussian_classes(300, 6, 4)
     _assert_same(metric, _values(metric, x.astype(np.float32), y), _values(metric, x, y), "from float32", rtol=1e-4)
 
 
 def undefined_values_have_a_reason(metric: Metric) -> None:
-    """At edge cases a value is a number, or NaN or infinite with a note that says why."""
+    """At edge cases a value is finite, or NaN or infinite with a note."""
     for case, (x, y) in edge_cases().items():
         values = metric(metric.needs.of(x, y))
         for variant, value in values.items():
@@ -218,7 +218,7 @@ def _assert_same(
 
 
 def _transformed(kind: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The features after a map of one kind."""
+    """The features after a transformation."""
     rng, d = np.random.default_rng(20261121), x.shape[1]
     changed: dict[str, Callable[[], NDArray[np.float64]]] = {
         "translation": lambda: x + rng.normal(size=d),

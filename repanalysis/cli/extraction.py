@@ -71,7 +71,7 @@ def layers(
 def _example(model: Any, data: str | None, split: str | None) -> tuple[Any, str]:
     """One sample for a model, from data or zeros of the model's size, and the origin of its ids."""
     if data is not None:
-        samples = load_data(data, split=split, **extraction.taken_by(model))
+        samples = load_data(data, split=split, **extraction.data_options(model))
         return samples[0][0][None], samples.ids_from
     if model.input_size is None:
         raise UsageError("The model does not say how large its inputs are; give --size, or --data for a sample.")

@@ -31,7 +31,7 @@ from repanalysis.inputs.data import load_data
 from repanalysis.inputs.devices import device_of
 from repanalysis.inputs.models import input_channels, load_model
 from repanalysis.inputs.weights import save_heads, save_weights
-from repanalysis.plots.filter_sheets import telling
+from repanalysis.plots.filter_sheets import clearest_filters
 from repanalysis.table import Table
 from repanalysis.training import runs
 from repanalysis.training.epochs import Images
@@ -109,7 +109,7 @@ def _draw_sheet(
 ) -> None:
     """Draw the last layer's filters, with the images that activate them most."""
     name, layer = list(layers.items())[-1]
-    filters = indices or telling(layer.clusters, 6)
+    filters = indices or clearest_filters(layer.clusters, 6)
     with probes.open(source) as opened:
         names = opened.class_names
         labels = None if names is None else [names[label] for label in layer.labels]

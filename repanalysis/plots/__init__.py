@@ -1,4 +1,4 @@
-"""Plots: a `Table` in, matplotlib out; nothing is computed and no global style is set."""
+"""Plots of a `Table` with matplotlib. They compute nothing and set no global style."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Depth curves: one metric against depth, a line per run; and the overview, a panel per metric.
 
-A plot reads a `Table` and computes nothing. A band is one standard error, where the table has one; a dashed line with a
-band of two standard deviations is what random labels give (`null=`, --null). More runs than there are colours are epochs:
-they go from dark to light in their order. A value that is undefined leaves a gap, an infinite one stands as a triangle at
-the upper edge, and the caption counts both.
+A plot reads a `Table` and computes nothing. A band is one standard error; a dashed line with a band of two standard
+deviations is the null distribution (`null=`, --null). Runs are coloured from dark to light in their order if there are more
+than distinct colours, as for epochs. An undefined value is a gap, an infinite one a triangle at the upper edge; the caption
+counts both.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _FIRST = (
 _WIDE = 200.0  # a positive curve whose ends differ by this factor gets a logarithmic axis
 _SHARES = ("_accuracy", "_share", "_separability", "_mismatch")
 _MOST_RUNS = len(COLOURS)
-_MOST_NAMES = 26  # more layer names than this can't be read under one panel
+_MOST_NAMES = 26  # more layer names are not legible under one panel
 INK, _FAINT = "#1f2937", "#e5e7eb"
 
 
@@ -79,19 +79,19 @@ def depth(
     table : Table
         Results of one or more runs.
     metric : str, default "fisher_ratio"
-        Which metric.
+        Metric to draw.
     variant : str, default ""
-        Which of its variants.
+        Variant of the metric.
     x : {"auto", "layer", "depth"}, default "auto"
         "layer" names the layers, which all runs must share; "depth" is the share of the network's leaf calls that have
-        run, 0 at the input and 1 at the output; "auto" names layers where they are shared and few.
+        run, 0 at the input and 1 at the output; "auto" is "layer" if the runs share few layers.
     ax : matplotlib Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw in; by default a new figure.
 
     Returns
     -------
     matplotlib Axes
-        With the curves, for further work.
+        Axes with the curves.
 
     Raises
     ------
@@ -138,22 +138,22 @@ def depth(
 
 
 def overview(table: Table, *, metrics: Sequence[str] | None = None, x: Literal["auto", "layer", "depth"] = "auto") -> Figure:
-    """Draw small multiples: every metric against depth, a panel each.
+    """Draw small multiples: a panel per metric, against depth.
 
     Parameters
     ----------
     table : Table
         Results of one or more runs.
     metrics : sequence of str, optional
-        Which metrics, in which order; default: the headline metrics of the table, or all if it has few. Of a metric that
-        has units, the variant "relative" is shown where there is one, since it is comparable across layers.
+        Metrics in order; default: the main metrics of the table, or all if it has few. For a metric with units, the variant
+        "relative" is drawn if it exists, since it is comparable across layers.
     x : {"auto", "layer", "depth"}, default "auto"
         As for `depth`.
 
     Returns
     -------
     matplotlib Figure
-        With a panel per metric and one legend.
+        Figure with a panel per metric and one legend.
 
     Raises
     ------
@@ -194,7 +194,7 @@ def _rank(metric: str) -> tuple[int, str]:
 
 
 def _best_variant(table: Table, metric: str) -> str:
-    """The relative one where it is, else the plain one, else the first (where parameters were chosen)."""
+    """The variant "relative", else "", else the first (if parameters were set)."""
     variants = list(dict.fromkeys(table.select(metric=metric).frame["variant"]))
     return next((variant for variant in ("relative", "") if variant in variants), variants[0] if variants else "")
 
@@ -207,7 +207,7 @@ def _rows(table: Table, metric: str, variant: str) -> pd.DataFrame:
 
 
 def _named(frame: pd.DataFrame, x: str) -> bool:
-    """Whether the horizontal axis names layers."""
+    """Whether the horizontal axis has the names of layers."""
     one_of("x", x, ("auto", "layer", "depth"))
     lists = {tuple(rows.sort_values("order")["layer"]) for _, rows in frame.groupby("run")}
     if x == "layer" and len(lists) > 1:
@@ -216,7 +216,7 @@ def _named(frame: pd.DataFrame, x: str) -> bool:
 
 
 def _titled(metric: str) -> str:
-    """A metric's name as a heading: words, and abbreviations as the field writes them."""
+    """A metric's name as a heading, with the field's spelling of abbreviations."""
     first, _, rest = metric.replace("_", " ").partition(" ")
     head = {"knn": "kNN", "lda": "LDA"}.get(first, first.upper() if first.startswith(("nc", "snr")) else first.capitalize())
     return f"{head} {rest}".rstrip()
@@ -230,7 +230,7 @@ def _style(index: int, runs: int) -> dict[str, Any]:
 
 
 def _null(ax: Axes, rows: pd.DataFrame, style: dict[str, Any], *, named: bool) -> None:
-    """What random labels give: a dashed line, and two standard deviations around it."""
+    """The null distribution: a dashed line at the mean, and a band of two standard deviations."""
     if rows.empty or not np.isfinite(rows["value"]).any():
         return
     at = np.arange(len(rows), dtype=float) if named else rows["depth"].to_numpy()
@@ -240,7 +240,7 @@ def _null(ax: Axes, rows: pd.DataFrame, style: dict[str, Any], *, named: bool) -
 
 
 def _plot_run(ax: Axes, rows: pd.DataFrame, run: str, style: dict[str, Any], *, named: bool) -> None:
-    """One run's line, its band, and triangles where it is infinite."""
+    """One run's line, its band, and triangles at infinite values."""
     at = np.arange(len(rows), dtype=float) if named else rows["depth"].to_numpy()
     value, se = rows["value"].to_numpy(), rows["se"].to_numpy()
     finite = np.where(np.isfinite(value), value, np.nan)
@@ -255,7 +255,7 @@ def _plot_run(ax: Axes, rows: pd.DataFrame, run: str, style: dict[str, Any], *, 
 
 
 def _caption(frame: pd.DataFrame) -> str:
-    """Number of samples, and what the curves can't show."""
+    """Number of samples, and of undefined and infinite values."""
     low, high = frame["n"].min(), frame["n"].max()
     parts = [f"n = {low:,}" if low == high else f"n = {low:,} to {high:,}"]
     if infinite := int(np.isposinf(frame["value"]).sum()):
@@ -266,7 +266,7 @@ def _caption(frame: pd.DataFrame) -> str:
 
 
 def style_axes(ax: Axes) -> None:
-    """A quiet frame."""
+    """Style the frame."""
     ax.grid(visible=True, color=_FAINT, linewidth=0.8)
     ax.set_axisbelow(True)
     for side in ("top", "right"):
@@ -277,7 +277,7 @@ def style_axes(ax: Axes) -> None:
 
 
 def logarithmic(ax: Axes) -> None:
-    """Logarithmic axes with plain numbers: also 2 and 5 where there are few decades."""
+    """Logarithmic axes with plain numbers, also at 2 and 5 if there are few decades."""
     ax.set_xscale("log")
     ax.set_yscale("log")
     for axis in (ax.xaxis, ax.yaxis):
@@ -288,7 +288,7 @@ def logarithmic(ax: Axes) -> None:
 
 
 def _finish_axes(ax: Axes) -> None:
-    """A quiet frame, and zero in sight where it is near."""
+    """Style the frame, and include zero if it is near."""
     style_axes(ax)
     drawn = [np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines() if line.get_transform() == ax.transData]
     values = np.concatenate([*drawn, [np.nan]])

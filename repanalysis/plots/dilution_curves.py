@@ -1,6 +1,6 @@
-"""Accuracy against dilution: how much of a head or a network can go, and by which rule.
+"""Accuracy against dilution: the share of pruned weights of a head or a network, by rule.
 
-A line per way of choosing what stays; bars are standard errors. A plot reads the table of `prune_head` or `prune` and
+A line per rule of selecting weights; bars are standard errors. The plot reads the table of `prune_head` or `prune` and
 computes nothing.
 """
 
@@ -21,24 +21,24 @@ _WHAT = {"head_accuracy": "head", "network_accuracy": "network"}
 
 
 def dilution(table: Table, *, ax: Axes | None = None) -> Axes:
-    """Draw accuracy against the share of the weights that are gone.
+    """Draw accuracy against the share of pruned weights.
 
     Parameters
     ----------
     table : Table
-        As `pruning.recorded_heads.prune_head` or `pruning.networks.prune` makes it, of one run.
+        Table of `pruning.recorded_heads.prune_head` or `pruning.networks.prune`, of one run.
     ax : matplotlib Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw in; by default a new figure.
 
     Returns
     -------
     matplotlib Axes
-        A line per variant, and dashed ones for what is not pruned: as it was, and trained again alike.
+        A line per variant, and dashed lines for the unpruned network, as given and retrained.
 
     Raises
     ------
     UsageError
-        If the table holds no such rows.
+        If the table has no such rows.
     """
     frame = table.frame[table.frame["metric"].isin(_WHAT)]
     if frame.empty:

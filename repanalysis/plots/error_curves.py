@@ -1,7 +1,7 @@
-"""Test error against the stability of the output, a point per run: does one go with the other?
+"""Test error against the stability of the output, a point per run.
 
 A colour per network, a larger marker for more noise in training, bars of one standard error; Spearman's rank correlation over
-all runs stands above each panel. A plot reads the table of `noise_study` and computes nothing else.
+all runs is above each panel, and the only quantity computed here from the table of `noise_study`.
 """
 
 from __future__ import annotations

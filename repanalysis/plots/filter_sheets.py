@@ -1,8 +1,8 @@
-"""A sheet of filters: each one's matrix with labels put together by cluster, so that clusters are blocks on the diagonal.
+"""A sheet of filters: the matrix of each, with labels sorted by cluster, so that clusters are blocks on the diagonal.
 
-Rows are true labels, columns outputs; colour is the field over its largest entry, and what is above the threshold is framed
-cluster by cluster. Beside each matrix stand the images that drive the filter most, where they are given. A plot reads what
-`filters` found and computes nothing but fields.
+Rows are true labels, columns outputs; colour is the field over its largest entry, clusters are framed, and dots are
+elements above the threshold. Images that activate the filter most may be beside each matrix. The plot computes only fields from
+the result of `filters`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from probes.printable import as_label
 from repanalysis.heads.clusters import FilterClusters, display_order, field_of
 from repanalysis.plots.curves import INK
 
-__all__ = ["filter_sheet", "telling"]
+__all__ = ["clearest_filters", "filter_sheet"]
 
-_ROOM = 58.0  # points
-_MOST_NAMES = 24  # more labels than this are not named
+_ROOM = 58.0  # in points
+_MOST_NAMES = 24  # more labels have no names
 
 
-def telling(clusters: FilterClusters, count: int) -> list[int]:
-    """Filters to look at: those with the most labels in clusters for the least noise, best first."""
+def clearest_filters(clusters: FilterClusters, count: int) -> list[int]:
+    """The filters with most labels in clusters and least noise, best first."""
     score = clusters.served / (1 + clusters.noise) + 1e-3 * clusters.served
     return [int(index) for index in np.argsort(-score, kind="stable")[:count] if clusters.clusters[index]]
 
@@ -54,17 +54,17 @@ def filter_sheet(
     Parameters
     ----------
     clusters : FilterClusters
-        Their clusters.
+        Clusters of the filters.
     means, weights : (K, F, P) arrays
-        What they were found with.
+        Class means and head from which the clusters were computed.
     filters : sequence of int, optional
-        Which filters; by default the six most telling.
+        Filters to draw; by default the six of `clearest_filters`.
     names : sequence of str, optional
-        Of the labels.
+        Names of the labels.
     images : mapping of filter to sequence of images, optional
-        (h, w) or (h, w, 3) arrays in [0, 1] that drive it most.
+        Images that activate it most, (h, w) or (h, w, 3) arrays in [0, 1].
     title : str
-        Such as the layer's name.
+        Title, such as the layer's name.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def filter_sheet(
         If there is no such filter, or none that serves a label.
     """
     f, k = clusters.cluster.shape
-    shown = list(telling(clusters, 6) if filters is None else filters)
+    shown = list(clearest_filters(clusters, 6) if filters is None else filters)
     if invalid := [row for row in shown if not 0 <= row < f]:
         raise UsageError(f"There is no filter {invalid[0]}; they go from 0 to {f - 1}.")
     if not shown:

@@ -1,7 +1,7 @@
 """Heat maps: the similarity of layers, and one metric over depth and checkpoints.
 
-Neither computes anything: `similarity` draws the result of `repanalysis.compare`, `checkpoints` a `Table` of several runs, in
-the order in which they were analyzed.
+Nothing is computed: `similarity` draws the result of `repanalysis.compare`, `checkpoints` a `Table` of several runs, in
+its order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from repanalysis.table import Table
 
 __all__ = ["checkpoints", "similarity"]
 
-_MOST_NAMES = 40  # more names than this can't be read along one axis
+_MOST_NAMES = 40  # more names are not legible along one axis
 
 
 def similarity(values: Similarity, *, ax: Axes | None = None) -> Axes:
@@ -31,14 +31,14 @@ def similarity(values: Similarity, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     values : Similarity
-        What `compare` gave.
+        Result of `compare`.
     ax : matplotlib Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw in; by default a new figure.
 
     Returns
     -------
     matplotlib Axes
-        With the image, layers of a downwards and layers of b to the right.
+        Axes with the image: layers of a are rows, layers of b columns.
 
     Examples
     --------
@@ -68,16 +68,16 @@ def checkpoints(table: Table, *, metric: str = "fisher_ratio", variant: str = ""
     Parameters
     ----------
     table : Table
-        Results of several runs of the same layers, in the order in which they are to stand.
+        Results of several runs of the same layers, in the order of the rows.
     metric, variant : str
-        Which metric, and which of its variants.
+        Metric and variant.
     ax : matplotlib Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw in; by default a new figure.
 
     Returns
     -------
     matplotlib Axes
-        With the image, runs downwards and layers to the right.
+        Axes with the image: runs are rows, layers columns.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def _axes(rows: int, columns: int) -> Axes:
 
 
 def _draw(ax: Axes, matrix: pd.DataFrame, name: str, *, colours: str, span: tuple[float, float]) -> None:
-    """The image, its names and its scale; what is undefined is grey."""
+    """The image, its names and its scale; undefined values are grey."""
     palette = plt.get_cmap(colours).with_extremes(bad="#d1d5db")
     values = np.ma.masked_invalid(matrix.to_numpy(dtype=float))
     image = ax.imshow(values, cmap=palette, vmin=span[0], vmax=span[1], aspect="auto", interpolation="nearest")

@@ -1,6 +1,6 @@
 """Laws of single filters: error and clusters against the number of labels or the width, a panel per quantity.
 
-Lines that were fitted are dashed. A plot reads the table of `against_labels` or `against_width` and computes nothing.
+Fitted lines are dashed. The plot reads the table of `against_labels` or `against_width` and computes nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def laws(table: Table) -> Figure:
     Parameters
     ----------
     table : Table
-        As `filter_laws.against_labels` or `filter_laws.against_width` makes it.
+        Table of `filters.laws.against_labels` or `filters.laws.against_width`.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def laws(table: Table) -> Figure:
     Raises
     ------
     UsageError
-        If the table holds no such rows.
+        If the table has no such rows.
     """
     frame = table.frame[table.frame["strength"].notna()]
     kinds = [name for name in ("labels", "width") if name in set(frame["perturbation"])]
@@ -61,7 +61,7 @@ def laws(table: Table) -> Figure:
 
 def _panel(ax: Axes, rows: pd.DataFrame, every: pd.DataFrame, metric: str, across: str) -> None:
     """One quantity."""
-    by = "variant" if across == "labels" else "perturbation"  # the networks of a law of width are points of one line
+    by = "variant" if across == "labels" else "perturbation"  # the networks of a law of width are the points of one line
     for index, (name, part) in enumerate(rows.sort_values("strength").groupby(by, sort=False)):
         x, value, se = (part[column].to_numpy(dtype=float) for column in ("strength", "value", "se"))
         colour, joined = COLOURS[index % len(COLOURS)], 1.6 if across == "labels" else 0
@@ -89,7 +89,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, every: pd.DataFrame, metric: str, acros
 
 
 def _fitted(every: pd.DataFrame, metric: str, variant: str, across: str, grid: np.ndarray) -> tuple[np.ndarray, str] | None:
-    """A line or power law that stands in the table, on a grid, and what to call it."""
+    """A line or power law of the table, on a grid, and its label."""
     short = {"error_rate": "error", "noise_per_filter": "noise"}.get(metric)
     table = every[every["variant"] == variant].drop_duplicates("metric", keep="last").set_index("metric")
     values = table["value"]

@@ -1,4 +1,4 @@
-"""Plots of other people's code: functions from a `Table` to a matplotlib Figure or Axes."""
+"""Plots of users and plugins: functions from a `Table` to a matplotlib Figure or Axes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["own"]
 
 
 def own(kind: str, table: Table) -> Figure:
-    """The figure that a function draws of a table.
+    """The figure of a table by a user's function.
 
     Parameters
     ----------
     kind : str
         `py:module:function`, or the name of an entry point of the group `repanalysis.plots`.
     table : Table
-        What it takes.
+        Argument of the function.
 
     Returns
     -------
     matplotlib Figure
-        What it returns, or the figure of the Axes that it returns.
+        The returned figure, or the figure of the returned Axes.
 
     Raises
     ------

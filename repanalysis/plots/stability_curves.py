@@ -1,8 +1,8 @@
 """Sensitivity and relative stability against depth or strength, on logarithmic axes.
 
-A panel per perturbation, and one for relative stability; a line per run. Where a perturbation has several strengths, lines go
-from light to dark with it. A band is one standard error. The dashed line at 1 is what two random images differ by, or, for
-relative stability, a network to which noise and perturbation are alike. A plot reads a `Table` and computes nothing.
+A panel per perturbation, and one for relative stability; a line per run. If a perturbation has several strengths, lines go
+from light to dark with it. A band is one standard error. The dashed line at 1 is the mean distance of two images, or, for
+relative stability, equal sensitivity to noise and perturbation. The plot reads a `Table` and computes nothing.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ def sensitivities(
     Parameters
     ----------
     table : Table
-        As `repanalysis.analyses.stability.sensitivity.stability` makes it.
+        Table of `repanalysis.analyses.stability.sensitivity.stability`.
     perturbation : str
-        Its label, such as "diffeo".
+        Label of the perturbation, such as "diffeo".
     metric : {"sensitivity", "relative_stability"}, default "sensitivity"
-        What to draw.
+        Metric to draw.
     x : {"depth", "strength"}, default "depth"
-        What to draw it against; against strength for one layer.
+        Horizontal axis; "strength" draws one layer.
     layer : str, optional
-        That layer; by default the last.
+        Layer to draw against strength; by default the last.
     ax : matplotlib Axes, optional
-        Where to draw; by default a new figure.
+        Axes to draw in; by default a new figure.
 
     Returns
     -------
     matplotlib Axes
-        With a logarithmic vertical axis.
+        Axes with a logarithmic vertical axis.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def _label(ax: Axes, metric: str, x: Across, name: str) -> None:
 
 
 def _line(ax: Axes, rows: pd.DataFrame, across: str, label: str, style: dict[str, Any]) -> None:
-    """One curve and its band; values that have no logarithm leave gaps."""
+    """One curve and its band; values without a logarithm are gaps."""
     at, se = rows[across].to_numpy(), rows["se"].to_numpy()
     value = rows["value"].where(rows["value"] > 0).to_numpy(dtype=float)
     ax.plot(at, value, linewidth=1.4, markersize=3, label=label or "_", **style)
@@ -129,19 +129,19 @@ def stability(table: Table, *, x: Across = "depth", layer: str | None = None) ->
     Parameters
     ----------
     table : Table
-        As `repanalysis.analyses.stability.sensitivity.stability` makes it.
+        Table of `repanalysis.analyses.stability.sensitivity.stability`.
     x, layer
         As for `sensitivities`.
 
     Returns
     -------
     matplotlib Figure
-        With one legend.
+        Figure with one legend.
 
     Raises
     ------
     UsageError
-        If the table holds no sensitivities.
+        If the table has no sensitivities.
     """
     frame = table.frame
     panels = [

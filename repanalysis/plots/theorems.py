@@ -25,29 +25,29 @@ def theorem(
     scale: Literal["linear", "log"] = "linear",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw what a theorem says and what was measured.
+    """Draw the prediction of a theorem and measurements.
 
     Parameters
     ----------
     results : pandas.DataFrame
-        As the experiments of `repanalysis.theory` return it: a column `parameter`, and the columns that are named.
+        Table of an experiment of `repanalysis.theory`: a column `parameter`, and the columns below.
     predicted, measured : str
-        Columns of the line and of the points.
+        Column of the line, and column of the points.
     before : str, optional
-        Column of a dashed line: the value without the operation; where there is no such column, there is no line.
+        Column of a dashed line, the value without the operation; no line if the column is missing.
     bound : {"none", "upper", "lower"}, default "none"
-        Whether the prediction is a value, or a bound; where values may lie is shaded.
+        Whether the prediction is a value or a bound; the allowed region is shaded.
     parameter, quantity : str
         Titles of the axes.
     scale : {"linear", "log"}, default "linear"
-        Of both axes.
+        Scale of both axes.
     ax : matplotlib.axes.Axes, optional
-        Where to draw.
+        Axes to draw in.
 
     Returns
     -------
     matplotlib.axes.Axes
-        With the drawing.
+        Axes with line and points.
 
     Raises
     ------
