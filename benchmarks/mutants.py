@@ -6,7 +6,8 @@
 The changes ("mutants") are those of cosmic-ray's operators, at every place where they apply: an arithmetic operator becomes
 another, a comparison is turned and its boundary moved, a number grows by one, a sign or a condition is turned, `and` becomes
 `or`, True becomes False, a decorator, a loop or an exception handler goes. Of the up to eleven replacements of an operator one
-is used, as `REPLACEMENTS` says. Annotations and the `*` between parameters are left alone: nothing is computed from them. A
+is used, as `REPLACEMENTS` says. Annotations, the `*` between parameters and the
+arguments of `WITHOUT_EFFECT` are left alone: no result depends on them. A
 mutant is killed if the tests fail, or run for `TIMEOUT` seconds; the tests of its own file run first, then those of what is
 built on it. Before that, the tests have to pass on the unchanged code.
 
@@ -56,6 +57,9 @@ TESTS = {
     "repanalysis/analyses/stability/*.py": "{file} tests/analyses/stability/test_{name}.py tests/cli/test_stability.py",
     "probes/storage/journal.py": "{file} tests/probes/storage/test_journal.py tests/probes/storage",
 }
+
+# What changes no result: memory that LAPACK may reuse, checks of lengths and of finite input, attributes of classes.
+WITHOUT_EFFECT = re.compile(r"(frozen|strict|eq|hash|overwrite_\w+|check_finite|clean)=\s*$|@abstractmethod")
 
 # operator -> what replaces it
 REPLACEMENTS = {
@@ -131,8 +135,10 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
         starts = [start for node in nodes for start, _ in operator.mutation_positions(node)]
         for occurrence, start in enumerate(starts):
             lower = name.endswith("NumberReplacer") and occurrence % 2  # numbers grow, and are not made smaller as well
-            separator = lines[start[0] - 1][start[1] :].startswith("*,")  # of parameters, not a product
-            if not lower and not separator and not any(first <= start < last for first, last in annotations):
+            before, after = lines[start[0] - 1][: start[1]], lines[start[0] - 1][start[1] :]
+            separator = after.startswith("*,")  # of parameters, not a product
+            skipped = lower or separator or WITHOUT_EFFECT.search(before) or WITHOUT_EFFECT.match(after)
+            if not skipped and not any(first <= start < last for first, last in annotations):
                 yield Mutant(path, start[0], name, occurrence)
 
 

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from repanalysis.networks.filtering import Filtering, as_they_are
+from repanalysis.networks.filtering import Filtering, identity
 from repanalysis.networks.scattering import Scattering
 from repanalysis.networks.wavelets import morlet
 
@@ -130,7 +130,7 @@ def paths(rounds: int) -> list[dict[str, Any]]:
             for _ in range(rounds + 1):
                 for path in ("fft", "matrix"):
                     start = time.perf_counter()
-                    made[path].filtered(x, as_they_are)
+                    made[path].filtered(x, identity)
                     times[path].append(time.perf_counter() - start)
         a, b = (1e3 * statistics.median(times[path][1:]) for path in ("fft", "matrix"))
         chosen = "matrix" if made["auto"].matrix.numel() else "fft"

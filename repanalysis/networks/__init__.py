@@ -1,1 +1,1 @@
-"""Networks: one file each, plain torch modules that probes see every layer of."""
+"""Networks, one file each: torch modules whose layers are all visible to hooks."""

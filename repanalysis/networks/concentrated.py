@@ -4,13 +4,13 @@ Every block of S_C is one scale: rectified wavelets W, a learned projection P wi
 
     x  ->  F^T rho_t F x,   F^T F = Id,   rho_t(u) = sign(u) max(|u| - t, 0),
 
-whose frame F has p vectors of its d channels and whose threshold t = 1.5 / sqrt(p) is not learned: between P and F stands a
-division by the norm over channels, after which a coefficient is 1 / sqrt(p) on average. S_P leaves F out; S_T has one
-projection behind a scattering transform of order 2. No layer has a bias but the classifier (docs/scattering.md,
+whose frame F has p vectors of d channels and whose threshold t = 1.5 / sqrt(p) is not learned: the input of F is divided by its
+norm over channels, so that a coefficient is 1 / sqrt(p) on average. S_P has no F; S_T has one projection after a scattering
+transform of order 2. No layer has a bias but the classifier (docs/scattering.md,
 Conventions).
 
-Where the original renormalises rows and pulls A towards A A^T A a little at every step, P and F are by default replaced by
-their polar factor after every step, which keeps F^T F = Id to rounding.
+The original renormalises rows and moves A a little towards A A^T A at every step. By default P and F are here replaced by
+their polar factors after every step, which keeps F^T F = Id to rounding.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ def concentrated(
     constraint : {"polar", "parseval"}, default "polar"
         How P and F are kept orthonormal; see `TightFrame`.
     size, colours, classes : int
-        Of images, and how many there are.
+        Size and channels of the images, number of classes.
 
     Raises
     ------
     UsageError
-        If a parameter is none of those allowed, or the images are smaller than 2^J.
+        If a parameter is not allowed, or the images are smaller than 2^J.
 
     Notes
     -----
@@ -119,7 +119,7 @@ def concentrated(
     network = nn.Sequential(parts)
     colour = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.1307,), (0.3081,))}  # ImageNet's and MNIST's
     mean, std = colour.get(colours, ((0.5,) * colours, (0.25,) * colours))
-    network.pretrained_cfg = {  # type: ignore[assignment]  # as timm's networks have it
+    network.pretrained_cfg = {  # type: ignore[assignment]  # like timm's networks
         "input_size": (colours, size, size), "mean": mean, "std": std, "interpolation": "bilinear", "crop_pct": 1.0,
     }  # fmt: skip
     return network
@@ -131,12 +131,12 @@ def frames(network: nn.Module) -> dict[str, TightFrame]:
 
 
 class Block(nn.Sequential):
-    """One scale: rectified wavelets, projection, and concentration where there is a frame.
+    """One scale: rectified wavelets, projection, and, with a frame, concentration.
 
     Parameters
     ----------
     channels, narrow, frame : int
-        Channels that come, d after the projection, and p, 0 for no concentration.
+        Channels of the input, d after the projection, and p; 0 for no concentration.
     angles : int
         L.
     threshold : float
@@ -162,7 +162,7 @@ class Block(nn.Sequential):
 class RectifiedWavelets(Filtering):
     """Low-pass images and the four phases of finest wavelets at half the size: (n, c, H, W) -> (n, c (1 + 4 L), H/2, W/2).
 
-    Every channel is filtered by itself: first its low-pass image, which is not rectified, then phases by angle. Sizes are
+    Every channel is filtered separately: first its low-pass image, which is not rectified, then phases by angle. Sizes are
     rounded down.
 
     Parameters
@@ -210,8 +210,8 @@ class TightFrame(nn.Module):
     inputs, outputs : int
         Channels.
     constraint : {"polar", "parseval"}, default "polar"
-        What `constrain`, called after every step of the optimiser, does: "polar" puts the nearest orthonormal matrix in its
-        place; "parseval" takes the original's step, A <- (1 + b) A - b A A^T A with b = 5e-4, and a frame's rows are brought
+        Action of `constrain`, called after every step of the optimiser: "polar" replaces A by the nearest orthonormal matrix;
+        "parseval" takes the original's step, A <- (1 + b) A - b A A^T A with b = 5e-4, and a frame's rows are brought
         to the norm sqrt(d / p) whenever it is used.
     """
 
@@ -221,7 +221,7 @@ class TightFrame(nn.Module):
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(outputs, inputs)))
 
     def matrix(self) -> Tensor:
-        """A, (outputs, inputs), as it is used."""
+        """The matrix A, (outputs, inputs)."""
         outputs, inputs = self.weight.shape
         if self.constraint == "polar" or outputs <= inputs:
             return self.weight
@@ -235,7 +235,7 @@ class TightFrame(nn.Module):
 
     @torch.no_grad()
     def constrain(self) -> None:
-        """Back to, or towards, orthonormal matrices."""
+        """Replace A by, or move it towards, an orthonormal matrix."""
         if self.constraint == "polar":
             self.weight.copy_(polar(self.weight))
             return
@@ -257,11 +257,11 @@ class TightFrame(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """F^T at every position, of the very F that it is given."""
+    """F^T at every position; shares the weights of F."""
 
     def __init__(self, frame: TightFrame) -> None:
         super().__init__()
-        self._frame = (frame,)  # in a tuple: its weights belong to the analysis alone
+        self._frame = (frame,)  # in a tuple, so that its weights are not registered twice
 
     def forward(self, u: Tensor) -> Tensor:
         """F^T u."""
@@ -279,8 +279,8 @@ class ChannelNorm(nn.Module):
 def polar(a: Tensor) -> Tensor:
     """The nearest matrix with orthonormal columns (or rows, if there are more columns): U V^T of A = U S V^T.
 
-    Newton-Schulz steps X <- X (3 I - X^T X) / 2, each two products, double the digits where A is near already, as it is after
-    a step of an optimiser; elsewhere the singular value decomposition is taken.
+    Newton-Schulz steps X <- X (3 I - X^T X) / 2, each two products, double the digits if A is nearly orthonormal, as after
+    a step of an optimiser; otherwise the singular value decomposition is used.
 
     Examples
     --------
@@ -295,7 +295,7 @@ def polar(a: Tensor) -> Tensor:
     for _ in range(6):
         gram = x.T @ x
         off = float((gram - eye).norm()) / a.shape[1] ** 0.5
-        if off < _EXACT or (off < 10 * _EXACT and off >= last):  # what is left is rounding
+        if off < _EXACT or (off < 10 * _EXACT and off >= last):  # the remaining deviation is rounding
             return x
         if not off < 0.5:
             break

@@ -1,4 +1,4 @@
-"""Random crops: every image of a batch moved by a few pixels of its own, as training augments images."""
+"""Random crops, as in data augmentation: every image of a batch is shifted by a few random pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["random_crops"]
 
 
 def random_crops(images: Tensor, border: int, generator: torch.Generator) -> Tensor:
-    """Every image moved by -border to border pixels each way, zeros coming in.
+    """Shift every image by -border to border pixels per axis; new pixels are zero.
 
     Examples
     --------

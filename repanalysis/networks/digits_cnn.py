@@ -1,8 +1,8 @@
 """A small convolutional network for 8 x 8 digits, and its training: the network of `repanalysis demo`.
 
 Four 3 x 3 convolutions (32, 32, 64, 64 channels), each with batch norm and ReLU, a max pooling after the second, a mean
-over space, and two linear layers: 69,994 parameters, a few seconds of training on two cores. Without batch norm the mean
-over space leaves it at 76 % after the same 20 epochs; with it the held-out half is at 99 %.
+over space, and two linear layers: 69,994 parameters, a few seconds of training on two cores. Without batch norm its
+accuracy on the held-out half is 76 % after 20 epochs, with it 99 %.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@ r"""Convolution of images with filters given in Fourier, and subsampling: throug
 
     z_f(v) = (x * h_f)(k v),   x reflected at its borders to a size (M, N), the convolution circular on that size.
 
-Subsampling by k sums the k x k blocks of the spectrum (aliasing), so that only a small inverse transform is left. Small
-images are filtered faster by the matrix of the whole linear map, padding included: below about 20 pixels a filter covers
-the image, and a strided convolution is that matrix.
+Subsampling by k sums the k x k blocks of the spectrum (aliasing), so that the inverse transform is small. Small
+images are filtered faster by the matrix of the linear map, padding included: below about 20 pixels a filter covers the
+image.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["Filtering", "Path", "Then", "as_they_are", "padded_side", "reflected", "spectrum_of"]
+__all__ = ["Filtering", "Path", "Then", "identity", "padded_side", "reflected", "spectrum_of"]
 
 Path = Literal["auto", "fft", "matrix"]
 
-_NEGLIGIBLE = 1e-9  # blocks of a spectrum where no filter is larger, in units of the largest, are left out
+_NEGLIGIBLE = 1e-9  # blocks of the spectrum with smaller filters, relative to the largest, are skipped
 _MATRIX_BYTES = 64 << 20
-_FLOPS_RATIO = 25.0  # how many operations a matrix product does while the FFT path does one (benchmarks/scattering.py)
-_CHUNK_BYTES = 2 << 20  # of filtered images made at a time: they should stay in the cache
+_FLOPS_RATIO = 25.0  # operations of a matrix product in the time of one of the FFT (benchmarks/scattering.py)
+_CHUNK_BYTES = 2 << 20  # size of a block of filtered images, which should stay in the cache
 
 
 class Then(Protocol):
-    """What is made of filtered images."""
+    """A function of filtered images."""
 
     def __call__(self, z: Tensor, out: Tensor | None = None) -> Tensor:
-        """Into `out`, if that is given."""
+        """The function; its result is written to `out` if that is given."""
         ...
 
 
-def as_they_are(z: Tensor, out: Tensor | None = None) -> Tensor:
+def identity(z: Tensor, out: Tensor | None = None) -> Tensor:
     """The filtered images themselves."""
     return z if out is None else out.copy_(z)
 
 
 def spectrum_of(x: Tensor) -> Tensor:
-    """Fourier transform of real images, whole: one half is computed, the other is its mirror image.
+    """Fourier transform of real images; one half is computed, the other follows by symmetry.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def spectrum_of(x: Tensor) -> Tensor:
 
 
 def padded_side(side: int, scale: int) -> int:
-    """Side of the padded image: a multiple of 2^J, larger by at least one step of 2^J on the whole.
+    """Side of the padded image: a multiple of 2^J, at least 2^J larger than the image.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def padded_side(side: int, scale: int) -> int:
 
 
 def reflected(side: int, padded: int) -> NDArray[np.int64]:
-    """Which sample stands at each place of a signal that is reflected at its borders.
+    """Index of the sample at each position of a signal that is reflected at its borders.
 
     Examples
     --------
@@ -94,10 +94,10 @@ def reflected(side: int, padded: int) -> NDArray[np.int64]:
 
 
 class Filtering(nn.Module):
-    """A module that filters images; what it makes of the filtered images is its subclasses' business.
+    """Base class of modules that filter images.
 
-    Filters come by `prepare`, which is called whenever size, type or device of the images change; they are buffers that no
-    state dictionary holds.
+    `prepare` sets the filters; it is called if size, dtype or device of the images change. Filters are buffers outside the
+    state dictionary.
     """
 
     weights: Tensor
@@ -122,22 +122,22 @@ class Filtering(nn.Module):
         margin: int = 0,
         path: Path = "auto",
     ) -> None:
-        """Take filters for images such as `like`.
+        """Set the filters for images like `like`.
 
         Parameters
         ----------
         filters : (F, M, N) float64 array
-            Real in Fourier.
+            Filters in the Fourier domain, which are real there.
         like : tensor
-            Whose type and device to use.
+            Tensor with the dtype and device of the images.
         stride : int, default 1
             k, a divisor of M and N.
         size : (H, W), optional
-            Size of the images, if they are to be reflected to (M, N).
+            Size of images that are padded by reflection to (M, N).
         margin : int, default 0
-            Samples to cut off at every border of the result.
+            Number of samples to remove at every border of the result.
         path : {"auto", "fft", "matrix"}, default "auto"
-            How to compute; by default what is faster at this size.
+            Method; by default the faster one at this size.
         """
         count, rows, columns = filters.shape
         self.stride, self.margin = stride, margin
@@ -147,14 +147,14 @@ class Filtering(nn.Module):
         self._blocks = [(int(a), int(b)) for a, b in zip(*np.nonzero(largest > _NEGLIGIBLE * largest.max()), strict=True)]
         matrices = np.stack([blocks[block] for block in self._blocks]) / stride**2
         kind = torch.float64 if like.dtype == torch.float64 else torch.float32
-        # Real filters times complex spectra: both parts side by side, so that the product is one of plain numbers.
+        # Real filters times complex spectra: a real product with both parts side by side.
         self.weights = torch.from_numpy(np.repeat(matrices[..., None], 2, axis=-1)).to(like.device, kind)
         self.matrix = torch.empty(0)
         if path == "matrix" or (path == "auto" and self._matrix_is_faster(size or (rows, columns), filters.shape)):
             height, width = size or (rows, columns)
             basis = torch.eye(height * width, dtype=torch.float64, device=like.device).view(1, -1, height, width)
             exact, self.weights = self.weights, self.weights.double()
-            self.matrix = self._through_fft(basis, as_they_are).reshape(height * width, -1).to(kind)
+            self.matrix = self._through_fft(basis, identity).reshape(height * width, -1).to(kind)
             self.weights = exact
 
     def _matrix_is_faster(self, size: tuple[int, int], shape: tuple[int, ...]) -> bool:
@@ -166,22 +166,22 @@ class Filtering(nn.Module):
         return 8 * inputs * out <= _MATRIX_BYTES and product < _FLOPS_RATIO * spectrum
 
     def filtered(self, x: Tensor, then: Then, spectrum: Tensor | None = None) -> Tensor:
-        """Filtered and subsampled images, and what is made of them.
+        """Filter and subsample images, and apply `then`.
 
         Parameters
         ----------
         x : (n, c, H, W) tensor
             Images.
         then : callable
-            From real and imaginary parts, (m, F, h, w, 2), to (m, ...), or into the tensor `out` if that is given. It is
-            called for some images at a time, whose transforms are in the cache still.
+            From real and imaginary parts, (m, F, h, w, 2), to (m, ...), or into the tensor `out` if that is given. It is called for a
+        few images at a time, whose transforms are still in the cache.
         spectrum : (n, c, M, N) complex tensor, optional
-            Their transform, where it is known.
+            Fourier transform of the images, if known.
 
         Returns
         -------
         (n, c, ...) tensor
-            What `then` has made of all images.
+            Results of `then` for all images.
         """
         if not self.matrix.numel():
             return self._through_fft(x, then, spectrum)

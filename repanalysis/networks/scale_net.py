@@ -3,7 +3,7 @@ r"""The network of scale detection: blocks of circular convolution and ReLU, a m
     x <- F^{d/2} relu( (H_in F^d)^{-1/2} sum_{c'} w_{c,c'} * x_{c'} + b_c ),      f = alpha ( b + beta . mean(x) / H ),
 
 d dimensions, filters of width F, stride s, H channels, all parameters N(0, 1) at first (docs/stability.md, Formulas).
-Widths that are even pad F/2 - 1 to the left and F/2 to the right. Each block is a layer for probes.
+Even widths pad F/2 - 1 to the left and F/2 to the right. Each block is a layer for hooks.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ class ScaleNet(nn.Module):
     Parameters
     ----------
     blocks : int, default 12
-        Layers.
+        Number of layers.
     width : int, default 3
         F.
     stride : int, default 1
-        s; F = s pools blocks that nest.
+        s; F = s pools nested blocks.
     channels : int, default 64
-        H; the rate to train with grows with it, 0.01 H by default of the specification.
+        H; the learning rate is proportional to it, 0.01 H in the paper.
     dimensions : {1, 2}, default 1
-        Of the image; in one, images have one row.
+        Dimensions of the image; 1: images have one row.
     alpha : float, default 1
         Scale of the output.
 
     Raises
     ------
     UsageError
-        If a parameter is out of range, or (when it runs) an image is too small for the strides.
+        If a parameter is out of range, or, when called, an image is too small for the strides.
 
     Examples
     --------
@@ -66,7 +66,7 @@ class ScaleNet(nn.Module):
     (5, 1)
     """
 
-    def __init__(  # noqa: PLR0917  # all are given by name
+    def __init__(  # noqa: PLR0917  # all are passed by name
         self, blocks: int = 12, width: int = 3, stride: int = 1, channels: int = 64, dimensions: int = 1, alpha: float = 1.0
     ) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from probes.errors import UsageError
 from repanalysis._checks import one_of
-from repanalysis.networks.filtering import Filtering, Path, as_they_are, padded_side, reflected, spectrum_of
+from repanalysis.networks.filtering import Filtering, Path, identity, padded_side, reflected, spectrum_of
 from repanalysis.networks.wavelets import BANKS, FilterBank, bank
 
 __all__ = ["Scattering", "Wavelets", "phases_of"]
@@ -40,7 +40,7 @@ class Scattering(nn.Module):
     angles : int, default 8
         L.
     order : {1, 2}, default 2
-        How many wavelets a path goes through at most.
+        Maximal number of wavelets on a path.
     phases : {0, 4}, default 0
         4: ReLU of four phases; 0: complex modulus.
     filters : {"morlet", "steerable"}, default "morlet"
@@ -48,18 +48,18 @@ class Scattering(nn.Module):
     tight : bool, default False
         Divide Morlet filters by A^{1/2}, so that they are a tight frame.
     path : {"auto", "fft", "matrix"}, default "auto"
-        How the wavelet transforms are computed; by default what is faster at each size.
+        Method of the wavelet transforms; by default the faster one at each size.
 
     Raises
     ------
     UsageError
-        If a parameter is none of those allowed; on being called, if an image is smaller than 2^J.
+        If a parameter is not allowed; when called, if an image is smaller than 2^J.
 
     Notes
     -----
-    Layers that probes see: `order1.J`, rectified images of scale 2^J; `order2.J1_J2`; `average.*`, what is kept of each; and
-    `features`, all of that. Images are reflected at their borders to a multiple of 2^J. The filters of a size are made when the
-    first image of that size comes. Squares of four phases sum to those of the modulus. Time c H W (L J + p L^2 J) log(H W).
+    Layers: `order1.J`, rectified images of scale 2^J; `order2.J1_J2`; `average.*`, their averages; and `features`, all
+    averages. Images are reflected at their borders to a multiple of 2^J. The filters of a size are computed at the
+    first image of that size. Squares of four phases sum to those of the modulus. Time c H W (L J + p L^2 J) log(H W).
 
     References
     ----------
@@ -101,7 +101,7 @@ class Scattering(nn.Module):
         self._made: tuple[object, ...] = ()
 
     def _mean(self, *path: int) -> Average:
-        """What averages the images of a path of scales."""
+        """The averaging module for the images of a path of scales."""
         return cast(Average, self.average["_".join([f"order{len(path)}", *map(str, path)])])
 
     def _second(self, j: int, k: int) -> Wavelets:
@@ -136,7 +136,7 @@ class Scattering(nn.Module):
         return features
 
     def _make(self, x: Tensor) -> None:
-        """Make the filters for images such as x, unless they are there."""
+        """Compute the filters for images like x, unless they exist."""
         size = (int(x.shape[-2]), int(x.shape[-1]))
         key = (size, x.dtype, x.device)
         if key == self._made:
@@ -154,7 +154,7 @@ class Scattering(nn.Module):
         self._made = key
 
     def extra_repr(self) -> str:
-        """What it was made with."""
+        """Its parameters."""
         return f"J={self.scales}, L={self.angles}, order={self.order}, phases={self.phases}, filters={self.filters}"
 
 
@@ -173,7 +173,7 @@ class Wavelets(Filtering):
 
     @property
     def needs_spectrum(self) -> bool:
-        """Whether it works on the transform of the images."""
+        """Whether it needs the Fourier transform of the images."""
         return not self.matrix.numel()
 
     def forward(self, x: Tensor, spectrum: Tensor | None = None) -> Tensor:
@@ -195,7 +195,7 @@ class Average(Filtering):
     def prepare_average(
         self, filter_bank: FilterBank, level: int, scales: int, like: Tensor, size: tuple[int, int] | None = None
     ) -> None:
-        """Take the low-pass filter for images of 1/2^level the size."""
+        """Set the low-pass filter for images of 1/2^level the size."""
         stride = 2 ** (scales - level)
         if filter_bank.window is None:
             self.prepare(low_frequencies(filter_bank.phi, level)[None], like, stride=stride, size=size, margin=1)
@@ -212,13 +212,13 @@ class Average(Filtering):
         """Local averages."""
         if not self.rows.numel():
             return self.filtered(x, _first_real)
-        # A Gaussian is a product of two: one matrix a side, with subsampling, padding and cutting in it.
+        # A Gaussian is separable: one matrix per axis, which includes subsampling, padding and cropping.
         across = (x @ self.columns.T).transpose(-2, -1)
         return (across @ self.rows.T).transpose(-2, -1)
 
 
 def _first_real(z: Tensor, out: Tensor | None = None) -> Tensor:
-    return as_they_are(z[:, 0, ..., 0], out)
+    return identity(z[:, 0, ..., 0], out)
 
 
 def phases_of(z: Tensor, out: Tensor | None = None) -> Tensor:
@@ -243,7 +243,7 @@ def _bank(name: str, shape: tuple[int, int], scales: int, angles: int, *, tight:
 
 
 def low_frequencies(filters: NDArray[np.float64], level: int) -> NDArray[np.float64]:
-    """A filter for images that were subsampled by 2^level: its frequencies below the new Nyquist frequency, that included.
+    """A filter for images that were subsampled by 2^level: its frequencies up to the new Nyquist frequency.
 
     Examples
     --------
@@ -266,7 +266,7 @@ def _averaging(window: NDArray[np.float64], stride: int) -> NDArray[np.float64]:
 
 
 def _gathered(matrix: NDArray[np.float64], side: int, padded: int) -> NDArray[np.float64]:
-    """A matrix on padded signals as one on signals before padding."""
+    """A matrix on padded signals, as a matrix on signals before padding."""
     gathered = np.zeros((len(matrix), side))
     np.add.at(gathered.T, reflected(side, padded), matrix.T)
     return gathered

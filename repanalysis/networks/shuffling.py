@@ -1,9 +1,9 @@
-"""A network with the same spatial filters, wired differently: channels shuffled in every convolution.
+"""Networks with shuffled channels: every convolution has the same spatial filters on other input channels.
 
-W[out, in, F, F] becomes W[:, pi(in)], with one random permutation pi per layer. Each layer keeps its filters, and so what it
-does in space (spatial pooling); which channel meets which filter is lost (channel pooling). What sensitivity the shuffled copy
-has lost against random weights is the work of spatial pooling, and what the trained network has lost beyond that, of channel
-pooling (docs/stability.md, Formulas; Tomasini et al. 2023).
+W[out, in, F, F] becomes W[:, pi(in)], with one random permutation pi per layer. Each layer keeps its filters, and so its
+spatial pooling; the pairing of channels and filters (channel pooling) is lost. The difference in sensitivity between random
+weights and the shuffled copy is due to spatial pooling, that between the copy and the trained network to channel pooling
+(docs/stability.md, Formulas; Tomasini et al. 2023).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def shuffled_channels(model: nn.Module, *, seed: int = 0, outputs: bool = False)
     model : torch.nn.Module
         Not changed.
     seed : int, default 0
-        Of the permutations.
+        Seed of the permutations.
     outputs : bool, default False
-        Whether output channels are permuted as well, each layer's by another permutation. Biases and norms stay where they are.
+        Whether output channels are permuted as well, with one permutation per layer. Biases and norms are not permuted.
 
     Returns
     -------
     torch.nn.Module
         With the same filters in every layer, in the same mode. Within a group of a grouped convolution, only its own channels
-        are exchanged: a depthwise one stays as it is unless `outputs` is chosen.
+        are exchanged: a depthwise one is unchanged unless `outputs`.
 
     Raises
     ------

@@ -1,10 +1,10 @@
-"""Small image classifiers that differ in how they pool: to train many of on two cores.
+"""Small image classifiers with different pooling, which train in minutes on two cores.
 
-`mlp` does not know that pixels are neighbours; `lenet` and `vgg` pool by maxima; `vgg_bn` has batch norms, `strided` subsamples
-by strided convolutions alone, `resnet` adds skip connections and ends in a mean over space; `vit` is a transformer.
+`mlp` ignores the positions of pixels; `lenet` and `vgg` pool by maxima; `vgg_bn` has batch norms, `strided` subsamples
+by strided convolutions, `resnet` adds skip connections and ends in a mean over space; `vit` is a transformer.
 
 At width 64, `vgg16` and `vgg11` are those of the papers on filter label clusters (docs/filter_clusters.md): 13
-convolutions with batch norms, five maxima, and three linear layers with nothing between them; 10 of these convolutions, four
+convolutions with batch norms, five maxima, and three linear layers without nonlinearity; 10 of these convolutions, four
 maxima, and one linear layer without offset.
 """
 
@@ -28,22 +28,22 @@ def small(name: str = "vgg_bn", *, width: int = 32, colours: int = 3, size: int 
     Parameters
     ----------
     name : {"mlp", "lenet", "vgg", "vgg_bn", "strided", "resnet", "vgg11", "vgg16", "vit"}
-        Which.
+        Architecture.
     width : int, default 32
         Channels of the first stage; doubled in every further one, up to 8 times as many. The hidden layers of `mlp` have 16
         times as many; tokens of `vit` have 3 times as many channels, in 3 heads.
     colours, size, classes : int
-        Of the images.
+        Channels and size of the images, number of classes.
 
     Returns
     -------
     torch.nn.Module
-        Which says how it wants its images in `pretrained_cfg`: pixels in [0, 1] minus 1/2, over 1/4.
+        Module with `pretrained_cfg`: pixels in [0, 1] minus 1/2, divided by 1/4.
 
     Raises
     ------
     UsageError
-        If there is no such network, or images are smaller than 8 pixels; than 32 for `vgg16`, than 16 for `vgg11`.
+        If there is no such network, or images are smaller than 8 pixels; 32 for `vgg16`, 16 for `vgg11`.
 
     Examples
     --------

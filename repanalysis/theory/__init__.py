@@ -1,1 +1,1 @@
-"""Closed forms of the papers, one result a file, and the experiments that confirm them."""
+"""Closed forms of the papers, one result per file, and experiments that confirm them."""

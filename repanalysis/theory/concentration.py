@@ -1,4 +1,4 @@
-r"""What soft thresholding in a tight frame does to the spread of Gaussian classes.
+r"""Soft thresholding in a tight frame concentrates Gaussian classes.
 
 With F^T F = Id and rho_t(u) = sign(u) max(|u| - t, 0), the map Phi(x) = F^T rho_t(F x) is a contraction, so within-class
 variance never grows. For x_c ~ N(mu_c, Sigma_c) whose coefficients f_m^T x have variance at most s_p^2, the threshold
@@ -6,7 +6,7 @@ t = s_p sqrt(2 log p) gives
 
     E ||Phi(x_c) - mu_c||^2 <= (2 log p + 1) (s_p^2 + sum_m min((f_m^T mu_c)^2, s_p^2)),
 
-while E ||x_c - mu_c||^2 may be p s_p^2: where few coefficients of the mean stand out, the spread falls by about p over their
+while E ||x_c - mu_c||^2 may be p s_p^2: if few coefficients of the mean are large, this falls by about p over their
 number, and the mean moves by no more than the same bound. It is not a law of the Fisher ratio, which falls where means are not
 sparse.
 
@@ -50,7 +50,7 @@ def concentrated(
 
 
 def universal_threshold(deviation: float, p: int) -> float:
-    """s_p sqrt(2 log p): what the largest of p Gaussian coefficients of deviation s_p stays below, about."""
+    """s_p sqrt(2 log p): approximately the largest of p Gaussian coefficients of standard deviation s_p."""
     return float(deviation * np.sqrt(2 * np.log(p)))
 
 
@@ -141,7 +141,7 @@ def concentration_by_threshold(
 
 
 def concentration_by_sparsity(counts: NDArray[np.int64] | None = None, *, d: int = 256, seed: int = 0) -> pd.DataFrame:
-    """Spread about class means at the universal threshold, and its bound, against the number of atoms in a mean.
+    """Squared distance from class means at the universal threshold, and its bound, against the number of atoms in a mean.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def concentration_by_sparsity(counts: NDArray[np.int64] | None = None, *, d: int
 
 
 def concentration_by_dimension(sides: NDArray[np.int64] | None = None, *, sparsity: int = 2, seed: int = 0) -> pd.DataFrame:
-    """The same against the number of dimensions, which the bound follows with its logarithm.
+    """The same against the number of dimensions; the bound grows with its logarithm.
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ def random_tight_frame(p: int, d: int, *, seed: int = 0) -> Float64[np.ndarray, 
 
 
 def sign_invariant(frame: Float64[np.ndarray, "p d"]) -> Float64[np.ndarray, "2p d"]:
-    """The tight frame 2^{-1/2} [F; -F], which holds -f with every f.
+    """The tight frame 2^{-1/2} [F; -F], which contains -f with every f.
 
     Examples
     --------

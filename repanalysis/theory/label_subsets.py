@@ -1,12 +1,12 @@
-r"""Error against the number of labels: exact, for a fixed head that is asked to choose among k of its K labels.
+r"""Error against the number of labels: exact, for a fixed head restricted to k of its K labels.
 
-With r(x) the number of competitors whose logit strictly beats the true one's among all K, a random subset of k labels that
-holds the true one is got right if none of the r is in it:
+With r(x) the number of competitors whose logit strictly beats the true one's among all K, a sample is classified correctly in a
+random subset of k labels with the true one if none of the r competitors is in it:
 
     eps(k) = 1 - mean_x C(K - 1 - r, k - 1) / C(K - 1, k - 1),      eps(2) = mean(r) / (K - 1),      eps(k) <= (k - 1) eps(2)
 
-It rises with k and is concave (docs/filter_clusters.md, Formulas). Networks that are trained anew for every K
-are said to have an error that is about linear in K; `linear_fit` says how linear a curve is.
+It rises with k and is concave (docs/filter_clusters.md, Formulas). Networks that are trained for every K
+are reported to have an error about linear in K; `linear_fit` measures the linearity of a curve.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["LinearFit", "beaten_by", "error_by_labels", "linear_fit", "power_law
 
 
 def beaten_by(logits: Float[np.ndarray, "n K"], labels: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """How many other labels' logits are strictly above the true one's, per sample.
+    """Number of labels whose logit is strictly above that of the true label, per sample.
 
     Examples
     --------
@@ -36,12 +36,12 @@ def beaten_by(logits: Float[np.ndarray, "n K"], labels: Int64[np.ndarray, " n"])
 
 
 def error_by_labels(beaten: Int64[np.ndarray, " n"], classes: int, sizes: Int64[np.ndarray, " m"]) -> pd.DataFrame:
-    """Mean error over random subsets of k labels, without drawing any.
+    """Mean error over all subsets of k labels, in closed form.
 
     Parameters
     ----------
     beaten : (n,) int64
-        As `beaten_by` gives it.
+        As `beaten_by` returns it.
     classes : int
         K.
     sizes : (m,) int64
@@ -78,7 +78,7 @@ def error_by_labels(beaten: Int64[np.ndarray, " n"], classes: int, sizes: Int64[
 
 
 def _log_choose(n: np.ndarray, k: int) -> np.ndarray:
-    """Ln C(n, k); what is below k is not looked at."""
+    """Ln C(n, k) for n >= k."""
     safe = np.maximum(n, k)
     return np.asarray(gammaln(safe + 1.0) - gammaln(k + 1.0) - gammaln(safe - k + 1.0))
 
@@ -93,12 +93,12 @@ class LinearFit(NamedTuple):
 
 
 def linear_fit(x: Float[np.ndarray, " m"], y: Float[np.ndarray, " m"]) -> LinearFit:
-    """How linear a curve is; the standard error is that of the scatter around the line.
+    """Least squares fit of a line; the standard error is that of the residuals.
 
     Raises
     ------
     DataError
-        If there are fewer than three points, or all at one x.
+        If there are fewer than three points, or all have the same x.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def linear_fit(x: Float[np.ndarray, " m"], y: Float[np.ndarray, " m"]) -> Linear
 
 
 def power_law(x: Float[np.ndarray, " m"], y: Float[np.ndarray, " m"]) -> LinearFit:
-    """Y = C x^slope by least squares of logarithms; points with y = 0 are left out. `offset` is ln C.
+    """Y = C x^slope by least squares of logarithms; points with y = 0 are skipped. `offset` is ln C.
 
     Examples
     --------

@@ -2,8 +2,8 @@
 
     x = mu_c + diag(s_c) g,   mu_c = r sum of k atoms with random signs,   g ~ N(0, Id),
 
-where atoms are rows of a random tight frame, normalised, or coordinates. Every class has k coordinates of its own on which its
-standard deviation is `contrast` times as large: means that coincide (r = 0) then leave variances to tell classes apart.
+where atoms are rows of a random tight frame, normalised, or coordinates. Every class has k coordinates on which its
+standard deviation is `contrast` times as large, so that classes differ in variances even if their means coincide (r = 0).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Mixture(NamedTuple):
 
 
 def sparse_mixture(
-    K: int = 10,  # noqa: N803  # the field's letter, as it stands in `gaussians:K=10`
+    K: int = 10,  # noqa: N803  # the field's letter, as in `gaussians:K=10`
     d: int = 64,
     *,
     sparsity: int = 1,
@@ -63,7 +63,7 @@ def sparse_mixture(
     noise : float, default 1
         Standard deviation of every coordinate.
     contrast : float, default 1
-        How many times that on a class's own k coordinates.
+        Factor of the standard deviation on the k coordinates of a class.
     redundancy : int, default 0
         Atoms are the p = redundancy d vectors of a random tight frame; 0: the d coordinates.
     seed : int, default 0
@@ -72,7 +72,7 @@ def sparse_mixture(
     Raises
     ------
     UsageError
-        If a parameter is out of range, or there are fewer atoms than a mean takes.
+        If a parameter is out of range, or there are fewer atoms than a mean has.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def sparse_mixture(
     rng = np.random.default_rng(seed)
     atoms = random_tight_frame(p, d, seed=seed) * np.sqrt(p / d) if redundancy else np.eye(d)
     means, deviations = np.zeros((K, d)), np.full((K, d), noise)
-    # Classes take different atoms while there are enough.
+    # Classes have different atoms if there are enough.
     order = np.concatenate([rng.permutation(p) for _ in range(-(-K * sparsity // p))])
     for c in range(K):
         block = order[c * sparsity : (c + 1) * sparsity]

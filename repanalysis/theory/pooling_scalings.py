@@ -1,4 +1,4 @@
-r"""How spatial pooling makes a net stable to shifts and sensitive to noise: D_k, G_k and R_k in closed form.
+r"""Spatial pooling makes a network stable to shifts and sensitive to noise: D_k, G_k and R_k in closed form.
 
 The net has one channel on a ring of N pixels: every layer averages F neighbours with stride s (weights s / F) and rectifies.
 Probes are the N translates of one active pixel; deformations move it by t pixels; noise has variance sigma^2 = 2 / N per pixel
@@ -9,7 +9,7 @@ and is rectified. With D_k = Num_D / Den, G_k = Num_G / Den and Den over all pai
             G_k = (1/pi + (1 - 1/pi) a_k) / Den,   so  D_k ~ 1 / (4 k sigma_F^2),  G_k ~ (k sigma_F^2 / pi)^{1/2};
     s = F:  D_k = s^{-k} / (1 - s^k / N),  G_k = (s^k / pi + 1 - 1/pi) / (2 (1 - s^k / N)).
 
-Noise that is not rectified averages out as the signal does, and G_k stays near 1: rectification alone makes it pile up. In two
+Noise that is not rectified averages out as the signal does, and G_k stays near 1: only rectification accumulates it. In two
 dimensions squares of a_k take the place of a_k (s = 1), and s^{2k} that of s^k (noise, s = F).
 
 Source: docs/stability.md, Formulas (derived there; the exponents are those of U. Tomasini et al. 2022).
@@ -31,7 +31,7 @@ __all__ = ["PoolingNet", "predicted", "simulated"]
 
 @dataclass(frozen=True)
 class PoolingNet:
-    """The idealised net.
+    """The idealised network.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class PoolingNet:
 
     @property
     def depth(self) -> int:
-        """How many layers there can be: any number at stride 1, else until one pixel is left."""
+        """Maximal number of layers: infinite for stride 1, else until one pixel is left."""
         depth, left = 0, self.pixels
         while self.stride > 1 and left % self.stride == 0 and left > 1:
             depth, left = depth + 1, left // self.stride
@@ -87,7 +87,7 @@ def predicted(net: PoolingNet, layers: NDArray[np.int64], *, shift: int = 1, rec
     Raises
     ------
     UsageError
-        If there is no closed form, or there are not so many layers.
+        If there is no closed form, or the network has fewer layers.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def _nesting(net: PoolingNet, layers: NDArray[np.int64], *, rectified: bool) -> 
 def simulated(
     net: PoolingNet, layers: NDArray[np.int64], *, shift: int = 1, rectified: bool = True, draws: int = 20, seed: int = 0
 ) -> pd.DataFrame:
-    """D_k, G_k and R_k of the net itself, probe by probe.
+    """D_k, G_k and R_k by simulation of the network.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def simulated(
     rectified : bool, default True
         Whether noise is rectified before it is added.
     draws, seed : int
-        Of the noise.
+        Number of draws of the noise, and seed.
 
     Returns
     -------
@@ -175,7 +175,7 @@ def simulated(
 
 
 def _maps(net: PoolingNet, x: NDArray[np.float64], layers: NDArray[np.int64]) -> list[NDArray[np.float64]]:
-    """Outputs of the layers that are asked for; 0 is the input."""
+    """Outputs of the given layers; 0 is the input."""
     maps = {0: x}
     for k in range(1, int(np.max(layers)) + 1):
         for axis in range(1, x.ndim):

@@ -1,10 +1,10 @@
-"""Scale detection: how far are two points apart? A task that needs nothing but pooling up to a scale.
+"""Scale detection: a task on the distance of two points, which pooling up to a scale solves.
 
-An image has two active pixels. Task 1: are they nearer than xi? Task 2: do they lie in the same aligned block of size xi? In
-one dimension there are N pixels of value (N/2)^(1/2), so that ||x||^2 = N, and distances run around the ring; pairs within g
-of xi are left out of task 1. In two dimensions the image has d x d pixels of value d^2/2, distances are Euclidean, and pairs
-within g/2 of xi are left out; task 2 asks for the same quadrant. Moving points by a pixel is the task's diffeomorphism
-(docs/stability.md, Formulas; Tomasini et al. 2023).
+An image has two active pixels. Label of task 1: whether their distance is below xi. Task 2: whether they are in the same
+aligned block of size xi. In one dimension there are N pixels of value (N/2)^(1/2), so that ||x||^2 = N, and distances are
+periodic; pairs within g of xi are excluded from task 1. In two dimensions the image has d x d pixels of value d^2/2, distances
+are Euclidean, and pairs within g/2 of xi are excluded; the blocks of task 2 are quadrants. Moving points by a pixel is the
+task's diffeomorphism (docs/stability.md, Formulas; Tomasini et al. 2023).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ScaleTask:
     labels : (n,) int64 array
         1 for near or in the same block, 0 else.
     value : float
-        Of an active pixel.
+        Value of an active pixel.
     """
 
     shape: tuple[int, int]
@@ -48,7 +48,7 @@ class ScaleTask:
         return pixels_on.reshape(1, *self.shape)
 
     def balanced(self, seed: int) -> NDArray[np.int64]:
-        """As many of each label as of the rarer one, in random order."""
+        """Equally many samples of both labels, in random order."""
         rng = np.random.default_rng(seed)
         rows = [rng.permutation(np.flatnonzero(self.labels == label)) for label in (0, 1)]
         fewest = min(map(len, rows))
@@ -65,15 +65,15 @@ def scale_task(
     task : {1, 2}, default 1
         Distance, or block.
     dimensions : {1, 2}, default 1
-        Of the image.
+        Dimensions of the image.
     pixels : int, optional
-        Its side; by default 32 (task 1) and 128 (task 2), and 28 in two dimensions.
+        Side of the image; by default 32 (task 1) and 128 (task 2), and 28 in two dimensions.
     scale : int, optional
         xi, in pixels; by default 11, 32, and 14.
     gap : float, optional
         g, in pixels; by default xi^(1/2) in one dimension and 2 in two. Task 2 has none.
     distance : {"auto", "periodic", "euclidean", "chebyshev"}, default "auto"
-        Of task 1: around the border, as the crow flies, or the larger of both ways; "auto" is periodic in one dimension and
+        Distance of task 1: periodic, Euclidean, or the maximum of both axes; "auto" is periodic in one dimension and
         Euclidean in two.
 
     Returns
@@ -84,7 +84,7 @@ def scale_task(
     Raises
     ------
     UsageError
-        If the numbers don't go together.
+        If the numbers are inconsistent.
 
     Examples
     --------

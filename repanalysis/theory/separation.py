@@ -1,11 +1,11 @@
-r"""What a rectifier on a sign-invariant tight frame does to class means and to the Fisher ratio.
+r"""A rectifier in a sign-invariant tight frame separates class means and does not reduce the Fisher ratio.
 
-With F = 2^{-1/2} [G; -G], G^T G = Id, and rho_r(u) = max(u, 0), the map Phi(x) = rho_r(F x) can be undone linearly,
+With F = 2^{-1/2} [G; -G], G^T G = Id, and rho_r(u) = max(u, 0), the map Phi(x) = rho_r(F x) has a linear inverse,
 2 F^T Phi(x) = x. Therefore the Fisher ratio of Phi(x) is never below that of x, for any classes (P1), and means separate by
 
     ||E Phi(x_c) - E Phi(x_c')||^2 = 1/4 ||mu_c - mu_c'||^2 + 1/4 || E|G x_c| - E|G x_c'| ||^2.
 
-The second term tells classes apart whose means coincide, by the sparsity of their coefficients: zero-mean Gaussians with
+The second term separates classes whose means coincide, by the sparsity of their coefficients: zero-mean Gaussians with
 standard deviations s_1, s_2 in each of d orthonormal coordinates, whose Fisher ratio is 0, get (P2)
 
     Tr(Sigma_W^-1 Sigma_B) = d (s_1 - s_2)^2 / ((pi - 2) (s_1^2 + s_2^2)).
@@ -73,7 +73,7 @@ def mean_separation(mixture: Mixture, frame: Float64[np.ndarray, "p d"]) -> floa
     Returns
     -------
     float
-        0 or more: what `class_mean_separation` of Phi(x) tends to with the number of samples.
+        0 or more: the limit of `class_mean_separation` of Phi(x) for many samples.
     """
     means = mixture.means @ frame.T
     deviations = np.sqrt(np.square(mixture.deviations) @ np.square(frame.T))

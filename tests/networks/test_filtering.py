@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from repanalysis.networks.filtering import Filtering, as_they_are, padded_side, reflected, spectrum_of
+from repanalysis.networks.filtering import Filtering, identity, padded_side, reflected, spectrum_of
 from repanalysis.networks.wavelets import morlet
 
 
@@ -28,7 +28,7 @@ def test_both_paths_agree_with_the_definition(
     x = rng.normal(size=(2, 3, *size))
     module = Filtering()
     module.prepare(filters, torch.from_numpy(x).to(kind), stride=4, size=size, margin=1, path=path)  # type: ignore[arg-type]
-    output = torch.view_as_complex(module.filtered(torch.from_numpy(x).to(kind), as_they_are).contiguous()).numpy()
+    output = torch.view_as_complex(module.filtered(torch.from_numpy(x).to(kind), identity).contiguous()).numpy()
     assert output.shape[:3] == (2, 3, 8)
     for image in range(2):
         for colour in range(3):
@@ -54,11 +54,11 @@ def test_filtering_in_parts_gives_the_same_result(rng: np.random.Generator) -> N
     x = torch.from_numpy(rng.normal(size=(300, 1, 40, 40)).astype(np.float32))
     module = Filtering()
     module.prepare(morlet((48, 48), 1).psi[0], x, stride=2, size=(40, 40), path="fft")
-    expected = module.filtered(x, as_they_are)
-    torch.testing.assert_close(expected[:1], module.filtered(x[:1], as_they_are))
-    torch.testing.assert_close(expected[-1:], module.filtered(x[-1:], as_they_are))
+    expected = module.filtered(x, identity)
+    torch.testing.assert_close(expected[:1], module.filtered(x[:1], identity))
+    torch.testing.assert_close(expected[-1:], module.filtered(x[-1:], identity))
     x.requires_grad_()
-    torch.testing.assert_close(module.filtered(x, as_they_are), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(module.filtered(x, identity), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_are_those_of_a_linear_map(rng: np.random.Generator) -> None:
@@ -66,7 +66,7 @@ def test_gradients_are_those_of_a_linear_map(rng: np.random.Generator) -> None:
     for path in ("fft", "matrix"):
         module = Filtering()
         module.prepare(morlet((10, 10), 1).psi[0][:2], x, stride=2, size=(6, 7), path=path)  # type: ignore[arg-type]
-        assert torch.autograd.gradcheck(lambda image, m=module: m.filtered(image, as_they_are), x)
+        assert torch.autograd.gradcheck(lambda image, m=module: m.filtered(image, identity), x)
 
 
 @pytest.mark.parametrize("size", [(5, 6), (4, 7), (1, 1), (2, 2), (3, 1)])
