@@ -173,8 +173,8 @@ class Filtering(nn.Module):
         x : (n, c, H, W) tensor
             Images.
         then : callable
-            From real and imaginary parts, (m, F, h, w, 2), to (m, ...), or into the tensor `out` if that is given. It is called for a
-        few images at a time, whose transforms are still in the cache.
+            From real and imaginary parts, (m, F, h, w, 2), to (m, ...), or into the tensor `out` if that is given. It is
+            called for a few images at a time, whose transforms are still in the cache.
         spectrum : (n, c, M, N) complex tensor, optional
             Fourier transform of the images, if known.
 

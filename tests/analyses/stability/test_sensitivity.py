@@ -150,6 +150,17 @@ def test_a_constant_layer_is_undefined_with_a_reason(images: Tensor, last: nn.Mo
     assert table.select(layer="1", metric="relative_stability").frame["note"].item() == "the perturbation changes no image"
 
 
+def test_the_rounding_of_the_mean_of_equal_outputs_is_not_a_variance(images: Tensor) -> None:
+    """The float32 mean of 23 outputs of 0.1 differs from 0.1."""
+    constant = torch.full((23, 4), 0.1)
+    assert (constant.mean(0) != 0.1).any()
+    table = stability(
+        nn.Sequential(nn.Flatten(), nn.Linear(768, 4), nn.Threshold(1e9, 0.1)), [images[:23]], perturbations(BOTH)
+    )
+    rows = table.select(layer="2", metric="sensitivity", variant="").frame
+    assert rows["value"].isna().all()
+
+
 def test_constant_images_do_not_change_relative_stability(images: Tensor) -> None:
     flat = torch.full((6, 3, 16, 16), 0.5)
     pair = perturbations(BOTH)
