@@ -7,8 +7,8 @@ The changes ("mutants") are those of cosmic-ray's operators, at every place wher
 another, a comparison is turned and its boundary moved, a number grows by one, a sign or a condition is turned, `and` becomes
 `or`, True becomes False, a decorator, a loop or an exception handler goes. Of the up to eleven replacements of an operator one
 is used, as `REPLACEMENTS` says. Annotations, the `*` between parameters and the arguments of `WITHOUT_EFFECT` are left alone:
-no result depends on them. A mutant is killed if the tests fail, or run for `TIMEOUT` seconds; the tests of its own file run first,
-then those of what is built on it. Before that, the tests have to pass on the unchanged code.
+no result depends on them. A mutant is killed if the tests fail, or run for `TIMEOUT` seconds; the tests of its own file run
+first, then those of what is built on it. Before that, the tests have to pass on the unchanged code.
 
 Every mutant runs in a fork of a process that has already loaded torch and the other libraries, which saves 5 s of 7. It is
 compiled in memory, and pytest leaves assertions as they are, because it would read the file: no file changes. A process that a

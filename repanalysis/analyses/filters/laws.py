@@ -1,11 +1,12 @@
-"""Laws of single filters: how error and label clusters go with the number of labels, and with the width of a network.
+"""Laws of single filters: how error and label clusters depend on the number of labels, and on the width of a network.
 
-Against labels, a layer's activations being what they are: the error of a fixed head that chooses among k of its K labels, exact
-over all subsets (`theory.label_subsets`), the error of heads that are fitted anew to random subsets, and the clusters of these.
-Papers retrain the network for every K, and report an error that is about linear in K, and clusters that hardly change.
+Number of labels, for the fixed activations of one layer: the error of one head that chooses among k of its K labels, exact over
+all subsets (`theory.label_subsets`); the error of heads refitted to random subsets of k labels, and the label clusters of these
+heads. The papers instead retrain the network for every K; they report an error about linear in K, and clusters that hardly
+change.
 
-Against width: error and noise per filter of networks with d filters, eps ~ d^-rho and n ~ d^-gamma (docs/filter_clusters.md,
-Formulas; O. Tevet et al., Physica A 635, 2024).
+Width: error and noise per filter of networks with d filters, eps ~ d^-rho and n ~ d^-gamma (docs/filter_clusters.md, Formulas;
+O. Tevet et al., Physica A 635, 2024).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def against_labels(
     Parameters
     ----------
     train, test : LabelledActivations
-        Activations to fit heads on and others to measure with, and their classes, 0 to K - 1; see `load_layer`.
+        Activations and their classes, 0 to K - 1: `train` to fit heads to, `test` to measure them on; see `load_layer`.
     sizes : sequence of int, optional
         Numbers of labels, 2 to K; by default six, evenly spaced in their logarithm.
     subsets : int, default 5
@@ -70,9 +71,9 @@ def against_labels(
     clusters, heads
         As for `filters`.
     run, layer : str
-        What the table calls them.
+        Names of the run and of the layer in the table.
     seed : int, default 0
-        Of the subsets.
+        Seed of the random subsets.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
 
@@ -94,15 +95,16 @@ def against_labels(
     A subset's heads are fitted to training samples of its labels and measured on test samples of its labels. Time: one head per
     subset.
     """
-    (x, y, _), (z, t, _) = train, test
-    k = classes or int(max(y.max(), t.max())) + 1
+    x, y, _ = train
+    x_test, y_test, _ = test
+    k = classes or int(max(y.max(), y_test.max())) + 1
     n_labels = sorted(set(sizes or np.geomspace(2, k, _SIZES).round().astype(int).tolist()))
     if subsets < 1:
         raise UsageError(f"{subsets} subsets of labels; at least one is needed.")
-    flat, flat_test = x.reshape(len(x), -1), z.reshape(len(z), -1)
+    flat, flat_test = x.reshape(len(x), -1), x_test.reshape(len(x_test), -1)
     fixed = heads.fit(flat, y, k)
-    exact = error_by_labels(beaten_by(flat_test @ fixed.T, t), k, np.array(n_labels))
-    base = {"run": run, "layer": layer, "perturbation": "labels", "n": len(t)}
+    exact = error_by_labels(beaten_by(flat_test @ fixed.T, y_test), k, np.array(n_labels))
+    base = {"run": run, "layer": layer, "perturbation": "labels", "n": len(y_test)}
     rows: list[dict[str, Any]] = [
         base | {"metric": "error_rate", "variant": "fixed head", "strength": r.labels, "value": r.error, "se": r.se}
         for r in exact.itertuples()
@@ -111,9 +113,9 @@ def against_labels(
     measured: dict[int, list[dict[str, float]]] = {}
     for size, draw in tqdm(draws, desc=run, unit=" heads", disable=None if progress is None else not progress):
         subset = np.sort(np.random.default_rng((seed, size, draw)).choice(k, size, replace=False))
-        parts = _of_labels(train, subset), _of_labels(test, subset)
-        head = fixed if size == k else heads.fit(parts[0].x.reshape(len(parts[0].y), -1), parts[0].y, size)
-        measured.setdefault(size, []).append(_subset(head, parts[1], size, clusters))
+        selected = _of_labels(train, subset)
+        head = fixed if size == k else heads.fit(selected.x.reshape(len(selected.y), -1), selected.y, size)
+        measured.setdefault(size, []).append(_measures(head, _of_labels(test, subset), size, clusters))
     rows += [base | row for row in _averages(measured)]
     for variant in ("fixed head", "refitted heads"):
         curve = [(row["strength"], row["value"]) for row in rows if row.get("variant") == variant]
@@ -131,13 +133,13 @@ def _of_labels(part: LabelledActivations, labels: NDArray[np.int64]) -> Labelled
     return LabelledActivations(part.x[rows], np.searchsorted(labels, part.y[rows]), part.ids[rows])
 
 
-def _subset(head: NDArray[np.float64], test: LabelledActivations, size: int, options: ClusterOptions) -> dict[str, float]:
+def _measures(head: NDArray[np.float64], test: LabelledActivations, size: int, options: ClusterOptions) -> dict[str, float]:
     """Error, with its standard error, and clusters of one subset of labels."""
-    share, error = accuracy_of(head, test.x.reshape(len(test.y), -1), test.y)
+    accuracy, se = accuracy_of(head, test.x.reshape(len(test.y), -1), test.y)
     means = class_means(test.x, test.y, size)
     summary = clusters_of(means, head.reshape(means.shape), options, fields=False).summary()
     clusters = {name: summary[METRIC_OF[name]] for name in CLUSTERS}
-    return {"error_rate": 1 - share, "error_rate se": error} | clusters
+    return {"error_rate": 1 - accuracy, "error_rate se": se} | clusters
 
 
 def _averages(measured: Mapping[int, Sequence[Mapping[str, float]]]) -> Iterator[dict[str, Any]]:
@@ -145,14 +147,14 @@ def _averages(measured: Mapping[int, Sequence[Mapping[str, float]]]) -> Iterator
     for metric in ("error_rate", *CLUSTERS):
         for size, subsets in measured.items():
             values = np.array([subset[metric] for subset in subsets])
-            alone = subsets[0].get(f"{metric} se", np.nan)
+            se_over_samples = subsets[0].get(f"{metric} se", np.nan)
             yield {
                 "metric": metric,
                 "variant": "refitted heads" if metric == "error_rate" else "",
                 "strength": size,
                 "value": float(values.mean()),
-                "se": float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else alone,
-                "note": "" if np.isfinite(values).all() else "no noise, or no filter serves a label, in some subset",
+                "se": float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else se_over_samples,
+                "note": "" if np.isfinite(values).all() else "no noise, or no filter with a label, in some subset",
             }
 
 
@@ -163,21 +165,21 @@ def against_width(table: Table, *, layer: str | None = None) -> Table:
     Parameters
     ----------
     table : Table
-        As `filters.filters` makes it, of several runs (`Table.concat`), one per network.
+        Result of `filters.filters` for several runs (`Table.concat`), one per network.
     layer : str, optional
-        Where to look; by default at each run's last layer.
+        The layer to measure; by default each run's last.
 
     Returns
     -------
     Table
         `strength` is the width d, the number of filters in the layer. Per run `error_rate` and `noise_per_filter`; over all,
         run "power law", `error_exponent` rho and `noise_exponent` gamma, with `error_factor`, `noise_factor` and
-        `error_r_squared`, `noise_r_squared` of the logarithms: error = factor d^-rho. Where noise is 0 it is left out.
+        `error_r_squared`, `noise_r_squared` of the logarithms: error = factor d^-rho. Widths without noise are left out.
 
     Raises
     ------
     UsageError
-        If the table is none of filters, or has no such layer.
+        If the table does not come from `filters.filters`, or lacks the layer.
     DataError
         If there are fewer than three widths.
 
@@ -199,34 +201,34 @@ def against_width(table: Table, *, layer: str | None = None) -> Table:
     frame = table.frame[(table.frame["variant"] == "")]
     needed = {"filters_per_layer", "layer_accuracy", "noise_per_filter"}
     rows: list[dict[str, Any]] = []
-    for run, own in frame.groupby("run", sort=False):
-        if layer is not None and layer not in set(own["layer"]):
-            raise UsageError(f"Run {run} has no layer {layer!r}.{did_you_mean(layer, own['layer'])}")
-        at = layer or own.sort_values("order", kind="stable")["layer"].iloc[-1]
-        here = own[own["layer"] == at].set_index("metric")
-        if missing := needed - set(here.index):
+    for run, group in frame.groupby("run", sort=False):
+        if layer is not None and layer not in set(group["layer"]):
+            raise UsageError(f"Run {run} has no layer {layer!r}.{did_you_mean(layer, group['layer'])}")
+        measured_layer = layer or group.sort_values("order", kind="stable")["layer"].iloc[-1]
+        measures = group[group["layer"] == measured_layer].set_index("metric")
+        if missing := needed - set(measures.index):
             raise UsageError(f"Run {run} lacks {', '.join(sorted(missing))}; `repanalysis filters` writes such tables.")
-        if not here.index.is_unique:
-            raise UsageError(f"Run {run} is there twice; give each network's table once, of files with names of their own.")
-        base = {"run": run, "model": here["model"].iloc[0], "layer": at, "perturbation": "width", "n": int(here["n"].iloc[0])}
-        values, se = here["value"], here["se"]
+        if not measures.index.is_unique:
+            raise UsageError(f"Run {run} occurs twice; give each network's table once, from files of different names.")
+        values, se, model, n = measures["value"], measures["se"], measures["model"].iloc[0], int(measures["n"].iloc[0])
+        base = {"run": run, "model": model, "layer": measured_layer, "perturbation": "width", "n": n}
         base["strength"] = values["filters_per_layer"]
         rows.append(base | {"metric": "error_rate", "value": 1 - values["layer_accuracy"], "se": se["layer_accuracy"]})
         rows.append(base | {"metric": "noise_per_filter", "value": values["noise_per_filter"], "se": se["noise_per_filter"]})
     widths = {row["strength"] for row in rows}
     if len(widths) < 3:
-        raise DataError(f"A power law takes three widths at least; these are {sorted(int(width) for width in widths)}.")
+        raise DataError(f"A power law needs three widths or more; these are {sorted(int(width) for width in widths)}.")
     for metric, short in (("error_rate", "error"), ("noise_per_filter", "noise")):
         points = [(row["strength"], row["value"]) for row in rows if row["metric"] == metric and row["value"] > 0]
-        whole = {"run": "power law", "perturbation": "width", "layer": layer or "last"}
+        over_runs = {"run": "power law", "perturbation": "width", "layer": layer or "last"}
         if len({d for d, _ in points}) < 3:
             note = f"fewer than three widths with any {short}"
-            rows += [whole | {"metric": f"{short}_{name}", "value": np.nan, "note": note} for name in _FITTED]
+            rows += [over_runs | {"metric": f"{short}_{name}", "value": np.nan, "note": note} for name in _FITTED]
             continue
         fit = power_law(*np.array(points, np.float64).T)
         for name, value in zip(_FITTED, (-fit.slope, float(np.exp(fit.offset)), fit.r_squared), strict=True):
-            spread = fit.slope_se if name == "exponent" else np.nan
-            rows.append(whole | {"metric": f"{short}_{name}", "value": value, "se": spread, "n": len(points)})
+            se = fit.slope_se if name == "exponent" else np.nan
+            rows.append(over_runs | {"metric": f"{short}_{name}", "value": value, "se": se, "n": len(points)})
     return Table.from_rows(rows, {"power law": {"runs": list(table.provenance)}, **table.provenance})
 
 

@@ -498,7 +498,7 @@ def _table(filters: LayerFilters, errors: Mapping[str, float], note: str) -> lis
     for metric, name in METRIC_OF.items():
         if name in summary:
             undefined = (
-                "" if np.isfinite(summary[name]) else "no noise" if np.isinf(summary[name]) else "no filter serves a label"
+                "" if np.isfinite(summary[name]) else "no noise" if np.isinf(summary[name]) else "no filter with a label"
             )
             has_error = not errors or name in errors or name not in _RESAMPLED
             reason = "resampling underestimates it" if name in _UNDERCOVERED else "no resampling changed the value"

@@ -150,7 +150,7 @@ def test_invalid_input_has_a_one_sentence_error() -> None:
     with pytest.raises(UsageError, match="Run w8 has no layer 'middle'"):
         against_width(widths(), layer="middle")
     twice = pd.concat([widths().frame, widths().frame.query("run == 'w8'")])
-    with pytest.raises(UsageError, match="Run w8 is there twice"):
+    with pytest.raises(UsageError, match="Run w8 occurs twice"):
         against_width(Table(twice, widths().provenance))
     with pytest.raises(DataError, match=r"these are \[8, 16\]"):
         against_width(Table(widths().frame.query("run in ['w8', 'w16']"), {"w8": {}, "w16": {}}))
