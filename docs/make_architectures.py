@@ -1,9 +1,9 @@
-"""Write docs/architectures.md: for which architectures kept rows were compared with plain hooks, under which axes.
+"""Write docs/architectures.md: the architectures for which recorded rows were compared with plain hooks, and their axes.
 
     python docs/make_architectures.py            all of them, some ten minutes
     python docs/make_architectures.py NAME ...   only these; the other rows stay
 
-Tests hold each row to what this would write.
+Tests compare every row with this script's output.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ This page is written by `python docs/make_architectures.py`; do not edit it.
 
 Every module call of a forward pass (leaves, containers, every part of a nested output) was recorded twice: by
 `probes.capture(model, loader, layers="*", pool="mean")`, and by plain forward hooks that keep whole outputs, which plain numpy
-then pools under the axes that are stated in `tests/conformance/zoo`. For every layer counted here both give the same rows, to
-rounding. Networks are small, weights random. What is left out has no row per sample, for the reason given.
+then pools along the axes stated in `tests/conformance/zoo`. For every layer counted here both give the same rows, up to
+rounding. Networks are small, weights random. Layers that have no row per sample are skipped, with the reason.
 
-The statements do not come from the code under test. The tests hold them against the network: if one sample is exchanged, only
-its own slices may change; with another number of samples, and another size of input, exactly the axes of samples and of places
-grow; and a module has as many channels as its weight says.
+The stated axes do not come from the code under test. The tests check them on the network: if one sample is exchanged, only its
+slices may change; with more samples or a larger input, exactly the axes of samples or of positions grow; and a module has as
+many channels as its weight.
 
-A word has one letter per axis of a module's output: `B` samples; `T` tokens and `H`, `W`, `D` places or time, which are pooled;
-`C` channels and `G` heads or groups, which are kept; `U` units of a linear layer over tokens, kept too. `+T` begins with prefix
-tokens, which are not pooled. `!` says that the number of places does not grow with the input.
+One letter stands for one axis of a module's output: `B` samples; `T` tokens and `H`, `W`, `D` positions or time, which are
+pooled; `C` channels, `G` heads or groups and `U` units of a linear layer over tokens, which are not. `+T` begins with prefix
+tokens, which are not pooled. `!`: the number of positions does not grow with the input.
 
-| network | layers compared, by axes | left out | what it is |
+| network | layers compared, by axes | skipped | description |
 | --- | --- | --- | --- |
 """
 

@@ -1,8 +1,8 @@
-"""Write the table of labels in docs/inputs.md: each kind of source is made, read, and described by what came out.
+"""Write the table of labels in docs/inputs.md: a source of each kind is created and read, and the table says what was read.
 
     python docs/make_inputs.py
 
-A test holds the page to what this would write. The rest of the page is written by hand.
+A test compares the page with this script's output. The rest of the page is written by hand.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ Kinds = dict[str, dict[str, Callable[[Path], Any]]]
 
 
 def images(folder: Path, names: list[str]) -> Path:
-    """A folder of pictures."""
+    """A folder of images."""
     for value, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4), (value, 0, 0)).save(folder / name)
     return folder
 
 
-def beside(root: Path, name: str, text: str, names: list[str] = NAMES) -> Any:
-    """A flat folder of pictures and a file of labels in it."""
+def with_labels_file(root: Path, name: str, text: str, names: list[str] = NAMES) -> Any:
+    """A flat folder of images with a file of labels."""
     (images(root / "set", names) / name).write_text(text)
     return load_data(f"imagefolder:{root / 'set'}")
 
 
 def tar(root: Path, files: dict[str, bytes]) -> Any:
-    """An archive of pictures 0 to 2, and of files beside them."""
+    """An archive of images 0 to 2 and further files."""
     images(root / "set", NAMES)
     with tarfile.open(root / "set.tar", "w") as archive:
         for name in NAMES:
@@ -78,7 +78,7 @@ def npz(root: Path, **arrays: Any) -> Any:
 
 
 def features(root: Path, **arrays: Any) -> Any:
-    """Features of three samples, with a column beside them."""
+    """Features of three samples, with a further column."""
     np.savez(root / "f.npz", fc=np.eye(3), **arrays)
     return probes.open(root / "f.npz")
 
@@ -113,23 +113,23 @@ KINDS: Kinds = {
             f"imagefolder:{images(root / 'set', ['0/a.png', '9/b.png', '10/c.png'])}"
         ),
         "a flat folder": lambda root: load_data(f"imagefolder:{images(root / 'set', NAMES)}"),
-        "`metadata.csv`: file_name,label": lambda root: beside(
+        "`metadata.csv`: file_name,label": lambda root: with_labels_file(
             root, "metadata.csv", "file_name,label\n2.png,cat\n0.png,dog\n1.png,cat\n"
         ),
-        "`metadata.jsonl`: label, one image without": lambda root: beside(
+        "`metadata.jsonl`: label, one image without": lambda root: with_labels_file(
             root, "metadata.jsonl", '{"file_name": "0.png", "label": 1}\n{"file_name": "2.png", "label": 0}\n'
         ),
-        "`metadata.csv`: file_name,target of floats": lambda root: beside(
+        "`metadata.csv`: file_name,target of floats": lambda root: with_labels_file(
             root, "metadata.csv", "file_name,target\n0.png,0.5\n1.png,1.25\n2.png,3\n"
         ),
-        "`metadata.csv` of other columns": lambda root: beside(root, "metadata.csv", "file_name,age\n0.png,3\n"),
+        "`metadata.csv` of other columns": lambda root: with_labels_file(root, "metadata.csv", "file_name,age\n0.png,3\n"),
         "WebDataset: `0.cls` beside `0.png` in a tar": lambda root: tar(root, {"0.cls": b"2", "1.cls": b"0", "2.cls": b"1"}),
         'WebDataset: `0.json` with `"label"`': lambda root: tar(
             root, {"0.json": b'{"label": "cat"}', "1.json": b'{"label": "dog"}', "2.json": b'{"caption": "?"}'}
         ),
         "ImageNet's ground truth beside the folder": lambda root: imagenet(root, devkit=False),
         "the same with the devkit's `meta.mat`": lambda root: imagenet(root, devkit=True),
-        "folders and a table that contradict": lambda root: beside(
+        "folders and a table that contradict": lambda root: with_labels_file(
             root, "metadata.csv", "file_name,label\na/0.png,1\na/1.png,0\nb/2.png,0\n", ["a/0.png", "a/1.png", "b/2.png"]
         ),
     },

@@ -15,7 +15,18 @@ from torch import Tensor
 from probes.errors import UsageError
 from probes.patterns import closest, matches
 
-__all__ = ["KEPT", "LETTERS", "AxesOption", "AxesOrigin", "AxisRules", "Dims", "Layout", "Shape", "UnfitError", "letters_of"]
+__all__ = [
+    "LETTERS",
+    "UNPOOLED",
+    "AxesOption",
+    "AxesOrigin",
+    "AxisRules",
+    "Dims",
+    "Layout",
+    "Shape",
+    "UnfitError",
+    "letters_of",
+]
 
 Dims = tuple[str, ...]
 Shape = tuple[int, ...]
@@ -26,7 +37,7 @@ LETTERS = {
     "B": "sample", "N": "sample", "C": "channel", "T": "token", "H": "height", "W": "width", "D": "time", "A": "head",
     "K": "key", "L": "layer", "P": "window", "F": "feature",
 }  # fmt: skip
-KEPT = ("sample", "channel", "head", "layer", "feature")  # pools reduce every other axis
+UNPOOLED = ("sample", "channel", "head", "layer", "feature")  # pools reduce every other axis
 _LETTER = {name: letter for letter, name in LETTERS.items() if letter != "N"}
 
 
@@ -80,16 +91,15 @@ class Layout:
         """Names of the axes in the module's order; `sample*window` for a shared axis."""
         if self.fold:
             first = f"sample*{self.dims[1]}" if self.fold == "major" else f"{self.dims[1]}*sample"
-            rest = list(self.dims[2:])
+            others = self.dims[2:]
         else:
-            first, rest = "sample", list(self.dims[1:])
-        rest.insert(self.sample, first)
-        return tuple(rest)
+            first, others = "sample", self.dims[1:]
+        return (*others[: self.sample], first, *others[self.sample :])
 
     @property
-    def places(self) -> list[int]:
+    def positions(self) -> list[int]:
         """Axes of positions, which pools reduce, after moving the samples first."""
-        return [axis for axis, dim in enumerate(self.dims) if dim not in KEPT]
+        return [axis for axis, dim in enumerate(self.dims) if dim not in UNPOOLED]
 
     def fits(self, shape: Sequence[int], rows: int | None) -> bool:
         """Whether the size of the samples' axis in `shape` is consistent with `rows` samples."""
@@ -138,7 +148,7 @@ class AxisRules:
         else:
             texts = [] if axes is None else [axes] if isinstance(axes, str) else list(axes)
             pairs = [(text.rpartition("=")[0] or "*", text.rpartition("=")[2]) for text in texts]
-        self._rules = [(pattern, text, _stated(pattern, text)) for pattern, text in pairs]
+        self._rules = [(pattern, text, _parse(pattern, text)) for pattern, text in pairs]
         self.matched = {pattern: False for pattern, _, _ in self._rules}
 
     def of(self, name: str, types: Iterable[str]) -> Layout | None:
@@ -166,27 +176,27 @@ class AxisRules:
         return tuple(f"{pattern}={text}" for pattern, text, _ in self._rules)
 
 
-def _stated(pattern: str, text: str) -> Layout:
+def _parse(pattern: str, text: str) -> Layout:
     """`"(BP)TC"` as a layout."""
-    what = f"Axes {pattern}={text}"
+    rule = f"Axes {pattern}={text}"
     match = re.fullmatch(r"([A-Z]*)(?:\(([A-Z]{2})\))?([A-Z]*)", text)
     letters = [*match[1], *(match[2] or ""), *match[3]] if match else []
     choices = ", ".join(f"{letter} {name}" for letter, name in LETTERS.items() if letter != "N")
     if not match or not set(letters) <= LETTERS.keys():
         raise UsageError(
-            f"{what}: write one letter an axis, such as TBC, or (BP)TC for windows in the batch. Known are {choices}."
+            f"{rule}: write one letter per axis, such as TBC, or (BP)TC for windows in the batch. Letters: {choices}."
         )
     names = [LETTERS[letter] for letter in letters]
     if len(set(names)) < len(names) or "sample" not in names:
-        raise UsageError(f"{what}: B, the samples, must be there, and no axis twice.")
+        raise UsageError(f"{rule}: B, the samples, is required, and no axis may occur twice.")
     if match[2] is None:
         axis = names.index("sample")
         names.remove("sample")
         return Layout(("sample", *names), sample=axis, origin="given")
     pair = [LETTERS[letter] for letter in match[2]]
     if "sample" not in pair:
-        raise UsageError(f"{what}: brackets stand for one axis that holds the samples, B, and one thing more.")
+        raise UsageError(f"{rule}: brackets stand for one axis that contains the samples, B, and one other axis.")
     other = next(name for name in pair if name != "sample")
-    rest = [name for name in names if name not in pair]
+    unfolded = [name for name in names if name not in pair]
     fold: Literal["major", "minor"] = "major" if pair[0] == "sample" else "minor"
-    return Layout(("sample", other, *rest), sample=len(match[1]), fold=fold, origin="given")
+    return Layout(("sample", other, *unfolded), sample=len(match[1]), fold=fold, origin="given")

@@ -23,7 +23,7 @@ from math import isqrt
 
 from torch import nn
 
-from probes.capturing.axes import KEPT, AxesOption, AxesOrigin, AxisRules, Dims, Layout, Shape, UnfitError, letters_of
+from probes.capturing.axes import UNPOOLED, AxesOption, AxesOrigin, AxisRules, Dims, Layout, Shape, UnfitError, letters_of
 from probes.capturing.axis_naming import Change, Output, measured_prefix, named, samples_of
 from probes.errors import UsageError
 
@@ -434,7 +434,7 @@ def _arranged(shape: Shape, layout: Layout, rows: int | None) -> Shape:
 
 
 def _has_one_position_axis(dims: Dims) -> bool:
-    return sum(dim not in KEPT for dim in dims) == 1
+    return sum(dim not in UNPOOLED for dim in dims) == 1
 
 
 def _uncompiled_name(name: str) -> str:

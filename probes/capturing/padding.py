@@ -68,11 +68,11 @@ def padding_note(pool: str, layout: Layout, shape: Sequence[int], length: int | 
     length : int or None
         Length of the mask; None without a mask.
     """
-    if length is None or not layout.places or not pool:
+    if length is None or not layout.positions or not pool:
         return ""
     if pool not in _HEEDING:
         return f"included: {pool} keeps positions apart"
-    size = "x".join(str(shape[axis]) for axis in layout.places)
+    size = "x".join(str(shape[axis]) for axis in layout.positions)
     if not layout.length or size != str(length):
         return f"{UNKNOWN_LENGTH} that its {size} positions are the {length} of the mask"
     return "excluded"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from probes.capturing.axes import KEPT, Layout, UnfitError
+from probes.capturing.axes import UNPOOLED, Layout, UnfitError
 from probes.errors import UsageError, did_you_mean
 from probes.patterns import matches
 from probes.specs import parse_spec
@@ -46,7 +46,7 @@ def _without_prefix(x: Tensor, layout: Layout) -> tuple[Tensor, list[int], Dims]
 @lru_cache(maxsize=1024)
 def _split_axes(dims: Dims) -> tuple[list[int], Dims]:
     """The axes of positions, and the names of the other axes."""
-    return [axis for axis, dim in enumerate(dims) if dim not in KEPT], tuple(dim for dim in dims if dim in KEPT)
+    return [axis for axis, dim in enumerate(dims) if dim not in UNPOOLED], tuple(dim for dim in dims if dim in UNPOOLED)
 
 
 def mean_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -360,7 +360,7 @@ def averaging_factor(x: Tensor, layout: Layout, pool: Pool) -> float:
     """
     x = x.detach().float()
     means, squares = pool(x, layout)[0], pool(x.square(), layout)[0]
-    if pool is mean_std and layout.places:
+    if pool is mean_std and layout.positions:
         means, squares = means[:, 0], squares[:, 0]
     positions, power = x.numel() / max(means.numel(), 1), squares.mean(0)
     nonzero = power > 0

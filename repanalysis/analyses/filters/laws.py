@@ -227,8 +227,8 @@ def against_width(table: Table, *, layer: str | None = None) -> Table:
             continue
         fit = power_law(*np.array(points, np.float64).T)
         for name, value in zip(_FITTED, (-fit.slope, float(np.exp(fit.offset)), fit.r_squared), strict=True):
-            se = fit.slope_se if name == "exponent" else np.nan
-            rows.append(over_runs | {"metric": f"{short}_{name}", "value": value, "se": se, "n": len(points)})
+            fit_se = fit.slope_se if name == "exponent" else np.nan
+            rows.append(over_runs | {"metric": f"{short}_{name}", "value": value, "se": fit_se, "n": len(points)})
     return Table.from_rows(rows, {"power law": {"runs": list(table.provenance)}, **table.provenance})
 
 

@@ -45,9 +45,9 @@ def test_windows_in_the_batch_are_left_out_with_the_reason_or_unfolded_as_stated
         ("fc=BHWC", "Axes 'BHWC' name 4 axes, but the output of 'fc' has 3"),
         ("fc=TBC", "put the samples on axis 1 of 'fc', whose size is 5 for 4 samples"),
         ("fc=TC(BP)", "put the samples on axis 2 of 'fc', whose size is 7, which is not a multiple of 4"),
-        ("fc=BXC", "write one letter an axis"),
-        ("fc=TTC", "B, the samples, must be there, and no axis twice"),
-        ("fc=(TC)B", "brackets stand for one axis that holds the samples"),
+        ("fc=BXC", "write one letter per axis"),
+        ("fc=TTC", "B, the samples, is required, and no axis may occur twice"),
+        ("fc=(TC)B", "brackets stand for one axis that contains the samples"),
         ("fx=BTC", "No recorded layer of 'Sequential' matches 'fx', the pattern of axes."),
     ],
 )

@@ -275,17 +275,17 @@ class Anything:
     ("loader", "why"),
     [
         (Stream, "the generator does not state which samples it yields"),
-        (lambda: DataLoader(Stream(), 6), "the Stream does not say which samples"),
-        (lambda: iter(DataLoader(DATA, 6)), "the _SingleProcessDataLoaderIter does not say"),
-        (lambda: (x for x in DataLoader(DATA, 6)), "the generator does not say"),
-        (Anything, "the Anything does not say"),
+        (lambda: DataLoader(Stream(), 6), "the Stream does not state which samples it yields"),
+        (lambda: iter(DataLoader(DATA, 6)), "the _SingleProcessDataLoaderIter does not state which samples it yields"),
+        (lambda: (x for x in DataLoader(DATA, 6)), "the generator does not state which samples it yields"),
+        (Anything, "the Anything does not state which samples it yields"),
         (lambda: Own(DATA, 6), "the Own has its own __iter__"),
         (lambda: Repeating(DATA, 6), "the Repeating has its own __iter__"),
         (lambda: DataLoader(DATA, 6, num_workers=1, in_order=False), r"its batches come in any order \(in_order=False\)"),
     ],
 )
 def test_loaders_without_known_positions_warn(loader: Any, why: str) -> None:
-    with pytest.warns(ArrivalOrderWarning, match=f"The loader gives no ids, and {why}.*numbered in the order in which"):
+    with pytest.warns(ArrivalOrderWarning, match=f"The loader gives no ids, and {why}.*numbered in the order of arrival"):
         assert list(recorded(loader())) == list(range(N))
     with pytest.warns(ArrivalOrderWarning):
         assert origin(loader()) == "arrival"
