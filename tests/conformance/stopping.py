@@ -36,7 +36,7 @@ CALLS = (
     "mkdir",
     "chmod",
 )
-WARM = (
+PRELOADED = (
     "pyarrow.parquet", "sklearn.datasets", "sklearn.linear_model", "matplotlib.pyplot", "matplotlib.backends.backend_svg",
     "repanalysis.analyses.stability.filter_energy", "repanalysis.analyses.filters.laws", "repanalysis.analyses.similarity",
     "repanalysis.analyses.pruning.networks", "repanalysis.analyses.pruning.recorded_heads", "repanalysis.studies.noise",
@@ -46,17 +46,17 @@ WARM = (
 _READ_LINK = os.readlink
 
 
-class Moments:
-    """Counts moments in a folder, and stops at one of them."""
+class StopPoints:
+    """Lists the moments of calls that change a folder, and stops the process at the moment with index `stop_at`."""
 
-    def __init__(self, folder: str, at: int | None, how: str) -> None:
-        self.folder, self.at, self.how = folder, at, how
+    def __init__(self, folder: str, stop_at: int | None, signal_name: str) -> None:
+        self.folder, self.stop_at, self.signal_name = folder, stop_at, signal_name
         self.names: list[str] = []
 
-    def meet(self, name: str) -> None:
+    def reach(self, name: str) -> None:
         self.names.append(name)
-        if len(self.names) - 1 == self.at:
-            os.kill(os.getpid(), signal.SIGKILL if self.how == "kill" else signal.SIGINT)
+        if len(self.names) - 1 == self.stop_at:
+            os.kill(os.getpid(), signal.SIGKILL if self.signal_name == "kill" else signal.SIGINT)
 
     def within(self, target: Any) -> bool:
         with contextlib.suppress(OSError):
@@ -64,22 +64,22 @@ class Moments:
             return path.startswith(self.folder)
         return False
 
-    def watched(self, name: str, real: Callable[..., Any], writes: Callable[..., bool]) -> Callable[..., Any]:
+    def observed(self, name: str, real: Callable[..., Any], writes: Callable[..., bool]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             target = arguments[0] if arguments else options.get("path", options.get("file"))
             if not (writes(*arguments, **options) and self.within(target)):
                 return real(*arguments, **options)
             path = _READ_LINK(f"/proc/self/fd/{target}") if isinstance(target, int) else os.fsdecode(target)
-            words = f"{name} {Path(path).name}"
-            self.meet(f"before {words}")
+            call_and_file = f"{name} {Path(path).name}"
+            self.reach(f"before {call_and_file}")
             result = real(*arguments, **options)
-            self.meet(f"after {words}")
+            self.reach(f"after {call_and_file}")
             return result
 
         return call
 
-    def watch(self) -> None:
-        """Replace the system's calls by the watched calls."""
+    def install(self) -> None:
+        """Replace the system's calls by observed ones."""
 
         def opens(_: Any, mode: Any = "r", *__: Any, **___: Any) -> bool:
             return bool(set(mode) & set("wax+"))
@@ -91,18 +91,18 @@ class Moments:
             return True
 
         for name in CALLS:
-            setattr(os, name, self.watched(f"os.{name}", getattr(os, name), opens_fd if name == "open" else always))
-        builtins.open = io.open = self.watched("open", io.open, opens)
+            setattr(os, name, self.observed(f"os.{name}", getattr(os, name), opens_fd if name == "open" else always))
+        builtins.open = io.open = self.observed("open", io.open, opens)
 
 
-def run(job: dict[str, Any], answer: int) -> None:
+def run(job: dict[str, Any], pipe: int) -> None:
     """The forked process."""
     os.chdir(job["folder"])
     os.environ.update(job["env"])
     for number in (1, 2):  # its output goes to a file
         os.dup2(os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    moments = Moments(job["folder"], job["at"], job["how"])
-    moments.watch()
+    points = StopPoints(job["folder"], job["at"], job["how"])
+    points.install()
     code = 0
     try:
         if "call" in job:
@@ -118,11 +118,11 @@ def run(job: dict[str, Any], answer: int) -> None:
     except BaseException:
         traceback.print_exc()
         code = 99
-    os.write(answer, json.dumps({"code": code, "moments": moments.names}).encode())
+    os.write(pipe, json.dumps({"code": code, "moments": points.names}).encode())
     os._exit(0)
 
 
-def put() -> None:
+def replace_file() -> None:
     """Replace a file, as every command does at the end."""
     from probes.atomic_files import replacing
 
@@ -140,7 +140,7 @@ def serve() -> None:
 
     matplotlib.use("agg")
     torch.set_num_threads(1)
-    for name in WARM:
+    for name in PRELOADED:
         importlib.import_module(name)
     figure = Figure()
     figure.subplots().set_title("$x$")
@@ -165,18 +165,20 @@ class Server:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
-    def run(self, folder: Path, words: list[str], *, at: int | None = None, how: str = "kill", **job: Any) -> dict[str, Any]:
+    def run(
+        self, folder: Path, words: list[str], *, at: int | None = None, how: str = "kill", **options: Any
+    ) -> dict[str, Any]:
         """Run a command in a folder up to a moment; its exit code (-9: killed) and the moments it passed."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         log = folder.parent / f"{folder.name}.log"
-        facts = {"folder": str(folder), "words": words, "at": at, "how": how, "log": str(log), "env": {}} | job
-        self.process.stdin.write(json.dumps(facts) + "\n")
+        job = {"folder": str(folder), "words": words, "at": at, "how": how, "log": str(log), "env": {}} | more
+        self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        answer["said"] = log.read_text() if log.exists() else ""
+        result: dict[str, Any] = json.loads(self.process.stdout.readline())
+        result["output"] = log.read_text() if log.exists() else ""
         log.unlink(missing_ok=True)
-        return answer
+        return result
 
 
 @contextmanager

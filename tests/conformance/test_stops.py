@@ -34,18 +34,18 @@ class Case:
     ----------
     words : str
         The arguments a user types.
-    again : str
+    rerun : str
         Option added to resume or overwrite.
     old : tuple of str
         Files that exist before the run.
-    grows : bool
+    incremental : bool
         Whether it writes valid intermediate files that are neither old nor new.
     """
 
     words: str
-    again: str = "--overwrite"
+    rerun: str = "--overwrite"
     old: tuple[str, ...] = ()
-    grows: bool = False
+    incremental: bool = False
     env: dict[str, str] = field(default_factory=dict)
 
 
@@ -56,10 +56,10 @@ HEADS = "../inputs/train.npz ../inputs/test.npz"
 PRUNE = f"filters prune {LENET} --weights random --data digits --limit 128 --epochs 1 --controls 0"
 STUDY = f"study {MLP} --data digits --noise 0 --noise 1 --noise 2 --epochs 1 --batch-size 32 --limit 64 --images 8"
 CASES = {
-    "extract": Case(f"{EXTRACT} -o acts.h5", "--resume", grows=True),
-    "shards": Case(f"{EXTRACT} -o acts", "--resume", grows=True, env={"RANK": "1", "WORLD_SIZE": "2"}),
+    "extract": Case(f"{EXTRACT} -o acts.h5", "--resume", incremental=True),
+    "shards": Case(f"{EXTRACT} -o acts", "--resume", incremental=True, env={"RANK": "1", "WORLD_SIZE": "2"}),
     "extract metrics": Case(f"{EXTRACT} -m fisher_ratio -o t.csv", old=("t.csv",)),
-    "merge": Case("merge ../inputs/shards -o acts.h5", grows=True),
+    "merge": Case("merge ../inputs/shards -o acts.h5", incremental=True),
     "analyze": Case(f"{ANALYZE} -o t.csv -f t.png", old=("t.csv", "t.png")),
     "analyze parquet": Case(f"{ANALYZE} -o t.parquet", old=("t.parquet",)),
     "compare": Case("compare ../inputs/a.h5 --groups 0 -o c.csv -f c.png", old=("c.csv",)),
@@ -70,8 +70,8 @@ CASES = {
     "prune-head": Case(f"filters prune-head {HEADS} --theta 0.3 --controls 1 -o p.csv -f p.png", old=("p.csv", "p.png")),
     "labels": Case(f"filters labels {HEADS} --size 2 --size 3 --size 4 --subsets 1 -o l.csv -f l.png", old=("l.csv",)),
     "prune": Case(f"{PRUNE} -o p.csv --save p.safetensors", old=("p.safetensors",)),
-    "train": Case(f"train {MLP} --data digits {' '.join(TRAINING)} -o run", "--resume", grows=True),
-    "study": Case(f"{STUDY} -o study", "", grows=True),
+    "train": Case(f"train {MLP} --data digits {' '.join(TRAINING)} -o run", "--resume", incremental=True),
+    "study": Case(f"{STUDY} -o study", "", incremental=True),
     "plot": Case("plot ../inputs/t.csv -m fisher_ratio -o p.png", old=("p.png",)),
 }
 
@@ -150,11 +150,11 @@ def is_valid(path: Path, final: Any) -> bool:
     if path.suffix == ".h5":
         (status,) = doctor(path, progress=False)
         return status.state in ("resumable", "empty", "whole")
-    now = content(path)  # reads the entire file
+    current = content(path)  # reads the entire file
     if path.suffix == ".csv":
-        lines = now.splitlines()
+        lines = current.splitlines()
         return bool(lines) and (path.name != "log.csv" or lines == final.splitlines()[: len(lines)])
-    return path.suffix == ".safetensors" or now == final
+    return path.suffix == ".safetensors" or current == final
 
 
 def check(case: Case, runs: Server, place: Path, new: dict[str, Any], at: int, how: str, moment: str) -> None:
@@ -162,41 +162,44 @@ def check(case: Case, runs: Server, place: Path, new: dict[str, Any], at: int, h
     folder = fresh(case, place)
     old = state(folder)
     words = [*case.words.split(), *(["--overwrite"] if case.old else [])]
-    answer = runs.run(folder, words, at=at, how=how, env=case.env)
-    assert answer["code"] in ({"kill": (-9,), "interrupt": (0, 130)}[how]), (moment, answer)
+    result = runs.run(folder, words, at=at, how=how, env=case.env)
+    assert result["code"] in ({"kill": (-9,), "interrupt": (0, 130)}[how]), (moment, result)
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not hidden(path):
-            assert (case.grows and is_valid(path, new.get(name))) or content(path) in (old.get(name), new[name]), (moment, name)
+            assert (case.incremental and is_valid(path, new.get(name))) or content(path) in (old.get(name), new[name]), (
+                moment,
+                name,
+            )
     assert all((folder / name).exists() for name in old), f"{moment}: an old file is gone"
     if how == "interrupt":
         assert not drafts(folder), moment
-        assert answer["code"] == 0 or "Stopped." in answer["said"], (moment, answer)
-    rerun = runs.run(folder, [*case.words.split(), *case.again.split()], env=case.env)
+        assert result["code"] == 0 or "Stopped." in result["output"], (moment, result)
+    rerun = runs.run(folder, [*case.words.split(), *case.rerun.split()], env=case.env)
     assert rerun["code"] == 0, (moment, rerun)
     assert state(folder) == new, moment
     assert not drafts(folder), moment
 
 
-def sweep(name: str, runs: Server, place: Path, most: int | None) -> None:
+def sweep(name: str, runs: Server, place: Path, n_stops: int | None) -> None:
     case = CASES[name]
     words = [*case.words.split(), *(["--overwrite"] if case.old else [])]
     folder = fresh(case, place)
-    answer = runs.run(folder, words, env=case.env)
-    assert answer["code"] == 0, answer["said"]
-    new, moments = state(folder), answer["moments"]
+    result = runs.run(folder, words, env=case.env)
+    assert result["code"] == 0, result["output"]
+    new, moments = state(folder), result["moments"]
     assert set(case.old) < {*new, ""}
     written = {moment.split()[-1] for moment in moments if moment.startswith("after open")}
     assert written.isdisjoint({Path(file).name for file in new if not file.endswith(".h5")}), "all is written to drafts"
     assert any("os.replace" in moment for moment in moments)
     assert any("os.fsync" in moment for moment in moments)
-    if most is None:
+    if n_stops is None:
         stops = [(at, kind) for at in range(len(moments)) for kind in ("kill", "interrupt")]
     else:  # around renames, and at random moments
         rng = np.random.default_rng(len(moments))
         renames = [at for at, moment in enumerate(moments) if "os.replace" in moment]
-        places = [*rng.choice(renames, 1), *rng.choice(len(moments), most - 1)]
-        stops = [(int(at), ("kill", "interrupt")[number % 2]) for number, at in enumerate(places, len(name))]
+        indices = [*rng.choice(renames, 1), *rng.choice(len(moments), n_stops - 1)]
+        stops = [(int(at), ("kill", "interrupt")[number % 2]) for number, at in enumerate(indices, len(name))]
     for at, kind in stops:
         if kind == "interrupt" and name in ("extract", "shards", "merge"):
             kind = "kill"  # test_interrupts.py tests interrupts of HDF5 writers   # noqa: PLW2901
@@ -209,7 +212,7 @@ def test_replacing_a_file_leaves_the_old_or_the_new_one_at_any_moment(
     runs: Server, tmp_path: Path, how: str, old: str | None
 ) -> None:
     """The replacement of a file by all commands, stopped at each of its moments."""
-    call, folder, seen = "tests.conformance.stopping.put", tmp_path / "work", set()
+    call, folder, seen = "tests.conformance.stopping.replace_file", tmp_path / "work", set()
     folder.mkdir()
     moments = runs.run(folder, [], call=call)["moments"]
     assert len(moments) >= 10
@@ -218,8 +221,8 @@ def test_replacing_a_file_leaves_the_old_or_the_new_one_at_any_moment(
             path.unlink()
         if old is not None:
             (folder / "t.csv").write_text(old)
-        answer = runs.run(folder, [], call=call, at=at, how=how)
-        assert answer["code"] == (-9 if how == "kill" else 130), moments[at]
+        result = runs.run(folder, [], call=call, at=at, how=how)
+        assert result["code"] == (-9 if how == "kill" else 130), moments[at]
         content = (folder / "t.csv").read_text() if (folder / "t.csv").exists() else None
         assert content in (old, "new"), moments[at]
         assert not (how == "interrupt" and drafts(folder)), moments[at]
