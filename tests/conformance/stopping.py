@@ -165,9 +165,7 @@ class Server:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
-    def run(
-        self, folder: Path, words: list[str], *, at: int | None = None, how: str = "kill", **options: Any
-    ) -> dict[str, Any]:
+    def run(self, folder: Path, words: list[str], *, at: int | None = None, how: str = "kill", **more: Any) -> dict[str, Any]:
         """Run a command in a folder up to a moment; its exit code (-9: killed) and the moments it passed."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None

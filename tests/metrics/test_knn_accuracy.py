@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
+from repanalysis.metrics._neighbours import neighbours
 from repanalysis.metrics.knn_accuracy import knn_accuracy
 from repanalysis.statistics import Samples
 from repanalysis.statistics.draws import JACKKNIFE_SEED, hashed
@@ -76,3 +77,26 @@ def test_too_few_samples_and_rows_of_norm_0_are_undefined(rng: np.random.Generat
     assert math.isnan(value)
     assert "no 5 neighbours" in value.note
     assert math.isnan(knn_accuracy(Samples().of(np.zeros((40, 2)), np.arange(40) % 2), distance="cosine"))
+
+
+@pytest.mark.parametrize("n", [4, 7, 12])
+def test_as_many_neighbours_as_there_are_other_samples(n: int, rng: np.random.Generator) -> None:
+    """With k = n - 1 all others vote: the majority of all without the sample itself; ties go to the first label."""
+    x, y = rng.normal(size=(n, 2)), (np.arange(n) * 3 > n).astype(int)
+    right = [np.bincount(np.delete(y, i), minlength=2).argmax() == y[i] for i in range(n)]
+    assert knn_accuracy(Samples().of(x, y), k=n - 1) == np.mean(right)
+    assert math.isnan(knn_accuracy(Samples().of(x, y), k=n))
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 8])
+def test_neighbours_are_those_of_the_sorted_distances(n: int, rng: np.random.Generator) -> None:
+    """For every number of neighbours below n; rows 0 and 1 are equal, and ties are ordered by position."""
+    x = rng.normal(size=(n, 3)) + 100
+    x[1] = x[0]
+    for k in range(1, n):
+        distances, indices = neighbours(x, k)
+        for i in range(n):
+            table = [(float(np.linalg.norm(x[i] - x[j])), j) for j in range(n) if j != i]
+            expected = sorted(table)[:k]
+            assert indices[i].tolist() == [j for _, j in expected]
+            np.testing.assert_allclose(distances[i], [distance for distance, _ in expected], rtol=1e-9)

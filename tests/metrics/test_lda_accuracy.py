@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from repanalysis.metrics._readout import halves
+from repanalysis.metrics._readout import by_discriminants, halves
 from repanalysis.metrics.lda_accuracy import _shrunk, lda_accuracy
 from repanalysis.statistics import Samples
 from tests.metrics.fits import error, left_out
@@ -79,3 +79,35 @@ def test_tiny_and_huge_features_are_not_taken_for_constant_ones(scale: float) ->
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(200, 3)) + 2.0 * (np.arange(200) % 2)[:, None], np.arange(200) % 2
     assert lda_accuracy(Samples().of(scale * x, y))[""] == lda_accuracy(Samples().of(x, y))[""]
+
+
+@pytest.mark.filterwarnings("ignore:Only one sample available")  # by scikit-learn, of the class of one
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_covariance_with_a_small_class_is_that_of_scikit_learn(size: int, rng: np.random.Generator) -> None:
+    """A class of one sample has no covariance; from two samples on it contributes."""
+    samples = Samples(limit=0).of(rng.normal(size=(80, 5)), np.arange(80) % 2)
+    split = halves(samples)
+    assert not isinstance(split, str)
+    y = split.train_y.copy()
+    y[:size] = 2
+    expected = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(split.train, y).covariance_
+    np.testing.assert_allclose(_shrunk(split._replace(train_y=y, labels=np.arange(3)))[0], expected, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("priors", [False, True])
+def test_discriminants_without_a_group_are_those_of_its_means_and_class_shares(priors: bool, rng: np.random.Generator) -> None:
+    """For a fixed metric S = I the formula is plain: mu_c . z - |mu_c|^2 / 2, plus the log share of class c."""
+    y = (rng.random(200) < 0.2).astype(int)
+    split = halves(Samples(limit=0).of(rng.normal(size=(200, 3)) + y[:, None], y))
+    assert not isinstance(split, str)
+    fits = list(by_discriminants(split, lambda v: v, priors=priors))
+    groups = np.unique(split.groups)
+    assert len(fits) == len(groups) > 2
+    for group, (coefficients, offsets) in zip(groups, fits, strict=True):
+        rest = split.groups != group
+        x, labels = split.train[rest], split.train_y[rest]
+        for k in (0, 1):
+            mean = x[labels == k].mean(axis=0)
+            np.testing.assert_allclose(coefficients[:, k], mean, rtol=1e-10)
+            log_share = math.log((labels == k).mean()) if priors else 0.0
+            assert offsets[k] == pytest.approx(log_share - mean @ mean / 2, rel=1e-10)

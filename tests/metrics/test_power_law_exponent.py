@@ -38,3 +38,10 @@ def test_too_few_eigenvalues_are_undefined_and_equal_ones_have_no_fit(rng: np.ra
     assert "there are 2" in value.note
     flat = power_law_exponent(power_law(60, 0.0, rng))
     assert flat[""] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("last", "defined"), [(14, False), (15, True)])
+def test_the_fit_needs_five_eigenvalues(last: int, defined: bool, rng: np.random.Generator) -> None:
+    value = power_law_exponent(power_law(60, 1.0, rng), last=last)[""]
+    assert math.isfinite(value) == defined
+    assert defined or "needs 5 eigenvalues above 0 from rank 11 on, and there are 4" in value.note

@@ -123,3 +123,19 @@ def test_cached_rates_are_not_used_for_an_updated_state(classes: Classes) -> Non
     state = statistic.update(state, x[100:], y[100:], np.arange(100, 300))
     assert rates(state, 0.5, "frobenius") != early
     assert rates(state, 0.5, "frobenius").whole == pytest.approx(rates(statistic.of(x, y), 0.5, "frobenius").whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("shift", [1e-3, 1e-5, 1e-6])
+def test_a_reduction_far_below_the_rate_keeps_its_digits(shift: float) -> None:
+    """Second moments diag(1/2 + s, 1/2 - s) and diag(1/2 - s, 1/2 + s): Delta R = -1/2 log(1 - (b s)^2 / (1 + b/2)^2)."""
+    lengths = np.sqrt(2 * np.array([0.5 + shift, 0.5 - shift]))
+    x = np.concatenate([np.diag(lengths), -np.diag(lengths), np.diag(lengths[::-1]), -np.diag(lengths[::-1])])
+    expected = -0.5 * math.log1p(-((4 * shift / 3) ** 2))
+    assert reduction(x, np.repeat([0, 1], 4), eps_sq=0.5) == pytest.approx(expected, rel=1e-7)
+
+
+def test_one_class_has_no_reduction(rng: np.random.Generator) -> None:
+    state = ClassMoments().of(rng.normal(size=(50, 3)), np.zeros(50, int))
+    values = rates(state, 0.5, "frobenius")
+    assert values.reduction == 0.0
+    assert values.classes == pytest.approx(values.whole, rel=1e-12)

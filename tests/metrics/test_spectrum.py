@@ -34,3 +34,10 @@ def test_n_samples_span_n_minus_1_directions(rng: np.random.Generator) -> None:
 
 def test_equal_samples_have_no_spectrum() -> None:
     assert all(math.isnan(value) for value in spectrum(ClassMoments().of(np.ones((9, 3)), np.zeros(9, int))).values())
+
+
+def test_the_ranks_are_1_2_5_of_every_decade_up_to_the_number_of_features_and_to_last(rng: np.random.Generator) -> None:
+    state = ClassMoments().of(rng.normal(size=(300, 100)), np.zeros(300, int))
+    ranks = [1, 2, 5, 10, 20, 50, 100]
+    assert list(spectrum(state)) == [f"component={rank}" for rank in ranks]
+    assert list(spectrum(state, last=20)) == [f"component={rank}" for rank in ranks[:5]]

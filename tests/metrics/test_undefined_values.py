@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 
+import probes
+from repanalysis.analyses.geometry.engine import analyze
 from repanalysis.metrics import Head, get
 from repanalysis.metrics._bias import between_noise, bias_note
 from repanalysis.statistics import ClassMoments
@@ -82,3 +84,30 @@ def test_bias_is_noted_above_10_percent_and_called_all_from_95_percent() -> None
         assert bias_note(bias, 1.0, 9, "x") == f"about {share} of it is bias at n = 9; x"
         assert bias_note(10 * bias, 10.0, 9, "x") == bias_note(bias, 1.0, 9, "x")
     assert bias_note(1.0, 0.0, 9, "x") == bias_note(1.0, math.inf, 9, "x") == bias_note(math.nan, 1.0, 9, "x") == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["coding_rate", "effective_rank", "intrinsic_dimension", "participation_ratio", "power_law_exponent", "spectrum"]
+)
+def test_metrics_without_classes_are_defined_without_labels(name: str, rng: np.random.Generator) -> None:
+    x = rng.normal(size=(200, 30))
+    table = analyze(probes.from_arrays({"layer": x}), metrics=[name], null=0, groups=0, progress=False)
+    assert len(table.frame)
+    assert np.isfinite(table.frame["value"]).all()
+
+
+def test_well_separated_means_have_no_note_of_bias(rng: np.random.Generator) -> None:
+    y = np.arange(200) % 4
+    noise = rng.normal(size=(200, 5))
+    metric = get("class_mean_separation")
+    assert metric(metric.needs.of(noise + 50 * np.eye(5)[y], y))[""].note == ""
+    assert "of it is bias at n = 200; the variant debiased removes it" in metric(metric.needs.of(noise, y))[""].note
+
+
+def test_a_ridge_counts_features_whose_variance_is_within_rounding() -> None:
+    """With a ridge nothing is singular, and a feature of float16 near 1000 (spacing 0.5) counts as it does in float64."""
+    y = np.arange(40) % 2
+    x = np.stack([np.sin(np.arange(40.0)), 1000 + 0.5 * y], axis=1).astype(np.float16)
+    metric = get("fisher_ratio", ridge=0.5)
+    values = [metric(metric.needs.of(z, y))["trace,ridge=0.5"] for z in (x, x.astype(np.float64))]
+    assert values[0] == pytest.approx(values[1], rel=1e-9)

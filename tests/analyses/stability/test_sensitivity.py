@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,14 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from probes.errors import DataError, LeftOutWarning, UsageError
-from repanalysis.analyses.stability.sensitivity import batch_statistics, geometric_mean, pooling_parts, stability
+from repanalysis.analyses.stability.sensitivity import (
+    _json_values,
+    _median,
+    batch_statistics,
+    geometric_mean,
+    pooling_parts,
+    stability,
+)
 from repanalysis.perturbations import perturbations
 from repanalysis.table import Table
 from repanalysis.theory.pooling_scalings import PoolingNet, predicted
@@ -217,6 +226,13 @@ def test_pooling_parts_sum_to_the_total(images: Tensor) -> None:
         ]
         values = [float(selected.frame["value"].item()) for selected in ratio]
         assert total == pytest.approx(np.log(values[0] / values[1]), rel=1e-12)
+        a, b = (
+            table.select(layer=layer, perturbation="shift", strength=2.0, metric="sensitivity", variant="").frame.iloc[0]
+            for table in (init, shuffled)
+        )
+        row = parts.select(layer=layer, metric="spatial_pooling", variant="shift 2").frame.iloc[0]
+        assert row["value"] == pytest.approx(np.log(a["value"] / b["value"]), rel=1e-12)
+        assert row["se"] == pytest.approx(np.hypot(a["se"] / a["value"], b["se"] / b["value"]), rel=1e-12)
     with pytest.raises(UsageError, match="same layers"):
         pooling_parts(trained, shuffled, stability(net()[:2], [images], shifts), run="x")
 
@@ -375,3 +391,14 @@ def test_a_data_set_is_read_in_batches_of_64_images(images: Tensor) -> None:
     assert 128 in sizes
     assert 12 in sizes
     assert max(sizes) == 128  # images and their perturbed versions
+
+
+@pytest.mark.parametrize("n", range(1, 8))
+def test_the_median_is_that_of_numpy_for_odd_and_even_numbers(n: int) -> None:
+    values = torch.rand(n, 5, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    np.testing.assert_array_equal(_median(values).numpy(), np.median(values.numpy(), axis=0))
+
+
+def test_parameters_are_stored_as_json_values_and_others_as_text() -> None:
+    kept = {"none": None, "text": "diffeo", "count": 3, "share": 0.5, "flag": True, "nested": {"cut": 3}}
+    assert _json_values(kept | {"path": PurePosixPath("a/b"), "pair": (1, 2)}) == kept | {"path": "a/b", "pair": "(1, 2)"}

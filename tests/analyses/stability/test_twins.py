@@ -104,3 +104,20 @@ def test_the_seeds_of_initialisations_and_shuffles_are_recorded_and_reproduce_th
         "geometric_mean_of"
     ].values()
     assert shuffle["shuffle_seed"] == seed
+
+
+def test_the_parts_compare_initialisations_shuffled_copies_and_the_network() -> None:
+    """spatial = ln S(init) - ln S(shuffled), channel = ln S(shuffled) - ln S(network), of the means in the same table."""
+    table = stability_runs(NET, "digits", "shift:1", weights="random", init=1, shuffled=2, limit=20)
+    runs = ["digits_cnn random", "digits_cnn random, init", "digits_cnn random, shuffled"]
+    logs = [np.log(table.select(run=run, metric="sensitivity", variant="").frame["value"].to_numpy()) for run in runs]
+    parts = table.select(run=f"{runs[0]}, parts")
+    for metric, expected in (("spatial_pooling", logs[1] - logs[2]), ("channel_pooling", logs[2] - logs[0])):
+        values = parts.select(metric=metric).frame["value"].to_numpy()
+        assert np.abs(values[1:]).max() > 0
+        np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_three_runs_of_one_model_have_three_names() -> None:
+    table = stability_runs([NET, NET, NET], "digits", "shift:1", limit=4)
+    assert list(table.provenance) == ["digits_cnn", "digits_cnn'", "digits_cnn''"]
