@@ -276,3 +276,24 @@ def test_the_note_on_bias_is_given_for_the_exact_estimator_alone() -> None:
     assert "debiased=true" not in fisher_ratio(ClassMoments().of(x, y), ridge=0.1)[""].note
     shrunk = metrics.get("fisher_ratio", estimator="ledoit_wolf")
     assert all("debiased=true" not in value.note for value in shrunk(shrunk.needs.of(x, y)).values())
+
+
+@pytest.mark.parametrize(("per_class", "k", "d"), [(20, 3, 5), (12, 5, 2), (30, 2, 1)])
+def test_the_debiased_trace_of_equal_classes_is_a_plain_formula(
+    per_class: int, k: int, d: int, rng: np.random.Generator
+) -> None:
+    """E[trace] = n / (n - K - d - 1) (truth + d (K - 1) / n) for Gaussian classes of one covariance, solved for the truth."""
+    n, y = per_class * k, np.arange(per_class * k) % k
+    x = rng.normal(size=(n, d)) + y[:, None]
+    means = np.stack([x[y == c].mean(axis=0) for c in range(k)])
+    within = (x - means[y]).T @ (x - means[y]) / n
+    between = (means - x.mean(axis=0)).T @ (means - x.mean(axis=0)) / k
+    trace = float(np.trace(np.linalg.solve(within, between)))
+    value = fisher_ratio(ClassMoments().of(x, y), debiased=True)["trace"]
+    assert value == pytest.approx((n - k - d - 1) / n * trace - d * (k - 1) / n, rel=1e-9)
+
+
+def test_the_reason_for_no_debiased_value_names_the_number_of_samples_needed(rng: np.random.Generator) -> None:
+    value = fisher_ratio(ClassMoments().of(rng.normal(size=(20, 15)), np.arange(20) % 4), debiased=True)[""]
+    assert math.isnan(value)
+    assert "n = 20 is not above K + rank + 1 = 20" in value.note
