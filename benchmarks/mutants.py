@@ -2,6 +2,7 @@
 
     pip install cosmic-ray                             # in the environment of the tests
     python benchmarks/mutants.py --share 0.3 -o mutants.csv
+    python benchmarks/mutants.py --survivors mutants.csv -o again.csv           # after new tests
 
 The changes ("mutants") are those of cosmic-ray's operators, at every place where they apply: an arithmetic operator becomes
 another, a comparison is turned and its boundary moved, a number grows by one, a sign or a condition is turned, `and` becomes
@@ -169,6 +170,19 @@ def change_of(before: str, after: str) -> str:
     return " -> ".join(" ".join(line[1:].split()) for line in sorted(lines, key=lambda line: line[0] == "+"))
 
 
+def survivors(mutants: list[Mutant], earlier: pd.DataFrame) -> list[Mutant]:
+    """Those that survived in an earlier run."""
+    rows = earlier[earlier["outcome"] == "survived"]
+    changes = set(zip(rows["file"], rows["operator"], rows["change"], strict=True))
+    operators = {(file, operator) for file, operator, _ in changes}
+    selected = []
+    for mutant in mutants:
+        file, operator = str(mutant.path.relative_to(ROOT)), mutant.operator.rpartition("/")[2]
+        if (file, operator) in operators and (source := mutant.source()) is not None:
+            selected += [mutant] if (file, operator, change_of(mutant.path.read_text(), source)) in changes else []
+    return selected
+
+
 def start(tests: list[str], folder: Path, path: Path | None = None, source: str = "") -> int:
     """Run tests in a fork in which `path` holds `source`; the process id. What they print is in the folder."""
     if pid := os.fork():
@@ -240,6 +254,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", help="files or folders; by default all that TESTS names")
     parser.add_argument("--share", type=float, default=1.0, help="of the mutants of each file, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    parser.add_argument("--survivors", type=Path, help="table of an earlier run: only the mutants that survived in it")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("-o", "--output", type=Path, default=Path("mutants.csv"))
     args = parser.parse_args()
@@ -253,6 +268,8 @@ def main() -> None:
     files = [path for path in dict.fromkeys(files) if not named or any(path.is_relative_to(name) for name in named)]
     rng = random.Random(args.seed)
     mutants = [mutant for path in files for mutant in mutants_of(path) if rng.random() < args.share]
+    if args.survivors:
+        mutants = survivors(mutants, pd.read_csv(args.survivors))
     rng.shuffle(mutants)
     rows: list[dict[str, Any]] = []
     with TemporaryDirectory() as name:

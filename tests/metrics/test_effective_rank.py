@@ -41,3 +41,15 @@ def test_equal_samples_have_no_centred_rank_and_uncentred_rank_1() -> None:
     moments = ClassMoments().of(np.ones((20, 3)), np.zeros(20, int))
     assert math.isnan(effective_rank(moments)[""])
     assert effective_rank(moments, about="origin")[""] == pytest.approx(1.0)
+
+
+def test_cached_eigenvalues_are_not_used_for_another_state_with_the_same_means(rng: np.random.Generator) -> None:
+    """States are compared by counts, traces and rounding, not by the array of means alone."""
+    x = rng.normal(size=(200, 6)) * np.arange(1.0, 7.0)
+    state = ClassMoments().of(x, np.arange(200) % 2)
+    expected = effective_rank(ClassMoments().of(x, np.arange(200) % 2))["variance"]
+    coarse = state.at_resolution(np.array([1.0, 0.0]))
+    assert coarse.mean is state.mean
+    for _ in range(2):  # either order
+        assert effective_rank(state)["variance"] == pytest.approx(expected, rel=1e-12)
+        assert effective_rank(coarse)["variance"] != pytest.approx(expected, rel=1e-3, nan_ok=True)

@@ -71,3 +71,16 @@ def test_equal_samples_and_lattices_are_undefined() -> None:
     assert math.isnan(dimension(np.ones((50, 3))))
     lattice = dimension(np.arange(100.0)[:, None] + np.zeros((1, 2)))
     assert math.isnan(lattice) or lattice > 0
+
+
+@pytest.mark.parametrize(("n", "defined"), [(4, False), (5, True)])
+def test_twonn_needs_five_different_samples(n: int, defined: bool, rng: np.random.Generator) -> None:
+    value = intrinsic_dimension(Samples().of(np.concatenate([x := rng.normal(size=(n, 3)), x]), np.zeros(2 * n, int)))
+    assert math.isfinite(value) == defined
+    assert defined or value.note == "4 different samples are too few"
+
+
+@pytest.mark.parametrize(("n", "defined"), [(6, False), (7, True)])
+def test_the_likelihood_needs_k_other_samples(n: int, defined: bool, rng: np.random.Generator) -> None:
+    value = intrinsic_dimension(Samples().of(rng.normal(size=(n, 3)), np.zeros(n, int)), method="mle", k=6)
+    assert math.isfinite(value) == defined

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -96,3 +97,13 @@ def test_refits_without_a_group_equal_ridge_regressions_on_the_other_samples() -
         np.testing.assert_array_equal(correct, fitted.predict(test).argmax(axis=1) == split.test_y)
     fitted = Ridge(len(train) * probe.penalty).fit(train, targets)
     np.testing.assert_array_equal(_guess(test, probe), fitted.predict(test).argmax(axis=1))
+
+
+@pytest.mark.parametrize("solver", ["ridge", "logistic"])
+def test_undefined_results_have_the_variants_of_defined_ones(solver: Literal["ridge", "logistic"], classes: Classes) -> None:
+    x, y = classes(80, 4, 2)
+    defined = linear_probe_accuracy(Samples().of(x, y), solver=solver)
+    for samples in (Samples().of(x, np.zeros(80, int)), Samples().of(np.ones((80, 4)), y)):
+        undefined = linear_probe_accuracy(samples, solver=solver)
+        assert list(undefined) == list(defined)
+        assert all(np.isnan(value) and value.note for value in undefined.values())
