@@ -294,6 +294,14 @@ def test_the_debiased_trace_of_equal_classes_is_a_plain_formula(
 
 
 def test_the_reason_for_no_debiased_value_names_the_number_of_samples_needed(rng: np.random.Generator) -> None:
-    value = fisher_ratio(ClassMoments().of(rng.normal(size=(20, 15)), np.arange(20) % 4), debiased=True)[""]
-    assert math.isnan(value)
-    assert "n = 20 is not above K + rank + 1 = 20" in value.note
+    state = ClassMoments().of(rng.normal(size=(20, 15)), np.arange(20) % 4)
+    undefined = {per: fisher_ratio(state, debiased=True, per=per) for per in ("all", "class", "pair")}  # type: ignore[arg-type]
+    for per, values in undefined.items():
+        assert list(values) == list(fisher_ratio(state, per=per))  # type: ignore[arg-type]
+        assert all(math.isnan(value) and "n = 20 is not above K + rank + 1 = 20" in value.note for value in values.values())
+
+
+def test_collapsed_classes_separate_perfectly_whatever_the_ridge() -> None:
+    """Without within-class variance there is no range to project on: the pseudo-inverse gives 0, the ratio inf."""
+    values = fisher_ratio(ClassMoments().of(np.repeat(np.eye(3), 4, axis=0), np.repeat(np.arange(3), 4)), ridge=0.1)
+    assert [float(value) for value in values.values()] == [math.inf, math.inf, 0.0]

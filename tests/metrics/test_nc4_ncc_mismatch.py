@@ -30,19 +30,20 @@ def test_a_nearest_centre_head_never_disagrees(classes: Classes) -> None:
     assert nc4_ncc_mismatch(samples, head=centres_head(x, y, training)) == 0.0
 
 
-def test_a_constant_head_disagrees_with_all_other_predictions(classes: Classes) -> None:
+@pytest.mark.parametrize("constant", [1, 3])
+def test_a_constant_head_disagrees_with_all_other_predictions(constant: int, classes: Classes) -> None:
     x, y = classes(400, 5, 4)
     samples = Samples().of(x, y)
     training = np.isin(np.arange(400), samples.ids[samples.training()])
     head = centres_head(x, y, training)
     nearest = np.argmax(x[~training] @ head.weight.T + head.bias, axis=1)
-    constant = nc4_ncc_mismatch(samples, head=Head(np.zeros((4, 5)), np.array([0.0, 9.0, 0.0, 0.0])))
-    assert constant == pytest.approx((nearest != 1).mean(), abs=1e-12)
+    value = nc4_ncc_mismatch(samples, head=Head(np.zeros((4, 5)), 9.0 * np.eye(4)[constant]))
+    assert value == pytest.approx((nearest != constant).mean(), abs=1e-12)
     mismatches = []
     for rows in (samples.training(), *left_out(samples)):
         centres = np.array([samples.x[rows & (samples.labels == c)].mean(axis=0) for c in range(4)])
-        mismatches.append(cdist(samples.x[~samples.training()], centres).argmin(axis=1) != 1)
-    assert constant.se == pytest.approx(error(mismatches[0], mismatches[1:]), rel=1e-9)
+        mismatches.append(cdist(samples.x[~samples.training()], centres).argmin(axis=1) != constant)
+    assert value.se == pytest.approx(error(mismatches[0], mismatches[1:]), rel=1e-9)
 
 
 def test_an_unfit_head_is_undefined(classes: Classes) -> None:

@@ -87,3 +87,22 @@ def test_rows_replace_only_moments_of_the_same_normalization() -> None:
     for rows in (Rows(), Rows(normalize="sphere")):
         for moments in (ClassMoments(), ClassMoments(scatter="none"), ClassMoments(normalize="sphere")):
             assert rows.covers(moments) == (rows.normalize == moments.normalize)
+
+
+def test_scatter_sums_of_any_two_weightings_are_plain_products(classes: Classes) -> None:
+    """The latest product is reused only for proportional factors."""
+    x, y = classes(60, 4, 3)
+    geometry = Rows().of(x, y)
+    scatters = [(c := x[y == label] - x[y == label].mean(axis=0)).T @ c for label in range(3)]
+    for factors in ([1.0, 2.0, 3.0], [1.0, 1.5, 2.5], [2.0, 3.0, 5.0], [0.0, 1.0, 0.0], [1.0, 2.0, 3.0]):
+        expected = sum(factor * scatter for factor, scatter in zip(factors, scatters, strict=True))
+        np.testing.assert_allclose(np.tril(geometry.scatter_sum(np.array(factors))), np.tril(expected), rtol=1e-9, atol=1e-9)
+
+
+def test_there_is_a_replicate_for_every_nonempty_group(classes: Classes) -> None:
+    x, y = classes(60, 4, 3)
+    geometry = Rows().of(x, y)
+    sizes = np.bincount((hashed(np.arange(60), JACKKNIFE_SEED) % np.uint64(10)).astype(int))
+    replicates = list(geometry.replicates(10))
+    assert [size for size, _ in replicates] == [size for size in sizes.tolist() if size]
+    assert [rest.n for _, rest in replicates] == [60 - size for size, _ in replicates]

@@ -402,3 +402,13 @@ def test_the_median_is_that_of_numpy_for_odd_and_even_numbers(n: int) -> None:
 def test_parameters_are_stored_as_json_values_and_others_as_text() -> None:
     kept = {"none": None, "text": "diffeo", "count": 3, "share": 0.5, "flag": True, "nested": {"cut": 3}}
     assert _json_values(kept | {"path": PurePosixPath("a/b"), "pair": (1, 2)}) == kept | {"path": "a/b", "pair": "(1, 2)"}
+
+
+@pytest.mark.parametrize("statistic", ["mean", "median"])
+def test_channels_last_memory_changes_no_number(images: Tensor, statistic: str) -> None:
+    shift = perturbations(["shift:1"])
+    tables = [
+        stability(net().to(memory_format=layout), [images.to(memory_format=layout)], shift, statistic=statistic)  # type: ignore[arg-type, call-overload]
+        for layout in (torch.contiguous_format, torch.channels_last)
+    ]
+    np.testing.assert_allclose(tables[0].frame["value"], tables[1].frame["value"], rtol=1e-4)

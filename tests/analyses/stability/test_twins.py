@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
 from probes.errors import UsageError
+from repanalysis.analyses.stability import twins
 from repanalysis.analyses.stability.twins import stability_runs
 from repanalysis.inputs.models import load_model
+from repanalysis.networks.shuffling import shuffled_channels
 
 NET = "py:repanalysis.networks.digits_cnn:digits_cnn"
 
@@ -121,3 +124,18 @@ def test_the_parts_compare_initialisations_shuffled_copies_and_the_network() -> 
 def test_three_runs_of_one_model_have_three_names() -> None:
     table = stability_runs([NET, NET, NET], "digits", "shift:1", limit=4)
     assert list(table.provenance) == ["digits_cnn", "digits_cnn'", "digits_cnn''"]
+
+
+@pytest.mark.parametrize("options", [{}, {"seed": 5}])
+def test_the_provenance_names_the_seed_of_every_shuffled_copy(options: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def recorded(network: nn.Module, *, seed: int) -> nn.Module:
+        seeds.append(seed)
+        return shuffled_channels(network, seed=seed)
+
+    monkeypatch.setattr(twins, "shuffled_channels", recorded)
+    table = stability_runs(NET, "digits", "shift:1", weights="random", shuffled=3, limit=10, **options)
+    copies = table.provenance["digits_cnn random, shuffled"]["geometric_mean_of"]
+    assert [run["shuffle_seed"] for run in copies.values()] == seeds
+    assert seeds == [options.get("seed", 0) + number for number in range(3)]
