@@ -111,3 +111,26 @@ def test_a_ridge_counts_features_whose_variance_is_within_rounding() -> None:
     metric = get("fisher_ratio", ridge=0.5)
     values = [metric(metric.needs.of(z, y))["trace,ridge=0.5"] for z in (x, x.astype(np.float64))]
     assert values[0] == pytest.approx(values[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["filter_clusters", "nc3_duality", "nc4_ncc_mismatch"])
+def test_metrics_of_heads_name_what_is_missing(name: str, rng: np.random.Generator) -> None:
+    acts = probes.from_arrays({"layer": rng.normal(size=(40, 3))}, labels=np.arange(40) % 2)
+    frame = analyze(acts, metrics=[name], null=0, groups=0, progress=False).frame
+    assert frame.empty or (frame["value"].isna() & (frame["note"] != "")).all()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("between_class_variance", "class_mean_separation", "coding_rate_classes", "fisher_ratio", "fisher_trace_ratio"),
+        *("knn_accuracy", "lda_accuracy", "linear_probe_accuracy", "nc1", "nc1_cdnv", "nc1_quotient", "nc2_equiangular"),
+        *("nc2_equinorm", "ncc_accuracy", "rate_reduction", "rate_reduction_normalized", "within_class_variance"),
+    ],
+)
+def test_metrics_of_classes_are_defined_for_two_classes(name: str, rng: np.random.Generator) -> None:
+    y = np.arange(200) % 2
+    acts = probes.from_arrays({"layer": rng.normal(size=(200, 4)) + y[:, None]}, labels=y)
+    frame = analyze(acts, metrics=[name], null=0, groups=0, progress=False).frame
+    assert np.isfinite(frame.loc[frame["variant"] == "", "value"]).all()
+    assert np.isfinite(frame["value"]).any()
