@@ -8,17 +8,17 @@ The file is written once and is in the page cache. Every round measures the prod
 functions of moments) in turn, a pause between them; ratios are of one round, and their median is printed. Writes
 benchmarks/results/analyze.json.
 
-Found (two cores, shared and noisy; ratios to one X.T @ X of 0.2 to 0.3 s)
+Measured (two cores, shared and noisy; ratios to one X.T @ X of 0.2 to 0.3 s)
 
     n = 50,000, d = 512, K = 10      ClassMoments 1.32 to 1.40; fisher_ratio 1.6; all 18 smooth metrics 1.76 to 2.11
-                                     (wanted: 1.5); with jackknife errors 6.8 to 8.2; peak 730 MB
-    n = 50,000, d = 2,048, K = 10    ClassMoments 1.58; fisher_ratio 1.91; all 18 smooth metrics 2.08 (wanted: 1.5), of which
+                                     (target: 1.5); with jackknife errors 6.8 to 8.2; peak 730 MB
+    n = 50,000, d = 2,048, K = 10    ClassMoments 1.58; fisher_ratio 1.91; all 18 smooth metrics 2.08 (target: 1.5), of which
                                      reading 400 MB is 0.45; peak 1,830 MB, of which x twice is 1,170
     n = 50,000, d = 512, K = 1,000   from rows, no K d^2: 14 (before sums of scatters were remembered: 18); peak 860 MB
-    100 layers, n = 10,000, d = 512  2.6 x (reading + 100 products) (wanted: 1.3), workers=2: 1.9 x with 3 s of starting;
-                                     peak 510 MB (wanted: 1.5 GB)
+    100 layers, n = 10,000, d = 512  2.6 x (reading + 100 products) (target: 1.3), workers=2: 1.9 x with 3 s of starting;
+                                     peak 510 MB (target: 1.5 GB)
     peers (n = 20,000)               fisher_ratio 10 x faster than scikit-learn's LDA (4e-15); nc1 1.5 x faster than two passes
-                                     in torch (wanted: 3), equal to the last digit; rate_reduction with n << d 60 x faster than
+                                     in torch (target: 3), equal to the last digit; rate_reduction with n << d 60 x faster than
                                      the published formula (2e-16); TwoNN 4.4 x faster than scikit-dimension (1e-16)
 
 Where the time goes: at n = 10,000 a layer takes 139 ms: its products 51, centring and gathering 16, K + 1 Cholesky factors 19,
@@ -89,14 +89,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.h5"
         if arguments.peers:
-            found = peers(arguments)
+            results = peers(arguments)
         elif arguments.layers:
-            found = many_layers(arguments, path)
+            results = many_layers(arguments, path)
         else:
-            found = one_layer(arguments, path)
+            results = one_layer(arguments, path)
     out = Path(__file__).parent / "results" / "analyze.json"
     out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps({"arguments": vars(arguments), **found}, indent=1))
+    out.write_text(json.dumps({"arguments": vars(arguments), **results}, indent=1))
 
 
 def one_layer(arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
@@ -152,11 +152,11 @@ def many_layers(arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
     }
     times = rounds(tasks, arguments.rounds)
     base = [r + p for r, p in zip(times["read"], times["products"], strict=True)]
-    found = {name: statistics.median(s / b for s, b in zip(mine, base, strict=True)) for name, mine in times.items()}
+    ratios = {name: statistics.median(s / b for s, b in zip(mine, base, strict=True)) for name, mine in times.items()}
     for name, mine in times.items():
-        print(f"{name:18} {statistics.median(mine):8.3f} s  {found[name]:6.2f} x (read + products)")
+        print(f"{name:18} {statistics.median(mine):8.3f} s  {ratios[name]:6.2f} x (read + products)")
     print(f"peak memory {peak_mb():.0f} MB")
-    return {"seconds": times, "ratios": found, "peak_mb": peak_mb()}
+    return {"seconds": times, "ratios": ratios, "peak_mb": peak_mb()}
 
 
 def peers(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -217,16 +217,16 @@ def peers(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     print(f"n = {n}, d = {d}, K = {k}; rate: n = {wide_n}, d = {wide_d}; TwoNN: n = 10000, d = 64")
     print(f"{'':36} {'ours, s':>8} {'theirs, s':>10} {'faster':>7} {'difference':>11}")
-    found = []
+    rows = []
     for name, (ours, theirs) in pairs.items():
         mine, other = float(ours()), theirs()
         times = rounds({"ours": ours, "theirs": theirs}, min(3, arguments.rounds))
         faster = statistics.median(b / a for a, b in zip(times["ours"], times["theirs"], strict=True))
-        odd = abs(mine - other) / abs(other)
-        found.append({"task": name, "faster": faster, "difference": odd, **times})
+        difference = abs(mine - other) / abs(other)
+        rows.append({"task": name, "faster": faster, "difference": difference, **times})
         a, b = (statistics.median(times[side]) for side in ("ours", "theirs"))
-        print(f"{name:36} {a:8.3f} {b:10.3f} {faster:7.1f} {odd:11.1e}", flush=True)
-    return {"peers": found}
+        print(f"{name:36} {a:8.3f} {b:10.3f} {faster:7.1f} {difference:11.1e}", flush=True)
+    return {"peers": rows}
 
 
 def rounds(tasks: dict[str, Any], count: int) -> dict[str, list[float]]:

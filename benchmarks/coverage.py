@@ -53,9 +53,9 @@ def of_metrics(law: str, seed: int) -> list[Row]:
         source = probes.from_arrays({"x": x}, ids=np.arange(len(y)) + 10**6 * seed, labels=y)
         head = means, -0.5 * np.square(means).sum(axis=1)
         rows = analyze(source, NAMES, head=head, progress=False).frame.itertuples()
-        found = [((row.metric, row.variant), row.value, row.se) for row in rows]
+        values = [((row.metric, row.variant), row.value, row.se) for row in rows]
         filtered = filters(source, progress=False)[0].frame.dropna(subset="se").itertuples()
-        return [*found, *(((f"filters: {row.metric}", row.variant), row.value, row.se) for row in filtered)]
+        return [*values, *(((f"filters: {row.metric}", row.variant), row.value, row.se) for row in filtered)]
 
 
 def of_similarities(law: str, seed: int) -> list[Row]:
@@ -67,11 +67,11 @@ def of_similarities(law: str, seed: int) -> list[Row]:
         mixing = np.random.default_rng(3).normal(size=(d, d)) / np.sqrt(d)
         layers = {"x": x, "y": np.tanh(x @ mixing) + 0.3 * rng.normal(size=(n, d))}
         source = probes.from_arrays(layers, ids=np.arange(n) + 10**6 * seed)
-        found = []
+        values = []
         for method in METHODS:
             row = compare(source, method=method, progress=False).frame.iloc[1]
-            found.append(((f"compare: {method}", ""), row["value"], row["se"]))
-        return found
+            values.append(((f"compare: {method}", ""), row["value"], row["se"]))
+        return values
 
 
 def summary(draws: Iterable[list[Row]]) -> dict[tuple[str, str], tuple[float, float, float, int]]:
@@ -80,15 +80,15 @@ def summary(draws: Iterable[list[Row]]) -> dict[tuple[str, str], tuple[float, fl
     for rows in draws:
         for key, value, se in rows:
             every.setdefault(key, []).append((value, se))
-    found = {}
+    coverage = {}
     for key, pairs in every.items():
         values, errors = np.array(pairs).T
         known = np.isfinite(errors) & np.isfinite(values)
         mean, spread = float(values[known].mean()) if known.any() else np.nan, float(np.nanstd(values, ddof=1))
         ratio = float(np.sqrt(np.square(errors[known]).mean()) / spread) if known.any() and spread > 1e-12 else np.nan
         inside = np.abs(values[known] - mean) <= 1.96 * errors[known] + 1e-12
-        found[key] = (mean, ratio, float(inside.mean()) if known.any() else np.nan, int(known.sum()))
-    return found
+        coverage[key] = (mean, ratio, float(inside.mean()) if known.any() else np.nan, int(known.sum()))
+    return coverage
 
 
 def table(laws: Iterable[str], measure: object, draws: int, workers: int) -> None:

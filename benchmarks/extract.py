@@ -23,7 +23,7 @@ Modes
     record ops    probes.record of every leaf call and operation, pool=mean
     plain write   the bytes of `record raw` with plain `write` and fsync; not paired
 
-Found (2 threads, a shared machine on which `bare` against itself gives 0.91 to 1.01; 512 images of resnet18, 256 of the others)
+Result (2 threads, shared machine on which `bare` against itself gives 0.91 to 1.01; 512 images of resnet18, 256 of the others)
 
                   resnet18          vit_tiny_patch16_224   tf_efficientnet_lite0
                   x bare  peak MB   x bare  peak MB        x bare  peak MB
@@ -207,7 +207,7 @@ def measure(mode: str, name: str, images: int, size: int, *, paired: bool) -> di
         loader = Paired(model, images, shape, paired=paired)
         start = time.perf_counter()
         RUN[mode](model, loader, path, FOUR[name])
-        found = {
+        times = {
             "seconds": time.perf_counter() - start - sum(loader.bare),
             "bare": sum(loader.bare),
             "megabytes": path.stat().st_size / 2**20 if path.exists() else 0.0,
@@ -215,8 +215,8 @@ def measure(mode: str, name: str, images: int, size: int, *, paired: bool) -> di
             "late_mb": peak_mb(),
         }
         if mode == "record raw":
-            found["write"] = plain_write(path)
-        return found
+            times["write"] = plain_write(path)
+        return times
 
 
 def plain_write(path: Path) -> float:
@@ -234,8 +234,8 @@ def alone(mode: str, name: str, images: int, arguments: argparse.Namespace, *mor
     """One measurement in a process of its own."""
     command = [sys.executable, __file__, "--only", mode, "--images", str(images), "--models", name]
     command += ["--size", str(arguments.size), "--threads", str(arguments.threads), *more]
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return found
+    measured: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return measured
 
 
 def main() -> None:

@@ -31,14 +31,14 @@ def peak() -> float:
 def brute(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Fields of all filters by silencing the others."""
     k, f, _ = weights.shape
-    found = np.empty((f, k, k))
+    means = np.empty((f, k, k))
     flat = x.reshape(len(x), -1)
-    for one in range(f):
+    for index in range(f):
         silent = np.zeros_like(weights)
-        silent[:, one] = weights[:, one]
+        silent[:, index] = weights[:, index]
         logits = flat @ silent.reshape(k, -1).T
-        found[one] = np.stack([logits[y == label].mean(0) for label in range(k)])
-    return found
+        means[index] = np.stack([logits[y == label].mean(0) for label in range(k)])
+    return means
 
 
 def main() -> None:
@@ -48,10 +48,10 @@ def main() -> None:
         means = np.maximum(rng.normal(size=(1000, 1280, places)), 0)
         weights = rng.normal(size=means.shape) + 2 * (rng.random((1000, 1280, 1)) < 0.02) * means
         start = time.perf_counter()
-        found = clusters_of(means, weights)
+        clusters = clusters_of(means, weights)
         seconds = time.perf_counter() - start
         print(f"K 1,000, F 1,280, P {places}: {seconds:.0f} s (limit {limit}), {peak():,.0f} MB (limit 1,500); "
-              f"SNR {found.summary()['snr_pair']:.3f}", flush=True)  # fmt: skip
+              f"SNR {clusters.summary()['snr_pair']:.3f}", flush=True)  # fmt: skip
         rows.append({"places": places, "seconds": seconds, "peak_mb": peak()})
     y = np.arange(4000) % 20
     x, weights = np.abs(rng.normal(size=(4000, 64, 4))), rng.normal(size=(20, 64, 4))

@@ -6,7 +6,7 @@ Scattering of order 2 (modulus, L = 8) of all 60,000 training images, standardis
 classes (closed form), its penalty chosen on the last 10,000 training images and fitted again on all. The 10,000 test images are
 scored once. Writes benchmarks/results/mnist.json.
 
-Found (J = 3, two cores): 0.91 % errors at penalty 0.001 (limit 1.5); 1,953 coefficients of 70,000 images in 110 s.
+Measured (J = 3, two cores): 0.91 % errors at penalty 0.001 (limit 1.5); 1,953 coefficients of 70,000 images in 110 s.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ HELD_OUT = 10_000
 
 def features(images: np.ndarray, scales: int) -> np.ndarray:
     """Scattering coefficients, (n, P h w)."""
-    network, found = Scattering(scales), []
+    network, features = Scattering(scales), []
     with torch.no_grad():
         for start in range(0, len(images), 500):
             x = torch.from_numpy(images[start : start + 500, None]).float() / 255
-            found.append(network(x).flatten(1).numpy())
-    return np.concatenate(found)
+            features.append(network(x).flatten(1).numpy())
+    return np.concatenate(features)
 
 
 def fitted(x: np.ndarray, y: np.ndarray, penalties: np.ndarray) -> list[np.ndarray]:
@@ -64,14 +64,14 @@ def main() -> None:
     tried = fitted(x[:-HELD_OUT], y[:-HELD_OUT], PENALTIES)
     held = [errors(x[-HELD_OUT:], y[-HELD_OUT:], weights) for weights in tried]
     best = PENALTIES[int(np.argmin(held))]
-    found = errors(test, parts["test"][1], fitted(x, y, np.array([best]))[0])
+    test_errors = errors(test, parts["test"][1], fitted(x, y, np.array([best]))[0])
     print(f"J = {arguments.scales}, {x.shape[1]} coefficients of 70,000 images in {seconds:.0f} s")
     print(f"errors on held-out training images by penalty: {dict(zip(PENALTIES.tolist(), held, strict=True))}")
-    print(f"test error {found / 100:.2f} % at penalty {best:g}")
+    print(f"test error {test_errors / 100:.2f} % at penalty {best:g}")
     out = Path(__file__).parent / "results" / "mnist.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(
-        json.dumps({"scales": arguments.scales, "penalty": best, "test_errors": found, "seconds": seconds}, indent=1)
+        json.dumps({"scales": arguments.scales, "penalty": best, "test_errors": test_errors, "seconds": seconds}, indent=1)
     )
 
 

@@ -6,7 +6,7 @@ The other side is written from the formulas as public code has them: for every i
 bilinear remap by advanced indexing at floor and ceiling. Both sides make the same fields from the same coefficients, in
 float32, and agree. Batches of 64, 2 threads. Writes benchmarks/results/perturbations.json.
 
-Found: 16 to 19 times faster at 32 pixels; at 224 pixels 3.8 to 4.8 (c = 3) and 4.1 to 6.2 (c = 5) times (wanted: 5). There,
+Found: 16 to 19 times faster at 32 pixels; at 224 pixels 3.8 to 4.8 (c = 3) and 4.1 to 6.2 (c = 5) times (target: 5). There,
 more than half of our time is bilinear sampling and memory for its result, which both sides need.
 """
 
@@ -79,13 +79,13 @@ def main() -> None:
     rows = []
     print(f"{'image':>8} {'c':>3} {'ours, images/s':>15} {'one by one':>11} {'faster':>7} {'difference':>11}")
     for side, c, delta in CASES:
-        found = measured(side, c, delta, arguments.rounds)
-        ours, theirs = (64 / statistics.median(found[name]) for name in ("ours", "theirs"))
+        result = measured(side, c, delta, arguments.rounds)
+        ours, theirs = (64 / statistics.median(result[name]) for name in ("ours", "theirs"))
         print(
-            f"{side:>5} px {c:>3} {ours:>15.0f} {theirs:>11.0f} {found['faster']:>7.1f} {found['difference']:>11.1e}",
+            f"{side:>5} px {c:>3} {ours:>15.0f} {theirs:>11.0f} {result['faster']:>7.1f} {result['difference']:>11.1e}",
             flush=True,
         )
-        rows.append(found)
+        rows.append(result)
     out = Path(__file__).parent / "results" / "perturbations.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(rows, indent=1))

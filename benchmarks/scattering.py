@@ -8,7 +8,7 @@ kymatio can't be imported beside scipy 1.17, so it runs in a process of its own,
 computes at a time. kymatio takes 3.1415 for pi in the norm of its filters: its coefficients are multiplied by (3.1415 / pi)
 once for every filter on their path. Writes benchmarks/results/scattering.json.
 
-Found (two shared cores): difference 4e-7 to 6e-7 of the largest value; faster 2.0 to 2.1 times at J = 2, 2.4 to 3.0 at J = 3.
+Result (2 shared cores): difference 4e-7 to 6e-7 of the largest value; faster 2.0 to 2.1 times at J = 2, 2.4 to 3.0 at J = 3.
 
 - Most of the time went into fresh pages: the transform of all filtered images at once was slower than kymatio. Two megabytes at
   a time, made, rectified and written out while they are in the cache, took half as long.
@@ -61,10 +61,10 @@ def main() -> None:
     parser.add_argument("--paths", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
-    found = paths(arguments.rounds) if arguments.paths else against_kymatio(arguments.kymatio, arguments.rounds)
+    results = paths(arguments.rounds) if arguments.paths else against_kymatio(arguments.kymatio, arguments.rounds)
     out = Path(__file__).parent / "results" / "scattering.json"
     out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(found, indent=1))
+    out.write_text(json.dumps(results, indent=1))
 
 
 def against_kymatio(python: str, rounds: int) -> list[dict[str, Any]]:

@@ -72,7 +72,7 @@ def measured(case: str, rounds: int) -> dict[str, Any]:
         return len(stability(model, clean, made, layers=layers, progress=False).frame["layer"].unique())
 
     bare()
-    found = ours()
+    n_layers = ours()
     times: dict[str, list[float]] = {"bare": [], "ours": []}
     for _ in range(rounds):
         for task in (bare, ours):
@@ -80,7 +80,7 @@ def measured(case: str, rounds: int) -> dict[str, Any]:
             task()
             times[task.__name__].append(time.perf_counter() - start)
     ratio = min(times["ours"]) / min(times["bare"])  # other load on the machine only ever adds
-    return {"case": case, "layers": found, "ratio": ratio, **times}
+    return {"case": case, "layers": n_layers, "ratio": ratio, **times}
 
 
 def memory(case: str, steps: int) -> float:
@@ -106,9 +106,9 @@ def main() -> None:
     rows = []
     print(f"{'network':>30} {'layers':>7} {'x its forward passes':>21}")
     for case in CASES:
-        found = measured(case, arguments.rounds)
-        print(f"{case:>30} {found['layers']:>7} {found['ratio']:>21.2f}", flush=True)
-        rows.append(found)
+        result = measured(case, arguments.rounds)
+        print(f"{case:>30} {result['layers']:>7} {result['ratio']:>21.2f}", flush=True)
+        rows.append(result)
     for case in ("resnet20", "tf_efficientnet_lite0"):
         few, many = memory(case, 4), memory(case, 16)
         print(f"{case}: {few:,.0f} MB over 4 steps, {many:,.0f} MB over 16")
