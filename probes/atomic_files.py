@@ -20,7 +20,7 @@ from pathlib import Path
 
 from probes.errors import UsageError
 
-__all__ = ["locked", "plain_file", "replacing", "sync_folder"]
+__all__ = ["locked", "plain_file", "replacing", "sync_folder", "try_lock"]
 
 _NO_FILES = {
     stat.S_ISDIR: "a folder",
@@ -135,7 +135,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        if _lock(fd) is False:
+        if try_lock(fd) is False:
             raise UsageError(f"{folder} is being written by another process; wait for it, or give another folder.")
         yield
     finally:
@@ -176,7 +176,7 @@ def _create(folder: Path, start: str, end: str, mode: int, name: str) -> tuple[P
         except KeyboardInterrupt:
             draft.unlink(missing_ok=True)
             raise
-        if (held := _lock(fd)) and draft.exists():
+        if (held := try_lock(fd)) and draft.exists():
             return draft, fd
         os.close(fd)
         if held is None:
@@ -191,13 +191,13 @@ def _remove_orphans(folder: Path, start: str, end: str) -> None:
         with contextlib.suppress(OSError):
             fd = os.open(orphan, os.O_RDWR)
             try:
-                if _lock(fd):
+                if try_lock(fd):
                     orphan.unlink()
             finally:
                 os.close(fd)
 
 
-def _lock(fd: int) -> bool | None:
+def try_lock(fd: int) -> bool | None:
     """Whether this process now holds the lock of an open file; None on a system without locks."""
     try:
         import fcntl

@@ -190,7 +190,7 @@ def test_a_folder_is_locked_by_one_process(tmp_path: Path) -> None:
 
 
 # All code that writes a file must write a draft. HDF5 files have a journal instead.
-JOURNALLED = {"probes/storage/journal.py", "probes/storage/writer.py"}
+JOURNALLED = {"probes/storage/journal.py", "probes/storage/writer.py", "repanalysis/networks/redunet/layer_files.py"}
 SAVERS = {
     "to_csv", "to_parquet", "to_json", "to_pickle", "to_excel", "to_html", "to_feather", "to_hdf", "to_netcdf", "to_zarr",
     "write_h5ad", "savefig", "imsave", "write_text", "write_bytes", "save_file", "serialize_file", "savez", "savez_compressed",

@@ -13,8 +13,8 @@ which are the rates of all circular shifts of the samples, divided by T. A sampl
     z <- normalised( z + eta [ E z - sum_k g_k pi_k C_k z ] ),   pi = softmax_k( -lam ||C_k z|| ),
 
 with the norm over all channels and frequencies. The published code for signals uses the unitary DFT where the rates of shifts
-have the unnormalised one. Its network is the exact one with T eps^2, T eta and T lam (`Step.of`), and the numbers that it reports
-are rates at T eps^2.
+have the unnormalised one. Its network is the exact one with T eps^2, T eta and T lam (`Step.of`), and the numbers that it
+reports are rates at T eps^2.
 
 References
 ----------
@@ -130,7 +130,8 @@ class Step(NamedTuple):
 
     def assigned(self, u: Tensor, operators: Tensor) -> Tensor:
         """Logits (K, n) of spectra (F, C, n): their softmax over classes is pi."""
-        return torch.cat([self.logits(_norms(products)[1:]) for _, products in _products(u, operators)], dim=1)
+        logits: Tensor = self.logits(torch.cat([_norms(products)[1:] for _, products in _products(u, operators)], dim=1))
+        return logits
 
     def moved(self, u: Tensor, operators: Tensor) -> Tensor:
         """Spectra (F, C, n) after the step; `operators` (F, (K + 1) C, C) are E and all C_k, one below the other."""
@@ -217,7 +218,8 @@ def normalized(x: Tensor) -> Tensor:
 def _normalize(u: Tensor) -> Tensor:
     """Divide spectra (F, C, n) by their norms, in place."""
     norms = torch.linalg.vector_norm(u, dim=(0, 1)).clamp(min=_SMALLEST)
-    return u.div_(norms)
+    divided: Tensor = u.div_(norms)
+    return divided
 
 
 def _products(u: Tensor, operators: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -236,7 +238,8 @@ def _products(u: Tensor, operators: Tensor) -> Iterator[tuple[slice, Tensor]]:
 def _norms(products: Tensor) -> Tensor:
     """Norms over frequencies and channels, (K + 1, n)."""
     norms = torch.linalg.vector_norm(_parts(products), dim=(0, 2))
-    return torch.linalg.vector_norm(norms.unflatten(1, (products.shape[-1], -1)), dim=2)
+    joined: Tensor = torch.linalg.vector_norm(torch.unflatten(norms, 1, (products.shape[-1], -1)), dim=2)
+    return joined
 
 
 def _parts(x: Tensor) -> Tensor:

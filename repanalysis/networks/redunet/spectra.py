@@ -78,7 +78,7 @@ class Grid:
         return last.expand(self.halved).reshape(-1)
 
     def spectrum(self, x: Tensor) -> Tensor:
-        """u of samples (n, C, *size): (F, C, n), complex but for vectors.
+        """U of samples (n, C, *size): (F, C, n), complex but for vectors.
 
         Raises
         ------
@@ -90,7 +90,8 @@ class Grid:
             return x.T[None]
         axes = tuple(range(2, 2 + len(self.size)))
         spectrum = torch.fft.rfftn(x, dim=axes, norm="ortho").flatten(2).permute(2, 1, 0).contiguous()
-        return spectrum.mul_(self.multiplicity(x).sqrt()[:, None, None])
+        scaled: Tensor = spectrum.mul_(self.multiplicity(x).sqrt()[:, None, None])
+        return scaled
 
     def signal(self, u: Tensor) -> Tensor:
         """Samples (n, C, *size) of spectra (F, C, n)."""
@@ -99,7 +100,8 @@ class Grid:
         scaled = u / self.multiplicity(u.real).sqrt()[:, None, None]
         full = scaled.permute(2, 1, 0).reshape(u.shape[2], self.channels, *self.halved)
         axes = tuple(range(2, 2 + len(self.size)))
-        return torch.fft.irfftn(full, s=self.size, dim=axes, norm="ortho")
+        x: Tensor = torch.fft.irfftn(full, s=self.size, dim=axes, norm="ortho")
+        return x
 
     def check(self, x: Any) -> None:
         """Raise DataError if samples don't have this shape."""
