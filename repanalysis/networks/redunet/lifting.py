@@ -68,9 +68,7 @@ class Lift(nn.Module):
         """Rectified convolutions."""
         size = x.shape[2:]
         if min(size) < self.kernel:
-            raise DataError(
-                f"Kernels of width {self.kernel} do not fit signals of size {tuple(size)}; choose a smaller kernel."
-            )
+            raise DataError(f"Kernels of width {self.kernel} do not fit signals of size {tuple(size)}; give a smaller one.")
         padded = functional.pad(x, (0, self.kernel - 1) * len(size), mode="circular")
         convolve = functional.conv1d if len(size) == 1 else functional.conv2d
         return convolve(padded, self.kernels.to(x.dtype)).relu_()

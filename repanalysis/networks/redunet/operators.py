@@ -33,7 +33,7 @@ from probes.errors import UsageError
 from repanalysis._checks import not_negative, one_of, positive
 from repanalysis.networks.redunet.spectra import Grid
 
-__all__ = ["Rates", "Step", "class_rates", "class_slices", "normalized", "operators_of"]
+__all__ = ["Rates", "Step", "class_rates", "normalized", "operators_of"]
 
 AssignmentScheme = Literal["paper", "balanced"]
 SpectralNorm = Literal["exact", "official"]
@@ -163,50 +163,62 @@ def operators_of(u: Tensor, step: Step) -> tuple[Tensor, Rates]:
         E and C_1 ... C_K, one below the other, Hermitian.
     rates : Rates
     """
-    factors, rates = _factors(u, step.counts, step.grid, step.eps_sq)
-    inverses = torch.cholesky_inverse(factors)  # (K + 1, F, C, C)
-    sizes = torch.tensor([step.n, *step.counts], dtype=u.real.dtype, device=u.device)
-    inverses *= (step.grid.channels / (step.eps_sq * sizes))[:, None, None, None]
-    return inverses.transpose(0, 1).reshape(u.shape[0], -1, u.shape[1]).contiguous(), rates
+    inverses, rates = _measured(u, step.counts, step.grid, step.eps_sq, inverses=True)
+    grid, sizes = step.grid, (step.n, *step.counts)
+    operators = torch.empty((u.shape[0], len(sizes), grid.channels, grid.channels), dtype=u.dtype, device=u.device)
+    for index, (size, inverse) in enumerate(zip(sizes, inverses, strict=True)):
+        operators[:, index] = inverse * (grid.channels / (step.eps_sq * size))
+    return operators.flatten(1, 2), rates
 
 
 def class_rates(u: Tensor, counts: Sequence[int], grid: Grid, eps_sq: float) -> Rates:
     """Rates of spectra (F, C, n) that are sorted by class; classes without samples are skipped."""
-    present = [count for count in counts if count]
-    return _factors(u, present, grid, eps_sq)[1]
+    return _measured(u, [count for count in counts if count], grid, eps_sq, inverses=False)[1]
 
 
-def class_slices(counts: Sequence[int]) -> Iterator[slice]:
-    """The columns of each class."""
+def _measured(u: Tensor, counts: Sequence[int], grid: Grid, eps_sq: float, *, inverses: bool) -> tuple[list[Tensor], Rates]:
+    """Inverses of A and A_1 ... A_K if asked for, (F, C, C) each, and the rates; in float64 for spectra of any type."""
+    n, channels = sum(counts), grid.channels
+    multiplicity = grid.multiplicity(torch.empty(0, dtype=torch.float64, device=u.device))
+    factors = channels / eps_sq * grid.points / multiplicity
+    whole: Tensor | None = None
+    parts, halves = [], []
     first = 0
     for count in counts:
-        yield slice(first, first + count)
+        v = _double(u[:, :, first : first + count])
         first += count
+        moment = v @ v.mH if n >= channels else None
+        whole = moment if whole is None or moment is None else whole + moment
+        inverse, half = _inverted(v, moment if count >= channels else None, factors / count, eps_sq, inverse=inverses)
+        parts.append(inverse)
+        halves.append(half)
+    inverse, half = _inverted(_double(u) if whole is None else u, whole, factors / n, eps_sq, inverse=inverses)
+    rates = [float(value @ multiplicity) / grid.points for value in (half, *halves)]
+    classes = sum(count / n * rate for count, rate in zip(counts, rates[1:], strict=True))
+    return [inverse, *parts], Rates(rates[0], classes, rates[0] - classes)
 
 
-def _factors(u: Tensor, counts: Sequence[int], grid: Grid, eps_sq: float) -> tuple[Tensor, Rates]:
-    """Cholesky factors of A and A_1 ... A_K, (K + 1, F, C, C), and the rates."""
-    n, (frequencies, channels, _) = sum(counts), u.shape
-    multiplicity = grid.multiplicity(u.real)
-    factor = channels / eps_sq * grid.points
-    shifted = torch.empty((len(counts) + 1, frequencies, channels, channels), dtype=u.dtype, device=u.device)
-    for k, columns in enumerate(class_slices(counts)):
-        torch.matmul(u[:, :, columns], u[:, :, columns].mH, out=shifted[k + 1])
-    torch.sum(shifted[1:], dim=0, out=shifted[0])
-    sizes = torch.tensor([n, *counts], dtype=multiplicity.dtype, device=u.device)
-    shifted *= factor / (sizes[:, None] * multiplicity)[:, :, None, None]
-    shifted.diagonal(dim1=-2, dim2=-1).add_(1.0)
-    factors, failed = torch.linalg.cholesky_ex(shifted)
-    if failed.any():
-        raise UsageError(
-            f"I + Z Z^T / eps^2 is not positive definite in {multiplicity.dtype}: eps_sq = {eps_sq:g} is too small for its "
-            "precision. Give a larger eps_sq, or dtype='float64'."
-        )
-    diagonals = factors.diagonal(dim1=-2, dim2=-1).real.double()
-    logs = (diagonals.log().sum(dim=-1) @ multiplicity.double()) / grid.points
-    whole = float(logs[0])
-    classes = sum(count / n * float(value) for count, value in zip(counts, logs[1:], strict=True))
-    return factors, Rates(whole, classes, whole - classes)
+def _inverted(v: Tensor, moment: Tensor | None, factors: Tensor, eps_sq: float, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    """Inverse (F, C, C) of I + f(p) v v^*, if asked for, and half its log det, (F,), from v v^* or, without it, from v^* v."""
+    inner = (v.mH @ v if moment is None else moment) * factors[:, None, None]
+    inner.diagonal(dim1=-2, dim2=-1).add_(1.0)
+    lower, failed = torch.linalg.cholesky_ex(inner)
+    if failed.any() or not torch.isfinite(factors).all():
+        raise UsageError(f"eps_sq = {eps_sq:g} is too small for float64: I + Z Z^T / eps^2 is singular. Give a larger one.")
+    half = lower.diagonal(dim1=-2, dim2=-1).real.log().sum(dim=-1)
+    if not inverse:
+        return lower, half
+    if moment is not None:
+        return torch.cholesky_inverse(lower), half
+    solved = torch.linalg.solve_triangular(lower, v.mH, upper=False)  # Woodbury
+    residual = (solved.mH @ solved).mul_(-factors[:, None, None])
+    residual.diagonal(dim1=-2, dim2=-1).add_(1.0)
+    return residual, half
+
+
+def _double(u: Tensor) -> Tensor:
+    double: Tensor = u.to(torch.complex128 if u.is_complex() else torch.float64)
+    return double
 
 
 def normalized(x: Tensor) -> Tensor:
@@ -217,8 +229,7 @@ def normalized(x: Tensor) -> Tensor:
 
 def _normalize(u: Tensor) -> Tensor:
     """Divide spectra (F, C, n) by their norms, in place."""
-    norms = torch.linalg.vector_norm(u, dim=(0, 1)).clamp(min=_SMALLEST)
-    divided: Tensor = u.div_(norms)
+    divided: Tensor = u.div_(_norms(u[:, None])[0].clamp(min=_SMALLEST))
     return divided
 
 
@@ -237,9 +248,9 @@ def _products(u: Tensor, operators: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 def _norms(products: Tensor) -> Tensor:
     """Norms over frequencies and channels, (K + 1, n)."""
-    norms = torch.linalg.vector_norm(_parts(products), dim=(0, 2))
-    joined: Tensor = torch.linalg.vector_norm(torch.unflatten(norms, 1, (products.shape[-1], -1)), dim=2)
-    return joined
+    squares = _parts(products).square().sum(dim=2).sum(dim=0)  # several times as fast as a norm over both axes
+    norms: Tensor = torch.unflatten(squares, 1, (products.shape[-1], -1)).sum(dim=2).sqrt()
+    return norms
 
 
 def _parts(x: Tensor) -> Tensor:
