@@ -29,7 +29,7 @@ from probes.options import shows_options
 from repanalysis.networks.redunet.config import ReduNetConfig, ReduNetKeywords
 from repanalysis.networks.redunet.layer_files import LayerFile
 from repanalysis.networks.redunet.network import RATES, SPLITS, Design, ReduNet, checked
-from repanalysis.networks.redunet.operators import Rates, Step, class_rates, normalized, operators_of
+from repanalysis.networks.redunet.operators import Rates, Step, class_rates, normalized, norms_of, operators_of
 
 __all__ = ["Plan", "construct", "plan"]
 
@@ -196,6 +196,7 @@ class _Features:
 
     def __init__(self, u: Tensor, tests: tuple[Tensor, list[int]] | None, step: Step) -> None:
         self.u, self.tests, self.step = u, tests, step
+        self.alive = self._alive()
         self.measure()
 
     def measure(self) -> None:
@@ -205,12 +206,16 @@ class _Features:
         test = Rates(np.nan, np.nan, np.nan) if tests is None else class_rates(*tests, step.grid, step.eps_sq)
         self.rates = np.array([train, test])
 
-    def move(self, operators: Tensor) -> None:
+    def _alive(self) -> int:
+        """Number of training samples whose norm is not 0; an overflow makes it 0 or NaN."""
+        return int((norms_of(self.u) > 0).sum())
+
+    def advance(self, operators: Tensor) -> None:
         """Go through a layer."""
         self.u = self.step.moved(self.u, operators)
         if self.tests is not None:
             self.tests = self.step.moved(self.tests[0], operators), self.tests[1]
-        if not torch.isfinite(self.u.real if self.u.is_complex() else self.u).all():
+        if self._alive() < self.alive:
             raise UsageError(f"The step of eta_eff = {self.step.eta_eff:.3g} overflows; give a smaller eta.")
 
 
@@ -220,18 +225,18 @@ def _construct_layers(
     """Operators of all layers (none if a file holds them), and the rates (L + 1, 2, 3)."""
     layers: list[Tensor] = []
     rates = [features.rates]
-    falls = 0
+    has_fallen = False
     for index in range(config.layers):
         if file is not None and index < file.done:  # made before the construction was stopped
             stored = file.layer(index)
-            operators = torch.from_numpy(stored["operators"].copy()).to(features.u.device)
-            features.move(torch.view_as_complex(operators) if features.step.grid.size else operators)
+            operators = torch.tensor(stored["operators"], device=features.u.device)
+            features.advance(torch.view_as_complex(operators) if features.step.grid.size else operators)
             after = stored["rates"]
             if index + 1 == file.done:
                 features.measure()
         else:
             operators = features.operators
-            features.move(operators)
+            features.advance(operators)
             features.measure()
             after = features.rates
             parts = torch.view_as_real(operators) if operators.is_complex() else operators
@@ -240,12 +245,12 @@ def _construct_layers(
             else:
                 file.append({"operators": parts.cpu().numpy(), "rates": after})
         before, now = (float(values[0, 2]) for values in (rates[-1], after))
-        falls += now < before - _FALL[config.dtype]
-        if falls == 1 and now < before:
+        if now < before - _FALL[config.dtype] and not has_fallen:
+            has_fallen = True
             warnings.warn(
-                f"The rate reduction of the training samples fell at layer {index}, from {before:.4g} to {now:.4g}: "
-                f"eta = {config.eta:g} (eta_eff = {features.step.eta_eff:.3g}) is too large, or samples are assigned to wrong "
-                "classes. Give a smaller eta, or tol=0 (--tol 0) to stop there.",
+                f"The rate reduction of the training samples fell at layer {index}, from {before:.4g} to {now:.4g}: eta is too "
+                f"large (eta_eff = {features.step.eta_eff:.3g}), or samples are assigned to wrong classes. Give a smaller eta, "
+                "or tol=0 (--tol 0) to stop there.",
                 stacklevel=3,
             )
         if config.tol is not None and now - before < min(config.tol, 0.0):
@@ -300,7 +305,7 @@ def _known(labels: NDArray[Any], classes: Sequence[int | str]) -> NDArray[np.int
 
 def _warn(design: Design) -> None:
     """What can be said before the construction."""
-    counts, step, eta = design.counts, design.step, design.config.eta
+    counts, step = design.counts, design.step
     if single := [str(label) for label, count in zip(design.classes, counts, strict=True) if count == 1]:
         warnings.warn(f"Class {', '.join(single[:5])} has one sample: its subspace is a line. Give more.", stacklevel=3)
     if step.scheme == "paper" and max(counts) >= _UNEQUAL * min(counts):
@@ -311,8 +316,8 @@ def _warn(design: Design) -> None:
         )
     if step.eta_eff >= _UNSTABLE:
         warnings.warn(
-            f"eta = {eta:g} is a step of eta_eff = {step.eta_eff:.3g} for {step.n:,} samples: from 4 on, the rate reduction "
-            "may fall. Give eta_eff=1 (--eta-eff 1), or a smaller eta.",
+            f"eta is a step of eta_eff = {step.eta_eff:.3g} for {step.n:,} samples: from 4 on, the rate reduction may fall. "
+            "Give eta_eff=1 (--eta-eff 1), or a smaller eta.",
             stacklevel=3,
         )
 

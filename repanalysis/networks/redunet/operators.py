@@ -33,7 +33,7 @@ from probes.errors import UsageError
 from repanalysis._checks import not_negative, one_of, positive
 from repanalysis.networks.redunet.spectra import Grid
 
-__all__ = ["Rates", "Step", "class_rates", "normalized", "operators_of"]
+__all__ = ["Rates", "Step", "class_rates", "normalized", "norms_of", "operators_of"]
 
 AssignmentScheme = Literal["paper", "balanced"]
 SpectralNorm = Literal["exact", "official"]
@@ -224,12 +224,18 @@ def _double(u: Tensor) -> Tensor:
 def normalized(x: Tensor) -> Tensor:
     """Samples (n, ...) divided by their norms; samples of norm below 1e-8 by 1e-8, so that zeros stay zeros."""
     norms = torch.linalg.vector_norm(x.flatten(1), dim=1).clamp(min=_SMALLEST)
-    return x / norms.reshape(-1, *[1] * (x.ndim - 1))
+    divided: Tensor = x / norms.reshape(-1, *[1] * (x.ndim - 1))
+    return divided
+
+
+def norms_of(u: Tensor) -> Tensor:
+    """Norms (n,) of spectra (F, C, n)."""
+    return _norms(u[:, None])[0]
 
 
 def _normalize(u: Tensor) -> Tensor:
     """Divide spectra (F, C, n) by their norms, in place."""
-    divided: Tensor = u.div_(_norms(u[:, None])[0].clamp(min=_SMALLEST))
+    divided: Tensor = u.div_(norms_of(u).clamp(min=_SMALLEST))
     return divided
 
 
@@ -249,7 +255,7 @@ def _products(u: Tensor, operators: Tensor) -> Iterator[tuple[slice, Tensor]]:
 def _norms(products: Tensor) -> Tensor:
     """Norms over frequencies and channels, (K + 1, n)."""
     squares = _parts(products).square().sum(dim=2).sum(dim=0)  # several times as fast as a norm over both axes
-    norms: Tensor = torch.unflatten(squares, 1, (products.shape[-1], -1)).sum(dim=2).sqrt()
+    norms: Tensor = torch.unflatten(squares, 1, (products.shape[-1], 2 if products.is_complex() else 1)).sum(dim=2).sqrt()
     return norms
 
 
