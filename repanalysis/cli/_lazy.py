@@ -22,6 +22,7 @@ COMMANDS = {
     "extract": "extraction:extract",
     "analyze": "analysis:analyze",
     "train": "training:train",
+    "redunet": "redunet:redunet",
     "stability": "stability:stability",
     "filters": "filters:filters",
     "filter-energy": "stability:filter_energy",

@@ -3,9 +3,10 @@
 Specifications: `timm:NAME`, `torchvision:NAME` and `hf:NAME` (a repository of the Hugging Face hub, or a folder), pretrained
 unless weights are given; `scattering:J=3,L=8,phases=4` and, with learned projections and frames, `scattering:variant=SC,J=4`,
 with the parameters of `Scattering` and `concentrated`; `scale-net:blocks=7,width=2,stride=2`, with those of `ScaleNet`;
-`small:lenet,colours=3,size=32`, a network of `networks.small`; and `py:package.module:factory`, a function of yours without
-required arguments that returns a `torch.nn.Module`. Such a module may have a dictionary `pretrained_cfg`, as timm's have, with
-input_size, mean, std, interpolation and crop_pct of its images.
+`small:lenet,colours=3,size=32`, a network of `networks.small`; `redunet:FILE`, a network that `redunet build` wrote; and
+`py:package.module:factory`, a function of yours without required arguments that returns a `torch.nn.Module`. Such a
+module may have a dictionary `pretrained_cfg`, as timm's have, with input_size, mean, std, interpolation and crop_pct of its
+images.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from repanalysis.inputs.weights import load_weights
 from repanalysis.plugins import attribute_of, entry_points
 from repanalysis.specs import options
 
-__all__ = ["Model", "Size", "load_model", "sample_shape"]
+__all__ = ["Model", "Size", "image_transform", "load_model", "sample_shape"]
 
-_SCHEMES = ("timm", "torchvision", "hf", "py", "scattering", "scale-net", "small")
+_SCHEMES = ("timm", "torchvision", "hf", "py", "scattering", "scale-net", "small", "redunet")
 _COMPLETE = ("scattering", "scale-net", "small")  # schemes that need no name after the colon
 _FORMS = "Write timm:NAME, torchvision:NAME, hf:NAME, scattering:J=3,L=8 or py:package.module:factory."
 _SYMBOLS = {"J": "scales", "L": "angles"}  # the literature's symbols for parameters of scattering
@@ -119,7 +120,7 @@ def load_model(
         raise UsageError(f"Unknown model {spec!r}.{did_you_mean(scheme, _SCHEMES)} {_FORMS}")
     build: dict[str, Callable[[str, Weights], tuple[nn.Module, Transform | None]]] = {
         "timm": _timm, "torchvision": _torchvision, "hf": _hf, "py": _factory, "scattering": _scattering,
-        "scale-net": _scale_net, "small": _small,
+        "scale-net": _scale_net, "small": _small, "redunet": _redunet,
     }  # fmt: skip
     if scheme in installed:
         module, native_transform = _installed(installed[scheme], name)
@@ -146,7 +147,7 @@ def load_model(
     elif native_transform is not None and not override:
         transform = native_transform
     else:
-        transform = _transform(config)
+        transform = image_transform(config)
     if images:
         shape = None if config is None else tuple(config["input_size"])
     return Model(module.eval(), transform, shape, card)
@@ -270,6 +271,14 @@ def _small(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  
     return small(architecture, **options(parameters, small, f"small:{architecture}")), None
 
 
+def _redunet(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
+    from repanalysis.networks.redunet.network import ReduNet
+
+    if weights is not None:
+        raise UsageError("A ReduNet's file holds its operators; leave --weights out.")
+    return ReduNet.load(name), None
+
+
 def _factory(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:  # noqa: ARG001  # load_model loads them
     factory = attribute_of(name)
     _refuse_uncallable(name, factory)
@@ -371,7 +380,7 @@ def _config(module: nn.Module, override: Mapping[str, Any]) -> dict[str, Any] | 
     return {key: list(value) if isinstance(value := config[key], tuple) else value for key in keys if key in config}
 
 
-def _transform(config: Mapping[str, Any]) -> Callable[[Any], Tensor]:
+def image_transform(config: Mapping[str, Any]) -> Callable[[Any], Tensor]:
     """Timm's own evaluation transform: resize, centre crop, tensor, normalise."""
     from timm.data.transforms_factory import create_transform
 

@@ -136,7 +136,7 @@ def construct(
         checked(test_x, design.shape)
         test_indices = _known(test_labels, classes)
         tests = prepare(test_x, test_indices, "test"), np.bincount(test_indices, minlength=len(classes)).tolist()
-        design.source["test_samples"] = _fingerprint(test_x, test_labels)  # type: ignore[index]
+        design.source.update(test_samples=_fingerprint(test_x, test_labels), n_test=len(test_labels))
     u = prepare(samples, indices, "training")
     del samples
     with torch.no_grad(), ExitStack() as stack:

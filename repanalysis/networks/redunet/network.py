@@ -118,7 +118,7 @@ class Design:
         Numbers of their training samples.
     preprocessing : mapping or None
         `input_size`, `mean`, `std`, `interpolation` and `crop_pct` of images, as timm's.
-    source : mapping
+    source : dict
         Data and versions, for provenance.
     """
 
@@ -127,7 +127,7 @@ class Design:
     classes: tuple[int | str, ...]
     counts: tuple[int, ...]
     preprocessing: Mapping[str, Any] | None = None
-    source: Mapping[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
 
     @property
     def step(self) -> Step:

@@ -1,0 +1,81 @@
+"""`repanalysis redunet`: networks that are constructed by maximising the rate reduction."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from repanalysis.cli._arguments import DataSpec, FigureFile
+from repanalysis.cli._commands import Command
+from repanalysis.cli._declared import Options
+from repanalysis.cli._outputs import FIGURES, TABLES, check_output_path, file_plots, save_figure
+from repanalysis.cli._texts import frame_text
+from repanalysis.cli._verbs import CommandResult, Settings, command
+from repanalysis.networks.redunet.config import ReduNetConfig
+from repanalysis.networks.redunet.construction import plan as plan_construction
+from repanalysis.training.redunets import build_redunet, rates_table, read_samples
+
+MOST_LAYERS = 12  # rows of the printed table
+
+redunet = typer.Typer(
+    no_args_is_help=True, help="ReduNets: networks constructed by maximising the rate reduction, by forward passes alone."
+)
+
+
+@command
+def build(
+    settings: Settings,
+    data: DataSpec,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Network to write, .safetensors; `redunet:FILE` names it.")],
+    table: Annotated[Path | None, typer.Option(help="Table of the rates to write: .csv or .parquet.")] = None,
+    figure: FigureFile = None,
+    config: Annotated[Any, Options(ReduNetConfig)] = None,
+    options: Annotated[Any, Options(build_redunet)] = None,
+) -> CommandResult:
+    """Construct a ReduNet layer by layer, with the rates of training and test samples after each layer."""
+    check_output_path("network format", output, (".safetensors",), overwrite=options["overwrite"] or options["resume"])
+    check_output_path("table format", table, TABLES, overwrite=options["overwrite"])
+    check_output_path("figure format", figure, FIGURES, overwrite=options["overwrite"])
+    network = build_redunet(data, output, config, **options)
+    rates = rates_table(network, output.stem)
+    if table is not None:
+        rates.save(table)
+    if figure is not None:
+        save_figure(file_plots().overview(rates), figure)
+    curve = network.curve()
+    wide = curve.pivot_table(values="rate_reduction", index=["order", "layer"], columns="split", sort=False).reset_index()
+    every = max(1, len(wide) // MOST_LAYERS)
+    shown = wide.iloc[sorted({*range(0, len(wide), every), len(wide) - 1})].drop(columns="order")
+    step = network.step
+    text = (
+        f"Rate reduction, in nats\n{frame_text(shown, 4)}\n\n{output}: {len(network.layers)} layers, {step.n:,} training samples, "
+        f"effective eps^2 = {step.eps_sq:g}, eta_eff = {step.eta_eff:.3g}, lam_eff = {step.lam_eff:.3g}. "
+        f"Next: repanalysis extract redunet:{output} --data {data} -o activations.h5"
+    )
+    return CommandResult(text, {"network": str(output), "rates": curve.to_dict("records")})
+
+
+@command
+def plan(
+    settings: Settings,
+    data: DataSpec,
+    config: Annotated[Any, Options(ReduNetConfig)] = None,
+    options: Annotated[Any, Options(build_redunet, only=("split", "per_class", "size", "labels"))] = None,
+) -> CommandResult:
+    """Compute the sizes of a network and of its construction, without building anything."""
+    training = read_samples(data, seed=settings.seed, hidden=True, **options)
+    classes = len(set(training.y.tolist()))
+    sizes = plan_construction(training.x.shape[1:], classes, len(training.y), config=config)
+    text = (
+        f"{len(training.y):,} samples of {classes} classes, features {'x'.join(map(str, sizes.shape))}: "
+        f"{sizes.layer_bytes / 2**20:,.1f} MiB a layer, {sizes.file_bytes / 2**20:,.1f} MiB in all, "
+        f"{sizes.memory_bytes / 2**20:,.1f} MiB of memory."
+    )
+    return CommandResult(text, asdict(sizes))
+
+
+for verb in (build, plan):
+    redunet.command(verb.__name__, cls=Command)(verb)
