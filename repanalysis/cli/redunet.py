@@ -51,7 +51,8 @@ def build(
     shown = wide.iloc[sorted({*range(0, len(wide), every), len(wide) - 1})].drop(columns="order")
     step = network.step
     text = (
-        f"Rate reduction, in nats\n{frame_text(shown, 4)}\n\n{output}: {len(network.layers)} layers, {step.n:,} training samples, "
+        f"Rate reduction, in nats\n{frame_text(shown, 4)}\n\n"
+        f"{output}: {len(network.layers)} layers, {step.n:,} training samples, "
         f"effective eps^2 = {step.eps_sq:g}, eta_eff = {step.eta_eff:.3g}, lam_eff = {step.lam_eff:.3g}. "
         f"Next: repanalysis extract redunet:{output} --data {data} -o activations.h5"
     )

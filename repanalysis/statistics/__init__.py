@@ -8,8 +8,9 @@ from repanalysis.statistics.groups import GroupedMoments, Groups
 from repanalysis.statistics.moments import ClassMoments, Moments
 from repanalysis.statistics.rows import RowMoments, Rows
 from repanalysis.statistics.samples import Samples, SampleSet, TargetSamples
+from repanalysis.statistics.shifts import ShiftMoments, SpectralMoments
 
 __all__ = [
     "ClassGeometry", "ClassMoments", "GroupedMoments", "Groups", "Moments", "NonFiniteError", "RowMoments", "Rows",
-    "SampleSet", "Samples", "Statistic", "TargetSamples", "Weighting",
+    "SampleSet", "Samples", "ShiftMoments", "SpectralMoments", "Statistic", "TargetSamples", "Weighting",
 ]  # fmt: skip

@@ -545,7 +545,7 @@ def _analyze_layer(source: Source, layer: str, job: Job, bar: Any) -> LayerRows:
         for batch in source.iter([layer]):
             if layer_states is None:
                 d = int(np.prod(batch.layers[layer].shape[1:]))
-                job = job.for_layer(d, batch.info[layer].source_shape)
+                job = job.for_layer(d, batch.info[layer].source_shape, batch.info[layer].dims)
                 plan = plan_statistics(job.metrics, d, max(1, len(classes)), n, groups=job.groups, budget=job.budget)
                 resolution = resolution_of_layer(job.types, batch.info[layer])
                 layer_states = LayerStates(batch.info[layer], job, plan, d, classes, resolution=resolution)
@@ -740,7 +740,7 @@ def _stream_states(batches: Iterable[Batch], job: Job, bar: Any) -> Iterator[Lay
             for name, info in batch.info.items():
                 d = int(np.prod(batch.layers[name].shape[1:]))
                 budget = job.budget // len(batch.info)
-                layer_job = job.for_layer(d, info.source_shape)
+                layer_job = job.for_layer(d, info.source_shape, info.dims)
                 plan = plan_statistics(layer_job.metrics, d, max(1, len(classes)), None, groups=layer_job.groups, budget=budget)
                 resolution = resolution_of_layer(types, info)
                 layers[name] = LayerStates(info, layer_job, plan, d, classes, resolution=resolution)

@@ -80,8 +80,8 @@ class Job:
         ]
         return replace(self, metrics=tuple(named)) if targets else self
 
-    def for_layer(self, d: int, shape: tuple[int, ...] = ()) -> Job:
-        """The job for a layer of d features; `shape` is the shape of the unpooled output, for heads."""
+    def for_layer(self, d: int, shape: tuple[int, ...] = (), dims: tuple[str, ...] = ()) -> Job:
+        """The job for a layer of d features; `shape` is that of the unpooled output, `dims` are the names of recorded axes."""
         heads = {metric: metric.params["head"].at(d, shape) for metric in self.metrics if metric.params.get("head") is not None}
         fitting_metrics = [
             metric for metric in self.metrics if metric not in heads or (heads[metric].takes(d) and not heads[metric].foreign)
@@ -91,7 +91,20 @@ class Job:
                 get(metric.name, **{**metric.params, "head": heads[metric]}) if metric in heads else metric
                 for metric in self.metrics
             ]
-        return replace(self, metrics=tuple(fitting_metrics))
+        maps = _shape_of_maps(d, shape, dims)
+        with_shapes = [
+            get(metric.name, **{**metric.params, "shape": maps}) if "shape" in metric.parameters else metric
+            for metric in fitting_metrics
+        ]
+        return replace(self, metrics=tuple(with_shapes))
+
+
+def _shape_of_maps(d: int, shape: tuple[int, ...], dims: tuple[str, ...]) -> tuple[int, ...] | None:
+    """(C, *size) of maps recorded whole, channels first; () of features without positions; None of other recordings."""
+    if len(shape) < 2:
+        return ()
+    whole = math.prod(shape) == d and len(shape) in (2, 3) and len(dims) == len(shape) + 1 and dims[1] == "channel"
+    return shape if whole else None
 
 
 @dataclass(frozen=True)
