@@ -25,7 +25,7 @@ FAMILIES = {
     "Neural collapse": (
         "nc1", "nc1_quotient", "nc1_cdnv", "nc2_equinorm", "nc2_equiangular", "nc3_duality", "nc4_ncc_mismatch", "ncc_accuracy",
     ),
-    "Rate": ("coding_rate", "coding_rate_classes", "rate_reduction", "rate_reduction_normalized"),
+    "Rate": ("coding_rate", "coding_rate_classes", "rate_reduction", "rate_reduction_normalized", "shift_rate_reduction"),
     "Read-out": ("linear_probe_accuracy", "knn_accuracy", "lda_accuracy", "linear_separability", "ridge_r2"),
     "Dimension": ("effective_rank", "participation_ratio", "spectrum", "power_law_exponent", "intrinsic_dimension"),
     "Filters": ("filter_clusters",),

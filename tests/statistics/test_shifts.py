@@ -58,3 +58,22 @@ def test_an_unknown_shape_sums_nothing() -> None:
     assert state.counts.tolist() == [3, 2]
     assert ShiftMoments(None).state_bytes(5, 2) == 0
     assert ShiftMoments((2, 6)).state_bytes(12, 3) == ShiftMoments((2, 6)).init(12, [0, 1, 2]).moments.nbytes
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_split_of_the_samples_gives_the_same_state(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    statistic, d = ShiftMoments(shape), int(np.prod(shape))
+    x, y = rng.normal(size=(20, d)), rng.integers(3, 7, 20)
+    whole = statistic.of(x, y)
+    ids = np.arange(20)
+    parts = [
+        statistic.update(statistic.init(d), x[rows], y[rows], ids[rows]) for rows in (slice(0, 3), slice(3, 3), slice(3, 20))
+    ]
+    for order in ((0, 1, 2), (2, 0, 1)):
+        merged = statistic.init(d, [9])
+        for index in order:
+            merged = statistic.merge(merged, parts[index])
+        assert merged.counts.tolist() == [*whole.counts, 0]
+        np.testing.assert_allclose(merged.moments[:-1], whole.moments, atol=1e-13)
+    np.testing.assert_allclose(statistic.of(x.astype(np.float32), y).moments, whole.moments, atol=1e-6)
