@@ -58,8 +58,8 @@ def shift_rate_reduction(
     Notes
     -----
     Does not change if each map is shifted circularly by itself. Maps of size 1, and vectors, have the values of
-    `rate_reduction` with `normalization="sphere"`. Time n T C^2 + K T C^3 / 3, memory K T C^2 complex numbers. It has no standard
-    error.
+    `rate_reduction` with `normalization="sphere"`. Time n T C^2 + K T C^3 / 3, memory K T C^2 complex numbers. It has no
+    standard error.
 
     References
     ----------
