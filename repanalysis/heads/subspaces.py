@@ -45,7 +45,7 @@ class Subspaces(NamedTuple):
 
     def predict(self, x: ArrayLike) -> NDArray[np.generic]:
         """The class (n,) of the nearest subspace; the first of equally near ones."""
-        return self.classes[self.residuals(x).argmin(axis=1)]
+        return np.asarray(self.classes[self.residuals(x).argmin(axis=1)])
 
 
 def fit_subspaces(x: ArrayLike, y: ArrayLike, dimensions: int = 10, *, centred: bool = False) -> Subspaces:

@@ -245,7 +245,7 @@ def _construct_layers(
             else:
                 file.append({"operators": parts.cpu().numpy(), "rates": after})
         before, now = (float(values[0, 2]) for values in (rates[-1], after))
-        if now < before - _FALL[config.dtype] and not has_fallen:
+        if config.tol is None and now < before - _FALL[config.dtype] and not has_fallen:
             has_fallen = True
             warnings.warn(
                 f"The rate reduction of the training samples fell at layer {index}, from {before:.4g} to {now:.4g}: eta is too "
@@ -253,7 +253,7 @@ def _construct_layers(
                 "or tol=0 (--tol 0) to stop there.",
                 stacklevel=3,
             )
-        if config.tol is not None and now - before < min(config.tol, 0.0):
+        if config.tol is not None and now - before < min(config.tol, 0.0) and index:
             break  # without this layer
         rates.append(after)
         bar.update()

@@ -23,7 +23,11 @@ class ReduNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
 
     Parameters
     ----------
-    layers, eps_sq, tol, assignment, dtype
+    layers : int, default 40
+        Largest number of layers.
+    tol : float or None, default 0
+        Stop at a layer that raises the training rate reduction by less; None: build all layers.
+    eps_sq, assignment, dtype
         As for `ReduNetConfig`.
     eta_eff, lam_eff : float or None, default 1 and None
         Step and inverse temperature without their dependence on the number of samples; None: `eta`, `lam`.
@@ -42,7 +46,9 @@ class ReduNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     Notes
     -----
     Only directions of samples count: each is divided by its norm, so that scaled samples have the same features. Centre or
-    scale features by a pipeline where that is not wanted.
+    scale features by a pipeline where that is not wanted. Classes become orthogonal subspaces, of which d features hold d at most:
+    more classes than features, and classes that differ by their distance from 0 alone, can't be told apart. So scikit-learn's check
+    of the accuracy, three clusters in a plane, does not apply (`poor_score`); all other checks pass.
 
     Examples
     --------
@@ -62,7 +68,7 @@ class ReduNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         eta: float = 0.5,
         eps_sq: float = 0.1,
         lam: float = 500.0,
-        tol: float | None = None,
+        tol: float | None = 0.0,
         assignment: str = "paper",
         dtype: str = "float64",
     ) -> None:
@@ -75,6 +81,12 @@ class ReduNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         self.tol = tol
         self.assignment = assignment
         self.dtype = dtype
+
+    def __sklearn_tags__(self) -> Any:
+        """Tags: three clusters in a plane, the data of scikit-learn's accuracy check, have no three orthogonal lines."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.poor_score = True
+        return tags
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803  # scikit-learn's name
         """Construct the network from samples (n, d) and labels (n,)."""
@@ -94,20 +106,23 @@ class ReduNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     @torch.no_grad()
     def transform(self, X: ArrayLike) -> NDArray[np.floating[Any]]:  # noqa: N803
         """Features (n, d) after the last layer, of norm 1."""
-        features: NDArray[np.floating[Any]] = self.network_.forward_features(self._rows(X)).numpy()
+        rows = self._rows(X)
+        features: NDArray[np.floating[Any]] = self.network_.forward_features(rows).numpy()
         return features
 
     @torch.no_grad()
     def decision_function(self, X: ArrayLike) -> NDArray[np.floating[Any]]:  # noqa: N803
         """Logits (n, K); for two classes their difference (n,), above 0 for the second."""
-        logits = self.network_(self._rows(X)).numpy()
+        rows = self._rows(X)
+        logits = self.network_(rows).numpy()
         values: NDArray[np.floating[Any]] = logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
         return values
 
     @torch.no_grad()
     def predict_proba(self, X: ArrayLike) -> NDArray[np.floating[Any]]:  # noqa: N803
         """The last layer's assignment (n, K)."""
-        shares: NDArray[np.floating[Any]] = self.network_(self._rows(X)).double().softmax(dim=1).numpy()
+        rows = self._rows(X)
+        shares: NDArray[np.floating[Any]] = self.network_(rows).double().softmax(dim=1).numpy()
         return shares
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803

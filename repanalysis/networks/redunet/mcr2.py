@@ -41,12 +41,12 @@ class MaximalCodingRateReduction(nn.Module):
 
     Notes
     -----
-    **Batch size.** S and S_k are estimated from the batch: with n_k samples, S_k has rank n_k at most, so that R_c is too small and
-    Delta R of random features is positive, about (d + d^2)(K - 1) / (4 n (1 + eps^2)^2) for isotropic ones. Take batches of several
-    times K d samples; the original has 1,000 for d = 128 and K = 10. Losses of different batch sizes do not compare. A class
-    without samples in a batch has no term. The mean over batches is not the loss of all samples.
-    **Precision.** Half precision is computed in float32, float32 and float64 as they are. Cholesky factors of the smaller of the
-    n x n and d x d matrices; no (K, n, n) array.
+    **Batch size.** S and S_k are estimated from the batch: with n_k samples S_k has at most rank n_k, so that R_c is too small
+    and Delta R of random features is positive, about (d + d^2)(K - 1) / (4 n (1 + eps^2)^2) for isotropic ones. Take batches of
+    several times K d samples; the original has 1,000 for d = 128 and K = 10. Losses of different batch sizes do not compare,
+    and the mean over batches is not the loss of all samples. A class without samples in a batch has no term.
+    **Precision.** Half precision is computed in float32, other types as they are. Cholesky factors of the smaller of the n x n
+    and d x d matrices; no (K, n, n) array.
 
     References
     ----------
@@ -109,4 +109,5 @@ def _rate(z: Tensor, factor: float) -> Tensor:
     lower, failed = torch.linalg.cholesky_ex(identity + inner)
     if failed:
         return z.sum() * float("nan")
-    return lower.diagonal().log().sum()
+    rate: Tensor = lower.diagonal().log().sum()
+    return rate

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import Normalizer
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from repanalysis.networks.redunet.construction import construct
@@ -18,12 +18,9 @@ from repanalysis.networks.redunet.estimator import ReduNetClassifier
 
 pytestmark = pytest.mark.filterwarnings("ignore:Classes have:UserWarning", "ignore:Class .* has one sample:UserWarning")
 
-NOT_APPLICABLE: dict[str, str] = {}
-
 
 @pytest.mark.filterwarnings("ignore")
 def test_all_checks_of_estimators_pass() -> None:
-    """`NOT_APPLICABLE` names the checks that do not apply, with the reason."""
     failures = {}
     for estimator, check in estimator_checks_generator(ReduNetClassifier(layers=5)):
         name = getattr(check, "func", check).__name__
@@ -32,7 +29,7 @@ def test_all_checks_of_estimators_pass() -> None:
         except Exception as error:
             if "SkipTest" not in type(error).__name__:
                 failures[name] = f"{type(error).__name__}: {error}"
-    assert failures.keys() == NOT_APPLICABLE.keys(), failures
+    assert not failures
 
 
 def test_it_is_the_constructed_network() -> None:
@@ -52,8 +49,8 @@ def test_it_is_the_constructed_network() -> None:
 
 def test_it_works_in_pipelines_and_searches() -> None:
     x, y = load_iris(return_X_y=True)
-    scores = cross_val_score(make_pipeline(StandardScaler(), ReduNetClassifier(layers=20)), x, y, cv=3)
-    assert min(scores) > 0.7
+    scores = cross_val_score(make_pipeline(Normalizer(), ReduNetClassifier(layers=20)), x, y, cv=3)
+    assert min(scores) > 0.9
     options: dict[str, Any] = {"eps_sq": [0.05, 0.5]}
     search = GridSearchCV(ReduNetClassifier(layers=10), options, cv=3).fit(x, y)
     assert set(search.best_params_) == {"eps_sq"}

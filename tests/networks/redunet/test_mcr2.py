@@ -75,7 +75,7 @@ def test_missing_classes_zero_rows_and_maps() -> None:
     x, y = batch(12, 6)
     loss = MaximalCodingRateReduction()
     torch.testing.assert_close(loss(x, y * 7), loss(x, y))  # labels need not be contiguous
-    assert float(loss(x, torch.zeros(12, dtype=torch.int64))) == pytest.approx(0, abs=1e-12)
+    assert loss(x, torch.zeros(12, dtype=torch.int64)).item() == pytest.approx(0, abs=1e-12)
     x[3] = 0
     z = x.requires_grad_()
     (gradient,) = torch.autograd.grad(loss(z, y), z)
@@ -125,4 +125,4 @@ def test_gradient_ascent_reaches_orthogonal_classes() -> None:
         optimizer.zero_grad()
         torch.autograd.backward(loss(z, y))
         optimizer.step()
-    assert float(loss(z, y)) == pytest.approx(-0.875634, abs=1e-4)
+    assert loss(z, y).item() == pytest.approx(-0.875634, abs=1e-4)
