@@ -48,7 +48,8 @@ def layers(
 ) -> CommandResult:
     """List the layers of a model in the order of execution."""
     torch.manual_seed(settings.seed)
-    built = load_model(model, weights=weights, size=look["size"])
+    constructed = weights == "random" and model.startswith("redunet:")  # it has no random weights
+    built = load_model(model, weights=None if constructed else weights, size=look["size"])
     keywords = capture.keywords()
     if everything and capture.layers is None:
         keywords["layers"] = "*"

@@ -275,7 +275,9 @@ def _redunet(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
     from repanalysis.networks.redunet.network import ReduNet
 
     if weights is not None:
-        raise UsageError("A ReduNet's file holds its operators; leave --weights out.")
+        raise UsageError(
+            "A ReduNet's file holds its operators, and no other weights exist for it; leave --weights and --init out."
+        )
     return ReduNet.load(name), None
 
 

@@ -81,7 +81,7 @@ def read_samples(
     raw = load_data(data, split=split, labels=labels)
     shape = tuple(raw[0][0].shape)
     if preprocessing is None and len(shape) == 3 and shape[0] in (1, 3):
-        side = shape[1:] if size is None else (int(str(size)),) * 2
+        side = shape[1:] if size is None else _side(size)
         preprocessing = {
             "input_size": (shape[0], *side), "mean": (0.0,) * shape[0], "std": (1.0,) * shape[0],
             "interpolation": "bilinear", "crop_pct": 1.0,
@@ -96,6 +96,13 @@ def read_samples(
     if images.images is None:
         raise UsageError(f"{len(picked):,} samples of {data} need more than 4 GB; give --per-class, or a smaller --size.")
     return LabelledSamples(images.images, images.labels.numpy(), raw.class_names, preprocessing)
+
+
+def _side(size: object) -> tuple[int, int]:
+    """Height and width of square images."""
+    if not (str(size).isdecimal() and int(str(size))):
+        raise UsageError(f"{size!r} is not a size of square images; write 28.")
+    return int(str(size)), int(str(size))
 
 
 def _of_each_class(data: Data, per_class: int | None, seed: int) -> Data:

@@ -56,7 +56,7 @@ def test_existing_files_and_wrong_words_are_refused(tmp_path: Path) -> None:
     assert net.read_bytes() == before
     assert run("redunet", "build", *SMALL, "-o", net, "--overwrite").exit_code == 0
     assert ".safetensors" in refused("redunet", "build", *SMALL, "-o", tmp_path / "n.pt", code=2)
-    assert "leave --weights out" in refused("layers", f"redunet:{net}", "--weights", net, code=2)
+    assert "leave --weights and --init out" in refused("layers", f"redunet:{net}", "--weights", net, code=2)
     assert "There is no ReduNet file" in refused("layers", "redunet:none.safetensors", code=1)
     assert "shift_invariant" in refused("redunet", "build", *SMALL, "--channels", 4, "-o", tmp_path / "m.safetensors", code=2)
     assert not list(tmp_path.glob("m.*"))

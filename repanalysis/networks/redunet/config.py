@@ -50,8 +50,8 @@ class ReduNetConfig:
         In place of `eta` and `lam`, the same without their dependence on the number of samples: eta_eff = eta alpha,
         lam_eff = lam alpha K, alpha = C / (n eps^2) with C channels (d of vectors).
     tol : float, optional
-        Stop at a layer that raises the training rate reduction by less, in nats; a layer that lowers it is left out, unless it is
-        the first. By default all layers are built.
+        Stop at a layer that raises the training rate reduction by less, in nats; a layer that lowers it is left out, unless it
+        is the first. By default all layers are built.
     assignment : {"paper", "balanced"}
         "balanced" corrects the assignment for the sizes of the classes: ||C_k z|| is proportional to 1 / n_k, so that the
         paper's assignment prefers large classes.

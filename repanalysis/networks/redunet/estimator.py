@@ -46,9 +46,9 @@ class ReduNetClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     Notes
     -----
     Only directions of samples count: each is divided by its norm, so that scaled samples have the same features. Centre or
-    scale features by a pipeline where that is not wanted. Classes become orthogonal subspaces, of which d features hold d at most:
-    more classes than features, and classes that differ by their distance from 0 alone, can't be told apart. So scikit-learn's check
-    of the accuracy, three clusters in a plane, does not apply (`poor_score`); all other checks pass.
+    scale features by a pipeline where that is not wanted. Classes become orthogonal subspaces, of which d features hold d at
+    most: more classes than features, and classes that differ by their distance from 0 alone, can't be told apart. So
+    scikit-learn's check of the accuracy, three clusters in a plane, does not apply (`poor_score`); all other checks pass.
 
     Examples
     --------

@@ -130,12 +130,18 @@ class Step(NamedTuple):
 
     def assigned(self, u: Tensor, operators: Tensor) -> Tensor:
         """Logits (K, n) of spectra (F, C, n): their softmax over classes is pi."""
-        logits: Tensor = self.logits(torch.cat([_norms(products)[1:] for _, products in _products(u, operators)], dim=1))
+        parts = [_norms(products)[1:] for _, products in _products(u, operators)]
+        logits: Tensor = self.logits(torch.cat(parts, dim=1))
         return logits
 
     def moved(self, u: Tensor, operators: Tensor) -> Tensor:
         """Spectra (F, C, n) after the step; `operators` (F, (K + 1) C, C) are E and all C_k, one below the other."""
         shares = torch.tensor(self.counts, dtype=u.real.dtype, device=u.device) / self.n
+        if _differentiable(u, operators):
+            (_, products), *_ = _products(u, operators)
+            weights = self.logits(_norms(products)[1:]).softmax(dim=0) * shares[:, None]
+            whole = u + self.eta * (products[:, 0] - (products[:, 1:] * weights[None, :, None]).sum(dim=1))
+            return whole / norms_of(whole).clamp(min=_SMALLEST)
         moved = torch.empty_like(u, memory_format=torch.contiguous_format)
         for chunk, products in _products(u, operators):
             weights = self.logits(_norms(products)[1:]).softmax(dim=0).mul_(shares[:, None])
@@ -242,14 +248,22 @@ def _normalize(u: Tensor) -> Tensor:
 def _products(u: Tensor, operators: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Chunks of samples, with E u and all C_k u of each: (F, K + 1, C, n'), valid until the next chunk."""
     frequencies, rows, channels = operators.shape
+    if _differentiable(u, operators):
+        yield slice(None), torch.unflatten(torch.bmm(operators, u), 1, (rows // channels, channels))
+        return
     count = min(u.shape[2], max(_FEWEST, _CHUNK // (frequencies * rows * u.element_size())))
     buffer = torch.empty(frequencies * rows * count, dtype=u.dtype, device=u.device)  # allocating costs as much as the product
-    for first in range(0, u.shape[2], max(count, 1)):
+    for first in range(0, max(u.shape[2], 1), max(count, 1)):
         chunk = slice(first, min(first + count, u.shape[2]))
         width = chunk.stop - chunk.start
         products = buffer[: frequencies * rows * width].view(frequencies, rows, width)
         torch.bmm(operators, u[:, :, chunk], out=products)
         yield chunk, torch.unflatten(products, 1, (rows // channels, channels))
+
+
+def _differentiable(u: Tensor, operators: Tensor) -> bool:
+    """Whether gradients are wanted, which buffers that are used again have not."""
+    return torch.is_grad_enabled() and (u.requires_grad or operators.requires_grad)
 
 
 def _norms(products: Tensor) -> Tensor:

@@ -88,6 +88,8 @@ class Grid:
         self.check(x)
         if not self.size:
             return x.T[None]
+        if not len(x):  # FFTs of nothing are refused
+            return torch.empty((self.frequencies, self.channels, 0), dtype=x.dtype.to_complex(), device=x.device)
         axes = tuple(range(2, 2 + len(self.size)))
         spectrum = torch.fft.rfftn(x, dim=axes, norm="ortho").flatten(2).permute(2, 1, 0).contiguous()
         scaled: Tensor = spectrum.mul_(self.multiplicity(x).sqrt()[:, None, None])
@@ -97,6 +99,8 @@ class Grid:
         """Samples (n, C, *size) of spectra (F, C, n)."""
         if not self.size:
             return u[0].T
+        if not u.shape[2]:
+            return torch.empty((0, *self.shape), dtype=u.real.dtype, device=u.device)
         scaled = u / self.multiplicity(u.real).sqrt()[:, None, None]
         full = scaled.permute(2, 1, 0).reshape(u.shape[2], self.channels, *self.halved)
         axes = tuple(range(2, 2 + len(self.size)))

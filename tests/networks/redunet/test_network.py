@@ -32,7 +32,7 @@ def test_probes_read_every_layer_and_their_rates_are_the_constructions(case: str
     metric = f"shift_rate_reduction:eps_sq={network.step.eps_sq}"
     if case == "vectors":
         metric += f",rate_reduction:eps_sq={network.step.eps_sq},normalization=sphere"
-    stream = probes.capture(network, [(x, torch.from_numpy(y))], layers=names, pool="none", progress=False)
+    stream = probes.capture(network, [(x, torch.from_numpy(y))], layers=names, pool="none")
     frame = analyze(stream, metrics=metric, groups=0, progress=False).frame
     for name in dict.fromkeys(frame["metric"]):
         values = frame[(frame["metric"] == name) & frame["variant"].str.startswith("eps_sq")].set_index("layer")["value"]
@@ -100,9 +100,18 @@ def test_other_samples_are_refused_with_a_remedy(case: str) -> None:
 
 
 def test_gradients_reach_the_input() -> None:
-    """A network like any other: sensitivities by back-propagation."""
-    network, x, _ = built("signals")
-    z = x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(network.forward_features(z).square()[:, 0].sum(), z)
-    assert torch.isfinite(gradient).all()
-    assert gradient.abs().max() > 0
+    """A network like any other: sensitivities by back-propagation, equal to differences."""
+    for case in CASES:
+        network, x, _ = built(case)
+        z = x.clone().requires_grad_()
+        with torch.no_grad():
+            torch.testing.assert_close(network.forward_features(z), network.forward_features(x))
+        values = network.forward_features(z)
+        with torch.no_grad():
+            torch.testing.assert_close(values.detach(), network.forward_features(x), rtol=0, atol=1e-13)
+        direction = torch.linspace(-1, 1, values.numel(), dtype=torch.float64).view_as(values)
+        (gradient,) = torch.autograd.grad((values * direction).sum(), z)
+        change = torch.sin(torch.arange(x.numel(), dtype=torch.float64)).view_as(x)
+        with torch.no_grad():
+            ends = [(network.forward_features(x + step * change) * direction).sum() for step in (1e-6, -1e-6)]
+        assert float((gradient * change).sum()) == pytest.approx(float(ends[0] - ends[1]) / 2e-6, rel=1e-5)
