@@ -46,6 +46,7 @@ def build(
     if figure is not None:
         save_figure(file_plots().overview(rates), figure)
     curve = network.curve()
+    whole = {0: "", 1: " --pool none --axes '*=BCT'", 2: " --pool none"}[len(network.step.grid.size)]
     wide = curve.pivot_table(values="rate_reduction", index=["order", "layer"], columns="split", sort=False).reset_index()
     every = max(1, len(wide) // MOST_LAYERS)
     shown = wide.iloc[sorted({*range(0, len(wide), every), len(wide) - 1})].drop(columns="order")
@@ -54,7 +55,7 @@ def build(
         f"Rate reduction, in nats\n{frame_text(shown, 4)}\n\n"
         f"{output}: {len(network.layers)} layers, {step.n:,} training samples, "
         f"effective eps^2 = {step.eps_sq:g}, eta_eff = {step.eta_eff:.3g}, lam_eff = {step.lam_eff:.3g}. "
-        f"Next: repanalysis extract redunet:{output} --data {data} -o activations.h5"
+        f"Next: repanalysis extract redunet:{output} --data {data} -o activations.h5{whole}"
     )
     return CommandResult(text, {"network": str(output), "rates": curve.to_dict("records")})
 

@@ -275,9 +275,7 @@ def _redunet(name: str, weights: Weights) -> tuple[nn.Module, Transform | None]:
     from repanalysis.networks.redunet.network import ReduNet
 
     if weights is not None:
-        raise UsageError(
-            "A ReduNet's file holds its operators, and no other weights exist for it; leave --weights and --init out."
-        )
+        raise UsageError("A ReduNet's file holds its operators, and there are no others; leave --weights and --init out.")
     return ReduNet.load(name), None
 
 

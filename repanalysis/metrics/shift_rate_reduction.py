@@ -77,7 +77,11 @@ def shift_rate_reduction(
     present = moments.counts > 0
     counts, n = moments.counts[present], int(moments.counts.sum())
     if not moments.points or len(counts) < 2:
-        reason = "needs two classes" if moments.points else "needs maps without pooling: record them with --pool none"
+        reason = (
+            "needs two classes"
+            if moments.points
+            else "needs maps without pooling, channels first: --pool none, and --axes 'LAYER=BCT' where axes are not known"
+        )
         return {name: Value(math.nan, reason) for name in ("", "whole", "classes")}
     factors = b * moments.points / moments.multiplicity[:, None, None]
     identity = np.eye(moments.moments.shape[-1])

@@ -130,6 +130,8 @@ class Step(NamedTuple):
 
     def assigned(self, u: Tensor, operators: Tensor) -> Tensor:
         """Logits (K, n) of spectra (F, C, n): their softmax over classes is pi."""
+        if not u.shape[2]:
+            return torch.empty((len(self.counts), 0), dtype=u.real.dtype, device=u.device)
         parts = [_norms(products)[1:] for _, products in _products(u, operators)]
         logits: Tensor = self.logits(torch.cat(parts, dim=1))
         return logits
@@ -137,6 +139,8 @@ class Step(NamedTuple):
     def moved(self, u: Tensor, operators: Tensor) -> Tensor:
         """Spectra (F, C, n) after the step; `operators` (F, (K + 1) C, C) are E and all C_k, one below the other."""
         shares = torch.tensor(self.counts, dtype=u.real.dtype, device=u.device) / self.n
+        if not u.shape[2]:
+            return u
         if _differentiable(u, operators):
             (_, products), *_ = _products(u, operators)
             weights = self.logits(_norms(products)[1:]).softmax(dim=0) * shares[:, None]
@@ -253,7 +257,7 @@ def _products(u: Tensor, operators: Tensor) -> Iterator[tuple[slice, Tensor]]:
         return
     count = min(u.shape[2], max(_FEWEST, _CHUNK // (frequencies * rows * u.element_size())))
     buffer = torch.empty(frequencies * rows * count, dtype=u.dtype, device=u.device)  # allocating costs as much as the product
-    for first in range(0, max(u.shape[2], 1), max(count, 1)):
+    for first in range(0, u.shape[2], count):
         chunk = slice(first, min(first + count, u.shape[2]))
         width = chunk.stop - chunk.start
         products = buffer[: frequencies * rows * width].view(frequencies, rows, width)
