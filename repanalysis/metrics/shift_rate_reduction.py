@@ -58,8 +58,7 @@ def shift_rate_reduction(
     Notes
     -----
     Does not change if each map is shifted circularly by itself. Maps of size 1, and vectors, have the values of
-    `rate_reduction` with `normalization="sphere"`. Time n T C^2 + K T C^3 / 3, memory K T C^2 complex numbers. It has no
-    standard error.
+    `rate_reduction` with `normalization="sphere"`. Time n T C^2 + K T C^3 / 3, memory K T C^2 complex numbers.
 
     References
     ----------
@@ -77,11 +76,8 @@ def shift_rate_reduction(
     present = moments.counts > 0
     counts, n = moments.counts[present], int(moments.counts.sum())
     if not moments.points or len(counts) < 2:
-        reason = (
-            "needs two classes"
-            if moments.points
-            else "needs maps without pooling, channels first: --pool none, and --axes 'LAYER=BCT' where axes are not known"
-        )
+        unknown = "needs maps without pooling, channels first: --pool none, and --axes 'LAYER=BCT' where axes are not known"
+        reason = "needs two classes" if moments.points else unknown
         return {name: Value(math.nan, reason) for name in ("", "whole", "classes")}
     factors = b * moments.points / moments.multiplicity[:, None, None]
     identity = np.eye(moments.moments.shape[-1])

@@ -33,7 +33,7 @@ def test_a_network_is_built_and_goes_through_every_verb(tmp_path: Path) -> None:
         ("stability", model, "--data", "digits", "-p", "shift:1", "--limit", 40, "-o", tmp_path / "s.csv"),
         ("plot", table, "-o", tmp_path / "t.svg"),
         ("plot", rates, "-o", tmp_path / "p.svg"),
-        ("verify", acts, "--data", "digits"),
+        ("verify", model, acts, "--data", "digits"),
     ):
         result = run(*words)
         assert result.exit_code == 0, (words, result.output)
@@ -57,7 +57,7 @@ def test_existing_files_and_wrong_words_are_refused(tmp_path: Path) -> None:
     assert run("redunet", "build", *SMALL, "-o", net, "--overwrite").exit_code == 0
     assert ".safetensors" in refused("redunet", "build", *SMALL, "-o", tmp_path / "n.pt", code=2)
     assert "leave --weights and --init out" in refused("layers", f"redunet:{net}", "--weights", net, code=2)
-    assert "There is no ReduNet file" in refused("layers", "redunet:none.safetensors", code=1)
+    assert "There is no ReduNet file" in refused("layers", "redunet:none.safetensors", code=2)
     assert "shift_invariant" in refused("redunet", "build", *SMALL, "--channels", 4, "-o", tmp_path / "m.safetensors", code=2)
     assert not list(tmp_path.glob("m.*"))
 

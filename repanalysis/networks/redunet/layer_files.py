@@ -25,7 +25,8 @@ from probes.errors import FormatError, UsageError
 
 __all__ = ["LayerFile", "read_layers"]
 
-_TYPES = {"float64": "F64", "float32": "F32", "uint64": "U64"}
+_TYPES = {"float64": "F64", "float32": "F32", "uint64": "U64", "uint8": "U8"}
+_ALIGNED = 64  # bytes: operators are read in place, and products of complex numbers that are not aligned crash
 _MOST_HEADER = 100_000_000  # limit of safetensors
 _MARK = "repanalysis_redunet"
 
@@ -81,7 +82,9 @@ class LayerFile:
         self.path = plain_file(path)
         self.part = self.path.with_name(f"{self.path.name}.part")
         _refuse_existing(self.path, self.part, resume=resume, overwrite=overwrite)
-        self._metadata, self._first, self._layer, self._layers = metadata, first, layer, layers
+        padding = _padding("padding", sum(value.nbytes for value in first.values()))
+        self._first = {**first, **{entry.name: np.zeros(entry.shape, np.uint8) for entry in padding}}
+        self._metadata, self._layer, self._layers = metadata, layer, layers
         self._header = self._header_of(layers)
         self.done = 0
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +96,7 @@ class LayerFile:
                 self._continue()
             else:
                 self._file.truncate(0)
-                self._file.write(self._header + b"".join(value.tobytes() for value in first.values()))
+                self._file.write(self._header + b"".join(value.tobytes() for value in self._first.values()))
                 self._file.flush()
         except BaseException:
             self._file.close()
@@ -109,7 +112,8 @@ class LayerFile:
 
     def _entries(self, index: int) -> list[_Entry]:
         named = [_Entry(f"layers.{index}.{name}", *kind) for name, kind in self._layer.items()]
-        return [*named, _Entry(f"layers.{index}.checksum", "uint64", (1,))]
+        padding = _padding(f"layers.{index}.padding", sum(entry.bytes for entry in named) + 8)
+        return [*named, *padding, _Entry(f"layers.{index}.checksum", "uint64", (1,))]
 
     def _header_of(self, layers: int) -> bytes:
         entries = [_Entry(name, str(value.dtype), value.shape) for name, value in self._first.items()]
@@ -124,7 +128,7 @@ class LayerFile:
             }
             place += entry.bytes
         text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
+        text += b" " * (-(len(text) + 8) % _ALIGNED)
         if len(text) > _MOST_HEADER:
             raise UsageError(f"A header of {layers:,} layers is larger than safetensors allows; construct fewer.")
         return len(text).to_bytes(8, "little") + text
@@ -149,7 +153,7 @@ class LayerFile:
         if len(content) < self._layer_bytes or xxhash.xxh3_64_intdigest(content[:-8]) != int.from_bytes(content[-8:], "little"):
             return None
         arrays, place = {}, 0
-        for entry in self._entries(index)[:-1]:
+        for entry in self._entries(index)[: len(self._layer)]:
             flat = np.frombuffer(content, entry.dtype, int(np.prod(entry.shape)), place)
             arrays[entry.name.split(".", 2)[2]] = flat.reshape(entry.shape)
             place += entry.bytes
@@ -166,6 +170,7 @@ class LayerFile:
         """Write the next layer."""
         self._file.seek(self._start + self.done * self._layer_bytes)
         content = b"".join(np.ascontiguousarray(arrays[name]).tobytes() for name in self._layer)
+        content += bytes(self._layer_bytes - 8 - len(content))
         self._file.write(content + xxhash.xxh3_64_intdigest(content).to_bytes(8, "little"))
         self._file.flush()
         self.done += 1
@@ -199,6 +204,11 @@ class LayerFile:
         self.close()
 
 
+def _padding(name: str, size: int) -> list[_Entry]:
+    """The entry that fills up to a multiple of 64 bytes, if one is needed."""
+    return [_Entry(name, "uint8", (-size % _ALIGNED,))] if size % _ALIGNED else []
+
+
 def _refuse_existing(path: Path, part: Path, *, resume: bool, overwrite: bool) -> None:
     if overwrite:
         return
@@ -229,6 +239,7 @@ def read_layers(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, "pt") as file:
             metadata = (file.metadata() or {}).get(_MARK)
         tensors = load_file(path) if metadata is not None else {}
+        tensors = {name: value if value.data_ptr() % _ALIGNED == 0 else value.clone() for name, value in tensors.items()}
     except (SafetensorError, OSError, RuntimeError) as error:
         raise FormatError(
             f"{path} can't be read ({str(error).partition(chr(10))[0]}): it was cut, or is another kind."

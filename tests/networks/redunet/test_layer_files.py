@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from probes.errors import FormatError, UsageError
 from repanalysis.networks.redunet.construction import construct
@@ -151,6 +152,27 @@ def test_a_cut_or_changed_file_is_refused(position: int, tmp_path: Path) -> None
     path.write_bytes(path.read_bytes()[:position])
     with pytest.raises(FormatError, match="can't be read"):
         ReduNet.load(path)
+
+
+@pytest.mark.parametrize("channels", [0, 3])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_operators_are_aligned_in_memory_also_of_files_that_others_wrote(channels: int, dtype: str, tmp_path: Path) -> None:
+    """A product of one sample with complex operators that are not aligned ended the process."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "net"
+    network = build(path, channels=channels, dtype=dtype)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file({"a": torch.zeros(3, dtype=torch.uint8)} | load_file(path), tmp_path / "other", metadata)
+    for other in (network, ReduNet.load(tmp_path / "other")):
+        assert all(layer.operators.data_ptr() % 64 == 0 for layer in other.layers)  # type: ignore[union-attr,operator]
+        for count in (1, 2, 3):
+            with torch.no_grad():
+                assert torch.isfinite(other(torch.from_numpy(X[:count]))).all()
+    start = len(path.read_bytes()) % 64
+    assert start == 0
 
 
 def test_other_safetensors_files_are_refused(tmp_path: Path) -> None:

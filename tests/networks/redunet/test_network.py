@@ -32,9 +32,8 @@ def test_probes_read_every_layer_and_their_rates_are_the_constructions(case: str
     metric = f"shift_rate_reduction:eps_sq={network.step.eps_sq}"
     if case == "vectors":
         metric += f",rate_reduction:eps_sq={network.step.eps_sq},normalization=sphere"
-    stream = probes.capture(
-        network, [(x, torch.from_numpy(y))], layers=names, pool="none", **({"axes": "*=BCT"} if x.ndim == 3 else {})
-    )
+    axes = "*=BCT" if x.ndim == 3 else None
+    stream = probes.capture(network, [(x, torch.from_numpy(y))], layers=names, pool="none", axes=axes)
     frame = analyze(stream, metrics=metric, groups=0, progress=False).frame
     for name in dict.fromkeys(frame["metric"]):
         values = frame[(frame["metric"] == name) & frame["variant"].str.startswith("eps_sq")].set_index("layer")["value"]
