@@ -116,8 +116,11 @@ def images() -> dict[str, float]:
         construct(x, y, test=(new, labels), output=Path(folder, "net"), **options)  # type: ignore[arg-type]
         seconds = time.perf_counter() - start
         size = Path(folder, "net").stat().st_size / 2**20
-    print(f"20 x 28 x 28, 100 + 1,000 samples, 20 layers: {seconds:.0f} s (limit 60), {peak():,.0f} MB (limit 3,000; {before:,.0f} "
-          f"before), file {size:,.0f} MB", flush=True)  # fmt: skip
+    print(
+        f"20 x 28 x 28, 100 + 1,000 samples, 20 layers: {seconds:.0f} s (limit 60), {peak():,.0f} MB (limit 3,000; "
+        f"{before:,.0f} before), file {size:,.0f} MB",
+        flush=True,
+    )
     return {"seconds": seconds, "peak_mb": peak(), "file_mb": size}
 
 
