@@ -38,8 +38,8 @@ __all__ = ["Rates", "Step", "class_rates", "normalized", "norms_of", "operators_
 AssignmentScheme = Literal["paper", "balanced"]
 SpectralNorm = Literal["exact", "official"]
 
-_CHUNK = 1 << 24  # bytes of the products of one chunk of samples: more leaves the cache, narrower products are slow
-_FEWEST = 8  # samples of a chunk
+_CHUNK = 24 << 20  # bytes of the products of one chunk of samples: more leaves the cache, narrower products are slow
+_EIGHT = 8  # samples of a chunk are a multiple of it: products of 16 columns took 0.6 times as long as those of 11
 _SMALLEST = 1e-8  # samples of smaller norm are not normalised, as in the published code
 
 
@@ -255,7 +255,8 @@ def _products(u: Tensor, operators: Tensor) -> Iterator[tuple[slice, Tensor]]:
     if _differentiable(u, operators):
         yield slice(None), torch.unflatten(torch.bmm(operators, u), 1, (rows // channels, channels))
         return
-    count = min(u.shape[2], max(_FEWEST, _CHUNK // (frequencies * rows * u.element_size())))
+    fitting = _CHUNK // (frequencies * rows * u.element_size())
+    count = min(u.shape[2], max(_EIGHT, fitting // _EIGHT * _EIGHT))
     buffer = torch.empty(frequencies * rows * count, dtype=u.dtype, device=u.device)  # allocating costs as much as the product
     for first in range(0, u.shape[2], count):
         chunk = slice(first, min(first + count, u.shape[2]))
