@@ -6,9 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 
-from repanalysis.cli._arguments import DataSpec, FigureFile
+from probes.atomic_files import replacing
+from repanalysis._checks import one_of, writable
+from repanalysis.cli._arguments import DataSpec, FigureFile, Overwrite
 from repanalysis.cli._commands import Command
 from repanalysis.cli._declared import Options
 from repanalysis.cli._outputs import FIGURES, TABLES, check_output_path, file_plots, save_figure
@@ -16,6 +19,8 @@ from repanalysis.cli._texts import frame_text
 from repanalysis.cli._verbs import CommandResult, Settings, command
 from repanalysis.networks.redunet.config import ReduNetConfig
 from repanalysis.networks.redunet.construction import plan as plan_construction
+from repanalysis.studies.redunets import EXPERIMENTS, SHIFTS, held_out_cosines, run_experiment
+from repanalysis.table import Table
 from repanalysis.training.redunets import build_redunet, rates_table, read_samples
 
 MOST_LAYERS = 12  # rows of the printed table
@@ -79,5 +84,45 @@ def plan(
     return CommandResult(text, asdict(sizes))
 
 
-for verb in (build, plan):
+@command
+def study(
+    settings: Settings,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for networks, tables and figures.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Experiments; default all.", show_default=False)] = None,
+    options: Annotated[Any, Options(run_experiment)] = None,
+    overwrite: Overwrite = False,
+) -> CommandResult:
+    """Run the publication's experiments: rates by layer, accuracies, invariance to shifts."""
+    for name in names or ():
+        one_of("experiment", name, EXPERIMENTS)
+    writable(output, folder=True)
+    output.mkdir(parents=True, exist_ok=True)
+    chosen = names or list(EXPERIMENTS)
+    paths = {name: output / f"{name}.safetensors" for name in chosen}
+    for name, path in paths.items():
+        for target, endings in ((path, (".safetensors",)), (output / f"{name}.svg", FIGURES)):
+            check_output_path("format", target, endings, overwrite=overwrite)
+    tables = {name: output / f"{name}.csv" for name in ("rates", "accuracies", "shifts")}
+    for path in tables.values():
+        check_output_path("table format", path, TABLES, overwrite=overwrite)
+    results = []
+    for name, path in paths.items():
+        results.append(run_experiment(name, path, overwrite=overwrite, **options))
+        save_figure(file_plots().overview(results[-1].rates), output / f"{name}.svg")
+        save_figure(file_plots().cosines(held_out_cosines(results[-1]), title=name).figure, output / f"{name}-cosines.svg")
+    Table.concat([result.rates for result in results]).save(tables["rates"])
+    accuracies, shifts = (pd.concat([getattr(result, kind) for result in results]) for kind in ("accuracies", "shifts"))
+    for name, frame in (("accuracies", accuracies), ("shifts", shifts)):
+        with replacing(tables[name]) as draft:
+            frame.to_csv(draft, index=False)
+    text = frame_text(accuracies, 3)
+    if len(shifts):
+        text += f"\n\nAssignments of test samples under {SHIFTS} random circular shifts\n{frame_text(shifts, 3)}"
+    files = f"{output}: networks, rates.csv, accuracies.csv, shifts.csv and figures of {', '.join(chosen)}."
+    return CommandResult(
+        f"{text}\n\n{files}", {"accuracies": accuracies.to_dict("records"), "shifts": shifts.to_dict("records")}
+    )
+
+
+for verb in (build, plan, study):
     redunet.command(verb.__name__, cls=Command)(verb)

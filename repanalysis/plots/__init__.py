@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from repanalysis.plots.cosine_maps import cosines
 from repanalysis.plots.curves import depth, overview
 from repanalysis.plots.dilution_curves import dilution
 from repanalysis.plots.error_curves import errors
@@ -14,6 +15,7 @@ from repanalysis.plots.theorems import theorem
 
 __all__ = [
     "checkpoints",
+    "cosines",
     "depth",
     "dilution",
     "errors",

@@ -65,3 +65,18 @@ def test_existing_files_and_wrong_words_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [("--eps-sq", 0), ("--assignment", "soft"), ("--size", "x"), ("--tol", -1)])
 def test_bad_options_are_one_sentence(words: tuple[object, ...], tmp_path: Path) -> None:
     refused("redunet", "build", *SMALL, *words, "-o", tmp_path / "m.safetensors", code=2)
+
+
+def test_experiments_write_networks_tables_and_figures(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    words = ("redunet", "study", "iris", "translation", "--layers", 2, "-o", folder)
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    names = {"rates.csv", "accuracies.csv", "shifts.csv"}
+    names |= {f"{name}{ending}" for name in ("iris", "translation") for ending in (".safetensors", ".svg", "-cosines.svg")}
+    assert {path.name for path in folder.iterdir()} == names
+    assert len(Table.load(folder / "rates.csv").provenance) == 4
+    assert "nearest subspace" in result.output
+    assert "shift-invariant" in result.output
+    assert "exists already" in refused(*words, code=2)
+    assert "Did you mean 'iris'" in refused("redunet", "study", "iri", "-o", folder, code=2)
