@@ -40,9 +40,12 @@ def file_plots() -> Any:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure."""
+    """Write a figure, and close it: pyplot keeps every open one in memory."""
+    from matplotlib import pyplot as plt
+
     with replacing(path) as draft:
         figure.savefig(draft, dpi=150)
+    plt.close(figure)
 
 
 def save_table(table: Table, output: Path | None) -> CommandResult:

@@ -28,8 +28,12 @@ from repanalysis.training.epochs import Images
 
 __all__ = ["LabelledSamples", "accuracies", "build_redunet", "rates_table", "read_samples"]
 
+_LARGEST = 4096  # side of images
+
 PerClassOption = Annotated[int | None, Ge(1), Doc("Training samples of each class; default all.")]
-TestPerClassOption = Annotated[int | None, Ge(1), Doc("Test samples of each class; default all.")]
+Test_LARGEST = 4096  # side of images
+
+PerClassOption = Annotated[int | None, Ge(1), Doc("Test samples of each class; default all.")]
 TestOption = Annotated[str | None, Doc("Test data, whose rates are recorded too; default --data.")]
 TestSplitOption = Annotated[str | None, Doc("Split of the test data.")]
 ResumeOption = Annotated[bool, Doc("Continue a construction that was stopped.")]
@@ -100,8 +104,8 @@ def read_samples(
 
 def _side(size: object) -> tuple[int, int]:
     """Height and width of square images."""
-    if not (str(size).isdecimal() and int(str(size))):
-        raise UsageError(f"{size!r} is not a size of square images; write 28.")
+    if not (str(size).isdecimal() and 0 < int(str(size)) <= _LARGEST):
+        raise UsageError(f"{size!r} is not a side of images, from 1 to 4,096; write 28.")
     return int(str(size)), int(str(size))
 
 
@@ -127,8 +131,12 @@ def build_redunet(
     split: SplitOption = None,
     test: TestOption = None,
     test_split: TestSplitOption = None,
-    per_class: PerClassOption = None,
-    test_per_class: TestPerClassOption = None,
+    per_class: _LARGEST = 4096  # side of images
+
+PerClassOption = None,
+    test_per_class: Test_LARGEST = 4096  # side of images
+
+PerClassOption = None,
     size: SizeOption = None,
     labels: LabelsOption = None,
     device: DeviceOption = None,

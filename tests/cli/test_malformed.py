@@ -42,6 +42,9 @@ CALLS: dict[str, list[str]] = {
     "info": ["acts.h5"],
     "verify": [DIGITS, "acts.h5", "--data", "digits"],
     "doctor": ["acts.h5"],
+    "redunet build": ["--data", "digits", "-o", "out.safetensors"],
+    "redunet plan": ["--data", "digits"],
+    "redunet study": ["translation", "--layers", "1", "-o", "study"],
     "filters measure": ["acts.h5", "-o", "out.csv"],
     "filters prune": [DIGITS, "--data", "digits", "-o", "out.csv"],
     "filters prune-head": ["acts.h5", "-o", "out.csv"],
@@ -191,7 +194,7 @@ WORDS: dict[str, list[str]] = {
     "tables": ["none.csv", "empty.csv", "acts.h5", "binary.csv", "cut.csv", "."],
 }
 # Values from the lists above that are valid.
-RIGHT = {("config", "empty"), ("ignore_label", "-1")}
+RIGHT = {("config", "empty"), ("ignore_labels", "-1")}
 # Files that no command can read, for every argument that is an input file.
 GARBAGE = ["foreign.h5", "half.png", "half.h5", "binary.csv", "text.safetensors", "empty", "empty_folder", "none.h5"]
 READ = ("path", "source", "a", "b", "sources", "train", "test", "tables", "config", "superclasses", "head", "weights")

@@ -118,7 +118,7 @@ def construct(
     >>> y = np.arange(2).repeat(100)
     >>> x = np.eye(2)[y] + 0.1 * rng.normal(size=(200, 2))
     >>> network = construct(x, y, layers=400)
-    >>> network.rates.shape, round(network.rates[-1, 0, 2], 3)
+    >>> network.rates.shape, round(float(network.rates[-1, 0, 2]), 3)
     ((401, 2, 3), 0.876)
     """
     config = replace(config or ReduNetConfig(), **options)
