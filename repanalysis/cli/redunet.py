@@ -96,7 +96,6 @@ def study(
     for name in names or ():
         one_of("experiment", name, EXPERIMENTS)
     writable(output, folder=True)
-    output.mkdir(parents=True, exist_ok=True)
     chosen = names or list(EXPERIMENTS)
     paths = {name: output / f"{name}.safetensors" for name in chosen}
     for name, path in paths.items():

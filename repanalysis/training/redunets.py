@@ -31,9 +31,7 @@ __all__ = ["LabelledSamples", "accuracies", "build_redunet", "rates_table", "rea
 _LARGEST = 4096  # side of images
 
 PerClassOption = Annotated[int | None, Ge(1), Doc("Training samples of each class; default all.")]
-Test_LARGEST = 4096  # side of images
-
-PerClassOption = Annotated[int | None, Ge(1), Doc("Test samples of each class; default all.")]
+TestPerClassOption = Annotated[int | None, Ge(1), Doc("Test samples of each class; default all.")]
 TestOption = Annotated[str | None, Doc("Test data, whose rates are recorded too; default --data.")]
 TestSplitOption = Annotated[str | None, Doc("Split of the test data.")]
 ResumeOption = Annotated[bool, Doc("Continue a construction that was stopped.")]
@@ -131,12 +129,8 @@ def build_redunet(
     split: SplitOption = None,
     test: TestOption = None,
     test_split: TestSplitOption = None,
-    per_class: _LARGEST = 4096  # side of images
-
-PerClassOption = None,
-    test_per_class: Test_LARGEST = 4096  # side of images
-
-PerClassOption = None,
+    per_class: PerClassOption = None,
+    test_per_class: TestPerClassOption = None,
     size: SizeOption = None,
     labels: LabelsOption = None,
     device: DeviceOption = None,

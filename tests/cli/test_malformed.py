@@ -194,7 +194,7 @@ WORDS: dict[str, list[str]] = {
     "tables": ["none.csv", "empty.csv", "acts.h5", "binary.csv", "cut.csv", "."],
 }
 # Values from the lists above that are valid.
-RIGHT = {("config", "empty"), ("ignore_labels", "-1")}
+RIGHT = {("config", "empty"), ("ignore_labels", "-1"), ("b", "other.h5")}
 # Files that no command can read, for every argument that is an input file.
 GARBAGE = ["foreign.h5", "half.png", "half.h5", "binary.csv", "text.safetensors", "empty", "empty_folder", "none.h5"]
 READ = ("path", "source", "a", "b", "sources", "train", "test", "tables", "config", "superclasses", "head", "weights")

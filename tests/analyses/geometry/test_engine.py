@@ -57,9 +57,9 @@ def test_every_metric_of_every_layer_equals_the_metric_of_the_arrays(
             for metric_class in map(metrics.get, metrics.names())
             if not (metric_class.needs_head or metric_class.needs_targets)
         ):
-            if "shape" in metric.parameters:
-                metric = metrics.get(metric.name, shape=x.shape[1:] if x.ndim > 2 else ())
-            expected = metric(metric.needs.of(x.reshape(400, -1), y))
+            maps = {"shape": x.shape[1:] if x.ndim > 2 else ()} if "shape" in metric.parameters else {}
+            shaped = metrics.get(metric.name, **maps)
+            expected = shaped(shaped.needs.of(x.reshape(400, -1), y))
             for variant, value in expected.items():
                 row = table.select(layer=name, metric=metric.name, variant=variant).frame
                 assert len(row) == 1
