@@ -26,7 +26,7 @@ from repanalysis.statistics.draws import hashed
 from repanalysis.table import Table
 from repanalysis.training.epochs import Images
 
-__all__ = ["LabelledSamples", "accuracies", "build_redunet", "rates_table", "read_samples"]
+__all__ = ["LabelledSamples", "build_redunet", "rates_table", "read_samples"]
 
 _LARGEST = 4096  # side of images
 
@@ -186,13 +186,6 @@ def build_redunet(
         training.x, training.y, config, test=None if testing is None else (testing.x, testing.y), output=output, resume=resume,
         overwrite=overwrite, device=device_of(device), preprocessing=training.preprocessing, source=source, progress=progress,
     )  # fmt: skip
-
-
-def accuracies(network: ReduNet, samples: LabelledSamples, batch_size: int = 256) -> float:
-    """Share of samples that the last layer assigns to their own class."""
-    starts = range(0, len(samples.y), batch_size)
-    predicted = [network.predict(samples.x[start : start + batch_size]) for start in starts]
-    return float((np.concatenate(predicted) == samples.y).mean())
 
 
 def rates_table(network: ReduNet, run: str) -> Table:

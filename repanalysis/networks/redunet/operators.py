@@ -28,6 +28,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from probes.errors import UsageError
 from repanalysis._checks import not_negative, one_of, positive
@@ -233,9 +234,7 @@ def _double(u: Tensor) -> Tensor:
 
 def normalized(x: Tensor) -> Tensor:
     """Samples (n, ...) divided by their norms; samples of norm below 1e-8 by 1e-8, so that zeros stay zeros."""
-    norms = torch.linalg.vector_norm(x.flatten(1), dim=1).clamp(min=_SMALLEST)
-    divided: Tensor = x / norms.reshape(-1, *[1] * (x.ndim - 1))
-    return divided
+    return functional.normalize(x.flatten(1), dim=1, eps=_SMALLEST).view(x.shape)
 
 
 def norms_of(u: Tensor) -> Tensor:

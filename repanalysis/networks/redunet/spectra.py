@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from probes.errors import DataError
+from repanalysis.statistics.shifts import multiplicities
 
 __all__ = ["Grid"]
 
@@ -69,13 +70,7 @@ class Grid:
 
     def multiplicity(self, like: Tensor) -> Tensor:
         """w_p, (F,), of the type and device of `like`: 1 or 2."""
-        if not self.size:
-            return torch.ones(1, dtype=like.dtype, device=like.device)
-        last = torch.full((self.halved[-1],), 2.0, dtype=like.dtype, device=like.device)
-        last[0] = 1.0
-        if self.size[-1] % 2 == 0:
-            last[-1] = 1.0
-        return last.expand(self.halved).reshape(-1)
+        return torch.from_numpy(multiplicities(self.size)).to(like)
 
     def spectrum(self, x: Tensor) -> Tensor:
         """U of samples (n, C, *size): (F, C, n), complex but for vectors.
