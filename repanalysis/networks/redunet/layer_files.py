@@ -22,6 +22,7 @@ from torch import Tensor
 
 from probes.atomic_files import plain_file, replacing, sync_folder, try_lock
 from probes.errors import FormatError, UsageError
+from probes.storage.writer import part_path
 
 __all__ = ["LayerFile", "read_layers"]
 
@@ -80,7 +81,7 @@ class LayerFile:
         overwrite: bool = False,
     ) -> None:
         self.path = plain_file(path)
-        self.part = self.path.with_name(f"{self.path.name}.part")
+        self.part = part_path(path)
         _refuse_existing(self.path, self.part, resume=resume, overwrite=overwrite)
         padding = _padding("padding", sum(value.nbytes for value in first.values()))
         self._first = {**first, **{entry.name: np.zeros(entry.shape, np.uint8) for entry in padding}}
@@ -232,7 +233,7 @@ def read_layers(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        part = path.with_name(f"{path.name}.part")
+        part = part_path(path)
         hint = f" {part.name} is an incomplete construction: --resume continues it." if part.exists() else ""
         raise FileNotFoundError(f"There is no ReduNet file {path}.{hint}")
     try:
